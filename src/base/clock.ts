@@ -1,0 +1,28 @@
+// Time. Cores take `now` as an argument: milliseconds, fractional, of a monotonic clock that starts anywhere.
+// Shells take a Clock, so that a simulation can hand in its own. Wall-clock time is for logs only.
+
+export interface Clock {
+  /** Milliseconds of a monotonic clock; never goes back, starts anywhere. */
+  now(): number;
+  /** Calls `action` once, not before `delayMs` from now; returns what cancels it. */
+  after(delayMs: number, action: () => void): () => void;
+  /** Calls `action` about every `periodMs` until cancelled. */
+  every(periodMs: number, action: () => void): () => void;
+}
+
+export const systemClock: Clock = {
+  now: () => performance.now(),
+  after(delayMs, action) {
+    const timer = setTimeout(action, delayMs);
+    return () => clearTimeout(timer);
+  },
+  every(periodMs, action) {
+    const timer = setInterval(action, periodMs);
+    return () => clearInterval(timer);
+  },
+};
+
+/** Resolves after `delayMs`. For polling a condition of another process, never to "let things settle". */
+export function delay(delayMs: number, clock: Clock = systemClock): Promise<void> {
+  return new Promise((resolve) => void clock.after(delayMs, resolve));
+}
