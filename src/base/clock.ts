@@ -22,6 +22,11 @@ export const systemClock: Clock = {
   },
 };
 
+/** Milliseconds since 1970 for a moment of `systemClock`: comparable between processes of one machine, for reports. */
+export function wallTime(moment: number): number {
+  return performance.timeOrigin + moment;
+}
+
 /** Resolves after `delayMs`. For polling a condition of another process, never to "let things settle". */
 export function delay(delayMs: number, clock: Clock = systemClock): Promise<void> {
   return new Promise((resolve) => void clock.after(delayMs, resolve));

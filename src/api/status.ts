@@ -1,0 +1,68 @@
+// What a node says of itself: the body of GET /status, and all that the command line knows of a VM.
+
+export interface Percentiles {
+  p50: number;
+  p99: number;
+  max: number;
+}
+
+export interface CheckpointLine {
+  epoch: number;
+  reason: string;
+  /** Connection, stream offset and bytes of a divergence, where there was one. */
+  why: string;
+  pauseMs: number;
+  commitMs: number;
+  dirtyPages: number;
+  sentBytes: number;
+  heldFrames: number;
+}
+
+export interface DivergenceLine {
+  epoch: number;
+  kind: string;
+  connection: string;
+  offset: number;
+  /** Up to 16 bytes around the difference, in hex. */
+  primary: string;
+  secondary: string;
+}
+
+export interface NodeStatus {
+  vm: string;
+  node: string;
+  pid: number;
+  /** Process of the VM on this node; null while there is none. */
+  qemuPid: number | null;
+  role: 'primary' | 'secondary' | 'fenced' | 'stopped';
+  /** State of this node's half of the pair (controller/), and why it came to be, where there is a reason. */
+  state: string;
+  why: string;
+  /** True only when the loss of this VM's primary would lose nothing. */
+  protected: boolean;
+  mode: 'colo' | 'remus' | 'none';
+  term: number;
+  epoch: number;
+  host: { qemu: string; accel: string; tracker: string; cores: number; ramBytes: number; vcpus: number };
+  checkpoints: {
+    count: number;
+    pauseMs: Percentiles;
+    commitMs: Percentiles;
+    dirtyPages: Percentiles;
+    sentBytes: number;
+    dirtyBytes: number;
+    reasons: Record<string, number>;
+    last: CheckpointLine[];
+  } | null;
+  released: { byMatch: number; byCommit: number; holdMs: { p50: number; p99: number } } | null;
+  divergences: DivergenceLine[];
+  traffic: { ingressFrames: number; ingressBytes: number; egressFrames: number; egressBytes: number };
+  proxy: Record<string, unknown>;
+  /** The last change of who runs the VM: moments in milliseconds since 1970. */
+  failover: { why: string; detectedAt: number; doneAt: number } | null;
+}
+
+/** An error's body. */
+export interface ApiError {
+  error: { code: string; message: string; hint?: string };
+}

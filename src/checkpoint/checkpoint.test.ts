@@ -1,0 +1,368 @@
+// Encode, stage and apply together: whatever was dirty on either side, and whatever went wrong on the way, RAM and
+// shadow of the secondary are byte for byte the primary's at the capture of the last complete checkpoint.
+
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { ColoError } from '../base/errors.ts';
+import { PageRuns, pageSize } from '../base/page-runs.ts';
+import { seededRandom } from '../base/random.ts';
+import { Replica } from './apply.ts';
+import { openCompressor } from './compress.ts';
+import { batches, CheckpointEncoder, encodeTemplate, type OutgoingMessage } from './encode.ts';
+import { batchRawBytes, batchRunsMax } from './limits.ts';
+import { type CaptureState, checkpointTypes, encodePagesHead, parseTemplate } from './message.ts';
+import { SpillFile } from './spill.ts';
+import { type StageResult, Staging } from './stage.ts';
+
+const compressor = openCompressor();
+const noState: CaptureState = {
+  deviceState: Buffer.from('devices'),
+  table: Buffer.from('table'),
+  held: Buffer.alloc(0),
+  ingress: 0,
+  capturedAtMs: 0,
+  ramHash: '',
+};
+
+type Wire = { type: number; payload: Buffer };
+
+async function collect(messages: AsyncGenerator<OutgoingMessage>): Promise<Wire[]> {
+  const wire: Wire[] = [];
+  for await (const { type, parts } of messages) wire.push({ type, payload: Buffer.concat(parts) });
+  return wire;
+}
+
+/** The pages of `runs`, one behind the other. */
+function gather(ram: Buffer, runs: PageRuns): Buffer {
+  const parts: Buffer[] = [];
+  runs.forEach((start, end) => void parts.push(ram.subarray(start, end)));
+  return Buffer.concat(parts);
+}
+
+function checkpoint(ram: Buffer, runs: PageRuns, ids: { epoch: number; base: number }): Promise<Wire[]> {
+  const encoder = new CheckpointEncoder({ ...ids, kind: 'checkpoint', sequence: 0, compressor });
+  return collect(encoder.checkpoint(runs, gather(ram, runs), { ...noState, ramHash: hash(ram) }));
+}
+
+function hash(bytes: Buffer): string {
+  return createHash('sha1').update(bytes).digest('hex');
+}
+
+function receiveAll(staging: Staging, wire: readonly Wire[]): StageResult[] {
+  return wire.map(({ type, payload }) => staging.receive(type, payload));
+}
+
+/** Dirties random pages: some random, some constant, some zero; returns which, as a tracker would. */
+function dirty(ram: Buffer, random: () => number, share: number): PageRuns {
+  const runs = new PageRuns();
+  for (let start = 0; start < ram.length; start += pageSize) {
+    if (random() >= share) continue;
+    const kind = random();
+    if (kind < 0.4) for (let at = start; at < start + pageSize; at += 4) ram.writeUInt32LE(random() * 2 ** 32, at);
+    else ram.fill(kind < 0.7 ? Math.floor(random() * 256) : 0, start, start + pageSize);
+    runs.add(start, start + pageSize);
+  }
+  return runs;
+}
+
+/** One of the ways in which a transmission goes wrong. Never returns one that is whole. */
+function spoil(wire: readonly Wire[], random: () => number): Wire[] {
+  const at = Math.floor(random() * wire.length);
+  const spoiled = wire.map(({ type, payload }) => ({ type, payload: Buffer.from(payload) }));
+  const victim = spoiled[at] ?? { type: 0, payload: Buffer.alloc(1) };
+  switch (Math.floor(random() * 6)) {
+    case 0:
+      return spoiled.slice(0, at);
+    case 1:
+      victim.payload = victim.payload.subarray(0, Math.floor(random() * victim.payload.length));
+      return spoiled;
+    case 2: {
+      const byte = Math.floor(random() * victim.payload.length);
+      victim.payload[byte] = (victim.payload[byte] ?? 0) ^ (1 << Math.floor(random() * 8));
+      return spoiled;
+    }
+    case 3:
+      spoiled.splice(at, 1);
+      return spoiled;
+    case 4:
+      // Not begin, whose repetition is a lawful restart, and not end, before whose repetition all was there.
+      spoiled.splice(Math.max(1, at - 1), 0, spoiled[Math.max(1, at - 1)] ?? victim);
+      return spoiled;
+    default: {
+      const other = Math.max(1, (at + 1) % wire.length);
+      const first = Math.max(1, at === other ? at - 1 : at);
+      if (first === other) return spoiled.slice(0, -1);
+      [spoiled[first], spoiled[other]] = [spoiled[other] ?? victim, spoiled[first] ?? victim];
+      return spoiled;
+    }
+  }
+}
+
+test('after any number of epochs, with any faults in between, RAM, shadow and the primary are equal', async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.integer(), async (seed) => {
+      const random = seededRandom(seed);
+      const ramBytes = pageSize * (1 + Math.floor(random() * 600));
+      const primary = Buffer.alloc(ramBytes);
+      const replica = new Replica(Buffer.alloc(ramBytes), Buffer.alloc(ramBytes));
+      const stagedBytesMax = random() < 0.3 ? 64 * pageSize : undefined;
+      const folder = tmpdir();
+      const staging = new Staging({
+        ramBytes,
+        compressor,
+        openSpill: () => SpillFile.open(folder),
+        ...(stagedBytesMax === undefined ? {} : { stagedBytesMax }),
+      });
+      const pending = new PageRuns();
+      for (let epoch = 1; epoch <= 6; epoch += 1) {
+        dirty(primary, random, random());
+        // Every page is sent when an epoch before was lost: its dirty pages are owed.
+        pending.clear();
+        pending.add(0, ramBytes);
+        const image = Buffer.from(primary);
+        const own = dirty(replica.ram, random, random() * 0.5);
+        const ids = { epoch, base: staging.committedEpoch };
+        const wire = await checkpoint(primary, pending, ids);
+        const before = { ram: Buffer.from(replica.ram), shadow: Buffer.from(replica.shadow) };
+        for (let attempt = 0; attempt < 3; attempt += 1) {
+          const results = receiveAll(staging, spoil(wire, random));
+          assert.ok(results.every((result) => result.kind === 'more' || result.kind === 'refused'));
+          assert.equal(staging.complete(), undefined);
+          // Else a cut attempt and one that lacks just what arrived before would be a whole one together.
+          staging.abandon();
+        }
+        assert.ok(before.ram.equals(replica.ram) && before.shadow.equals(replica.shadow));
+        assert.equal(receiveAll(staging, wire).at(-1)?.kind, 'complete');
+        dirty(primary, random, 0.1);
+        const staged = staging.complete();
+        assert.ok(staged !== undefined);
+        assert.equal(replica.rollback(own), own.pages);
+        assert.ok(replica.ram.equals(replica.shadow));
+        await replica.write(staged);
+        const touched = dirty(replica.ram, random, 0.02);
+        replica.restoreAfterLoad(touched);
+        assert.deepEqual(replica.verify(staged.state.ramHash, hash), { equalToShadow: true, equalToPrimary: true });
+        assert.ok(replica.ram.equals(image));
+        staging.release(epoch);
+        assert.equal(staging.heldBytes, 0);
+      }
+    }),
+    { numRuns: 25 },
+  );
+});
+
+test('only the dirty pages travel, epoch after epoch, and the whole RAM stays equal', async () => {
+  const random = seededRandom(3);
+  const ramBytes = 700 * pageSize;
+  const primary = Buffer.alloc(ramBytes);
+  const replica = new Replica(Buffer.alloc(ramBytes), Buffer.alloc(ramBytes));
+  const staging = new Staging({ ramBytes, compressor });
+  const everything = new PageRuns();
+  everything.add(0, ramBytes);
+  dirty(primary, random, 1);
+  for (const sequence of [1, 2]) {
+    const encoder = new CheckpointEncoder({ epoch: 1, base: 0, kind: 'round', sequence, compressor });
+    const runs = sequence === 1 ? everything : dirty(primary, random, 0.2);
+    for (const { type, payload } of await collect(encoder.round(runs, primary))) {
+      const result = staging.receive(type, payload);
+      if (result.kind === 'batch') replica.writeBatch(result.runs, result.contents);
+      if (type === checkpointTypes.end) assert.deepEqual(result, { kind: 'round', sequence, pages: runs.pages });
+    }
+    assert.ok(replica.ram.equals(primary) && replica.shadow.equals(primary));
+  }
+  for (let epoch = 1; epoch <= 20; epoch += 1) {
+    const wire = await checkpoint(primary, dirty(primary, random, 0.1), { epoch, base: epoch - 1 });
+    replica.rollback(dirty(replica.ram, random, 0.1));
+    receiveAll(staging, wire);
+    const staged = staging.complete();
+    assert.ok(staged !== undefined);
+    await replica.write(staged);
+    staging.release(epoch);
+    assert.ok(replica.ram.equals(primary) && replica.shadow.equals(primary));
+  }
+});
+
+test('a checkpoint without pages is complete too, and its state arrives', async () => {
+  const staging = new Staging({ ramBytes: pageSize, compressor });
+  const state = { ...noState, ingress: 77, capturedAtMs: 12.5, held: Buffer.from('held') };
+  const encoder = new CheckpointEncoder({ epoch: 1, base: 0, kind: 'checkpoint', sequence: 0, compressor });
+  const wire = await collect(encoder.checkpoint(new PageRuns(), Buffer.alloc(0), state));
+  const results = wire.map(({ type, payload }) => {
+    const result = staging.receive(type, payload);
+    // The link reuses its buffer: nothing that is kept may lie in it.
+    payload.fill(0xee);
+    return result;
+  });
+  assert.equal(results.at(-1)?.kind, 'complete');
+  const received = staging.complete()?.state;
+  assert.deepEqual({ ...received, held: String(received?.held) }, { ...state, held: 'held', ...bytesOf(received) });
+  assert.equal(String(received?.deviceState), 'devices');
+});
+
+function bytesOf(state: CaptureState | undefined): { deviceState: unknown; table: unknown } {
+  return { deviceState: state?.deviceState, table: state?.table };
+}
+
+test('a checkpoint that builds on another one than the newest complete is refused, a repeated one too', async () => {
+  const ram = Buffer.alloc(4 * pageSize);
+  const runs = dirty(ram, seededRandom(1), 1);
+  const staging = new Staging({ ramBytes: ram.length, compressor });
+  receiveAll(staging, await checkpoint(ram, runs, { epoch: 3, base: 0 }));
+  staging.release(3);
+  const refusedBegins = [
+    { epoch: 3, base: 0 },
+    { epoch: 2, base: 3 },
+    { epoch: 5, base: 4 },
+    { epoch: 4, base: 0 },
+  ];
+  for (const ids of refusedBegins) {
+    const results = receiveAll(staging, await checkpoint(ram, runs, ids));
+    assert.equal(results[0]?.kind, 'refused');
+    assert.ok(results.slice(1).every((result) => result.kind === 'more'));
+    assert.equal(staging.complete(), undefined);
+  }
+  const round = new CheckpointEncoder({ epoch: 4, base: 3, kind: 'round', sequence: 9, compressor });
+  assert.equal(receiveAll(staging, await collect(round.round(runs, ram)))[0]?.kind, 'refused');
+  assert.equal(receiveAll(staging, await checkpoint(ram, runs, { epoch: 5, base: 3 })).at(-1)?.kind, 'complete');
+});
+
+test('one more may be received while one waits, but not completed', async () => {
+  const ram = Buffer.alloc(4 * pageSize);
+  const runs = dirty(ram, seededRandom(1), 1);
+  const staging = new Staging({ ramBytes: ram.length, compressor });
+  receiveAll(staging, await checkpoint(ram, runs, { epoch: 1, base: 0 }));
+  const second = await checkpoint(ram, runs, { epoch: 2, base: 1 });
+  receiveAll(staging, second.slice(0, -1));
+  assert.equal(staging.complete()?.epoch, 1);
+  assert.equal(receiveAll(staging, second.slice(-1))[0]?.kind, 'refused');
+  assert.equal(staging.complete()?.epoch, 1);
+  staging.release(1);
+  assert.equal(receiveAll(staging, second).at(-1)?.kind, 'complete');
+});
+
+test('a transmission cut at any message leaves nothing, and what waited before stays', async () => {
+  const ram = Buffer.alloc(600 * pageSize);
+  const staging = new Staging({ ramBytes: ram.length, compressor });
+  const random = seededRandom(5);
+  receiveAll(staging, await checkpoint(ram, dirty(ram, random, 0.1), { epoch: 1, base: 0 }));
+  const second = await checkpoint(ram, dirty(ram, random, 1), { epoch: 2, base: 1 });
+  for (let length = 0; length < second.length; length += 1) {
+    receiveAll(staging, second.slice(0, length));
+    staging.abandon();
+    assert.equal(staging.complete()?.epoch, 1);
+  }
+});
+
+test('pages beyond RAM, pages named twice and batches that cannot be decoded are refused', async () => {
+  const ram = Buffer.alloc(8 * pageSize);
+  const runs = dirty(ram, seededRandom(1), 1);
+  const wire = await checkpoint(ram, runs, { epoch: 1, base: 0 });
+  const [begin, pages] = wire;
+  assert.ok(begin !== undefined && pages !== undefined);
+  const small = new Staging({ ramBytes: 7 * pageSize, compressor });
+  assert.equal(receiveAll(small, [begin, pages]).at(-1)?.kind, 'refused');
+  const single = new PageRuns();
+  single.add(0, pageSize);
+  const head = { epoch: 1, rawBytes: pageSize, runs: single };
+  const raw = (index: number): Wire => ({
+    type: checkpointTypes.pages,
+    payload: Buffer.concat([encodePagesHead({ ...head, index, encoding: 0 }), Buffer.alloc(pageSize)]),
+  });
+  const twice = new Staging({ ramBytes: ram.length, compressor });
+  assert.deepEqual(
+    receiveAll(twice, [begin, raw(0), raw(1)]).map((result) => result.kind),
+    ['more', 'more', 'refused'],
+  );
+  for (const encoding of [0, 1, 2] as const) {
+    const payload = Buffer.concat([encodePagesHead({ ...head, index: 0, encoding }), Buffer.alloc(100, 0xab)]);
+    const staging = new Staging({ ramBytes: ram.length, compressor });
+    const result = receiveAll(staging, [begin, { type: checkpointTypes.pages, payload }]).at(-1);
+    assert.ok(result?.kind === 'refused' && result.error instanceof ColoError);
+  }
+});
+
+test('what does not fit in memory is spilled and applied whole, or refused when there is nowhere to spill to', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'colo-spill-'));
+  try {
+    const random = seededRandom(9);
+    const ram = Buffer.alloc(1500 * pageSize);
+    const wire = await checkpoint(ram, dirty(ram, random, 1), { epoch: 1, base: 0 });
+    const bounds = { ramBytes: ram.length, compressor, stagedBytesMax: 2 * batchRawBytes };
+    const refusing = new Staging(bounds);
+    assert.ok(receiveAll(refusing, wire).some((result) => result.kind === 'refused'));
+    assert.equal(refusing.heldBytes, 0);
+    const staging = new Staging({ ...bounds, openSpill: () => SpillFile.open(folder) });
+    assert.equal(receiveAll(staging, wire).at(-1)?.kind, 'complete');
+    assert.ok(staging.counters.spilledBytes > 0);
+    assert.ok(staging.heldBytes <= bounds.stagedBytesMax);
+    assert.deepEqual(readdirSync(folder), []);
+    const replica = new Replica(Buffer.alloc(ram.length), Buffer.alloc(ram.length));
+    const staged = staging.complete();
+    assert.ok(staged !== undefined);
+    await replica.write(staged);
+    assert.ok(replica.ram.equals(ram));
+    staging.release(1);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test('batches cover every page once, in order, within the limits', () => {
+  const run = fc.record({ gap: fc.integer({ min: 1, max: 3 }), pages: fc.integer({ min: 1, max: 700 }) });
+  fc.assert(
+    fc.property(fc.array(run, { maxLength: 50 }), (list) => {
+      const runs = new PageRuns();
+      let at = 0;
+      for (const { gap, pages } of list) {
+        at += gap * pageSize;
+        runs.add(at, at + pages * pageSize);
+        at += pages * pageSize;
+      }
+      const joined = new PageRuns();
+      for (const batch of batches(runs)) {
+        assert.ok(batch.bytes > 0 && batch.bytes <= batchRawBytes && batch.runs <= batchRunsMax);
+        batch.forEach((start, end) => joined.add(start, end));
+      }
+      assert.deepEqual(joined.bounds, runs.bounds);
+    }),
+  );
+});
+
+test('every compressor gives back what it took, and zeros cost almost nothing', async () => {
+  const random = seededRandom(2);
+  for (const only of ['lz4', 'deflate', 'none'] as const) {
+    const each = openCompressor({ only });
+    const mixed = Buffer.alloc(50 * pageSize);
+    dirty(mixed, random, 0.7);
+    const noise = Buffer.from(Array.from({ length: pageSize }, () => Math.floor(random() * 256)));
+    for (const raw of [mixed, noise, Buffer.alloc(batchRawBytes)]) {
+      const compressed = await each.compress(raw);
+      if (compressed === undefined) continue;
+      assert.ok(compressed.length < raw.length);
+      const target = Buffer.alloc(raw.length);
+      assert.ok(compressor.decode(each.encoding, compressed, target, raw.length));
+      assert.ok(target.equals(raw));
+      assert.equal(compressor.decode(each.encoding, compressed.subarray(1), target, raw.length), false);
+    }
+    assert.equal(await each.compress(noise), undefined);
+    const zeros = (await each.compress(Buffer.alloc(batchRawBytes)))?.length ?? batchRawBytes;
+    assert.ok(only === 'none' || zeros < batchRawBytes / 200, `${only}: ${zeros}`);
+  }
+});
+
+test('the template arrives as it was sent', async () => {
+  const qcow2 = Buffer.alloc(300_000, 'QFI');
+  const { type, parts } = await encodeTemplate(qcow2, { specHash: 'abc', compressor });
+  assert.equal(type, checkpointTypes.template);
+  const template = parseTemplate(Buffer.concat(parts));
+  assert.ok(!(template instanceof ColoError));
+  assert.equal(template.specHash, 'abc');
+  const target = Buffer.alloc(template.rawBytes);
+  assert.ok(compressor.decode(template.encoding, template.data, target, template.rawBytes));
+  assert.ok(target.equals(qcow2));
+});

@@ -1,0 +1,100 @@
+// The record of every checkpoint: why it was taken and what each phase cost, on both sides. Status, demo, benchmarks
+// and metrics all read these, so that no two of them can tell different stories.
+//
+//    primary    stop save scan copy resume │ encode and send ......... │ commit
+//               └────────── pauseMs ───────┘                           │
+//               └───────────────────── commitMs ───────────────────────┘
+//    secondary                                           stop rollback write load fix resume
+
+import { Fifo } from '../base/fifo.ts';
+import { recordsMax } from './limits.ts';
+import type { Applied } from './message.ts';
+
+/** Why a checkpoint was taken. */
+export interface CheckpointReason {
+  /** A short name to count by, such as `divergence`, `interval` or `operator`. */
+  kind: string;
+  /** For people: for a divergence the connection, the offset in its stream and the bytes that differed. */
+  detail: string;
+}
+
+/** What the capture cost while the guest stood still, in milliseconds. */
+export interface CapturePhases {
+  stopMs: number;
+  saveMs: number;
+  scanMs: number;
+  copyMs: number;
+  resumeMs: number;
+}
+
+export interface CheckpointRecord {
+  epoch: number;
+  reason: CheckpointReason;
+  /** The primary's clock when the capture began. */
+  startedAtMs: number;
+  phases: CapturePhases;
+  /** How long the guest stood still. */
+  pauseMs: number;
+  pages: number;
+  rawBytes: number;
+  sentBytes: number;
+  /** From the beginning of the capture until the secondary had it complete. */
+  commitMs: number;
+  /** Frames that waited for this commit. */
+  heldFrames: number;
+  /** What applying cost on the other side; null until it has said so. */
+  applied: Applied | null;
+}
+
+export interface Percentiles {
+  count: number;
+  p50: number;
+  p99: number;
+  max: number;
+}
+
+/** The nearest-rank percentiles of `values`; zeros when there are none. */
+export function percentiles(values: readonly number[]): Percentiles {
+  const sorted = [...values].sort((left, right) => left - right);
+  const rank = (share: number): number => sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)] ?? 0;
+  return { count: sorted.length, p50: rank(0.5), p99: rank(0.99), max: sorted.at(-1) ?? 0 };
+}
+
+/** The newest records, and counts since the beginning. */
+export class Records {
+  /** Checkpoints since the beginning, also those whose record has left. */
+  count = 0;
+  /** How many of them for each kind of reason. */
+  readonly reasons = new Map<string, number>();
+  private readonly records = new Fifo<CheckpointRecord>();
+
+  add(record: CheckpointRecord): void {
+    if (this.records.length >= recordsMax) this.records.shift();
+    this.records.push(record);
+    this.count += 1;
+    this.reasons.set(record.reason.kind, (this.reasons.get(record.reason.kind) ?? 0) + 1);
+  }
+
+  /** Completes the record of a checkpoint that the secondary has applied; false when it has left. */
+  applied(applied: Applied): boolean {
+    for (let index = this.records.length - 1; index >= 0; index -= 1) {
+      const record = this.records.at(index);
+      if (record?.epoch !== applied.epoch) continue;
+      record.applied = applied;
+      return true;
+    }
+    return false;
+  }
+
+  /** The newest records, newest last. */
+  newest(count: number): CheckpointRecord[] {
+    const all = [...this.records];
+    return all.slice(Math.max(0, all.length - count));
+  }
+
+  /** Percentiles of one figure over the records that are kept; undefined figures are left out. */
+  percentiles(figure: (record: CheckpointRecord) => number | undefined): Percentiles {
+    const values = [...this.records].map(figure).filter((value) => value !== undefined);
+    return percentiles(values);
+  }
+}

@@ -1,0 +1,92 @@
+// `colo demo`: the main job, shown. The story itself is src/demo/; here it is told.
+
+import { writeFile } from 'node:fs/promises';
+import { buildGuest } from '../../guest/build.ts';
+import { systemClock } from '../base/clock.ts';
+import { type DemoReport, type DemoView, runDemo } from '../demo/demo.ts';
+import type { FaultKind } from '../demo/faults.ts';
+import { ensurePackages, guestPackages, runtimePackages } from '../host/packages.ts';
+import { interruptSignal } from './interrupt.ts';
+import { LiveBlock, ms, statusBlock, statusLine, table } from './view.ts';
+
+export interface DemoArguments {
+  mode: 'colo' | 'remus' | 'none';
+  fault: FaultKind;
+  seconds: number;
+  verify: boolean;
+  report: string | undefined;
+  json: boolean;
+}
+
+/** Runs the demo; 0 only if everything held. */
+export async function demo(options: DemoArguments): Promise<number> {
+  const clock = systemClock;
+  const live = new LiveBlock(() => clock.now());
+  const say = (line: string) => {
+    if (!options.json) live.say(`- ${line}`);
+  };
+  const progress = (line: string) => say(line);
+  await ensurePackages([...runtimePackages, ...guestPackages], { why: 'run the demo', onProgress: progress });
+  const guest = await buildGuest({ onProgress: progress });
+  const interrupt = interruptSignal();
+  const show = (view: DemoView) => {
+    if (!options.json) live.show(block(view), line(view));
+  };
+  const report = await runDemo({ ...options, guest, clock, say, show, signal: interrupt });
+  const text = `${JSON.stringify(report, null, 2)}\n`;
+  if (options.report !== undefined) await writeFile(options.report, text);
+  process.stdout.write(options.json ? text : `${summary(report).join('\n')}\n`);
+  return report.ok ? 0 : 1;
+}
+
+function block(view: DemoView): string[] {
+  const clients = view.clients.map((client) => `${client.name} ${client.progress}`).join('   ');
+  return ['', view.phase, ...statusBlock(view.statuses), `clients: ${clients}`];
+}
+
+function line(view: DemoView): string {
+  const clients = view.clients.map((client) => `${client.name} ${client.progress}`).join(', ');
+  return `${statusLine(view.statuses)}; ${clients}`;
+}
+
+function summary(report: DemoReport): string[] {
+  const rows = report.clients.map((client) => [
+    client.name,
+    client.ok ? 'ok' : 'FAILED',
+    String(client.connections),
+    String(client.sent),
+    String(client.received),
+    ms(client.gapBeforeFaultMsMax),
+    ms(client.gapMsMax),
+    client.latencyMsP50 === null ? '-' : ms(client.latencyMsP50),
+    client.detail,
+  ]);
+  const head = ['client', 'result', 'connections', 'sent', 'received', 'gap before', 'gap after', 'latency', 'what it saw'];
+  return ['', ...table(head, rows), '', ...facts(report), '', ...verdict(report)];
+}
+
+function facts(report: DemoReport): string[] {
+  const { checkpoints, released, failover, host } = report;
+  const lines = [`mode ${report.mode}, fault ${report.fault}; QEMU ${host.qemu} ${host.accel}, tracker ${host.tracker}, ${host.cores} cores`];
+  if (checkpoints !== null) {
+    const reasons = Object.entries(checkpoints.reasons).map(([reason, count]) => `${reason} ${count}`);
+    lines.push(
+      `checkpoints: ${checkpoints.count} (${reasons.join(', ')}), pause p50 ${ms(checkpoints.pauseMs.p50)} p99 ${ms(checkpoints.pauseMs.p99)}, commit p50 ${ms(checkpoints.commitMs.p50)}, dirty pages p50 ${checkpoints.dirtyPages.p50}`,
+    );
+  }
+  if (released !== null) {
+    const all = Math.max(1, released.byMatch + released.byCommit);
+    lines.push(
+      `data frames: ${released.byMatch} released by match, ${released.byCommit} by commit (${((released.byMatch * 100) / all).toFixed(2)} % by match), held p50 ${ms(released.holdMs.p50)} p99 ${ms(released.holdMs.p99)}`,
+    );
+  }
+  if (failover !== null)
+    lines.push(`failover: detected after ${ms(failover.detectMs)}, done ${ms(failover.takeoverMs)} later (${failover.why})`);
+  return lines;
+}
+
+function verdict(report: DemoReport): string[] {
+  if (!report.ok) return ['FAILED:', ...report.problems.map((problem) => `  ${problem}`)];
+  if (report.fault === 'none') return ['Everything held.'];
+  return ['Everything held: the same connections, every byte, every reply, and one voice.'];
+}

@@ -1,0 +1,123 @@
+// colo: the command line. Every command is a function of its own file; here are only their words. Exit codes: 0 done,
+// 1 it was tried and did not hold, 2 the call or the host is wrong and nothing was started, 130 interrupted.
+
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { ColoError, errorCodes, errorText } from '../base/errors.ts';
+import { faultKinds } from '../demo/faults.ts';
+import { Interrupted } from './interrupt.ts';
+
+function seconds(text: string): number {
+  const value = Number(text);
+  if (!Number.isFinite(value) || value < 4 || value > 3600)
+    throw new InvalidArgumentError('a number of seconds from 4 to 3600');
+  return value;
+}
+
+function count(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError('a whole number from 1');
+  return value;
+}
+
+/** Modules are loaded when their command runs: `colo status` shall not wait for what `colo demo` needs. */
+function build(finish: (code: number) => void): Command {
+  const program = new Command('colo');
+  program
+    .description('Protects virtual machines: two copies run, their answers are compared, and when one host dies the other goes on.')
+    .showHelpAfterError('(try --help)')
+    .configureHelp({ showGlobalOptions: true });
+  addDemo(program, finish);
+  addControl(program, finish);
+  addTools(program, finish);
+  return program;
+}
+
+function addDemo(program: Command, finish: (code: number) => void): void {
+  program
+    .command('demo')
+    .description('protect a real Linux guest, kill its primary under load, and check that no client noticed')
+    .addOption(new Option('--mode <mode>', 'how to protect').choices(['colo', 'remus', 'none']).default('colo'))
+    .addOption(new Option('--fault <fault>', 'what happens in the middle').choices([...faultKinds]).default('primary-kill'))
+    .addOption(new Option('--seconds <n>', 'how long the clients run').argParser(seconds).default(16))
+    .option('--verify', 'compare the whole RAM of both sides after every checkpoint (longer pauses)', false)
+    .option('--report <file>', 'write the report as JSON to a file')
+    .option('--json', 'print only the report, as JSON', false)
+    .action(async (options) => finish(await (await import('./demo.ts')).demo(options)));
+}
+
+function addControl(program: Command, finish: (code: number) => void): void {
+  program
+    .command('run <spec>')
+    .description('run and protect the VM of a spec file (YAML; see examples/) on this machine until Ctrl-C')
+    .option('--json', 'print the status of both nodes as a line of JSON each second', false)
+    .action(async (spec, options) => finish(await (await import('./run.ts')).run(spec, options)));
+  program
+    .command('status [vm]')
+    .description('show the VMs that run on this machine: roles, epochs, checkpoints and why they happened')
+    .option('--watch', 'keep showing until Ctrl-C', false)
+    .option('--json', 'as JSON', false)
+    .action(async (vm, options) => finish(await (await import('./control.ts')).status(vm, options)));
+  program
+    .command('checkpoint [vm]')
+    .description('take a checkpoint now and wait until it is committed and applied')
+    .option('--json', 'as JSON', false)
+    .action(async (vm, options) => finish(await (await import('./control.ts')).checkpoint(vm, options)));
+  program
+    .command('failover [vm]')
+    .description('planned failover: the secondary takes over now')
+    .option('--json', 'as JSON', false)
+    .action(async (vm, options) => finish(await (await import('./control.ts')).failover(vm, options)));
+}
+
+function addTools(program: Command, finish: (code: number) => void): void {
+  program
+    .command('doctor')
+    .description('say what this host can do and what to do about what is missing')
+    .option('--json', 'as JSON', false)
+    .action(async (options) => finish(await (await import('./tools.ts')).doctorCommand(options)));
+  program
+    .command('bench <what>')
+    .description('measure: checkpoint (pause per phase by dirty pages and RAM)')
+    .addOption(new Option('--rounds <n>', 'checkpoints per figure').argParser(count).default(30))
+    .option('--json', 'as JSON', false)
+    .action(async (what, options) => finish(await (await import('./tools.ts')).bench(what, options)));
+  program
+    .command('check [only...]')
+    .description('types, lint, format and layers')
+    .action(async (only) => finish(await (await import('./check.ts')).check(only)));
+  program
+    .command('test [suite]')
+    .description('run tests: all (default), unit, integration, soak')
+    .option('--name <pattern>', 'only tests whose name matches')
+    .option('--file <text>', 'only files whose path contains this')
+    .action(async (suite, options) => finish(await (await import('./tools.ts')).testCommand(suite, options)));
+}
+
+async function main(): Promise<void> {
+  let code = 0;
+  const program = build((value) => {
+    code = value;
+  });
+  program.exitOverride();
+  try {
+    await program.parseAsync();
+  } catch (error) {
+    code = codeOf(error);
+  }
+  process.exitCode = code;
+}
+
+function codeOf(error: unknown): number {
+  if (error instanceof Interrupted) return 130;
+  if (error instanceof Error && 'exitCode' in error && 'code' in error && String(error.code).startsWith('commander.'))
+    return error.exitCode === 0 ? 0 : 2;
+  process.stderr.write(`colo: ${errorText(error)}\n`);
+  if (!(error instanceof ColoError)) {
+    process.stderr.write(error instanceof Error ? `${error.stack ?? ''}\n` : '');
+    return 1;
+  }
+  if (error.hint !== undefined) process.stderr.write(`  ${error.hint}\n`);
+  return error.code === errorCodes.input || error.code === errorCodes.host ? 2 : 1;
+}
+
+await main();

@@ -1,0 +1,59 @@
+// `colo run SPEC`: starts the VM of a spec on this machine, protects it, and shows it until Ctrl-C.
+
+import { existsSync } from 'node:fs';
+import { buildGuest } from '../../guest/build.ts';
+import { delay, systemClock } from '../base/clock.ts';
+import { readSpec, type Spec } from '../config/spec.ts';
+import { ensurePackages, guestPackages, runtimePackages } from '../host/packages.ts';
+import type { Forward } from '../lan/gateway.ts';
+import { type BootFiles, LocalPair } from '../local/pair.ts';
+import { Interrupted, interruptSignal } from './interrupt.ts';
+import { LiveBlock, statusBlock, statusLine } from './view.ts';
+
+export async function run(path: string, options: { json: boolean }): Promise<number> {
+  const clock = systemClock;
+  const live = new LiveBlock(() => clock.now());
+  const say = (line: string) => {
+    if (!options.json) live.say(`- ${line}`);
+  };
+  const spec = await readSpec(path);
+  await ensurePackages([...runtimePackages, ...guestPackages], { why: 'run a VM', onProgress: say });
+  const boot = await bootFiles(spec, say);
+  const interrupt = interruptSignal();
+  const forwards = spec.network.forwards.map(
+    (one): Forward => ({ protocol: one.protocol, hostPort: one.host, guestPort: one.guest }),
+  );
+  const pair = await LocalPair.start({ spec, boot, forwards, clock });
+  try {
+    for (const forward of forwards)
+      say(`127.0.0.1:${forward.hostPort} reaches the guest's ${forward.protocol} port ${forward.guestPort}`);
+    if (spec.protect.mode !== 'none') await pair.startSecondary();
+    say(`logs and consoles are in ${pair.logDir}; Ctrl-C ends the VM`);
+    await untilInterrupted(pair, live, options.json, interrupt);
+    return 0;
+  } finally {
+    await pair.stop();
+  }
+}
+
+async function untilInterrupted(
+  pair: LocalPair,
+  live: LiveBlock,
+  json: boolean,
+  interrupt: AbortSignal,
+): Promise<void> {
+  while (!interrupt.aborted && pair.nodes.some((node) => node.alive)) {
+    const statuses = await pair.statuses();
+    if (json) process.stdout.write(`${JSON.stringify(statuses)}\n`);
+    else live.show(statusBlock(statuses), statusLine(statuses));
+    await delay(json ? 1000 : 250);
+  }
+  if (interrupt.aborted && !(interrupt.reason instanceof Interrupted)) throw interrupt.reason;
+}
+
+async function bootFiles(spec: Spec, say: (line: string) => void): Promise<BootFiles> {
+  if ('kernel' in spec.boot) return { ...spec.boot, initrd: spec.boot.initrd };
+  const guest = await buildGuest({ onProgress: say });
+  if (!existsSync(guest.kernel)) throw new Error(`bug: the guest's kernel ${guest.kernel} is gone`);
+  return { kernel: guest.kernel, initrd: guest.initrd, cmdline: guest.cmdline };
+}

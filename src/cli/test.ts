@@ -1,0 +1,160 @@
+// `colo test`: runs node:test over the files of a suite, after bringing what they need, and ends with a total.
+//
+//   unit         types, then src, guest and sim: beside the code, seconds
+//   integration  test/** without test/soak: real QEMU, one file at a time
+//   soak         test/soak/**: long runs
+//   all          check, unit, integration
+//
+// The runner is a process group of its own, so that ending us ends everything it started.
+
+import { type ChildProcess, spawn } from 'node:child_process';
+import { readdir } from 'node:fs/promises';
+import { join, relative, resolve, sep } from 'node:path';
+import { buildGuest } from '../../guest/build.ts';
+import { ensurePackages, guestPackages, runtimePackages } from '../host/packages.ts';
+import { check } from './check.ts';
+
+export type Suite = 'all' | 'unit' | 'integration' | 'soak';
+
+export interface TestOptions {
+  /** Only tests whose name matches this regular expression. */
+  namePattern?: string;
+  /** Only files whose path from the project's root contains this. */
+  filePattern?: string;
+}
+
+export interface Totals {
+  tests: number;
+  pass: number;
+  fail: number;
+  cancelled: number;
+  skipped: number;
+}
+
+type Part = 'unit' | 'integration' | 'soak';
+
+const home = resolve(import.meta.dirname, '../..');
+const testTimeoutMs = { unit: 120_000, integration: 900_000, soak: 24 * 3_600_000 } as const;
+/** What is still running this long after it was asked to end is killed. */
+const graceMs = 10_000;
+
+function partOf(path: string): Part {
+  if (path.startsWith(`test${sep}soak${sep}`)) return 'soak';
+  return path.startsWith(`test${sep}`) ? 'integration' : 'unit';
+}
+
+async function testFiles(part: Part, options: TestOptions): Promise<string[]> {
+  const found: string[] = [];
+  for (const folder of ['src', 'guest', 'sim', 'test']) {
+    const entries = await readdir(join(home, folder), { recursive: true, withFileTypes: true }).catch(() => []);
+    for (const entry of entries) {
+      const path = relative(home, join(entry.parentPath, entry.name));
+      if (entry.isFile() && path.endsWith('.test.ts') && partOf(path) === part) found.push(path);
+    }
+  }
+  return found.filter((path) => path.includes(options.filePattern ?? '')).sort();
+}
+
+/** The counts in the closing lines of node's spec reporter; zero where a line is missing. */
+export function parseTotals(output: string): Totals {
+  const count = (name: string): number => Number(new RegExp(`^ℹ ${name} (\\d+)$`, 'm').exec(output)?.[1] ?? 0);
+  return {
+    tests: count('tests'),
+    pass: count('pass'),
+    fail: count('fail'),
+    cancelled: count('cancelled'),
+    skipped: count('skipped'),
+  };
+}
+
+function endGroup(child: ChildProcess, signal: NodeJS.Signals): void {
+  try {
+    if (child.pid !== undefined) process.kill(-child.pid, signal);
+  } catch {
+    // It is already gone.
+  }
+}
+
+/** Resolves when the child and its output have ended; passes our own signals on to its whole group. */
+async function untilClosed(child: ChildProcess): Promise<number> {
+  let timer: NodeJS.Timeout | undefined;
+  let interrupted = false;
+  const forward = (signal: NodeJS.Signals): void => {
+    interrupted = true;
+    endGroup(child, signal);
+    timer ??= setTimeout(() => endGroup(child, 'SIGKILL'), graceMs);
+  };
+  process.on('SIGINT', forward).on('SIGTERM', forward).on('SIGHUP', forward);
+  try {
+    const code = await new Promise<number>((done) => {
+      child.once('error', () => done(1));
+      child.once('close', (exitCode) => done(exitCode ?? 1));
+    });
+    return interrupted ? 130 : code;
+  } finally {
+    clearTimeout(timer);
+    process.off('SIGINT', forward).off('SIGTERM', forward).off('SIGHUP', forward);
+    endGroup(child, 'SIGKILL');
+  }
+}
+
+async function runPart(part: Part, options: TestOptions): Promise<{ code: number; totals: Totals }> {
+  const files = await testFiles(part, options);
+  process.stdout.write(`\n${part}: ${files.length} files\n`);
+  if (files.length === 0) return { code: 0, totals: parseTotals('') };
+  const args = ['--disable-warning=ExperimentalWarning', '--test', '--test-reporter=spec'];
+  args.push(`--test-timeout=${testTimeoutMs[part]}`);
+  if (part !== 'unit') args.push('--test-concurrency=1');
+  if (options.namePattern !== undefined) args.push(`--test-name-pattern=${options.namePattern}`);
+  const child = spawn(process.execPath, [...args, ...files], {
+    cwd: home,
+    detached: true,
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  let tail = '';
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    process.stdout.write(text);
+    // The summary stands at the end, before the list of failures: keep enough to find it.
+    tail = (tail + text).slice(-4_000_000);
+  });
+  const code = await untilClosed(child);
+  return { code, totals: parseTotals(tail) };
+}
+
+async function bringWhatIsNeeded(): Promise<void> {
+  const onProgress = (text: string): void => void process.stdout.write(`${text}\n`);
+  await ensurePackages([...runtimePackages, ...guestPackages], { why: 'run the integration tests', onProgress });
+  await buildGuest({ onProgress });
+}
+
+function partsOf(suite: Suite): Part[] {
+  return suite === 'all' ? ['unit', 'integration'] : [suite];
+}
+
+function report(totals: Totals[], failed: boolean): void {
+  const sum = (name: keyof Totals): number => totals.reduce((total, each) => total + each[name], 0);
+  const names = ['tests', 'pass', 'fail', 'cancelled', 'skipped'] as const;
+  process.stdout.write(
+    `\n${failed ? 'Failed.' : 'Passed.'}\n${names.map((name) => `# ${name} ${sum(name)}\n`).join('')}`,
+  );
+}
+
+/** Runs a suite and prints a total last; returns the exit code: 0 only when tests ran and all passed. */
+export async function runTests(suite: Suite, options: TestOptions = {}): Promise<number> {
+  const parts = partsOf(suite);
+  if (parts.some((part) => part !== 'unit')) await bringWhatIsNeeded();
+  let failed = false;
+  if (suite === 'all') failed = (await check()) !== 0;
+  if (suite === 'unit') failed = (await check(['types'])) !== 0;
+  const totals: Totals[] = [];
+  for (const part of parts) {
+    const result = await runPart(part, options);
+    totals.push(result.totals);
+    failed ||= result.code !== 0;
+    if (result.code === 130) break;
+  }
+  const count = totals.reduce((total, each) => total + each.tests, 0);
+  if (count === 0) process.stdout.write('\nNo test ran: nothing matches, and that is a failure.\n');
+  report(totals, failed || count === 0);
+  return failed || count === 0 ? 1 : 0;
+}

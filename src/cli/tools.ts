@@ -1,0 +1,36 @@
+// `colo doctor`, `colo bench` and `colo test` behind their words on the command line.
+
+import { benchCheckpoint } from '../../bench/checkpoint.ts';
+import { ColoError, errorCodes } from '../base/errors.ts';
+import { ensurePackages, guestPackages, runtimePackages } from '../host/packages.ts';
+import { doctor, formatDoctor } from './doctor.ts';
+import { runTests, type Suite } from './test.ts';
+
+export async function doctorCommand(options: { json: boolean }): Promise<number> {
+  const lines = await doctor();
+  process.stdout.write(options.json ? `${JSON.stringify(lines, null, 2)}\n` : `${formatDoctor(lines)}\n`);
+  return lines.some((line) => line.state === 'missing') ? 1 : 0;
+}
+
+const suites: readonly Suite[] = ['all', 'unit', 'integration', 'soak'];
+
+export async function testCommand(
+  suite: string | undefined,
+  options: { name?: string; file?: string },
+): Promise<number> {
+  const known = suites.find((one) => one === (suite ?? 'all'));
+  if (known === undefined)
+    throw new ColoError(errorCodes.input, `there is no suite ${suite}`, { hint: `one of ${suites.join(', ')}` });
+  return runTests(known, {
+    ...(options.name === undefined ? {} : { namePattern: options.name }),
+    ...(options.file === undefined ? {} : { filePattern: options.file }),
+  });
+}
+
+export async function bench(what: string, options: { rounds: number; json: boolean }): Promise<number> {
+  if (what !== 'checkpoint')
+    throw new ColoError(errorCodes.input, `there is no benchmark ${what}`, { hint: 'there is: checkpoint' });
+  await ensurePackages([...runtimePackages, ...guestPackages], { why: 'run the benchmark', onProgress: (line) => process.stderr.write(`- ${line}\n`) });
+  await benchCheckpoint(options);
+  return 0;
+}

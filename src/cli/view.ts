@@ -1,0 +1,106 @@
+// How the command line shows things to people: one block that is redrawn in a terminal, plain lines otherwise.
+
+import type { NodeStatus } from '../api/status.ts';
+import { formatSize } from '../config/size.ts';
+
+/** Writes a block over the one before when standard output is a terminal; else one line at most every few seconds. */
+export class LiveBlock {
+  private lines = 0;
+  private saidAt = 0;
+  private readonly terminal: boolean;
+  private readonly now: () => number;
+
+  constructor(now: () => number) {
+    this.terminal = process.stdout.isTTY === true;
+    this.now = now;
+  }
+
+  /** `block`: the whole picture; `line`: the same in one line, for logs. */
+  show(block: string[], line: string): void {
+    if (this.terminal) {
+      const up = this.lines > 0 ? `\x1b[${this.lines}A` : '';
+      const width = process.stdout.columns ?? 120;
+      process.stdout.write(`${up}${block.map((text) => `\x1b[2K${text.slice(0, width - 1)}`).join('\n')}\n`);
+      this.lines = block.length;
+      return;
+    }
+    if (this.now() - this.saidAt < 5000) return;
+    this.saidAt = this.now();
+    process.stdout.write(`  ${line}\n`);
+  }
+
+  /** A line that stays; the block is drawn below it from now on. */
+  say(line: string): void {
+    this.lines = 0;
+    process.stdout.write(`${line}\n`);
+  }
+}
+
+export function statusBlock(statuses: NodeStatus[]): string[] {
+  const lines: string[] = [];
+  for (const status of statuses) {
+    const why = status.why === '' ? '' : ` (${status.why})`;
+    const host =
+      status.host.qemu === '' ? '' : `  qemu ${status.host.qemu} ${status.host.accel} ${status.host.tracker}`;
+    lines.push(
+      `node ${status.node}  ${status.role.padEnd(9)} ${status.state}${why}  term ${status.term}  epoch ${status.epoch}${host}`,
+    );
+    if (status.role === 'primary') lines.push(...primaryLines(status));
+  }
+  if (statuses.length > 0 && !statuses.some((status) => status.role === 'primary' && status.protected))
+    lines.push('NOT PROTECTED: the loss of the primary would lose the VM');
+  return lines;
+}
+
+export function statusLine(statuses: NodeStatus[]): string {
+  const primary = statuses.find((status) => status.role === 'primary');
+  if (primary === undefined) return 'no primary';
+  const { checkpoints, released } = primary;
+  const counts =
+    checkpoints === null ? '' : `, ${checkpoints.count} checkpoints, pause p50 ${ms(checkpoints.pauseMs.p50)}`;
+  const match = released === null ? '' : `, ${share(released)} by match`;
+  return `node ${primary.node} ${primary.state}, term ${primary.term}, epoch ${primary.epoch}${counts}${match}`;
+}
+
+function primaryLines(status: NodeStatus): string[] {
+  const { checkpoints, released, traffic } = status;
+  const lines: string[] = [];
+  if (checkpoints !== null && checkpoints.count > 0) {
+    const reasons = Object.entries(checkpoints.reasons).map(([reason, count]) => `${reason} ${count}`);
+    lines.push(
+      `  checkpoints ${checkpoints.count} (${reasons.join(', ')})  pause p50 ${ms(checkpoints.pauseMs.p50)} p99 ${ms(checkpoints.pauseMs.p99)}  commit p50 ${ms(checkpoints.commitMs.p50)}`,
+    );
+    for (const last of checkpoints.last.slice(-5))
+      lines.push(
+        `    epoch ${String(last.epoch).padStart(5)}  ${last.reason.padEnd(11)} pause ${ms(last.pauseMs).padStart(8)}  ${String(last.dirtyPages).padStart(6)} pages  ${formatSize(last.sentBytes).padStart(8)} sent  ${last.why}`,
+      );
+  }
+  if (released !== null)
+    lines.push(
+      `  released ${released.byMatch} by match, ${released.byCommit} by commit (${share(released)} by match)  hold p50 ${ms(released.holdMs.p50)} p99 ${ms(released.holdMs.p99)}`,
+    );
+  lines.push(
+    `  in ${traffic.ingressFrames} frames ${formatSize(traffic.ingressBytes)}  out ${traffic.egressFrames} frames ${formatSize(traffic.egressBytes)}`,
+  );
+  return lines;
+}
+
+function share(released: { byMatch: number; byCommit: number }): string {
+  const all = released.byMatch + released.byCommit;
+  return all === 0 ? '-' : `${((released.byMatch * 100) / all).toFixed(2)} %`;
+}
+
+export function ms(value: number): string {
+  return `${value < 100 ? value.toFixed(1) : Math.round(value)} ms`;
+}
+
+/** Rows under a head, columns as wide as they need to be. */
+export function table(head: string[], rows: string[][]): string[] {
+  const widths = head.map((title, column) => Math.max(title.length, ...rows.map((row) => (row[column] ?? '').length)));
+  const line = (cells: string[]) =>
+    cells
+      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+      .join('  ')
+      .trimEnd();
+  return [line(head), widths.map((width) => '-'.repeat(width)).join('  '), ...rows.map(line)];
+}

@@ -1,0 +1,111 @@
+// The spec of a protected VM: what an operator writes in YAML, checked once, whole, with one clear line per mistake.
+// Everything behind it (colod, QEMU's command line) takes the checked form and checks nothing again.
+
+import { constants } from 'node:fs';
+import { access, readFile } from 'node:fs/promises';
+import { dirname, resolve } from 'node:path';
+import { LineCounter, parseDocument } from 'yaml';
+import { z } from 'zod';
+import { ColoError, errorCodes } from '../base/errors.ts';
+import { durationSchema, sizeSchema } from './size.ts';
+
+const MiB = 1024 ** 2;
+
+const port = z.number({ error: 'a port number from 1 to 65535' }).int().min(1).max(65535);
+const mac = z
+  .string()
+  .regex(/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/, { error: 'an address such as "52:54:00:12:34:56", in lower case' })
+  .refine((text) => (Number.parseInt(text.slice(0, 2), 16) & 1) === 0, { error: 'a unicast address (first byte even)' });
+
+const machineSchema = z.strictObject({
+  type: z.enum(['pc', 'q35', 'microvm']).default('q35'),
+  accel: z.enum(['tcg', 'kvm']).default('tcg'),
+  /** QEMU's name of a CPU model; the default has no RDRAND, which would make the two copies differ. */
+  cpu: z.string().min(1).optional(),
+  vcpus: z.number().int().min(1).max(16).default(1),
+  memory: sizeSchema({ min: 64 * MiB, max: 64 * 1024 * MiB, example: '256M' }).prefault('256M'),
+});
+
+const bootSchema = z.union(
+  [
+    z.strictObject({ guest: z.literal('demo') }),
+    z.strictObject({ kernel: z.string().min(1), initrd: z.string().min(1).optional(), cmdline: z.string().default('') }),
+  ],
+  { error: 'either "guest: demo" or "kernel", "initrd" and "cmdline"' },
+);
+
+const networkSchema = z.strictObject({
+  mac: mac.default('52:54:00:12:34:56'),
+  /** The guest's IPv4 address in the user-mode network 10.0.2.0/24. */
+  address: z
+    .string()
+    .regex(/^10\.0\.2\.(1[5-9]|[2-9]\d|1\d\d|2[0-4]\d)$/, { error: 'an address from 10.0.2.15 to 10.0.2.249' })
+    .default('10.0.2.15'),
+  forwards: z
+    .array(z.strictObject({ protocol: z.enum(['tcp', 'udp']).default('tcp'), host: port, guest: port }))
+    .max(64)
+    .default([]),
+});
+
+export const protectSchema = z.strictObject({
+  /** colo: both run and their answers are compared. remus: the secondary stands still, output waits for commits. */
+  mode: z.enum(['colo', 'remus', 'none']).default('colo'),
+  /** remus: time between two captures. */
+  interval: durationSchema({ min: 5, max: 10_000, example: '25ms' }).prefault('25ms'),
+  /** colo: longest epoch. */
+  epochMax: durationSchema({ min: 100, max: 600_000, example: '10s' }).prefault('10s'),
+  /** colo: how long a packet waits for its equal. */
+  compareTimeout: durationSchema({ min: 10, max: 10_000, example: '200ms' }).prefault('200ms'),
+  /** colo: extra time after a load, while the secondary is cold. */
+  patience: durationSchema({ min: 0, max: 10_000, example: '200ms' }).prefault('200ms'),
+  /** Dirty pages that force a checkpoint: bounds what one checkpoint stages. */
+  dirtyMax: sizeSchema({ min: MiB, max: 4096 * MiB, example: '32M' }).prefault('32M'),
+  /** After each apply, compare the whole RAM of both sides: for tests, since the pause grows with the RAM. */
+  verify: z.boolean().default(false),
+  tracker: z.enum(['auto', 'userfaultfd', 'soft-dirty', 'compare']).default('auto'),
+});
+
+export const specSchema = z.strictObject({
+  vm: z.string().regex(/^[a-z0-9][a-z0-9-]{0,39}$/, { error: 'a name of lower-case letters, digits and "-"' }),
+  machine: machineSchema.prefault({}),
+  boot: bootSchema,
+  network: networkSchema.prefault({}),
+  protect: protectSchema.prefault({}),
+});
+
+export type Spec = z.output<typeof specSchema>;
+export type SpecInput = z.input<typeof specSchema>;
+export type Protect = Spec['protect'];
+
+/** Checks a parsed document; every mistake becomes a line of one error of code `input`. */
+export function checkSpec(document: unknown, source: string): Spec {
+  const result = specSchema.safeParse(document);
+  if (result.success) return result.data;
+  const lines = result.error.issues.map((issue) => `${issue.path.map(String).join('.') || '(top)'}: ${issue.message}`);
+  throw new ColoError(errorCodes.input, `${source}: ${lines.join('\n  ')}`, {
+    hint: 'examples/ has spec files to start from; `colo run --help` names the keys',
+  });
+}
+
+/** Reads and checks a spec file; paths in it are relative to it and must be readable. */
+export async function readSpec(path: string): Promise<Spec> {
+  const text = await readFile(path, 'utf8').catch((cause: unknown) => {
+    throw new ColoError(errorCodes.input, `cannot read ${path}`, { cause, hint: 'name a spec file, such as examples/demo.yaml' });
+  });
+  const document = parseDocument(text, { lineCounter: new LineCounter(), prettyErrors: true });
+  const [problem] = document.errors;
+  if (problem !== undefined) throw new ColoError(errorCodes.input, `${path}: ${problem.message.split('\n')[0] ?? ''}`);
+  const spec = checkSpec(document.toJS(), path);
+  if (!('kernel' in spec.boot)) return spec;
+  const folder = dirname(resolve(path));
+  const boot = { ...spec.boot, kernel: resolve(folder, spec.boot.kernel) };
+  if (spec.boot.initrd !== undefined) boot.initrd = resolve(folder, spec.boot.initrd);
+  for (const file of [boot.kernel, boot.initrd]) if (file !== undefined) await refuseUnreadable(file, path);
+  return { ...spec, boot };
+}
+
+async function refuseUnreadable(file: string, source: string): Promise<void> {
+  await access(file, constants.R_OK).catch((cause: unknown) => {
+    throw new ColoError(errorCodes.input, `${source}: cannot read ${file}`, { cause, hint: 'correct the path under boot:' });
+  });
+}

@@ -1,0 +1,244 @@
+// The primary's half of a pair, as a pure state machine: events in, actions out, time nowhere but in the caller.
+//
+//   alone ──peerReady──► syncing ──copied──► pairing ──paired──► protected
+//     ▲  ▲                  │ link lost         │ link lost         │ link lost, silence
+//     │  └──────────────────┘                   ▼                   ▼
+//     └───────────────── term won ───────── suspecting ◄────────────┘
+//                                               │ term lost
+//   any ──the VM ends──► ended                  ▼
+//   protected ──handover──► fenced ◄────────────┘
+//
+// Who may speak (docs/ARCHITECTURE.md): in `protected` the proxy releases only what the secondary can honour. From the
+// first doubt (`suspecting`) the gate is shut, and it opens again only with the term. `fenced` never speaks again.
+//
+// Within `protected` one checkpoint runs at a time:
+//
+//   running ──want──► capturing ──captured──► sending ──committed──► applying ──applied──► running
+//                         │ failed               │ refused
+//                         └──────► running ◄─────┘        (epoch unchanged: the capture never happened)
+
+import { unreachable } from '../base/assert.ts';
+import { anotherRound } from './policy.ts';
+
+export type CheckpointPhase = 'running' | 'capturing' | 'sending' | 'applying';
+
+export type PrimaryState =
+  | { kind: 'alone' }
+  | { kind: 'syncing'; round: number; lastDirtyPages: number }
+  | { kind: 'pairing' }
+  | { kind: 'protected'; phase: CheckpointPhase; epoch: number; refusals: number }
+  | { kind: 'suspecting'; why: string }
+  | { kind: 'fenced'; why: string }
+  | { kind: 'ended'; why: string };
+
+export const primarySuccessors = {
+  alone: ['syncing', 'fenced', 'ended'],
+  syncing: ['syncing', 'pairing', 'alone', 'ended'],
+  pairing: ['protected', 'suspecting', 'fenced', 'ended'],
+  protected: ['protected', 'suspecting', 'fenced', 'ended'],
+  suspecting: ['alone', 'fenced', 'ended'],
+  fenced: [],
+  ended: [],
+} as const satisfies Record<PrimaryState['kind'], readonly PrimaryState['kind'][]>;
+
+/** Why a checkpoint is taken; the proxy's reasons and ours. */
+export interface Reason {
+  kind: string;
+  connection?: string;
+  offset?: number;
+  detail?: string;
+}
+
+export type PrimaryEvent =
+  /** The links stand and the secondary's VM waits, paused. */
+  | { kind: 'peerReady' }
+  | { kind: 'roundSent'; dirtyPages: number }
+  | { kind: 'pairClaimed'; outcome: 'won' | 'lost' | 'error' }
+  | { kind: 'aloneClaimed'; outcome: 'won' | 'lost' | 'error' }
+  | { kind: 'want'; reason: Reason }
+  | { kind: 'captured'; epoch: number }
+  | { kind: 'captureFailed'; why: string }
+  | { kind: 'committed'; epoch: number }
+  | { kind: 'applied'; epoch: number }
+  | { kind: 'refused'; epoch: number; why: string }
+  | { kind: 'linkLost'; why: string }
+  /** The lease ran out: no beat was echoed in time. */
+  | { kind: 'silence' }
+  | { kind: 'vmEnded'; why: string; byGuest: boolean }
+  | { kind: 'handover'; why: string };
+
+export type PrimaryAction =
+  | { kind: 'startMirroring' }
+  | { kind: 'sendRound'; round: number }
+  | { kind: 'claimPair' }
+  | { kind: 'claimAlone' }
+  | { kind: 'capture'; reason: Reason }
+  | { kind: 'release'; epoch: number }
+  | { kind: 'compare'; epoch: number }
+  | { kind: 'abortCapture'; epoch: number; why: string }
+  | { kind: 'shutGate' }
+  | { kind: 'goAlone' }
+  | { kind: 'dropPeer'; why: string }
+  /** Kills the VM and never speaks again. */
+  | { kind: 'fence'; why: string }
+  /** Tells the secondary to take over now; the gate is shut before. */
+  | { kind: 'tellHandover'; why: string }
+  /** Tells the secondary that the guest ended by itself: nothing is to be taken over. */
+  | { kind: 'tellEnd'; why: string };
+
+/** Refused or failed checkpoints in a row after which the secondary is given up. */
+const refusalsMax = 3;
+
+export class PrimaryPair {
+  state: PrimaryState = { kind: 'alone' };
+
+  on(event: PrimaryEvent): PrimaryAction[] {
+    switch (event.kind) {
+      case 'peerReady':
+        return this.onPeerReady();
+      case 'roundSent':
+        return this.onRoundSent(event.dirtyPages);
+      case 'pairClaimed':
+        return this.onPairClaimed(event.outcome);
+      case 'aloneClaimed':
+        return this.onAloneClaimed(event.outcome);
+      case 'want':
+        return this.onWant(event.reason);
+      case 'captured':
+      case 'captureFailed':
+      case 'committed':
+      case 'applied':
+      case 'refused':
+        return this.onCheckpoint(event);
+      case 'linkLost':
+        return this.onDoubt(event.why);
+      case 'silence':
+        return this.state.kind === 'protected' ? this.onDoubt('the secondary is silent') : [];
+      case 'vmEnded':
+        return this.onVmEnded(event.why, event.byGuest);
+      case 'handover':
+        return this.state.kind === 'protected' ? this.handOver(event.why) : [];
+      default:
+        return unreachable(event);
+    }
+  }
+
+  private onPeerReady(): PrimaryAction[] {
+    if (this.state.kind !== 'alone') return [];
+    this.move({ kind: 'syncing', round: 0, lastDirtyPages: Number.POSITIVE_INFINITY });
+    return [{ kind: 'startMirroring' }, { kind: 'sendRound', round: 0 }];
+  }
+
+  private onRoundSent(dirtyPages: number): PrimaryAction[] {
+    if (this.state.kind !== 'syncing') return [];
+    const { round, lastDirtyPages } = this.state;
+    if (!anotherRound({ round, dirtyPages, lastDirtyPages })) {
+      this.move({ kind: 'pairing' });
+      return [{ kind: 'claimPair' }];
+    }
+    this.move({ kind: 'syncing', round: round + 1, lastDirtyPages: dirtyPages });
+    return [{ kind: 'sendRound', round: round + 1 }];
+  }
+
+  /** The record must name the pair before the secondary can hold a complete checkpoint, else it could not take over. */
+  private onPairClaimed(outcome: 'won' | 'lost' | 'error'): PrimaryAction[] {
+    if (this.state.kind === 'suspecting') return [];
+    if (this.state.kind !== 'pairing') return [];
+    if (outcome === 'lost') return this.fence('another node owns the term');
+    if (outcome === 'error') {
+      this.move({ kind: 'suspecting', why: 'the arbiter did not answer' });
+      return [{ kind: 'dropPeer', why: 'the arbiter did not answer' }, { kind: 'claimAlone' }];
+    }
+    this.move({ kind: 'protected', phase: 'capturing', epoch: 0, refusals: 0 });
+    return [{ kind: 'capture', reason: { kind: 'initial' } }];
+  }
+
+  private onAloneClaimed(outcome: 'won' | 'lost' | 'error'): PrimaryAction[] {
+    if (this.state.kind !== 'suspecting') return [];
+    if (outcome === 'lost') return this.fence('the secondary owns the term');
+    if (outcome === 'error') return [{ kind: 'claimAlone' }];
+    this.move({ kind: 'alone' });
+    return [{ kind: 'goAlone' }];
+  }
+
+  private onWant(reason: Reason): PrimaryAction[] {
+    const state = this.state;
+    if (state.kind !== 'protected' || state.phase !== 'running') return [];
+    this.move({ ...state, phase: 'capturing' });
+    return [{ kind: 'capture', reason }];
+  }
+
+  private onCheckpoint(
+    event: Extract<PrimaryEvent, { kind: 'captured' | 'captureFailed' | 'committed' | 'applied' | 'refused' }>,
+  ): PrimaryAction[] {
+    const state = this.state;
+    if (state.kind !== 'protected') return [];
+    if (event.kind === 'captured' && state.phase === 'capturing') {
+      this.move({ ...state, phase: 'sending', epoch: event.epoch });
+      return [];
+    }
+    if (event.kind === 'committed' && state.phase === 'sending' && event.epoch === state.epoch) {
+      this.move({ ...state, phase: 'applying', refusals: 0 });
+      return [{ kind: 'release', epoch: event.epoch }];
+    }
+    if (event.kind === 'applied' && state.phase === 'applying' && event.epoch === state.epoch) {
+      this.move({ ...state, phase: 'running' });
+      return [{ kind: 'compare', epoch: event.epoch }];
+    }
+    if (event.kind === 'captureFailed' && state.phase === 'capturing') return this.retry(state, event.why, []);
+    if (event.kind === 'refused' && state.phase === 'sending' && event.epoch === state.epoch)
+      return this.retry({ ...state, epoch: state.epoch - 1 }, event.why, [
+        { kind: 'abortCapture', epoch: event.epoch, why: event.why },
+      ]);
+    return [];
+  }
+
+  /** A checkpoint that never happened: the epoch goes on; a secondary that cannot be given one is no protection. */
+  private retry(
+    state: Extract<PrimaryState, { kind: 'protected' }>,
+    why: string,
+    first: PrimaryAction[],
+  ): PrimaryAction[] {
+    this.move({ ...state, phase: 'running', refusals: state.refusals + 1 });
+    const giveUp = state.refusals + 1 >= refusalsMax || state.epoch === 0;
+    return giveUp ? [...first, ...this.onDoubt(`no checkpoint could be made: ${why}`)] : first;
+  }
+
+  private onDoubt(why: string): PrimaryAction[] {
+    switch (this.state.kind) {
+      case 'syncing':
+        this.move({ kind: 'alone' });
+        return [{ kind: 'goAlone' }, { kind: 'dropPeer', why }];
+      case 'pairing':
+      case 'protected':
+        this.move({ kind: 'suspecting', why });
+        return [{ kind: 'shutGate' }, { kind: 'dropPeer', why }, { kind: 'claimAlone' }];
+      default:
+        return [];
+    }
+  }
+
+  private onVmEnded(why: string, byGuest: boolean): PrimaryAction[] {
+    const state = this.state;
+    if (state.kind === 'fenced' || state.kind === 'ended') return [];
+    if (state.kind === 'protected' && !byGuest) return this.handOver(why);
+    this.move({ kind: 'ended', why });
+    return [{ kind: 'tellEnd', why }];
+  }
+
+  private handOver(why: string): PrimaryAction[] {
+    this.move({ kind: 'fenced', why });
+    return [{ kind: 'shutGate' }, { kind: 'tellHandover', why }, { kind: 'fence', why }];
+  }
+
+  private fence(why: string): PrimaryAction[] {
+    this.move({ kind: 'fenced', why });
+    return [{ kind: 'shutGate' }, { kind: 'fence', why }];
+  }
+
+  private move(next: PrimaryState): void {
+    const legal: readonly string[] = primarySuccessors[this.state.kind];
+    if (!legal.includes(next.kind)) throw new Error(`bug: primary ${this.state.kind} cannot become ${next.kind}`);
+    this.state = next;
+  }
+}

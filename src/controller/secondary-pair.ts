@@ -1,0 +1,150 @@
+// The secondary's half of a pair, as a pure state machine: events in, actions out.
+//
+//   idle ──session──► joining ──staged──► protected ──link lost, silence, handover──► suspecting
+//    ▲ ▲                 │ link lost         │ the guest ended                        │ won     │ lost
+//    │ └─────────────────┘                   ▼                                        ▼         ▼
+//    │                                     idle                                  taking-over   idle
+//    └──────── SVM lost, apply failed (nothing left to run)                           │ done
+//                                                                                     ▼
+//                                                                                  primary
+//
+// A staged checkpoint is acknowledged (`commit`) first and applied then: from the acknowledgement on, only it may be
+// run. So a claim that is won while it is being applied waits for the end of the apply; and a secondary that cannot
+// apply what it committed has nothing it may run, says so by closing the links, and never claims the term.
+// A checkpoint that is not complete when the primary is lost never happened.
+
+import { unreachable } from '../base/assert.ts';
+
+export type SecondaryState =
+  | { kind: 'idle'; why: string }
+  | { kind: 'joining' }
+  | { kind: 'protected'; epoch: number; applying: boolean }
+  | { kind: 'suspecting'; epoch: number; applying: boolean; why: string; won: boolean }
+  | { kind: 'taking-over'; epoch: number; why: string }
+  | { kind: 'primary' };
+
+export const secondarySuccessors = {
+  idle: ['joining'],
+  joining: ['protected', 'idle'],
+  protected: ['protected', 'suspecting', 'idle'],
+  suspecting: ['suspecting', 'taking-over', 'idle'],
+  'taking-over': ['primary', 'idle'],
+  primary: [],
+} as const satisfies Record<SecondaryState['kind'], readonly SecondaryState['kind'][]>;
+
+export type SecondaryEvent =
+  | { kind: 'session' }
+  /** A checkpoint is complete in the stage. */
+  | { kind: 'staged'; epoch: number }
+  | { kind: 'applied'; epoch: number }
+  | { kind: 'applyFailed'; epoch: number; why: string }
+  | { kind: 'linkLost'; why: string }
+  /** No beat for so long that the primary's lease is over. */
+  | { kind: 'silence' }
+  | { kind: 'handover'; why: string }
+  /** The guest ended by itself on the primary: the service is over, not its host. */
+  | { kind: 'guestEnded'; why: string }
+  | { kind: 'vmEnded'; why: string }
+  | { kind: 'aloneClaimed'; outcome: 'won' | 'lost' | 'error' }
+  | { kind: 'tookOver' }
+  | { kind: 'takeoverFailed'; why: string };
+
+export type SecondaryAction =
+  | { kind: 'commit'; epoch: number }
+  | { kind: 'apply'; epoch: number }
+  | { kind: 'claimAlone' }
+  | { kind: 'takeOver'; why: string }
+  /** Closes the links and the VM: this node holds nothing that may run. */
+  | { kind: 'leave'; why: string };
+
+export class SecondaryPair {
+  state: SecondaryState = { kind: 'idle', why: 'no primary yet' };
+
+  on(event: SecondaryEvent): SecondaryAction[] {
+    switch (event.kind) {
+      case 'session':
+        if (this.state.kind !== 'idle') return [];
+        this.move({ kind: 'joining' });
+        return [];
+      case 'staged':
+        return this.onStaged(event.epoch);
+      case 'applied':
+        return this.onApplied(event.epoch);
+      case 'applyFailed':
+      case 'vmEnded':
+      case 'takeoverFailed':
+        return this.leave(event.why);
+      case 'linkLost':
+        return this.onDoubt(event.why);
+      case 'silence':
+        return this.onDoubt('the primary is silent');
+      case 'handover':
+        return this.onDoubt(event.why);
+      case 'guestEnded':
+        return this.state.kind === 'protected' || this.state.kind === 'joining' ? this.leave(event.why) : [];
+      case 'aloneClaimed':
+        return this.onAloneClaimed(event.outcome);
+      case 'tookOver':
+        if (this.state.kind === 'taking-over') this.move({ kind: 'primary' });
+        return [];
+      default:
+        return unreachable(event);
+    }
+  }
+
+  private onStaged(epoch: number): SecondaryAction[] {
+    const state = this.state;
+    if (state.kind !== 'joining' && !(state.kind === 'protected' && !state.applying)) return [];
+    this.move({ kind: 'protected', epoch, applying: true });
+    return [
+      { kind: 'commit', epoch },
+      { kind: 'apply', epoch },
+    ];
+  }
+
+  private onApplied(epoch: number): SecondaryAction[] {
+    const state = this.state;
+    if (state.kind === 'protected' && state.epoch === epoch) {
+      this.move({ ...state, applying: false });
+      return [];
+    }
+    if (state.kind !== 'suspecting' || state.epoch !== epoch) return [];
+    this.move({ ...state, applying: false });
+    return state.won ? this.takeOver(state.epoch, state.why) : [];
+  }
+
+  private onDoubt(why: string): SecondaryAction[] {
+    const state = this.state;
+    if (state.kind === 'joining') return this.leave(why);
+    if (state.kind !== 'protected') return [];
+    this.move({ kind: 'suspecting', epoch: state.epoch, applying: state.applying, why, won: false });
+    return [{ kind: 'claimAlone' }];
+  }
+
+  private onAloneClaimed(outcome: 'won' | 'lost' | 'error'): SecondaryAction[] {
+    const state = this.state;
+    if (state.kind !== 'suspecting' || state.won) return [];
+    if (outcome === 'lost') return this.leave('the primary kept the term');
+    if (outcome === 'error') return [{ kind: 'claimAlone' }];
+    if (!state.applying) return this.takeOver(state.epoch, state.why);
+    this.move({ ...state, won: true });
+    return [];
+  }
+
+  private takeOver(epoch: number, why: string): SecondaryAction[] {
+    this.move({ kind: 'taking-over', epoch, why });
+    return [{ kind: 'takeOver', why }];
+  }
+
+  private leave(why: string): SecondaryAction[] {
+    if (this.state.kind === 'idle' || this.state.kind === 'primary') return [];
+    this.move({ kind: 'idle', why });
+    return [{ kind: 'leave', why }];
+  }
+
+  private move(next: SecondaryState): void {
+    const legal: readonly string[] = secondarySuccessors[this.state.kind];
+    if (!legal.includes(next.kind)) throw new Error(`bug: secondary ${this.state.kind} cannot become ${next.kind}`);
+    this.state = next;
+  }
+}

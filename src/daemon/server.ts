@@ -1,0 +1,76 @@
+// The node's API: HTTP on a Unix socket that only its owner can open.
+//
+//   GET  /status      NodeStatus
+//   POST /checkpoint  takes one now; answers when it is applied
+//   POST /failover    planned: the secondary takes over
+//   POST /stop        ends the node, its VM, and tells the peer that nothing is to be taken over
+
+import { chmod, rm } from 'node:fs/promises';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { ApiError } from '../api/status.ts';
+import { ColoError, errorCodes, errorText } from '../base/errors.ts';
+import type { ColoNode } from '../node/node.ts';
+
+export class ApiServer {
+  private readonly server: Server;
+
+  private constructor(server: Server) {
+    this.server = server;
+  }
+
+  static async listen(path: string, node: ColoNode, stop: () => void): Promise<ApiServer> {
+    await rm(path, { force: true });
+    const server = createServer((question, answer) => {
+      answerQuestion(node, stop, question)
+        .then((body) => send(answer, 200, body))
+        .catch((error: unknown) => sendError(answer, error));
+    });
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.listen(path, resolve);
+    });
+    await chmod(path, 0o600);
+    return new ApiServer(server);
+  }
+
+  async close(): Promise<void> {
+    this.server.closeAllConnections();
+    await new Promise<void>((resolve) => this.server.close(() => resolve()));
+  }
+}
+
+async function answerQuestion(node: ColoNode, stop: () => void, question: IncomingMessage): Promise<unknown> {
+  question.resume();
+  switch (`${question.method} ${question.url}`) {
+    case 'GET /status':
+      return node.status();
+    case 'POST /checkpoint':
+      await node.checkpoint();
+      return node.status();
+    case 'POST /failover':
+      node.failover();
+      return node.status();
+    case 'POST /stop':
+      setImmediate(stop);
+      return {};
+    default:
+      throw new ColoError(errorCodes.input, `there is no ${question.method} ${question.url}`);
+  }
+}
+
+function send(answer: ServerResponse, status: number, body: unknown): void {
+  answer.writeHead(status, { 'content-type': 'application/json' });
+  answer.end(JSON.stringify(body));
+}
+
+function sendError(answer: ServerResponse, error: unknown): void {
+  const known = error instanceof ColoError ? error : undefined;
+  const body: ApiError = {
+    error: {
+      code: known?.code ?? 'COLO_E_BUG',
+      message: errorText(error),
+      ...(known?.hint === undefined ? {} : { hint: known.hint }),
+    },
+  };
+  send(answer, known?.code === errorCodes.input ? 400 : 500, body);
+}

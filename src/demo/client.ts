@@ -1,0 +1,67 @@
+// What the demo's clients have in common: each talks to the guest through an ordinary socket, checks every reply, and
+// remembers the longest time in which nothing came. A client never reconnects: a lost connection is a failed run.
+
+export interface ClientReport {
+  name: string;
+  ok: boolean;
+  /** Connections opened; 1 means the one from the start lived through everything. */
+  connections: number;
+  sent: number;
+  received: number;
+  /** Longest time without progress, milliseconds, and the longest before the fault. */
+  gapMsMax: number;
+  gapBeforeFaultMsMax: number;
+  /** Median time from request to reply, milliseconds; null where there is no such thing. */
+  latencyMsP50: number | null;
+  detail: string;
+}
+
+export interface Client {
+  readonly name: string;
+  /** Progress as one short text, for the live view. */
+  progress(): string;
+  /** The fault happens now: gaps so far belong to normal running. */
+  markFault(): void;
+  /** Sends nothing new, waits for what is outstanding; resolves with the report, at `deadline` with what is there. */
+  finish(deadlineMs: number): Promise<ClientReport>;
+  /** Ends at once. */
+  abort(): void;
+}
+
+/** Longest silence and latencies, both bounded. */
+export class Gaps {
+  private last: number | undefined;
+  private longest = 0;
+  private before = 0;
+  private readonly latencies: number[] = [];
+  private readonly now: () => number;
+
+  constructor(now: () => number) {
+    this.now = now;
+  }
+
+  progress(latencyMs?: number): void {
+    const now = this.now();
+    if (this.last !== undefined) this.longest = Math.max(this.longest, now - this.last);
+    this.last = now;
+    if (latencyMs !== undefined && this.latencies.length < 100_000) this.latencies.push(latencyMs);
+  }
+
+  markFault(): void {
+    this.before = this.longest;
+    this.longest = 0;
+  }
+
+  report() {
+    const sorted = this.latencies.toSorted((left, right) => left - right);
+    return {
+      gapMsMax: round(this.longest),
+      gapBeforeFaultMsMax: round(this.before),
+      latencyMsP50: sorted.length === 0 ? null : round(sorted[Math.floor(sorted.length / 2)] ?? 0),
+    };
+  }
+}
+
+function round(value: number): number {
+  return Math.round(value * 10) / 10;
+}

@@ -1,0 +1,273 @@
+// The main job, end to end: a real guest is protected, real clients talk to it, its primary is taken away, and no client
+// notices. What happened is returned as a report; `ok` is true only if every client saw exactly what it had to see and
+// exactly one node spoke for the guest at any time.
+
+import { cpus } from 'node:os';
+import type { Guest } from '../../guest/build.ts';
+import type { NodeStatus } from '../api/status.ts';
+import { type Clock, delay, wallTime } from '../base/clock.ts';
+import { ColoError, errorCodes } from '../base/errors.ts';
+import { checkSpec, type Spec } from '../config/spec.ts';
+import { freePorts } from '../lan/gateway.ts';
+import { type BootFiles, LocalPair } from '../local/pair.ts';
+import { consoleSays } from './console.ts';
+import type { Client, ClientReport } from './client.ts';
+import { DatagramClient } from './datagrams.ts';
+import { DownloadClient } from './download.ts';
+import { type FaultKind, faultTexts, inject, survivorOf } from './faults.ts';
+import { echoRules, LineClient, redisRules } from './lines.ts';
+
+export interface DemoOptions {
+  mode: 'colo' | 'remus' | 'none';
+  fault: FaultKind;
+  /** How long the clients run; the fault comes in the middle. */
+  seconds: number;
+  verify: boolean;
+  guest: Guest;
+  clock: Clock;
+  signal: AbortSignal;
+  say: (line: string) => void;
+  /** Called about four times a second while the clients run. */
+  show: (view: DemoView) => void;
+}
+
+export interface DemoView {
+  statuses: NodeStatus[];
+  clients: { name: string; progress: string }[];
+  phase: string;
+}
+
+export interface DemoReport {
+  ok: boolean;
+  mode: string;
+  fault: FaultKind;
+  problems: string[];
+  clients: ClientReport[];
+  failover: { detectMs: number; takeoverMs: number; why: string } | null;
+  checkpoints: {
+    count: number;
+    pauseMs: { p50: number; p99: number; max: number };
+    commitMs: { p50: number; p99: number };
+    dirtyPages: { p50: number; max: number };
+    reasons: Record<string, number>;
+    sentBytes: number;
+    dirtyBytes: number;
+  } | null;
+  released: { byMatch: number; byCommit: number; holdMs: { p50: number; p99: number } } | null;
+  divergences: NodeStatus['divergences'];
+  lastCheckpoints: NonNullable<NodeStatus['checkpoints']>['last'];
+  proxy: Record<string, unknown>;
+  host: { qemu: string; accel: string; tracker: string; cores: number; ramBytes: number; vcpus: number };
+  seconds: number;
+}
+
+const vmName = 'demo';
+const bootTimeoutMs = 60_000;
+const protectTimeoutMs = 60_000;
+const finishTimeoutMs = 60_000;
+const failoverTimeoutMs = 20_000;
+
+export async function runDemo(options: DemoOptions): Promise<DemoReport> {
+  const { clock, say, guest, signal } = options;
+  const [http, redis, echo, udp] = await freePorts(4);
+  if (http === undefined || redis === undefined || echo === undefined || udp === undefined)
+    throw new ColoError(errorCodes.host, 'no free ports on 127.0.0.1');
+  const spec = demoSpec(options);
+  const started = clock.now();
+  const boot: BootFiles = { kernel: guest.kernel, initrd: guest.initrd, cmdline: guest.cmdline };
+  const pair = await LocalPair.start({
+    spec,
+    boot,
+    clock,
+    forwards: [
+      { protocol: 'tcp', hostPort: http, guestPort: guest.ports.http },
+      { protocol: 'tcp', hostPort: redis, guestPort: guest.ports.redis },
+      { protocol: 'tcp', hostPort: echo, guestPort: guest.ports.echoTcp },
+      { protocol: 'udp', hostPort: udp, guestPort: guest.ports.echoUdp },
+    ],
+  });
+  const clients: Client[] = [];
+  try {
+    await consoleSays(pair.a, { text: 'colo-guest ready', path: `${pair.logDir}/a.serial`, timeoutMs: bootTimeoutMs, signal });
+    say(`the guest runs (${seconds(clock.now() - started)}): nginx, redis, a session service and UDP echo`);
+    if (options.mode !== 'none') await protect(pair, options);
+    const rate = Math.max(64, Math.floor(guest.files.downloadBytes / options.seconds / 1024));
+    clients.push(await DownloadClient.start({ port: http, path: `${guest.files.downloadPath}?rate=${rate}k`, bytes: guest.files.downloadBytes, sha256: guest.files.downloadSha256 }, clock));
+    clients.push(await LineClient.start(redisRules(redis), clock));
+    clients.push(await LineClient.start(echoRules(echo), clock));
+    clients.push(await DatagramClient.start(udp, clock));
+    return await story({ options, spec, pair, clients });
+  } finally {
+    for (const client of clients) client.abort();
+    await pair.stop();
+  }
+}
+
+function demoSpec(options: DemoOptions): Spec {
+  return checkSpec(
+    { vm: vmName, boot: { guest: 'demo' }, protect: { mode: options.mode, verify: options.verify } },
+    'the demo',
+  );
+}
+
+async function protect(pair: LocalPair, options: DemoOptions): Promise<void> {
+  const start = options.clock.now();
+  await pair.startSecondary();
+  const protectedNow = (statuses: NodeStatus[]) => statuses.some((one) => one.role === 'primary' && one.protected);
+  await pair.until('protected', protectTimeoutMs, (statuses) => options.signal.aborted || protectedNow(statuses));
+  options.signal.throwIfAborted();
+  options.say(`protected in ${options.mode} mode (${seconds(options.clock.now() - start)}), while the guest ran`);
+}
+
+interface Cast {
+  options: DemoOptions;
+  spec: Spec;
+  pair: LocalPair;
+  clients: Client[];
+}
+
+async function story(cast: Cast): Promise<DemoReport> {
+  const { options, pair, clients, spec } = cast;
+  const { clock, say, fault } = options;
+  const problems: string[] = [];
+  const half = (options.seconds * 1000) / 2;
+  await watch(cast, half, `clients run; in ${Math.round(half / 1000)} s: ${fault}`);
+  const before = await pair.primary();
+  for (const client of clients) client.markFault();
+  say(faultTexts[fault]);
+  const injected = await inject(fault, pair, () => wallTime(clock.now()));
+  const survivor = await theSurvivor(cast, problems);
+  await watch(cast, half, 'the survivor serves');
+  injected.wake();
+  if (fault === 'primary-stop') await expectFenced(pair, problems);
+  say('waiting for the clients to finish');
+  const reports = await finish(cast);
+  const after = (await pair.statuses()).find((status) => status.node === survivorOf(fault));
+  problems.push(...voices(pair, spec, fault));
+  problems.push(...reports.filter((report) => !report.ok).map((report) => `${report.name}: ${report.detail}`));
+  return report(cast, { problems, reports, before, after: after ?? survivor, faultAt: injected.at });
+}
+
+/** Shows the state of things for a while. */
+async function watch(cast: Cast, forMs: number, phase: string): Promise<void> {
+  const { options, pair, clients } = cast;
+  const end = options.clock.now() + forMs;
+  while (options.clock.now() < end) {
+    options.signal.throwIfAborted();
+    const statuses = await pair.statuses();
+    options.show({ statuses, phase, clients: clients.map((one) => ({ name: one.name, progress: one.progress() })) });
+    await delay(Math.min(250, Math.max(1, end - options.clock.now())), options.clock);
+  }
+}
+
+async function theSurvivor(cast: Cast, problems: string[]): Promise<NodeStatus | undefined> {
+  const { options, pair } = cast;
+  if (options.fault === 'none' || options.mode === 'none') return pair.primary();
+  const name = survivorOf(options.fault);
+  const isAlone = (status: NodeStatus) => status.node === name && status.role === 'primary' && status.state === 'alone';
+  try {
+    const statuses = await pair.until(`taken over by node ${name}`, failoverTimeoutMs, (all) => all.some(isAlone));
+    return statuses.find(isAlone);
+  } catch (error) {
+    problems.push(error instanceof Error ? error.message : String(error));
+    return undefined;
+  }
+}
+
+/** A primary that was stopped and wakes up finds that its term is over, and ends its VM. */
+async function expectFenced(pair: LocalPair, problems: string[]): Promise<void> {
+  try {
+    await pair.until('fenced on node a', failoverTimeoutMs, (all) =>
+      all.some((status) => status.node === 'a' && status.role === 'fenced'),
+    );
+  } catch (error) {
+    problems.push(error instanceof Error ? error.message : String(error));
+  }
+}
+
+async function finish(cast: Cast): Promise<ClientReport[]> {
+  const { options, clients } = cast;
+  let done = false;
+  const all = Promise.all(clients.map((client) => client.finish(finishTimeoutMs))).finally(() => {
+    done = true;
+  });
+  while (!done) {
+    await Promise.race([all, watch(cast, 250, 'the clients finish')]);
+    options.signal.throwIfAborted();
+  }
+  return all;
+}
+
+/** Which nodes spoke for the guest, as the switch saw it: the primary, then the survivor, and never back. */
+function voices(pair: LocalPair, spec: Spec, fault: FaultKind): string[] {
+  const ports = pair.lan.spokenBy(spec.network.mac).map((record) => record.port);
+  const expected = survivorOf(fault) === 'b' ? 2 : 1;
+  if (ports.length === expected && new Set(ports).size === expected) return [];
+  return [`${ports.length} turns of speaking on ports ${ports.join(', ')} of the switch, not ${expected}`];
+}
+
+function report(
+  cast: Cast,
+  seen: {
+    problems: string[];
+    reports: ClientReport[];
+    before: NodeStatus | undefined;
+    after: NodeStatus | undefined;
+    faultAt: number;
+  },
+): DemoReport {
+  const { options } = cast;
+  const { problems, reports, before, after, faultAt } = seen;
+  const main = options.fault === 'none' ? after : before;
+  const happened = after?.failover ?? null;
+  return {
+    ok: problems.length === 0,
+    mode: options.mode,
+    fault: options.fault,
+    problems,
+    clients: reports,
+    failover:
+      happened === null
+        ? null
+        : {
+            detectMs: round(happened.detectedAt - faultAt),
+            takeoverMs: round(happened.doneAt - happened.detectedAt),
+            why: happened.why,
+          },
+    checkpoints: checkpoints(main),
+    released: released(main),
+    divergences: main?.divergences ?? [],
+    lastCheckpoints: main?.checkpoints?.last ?? [],
+    proxy: main?.proxy ?? {},
+    host: main?.host ?? { qemu: '', accel: '', tracker: '', cores: cpus().length, ramBytes: 0, vcpus: 0 },
+    seconds: options.seconds,
+  };
+}
+
+function checkpoints(status: NodeStatus | undefined): DemoReport['checkpoints'] {
+  const all = status?.checkpoints;
+  if (all === undefined || all === null) return null;
+  return {
+    count: all.count,
+    pauseMs: { p50: round(all.pauseMs.p50), p99: round(all.pauseMs.p99), max: round(all.pauseMs.max) },
+    commitMs: { p50: round(all.commitMs.p50), p99: round(all.commitMs.p99) },
+    dirtyPages: { p50: all.dirtyPages.p50, max: all.dirtyPages.max },
+    reasons: all.reasons,
+    sentBytes: all.sentBytes,
+    dirtyBytes: all.dirtyBytes,
+  };
+}
+
+function released(status: NodeStatus | undefined): DemoReport['released'] {
+  if (status?.released === undefined || status.released === null) return null;
+  const { byMatch, byCommit, holdMs } = status.released;
+  return { byMatch, byCommit, holdMs: { p50: round(holdMs.p50), p99: round(holdMs.p99) } };
+}
+
+function seconds(milliseconds: number): string {
+  return `${(milliseconds / 1000).toFixed(1)} s`;
+}
+
+function round(value: number): number {
+  return Math.round(value * 100) / 100;
+}

@@ -1,0 +1,120 @@
+// One large download over one TCP connection; what arrives is hashed, and must be the file the guest was built with.
+
+import { createHash } from 'node:crypto';
+import { createConnection, type Socket } from 'node:net';
+import type { Clock } from '../base/clock.ts';
+import { type Client, type ClientReport, Gaps } from './client.ts';
+
+export interface DownloadRules {
+  port: number;
+  /** Path with query. */
+  path: string;
+  bytes: number;
+  sha256: string;
+}
+
+const headBytesMax = 16 * 1024;
+
+export class DownloadClient implements Client {
+  readonly name = 'download';
+  private readonly rules: DownloadRules;
+  private readonly clock: Clock;
+  private readonly gaps: Gaps;
+  private readonly socket: Socket;
+  private readonly hash = createHash('sha256');
+  private head = '';
+  private inBody = false;
+  private received = 0;
+  private wrong = '';
+  private done: () => void = () => undefined;
+
+  private constructor(rules: DownloadRules, clock: Clock, socket: Socket) {
+    this.rules = rules;
+    this.clock = clock;
+    this.gaps = new Gaps(() => clock.now());
+    this.socket = socket;
+  }
+
+  static async start(rules: DownloadRules, clock: Clock): Promise<DownloadClient> {
+    const socket = createConnection({ port: rules.port, host: '127.0.0.1' });
+    await new Promise<void>((resolve, reject) => {
+      socket.once('connect', resolve);
+      socket.once('error', reject);
+    });
+    const client = new DownloadClient(rules, clock, socket);
+    socket.on('data', (chunk: Buffer) => client.take(chunk));
+    socket.on('error', (error) => client.fail(`connection failed: ${error.message}`));
+    socket.on('close', () => client.fail('the connection was closed'));
+    socket.write(`GET ${rules.path} HTTP/1.1\r\nHost: guest\r\n\r\n`);
+    return client;
+  }
+
+  progress(): string {
+    return `${Math.floor((this.received * 100) / this.rules.bytes)} %`;
+  }
+
+  markFault(): void {
+    this.gaps.markFault();
+  }
+
+  async finish(deadlineMs: number): Promise<ClientReport> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.done = resolve;
+    const cancel = this.clock.after(deadlineMs, resolve);
+    if (this.received >= this.rules.bytes || this.wrong !== '') resolve();
+    await promise;
+    cancel();
+    this.abort();
+    const sum = this.hash.digest('hex');
+    const same = this.received === this.rules.bytes && sum === this.rules.sha256;
+    const missing = this.received < this.rules.bytes ? `${this.rules.bytes - this.received} bytes missing` : '';
+    return {
+      name: this.name,
+      ok: same && this.wrong === '',
+      connections: 1,
+      sent: 1,
+      received: this.received,
+      ...this.gaps.report(),
+      detail: this.wrong || missing || `sha256 ${sum.slice(0, 16)}… ${same ? 'equal to the original' : 'DIFFERS'}`,
+    };
+  }
+
+  abort(): void {
+    this.socket.removeAllListeners('close');
+    this.socket.destroy();
+  }
+
+  private take(chunk: Buffer): void {
+    if (this.inBody) this.body(chunk);
+    else this.header(chunk);
+  }
+
+  private header(chunk: Buffer): void {
+    this.head += chunk.toString('latin1');
+    const end = this.head.indexOf('\r\n\r\n');
+    if (end < 0) {
+      if (this.head.length > headBytesMax) this.fail('the answer is not HTTP');
+      return;
+    }
+    const head = this.head.slice(0, end);
+    if (!head.startsWith('HTTP/1.1 200')) return this.fail(`the server said ${head.split('\r\n')[0] ?? ''}`);
+    const length = Number(/^content-length: (\d+)$/im.exec(head)?.[1]);
+    if (length !== this.rules.bytes) return this.fail(`the file has ${length} bytes, not ${this.rules.bytes}`);
+    this.inBody = true;
+    this.body(Buffer.from(this.head.slice(end + 4), 'latin1'));
+  }
+
+  private body(bytes: Buffer): void {
+    if (bytes.length === 0) return;
+    this.received += bytes.length;
+    this.hash.update(bytes);
+    this.gaps.progress();
+    if (this.received >= this.rules.bytes) this.done();
+  }
+
+  private fail(why: string): void {
+    if (this.received >= this.rules.bytes) return;
+    if (this.wrong === '') this.wrong = why;
+    this.done();
+  }
+}

@@ -1,0 +1,52 @@
+// The echoing side, pure: returns every beat, suspects silence, and knows when the right it lent has run out.
+//
+// Its owner calls `receive` for each message, `closed` when the link ends, and asks `mayTakeOver` about every
+// askPeriodMs. A takeover then begins with `withhold` and needs the arbiter.
+
+import { Detector } from './detector.ts';
+import { Grant } from './lease.ts';
+import { beatPeriodMs, leaseMs, suspectAfterMs, takeoverMarginMs } from './limits.ts';
+import { beatTypes, parseBeat } from './message.ts';
+import type { BeatPorts } from './primary.ts';
+
+export class HeartbeatSecondary {
+  readonly grant = new Grant({ leaseMs, marginMs: takeoverMarginMs });
+  readonly detector = new Detector({ periodMs: beatPeriodMs, timeoutMs: suspectAfterMs });
+  private readonly ports: BeatPorts;
+  private linkClosed = false;
+  private withheld = false;
+
+  constructor(ports: BeatPorts, options: { now: number }) {
+    this.ports = ports;
+    this.detector.beat(options.now);
+  }
+
+  /** Takes a message of the peer; false when it is none of this link, and the link is to be closed. */
+  receive(type: number, payload: Uint8Array, now: number): boolean {
+    if (type !== beatTypes.beat || parseBeat(payload) === undefined) return false;
+    this.detector.beat(now);
+    if (this.withheld) return true;
+    this.grant.echoSent(now);
+    this.ports.send(beatTypes.echo, payload);
+    return true;
+  }
+
+  /**
+   * Lends nothing more. To be called before the arbiter is asked: a beat that arrives while a claim is on its way must
+   * not give the primary a lease that outlasts the takeover.
+   */
+  withhold(): void {
+    this.withheld = true;
+  }
+
+  closed(): void {
+    this.linkClosed = true;
+    this.grant.closed();
+  }
+
+  /** The primary is gone or silent, and what it was lent has run out. */
+  mayTakeOver(now: number): boolean {
+    const suspected = this.detector.suspects(now) || this.linkClosed;
+    return suspected && this.grant.takeoverAllowed(now);
+  }
+}

@@ -1,0 +1,117 @@
+// A user-space Ethernet switch for one machine: every port is a Unix socket connection that speaks QEMU's netdev format.
+// It learns which port an address lives behind, floods what it does not know, and forgets a port when it closes: so a
+// dead node's frames reach the survivor, and the survivor's announcement moves the guest's address, as on a real bridge.
+//
+//   gateway (QEMU's user network) ── port ┐
+//   node a's uplink ──────────────── port ┼─ switch
+//   node b's uplink ──────────────── port ┘
+//
+// It also keeps, per port, when an address last spoke: tests read from it that never two nodes spoke for one guest.
+
+import type { Server, Socket } from 'node:net';
+import { listenForFrames } from '../netdev/endpoint.ts';
+import { FrameSocket } from '../netdev/frame-socket.ts';
+
+const addressesMax = 4096;
+const portsMax = 64;
+
+export interface SpokeRecord {
+  port: number;
+  frames: number;
+  firstAt: number;
+  lastAt: number;
+}
+
+interface Port {
+  id: number;
+  frames: FrameSocket;
+}
+
+export class Switch {
+  private readonly ports = new Map<number, Port>();
+  private readonly addresses = new Map<number, Port>();
+  private readonly spoken = new Map<number, SpokeRecord[]>();
+  private server: Server | undefined;
+  private portCount = 0;
+  private readonly waiting: (() => void)[] = [];
+  private readonly now: () => number;
+
+  constructor(now: () => number) {
+    this.now = now;
+  }
+
+  async listen(path: string): Promise<void> {
+    this.server = await listenForFrames(path, (socket) => this.addPort(socket));
+  }
+
+  async close(): Promise<void> {
+    for (const port of this.ports.values()) port.frames.close();
+    this.ports.clear();
+    const server = this.server;
+    if (server !== undefined) await new Promise<void>((resolve) => server.close(() => resolve()));
+  }
+
+  /** Resolves when another port has been connected. */
+  nextPort(): Promise<void> {
+    return new Promise((resolve) => this.waiting.push(resolve));
+  }
+
+  /** Which ports sent frames from `mac` ("52:54:00:..."), oldest first; a port that spoke again later appears again. */
+  spokenBy(mac: string): readonly SpokeRecord[] {
+    return this.spoken.get(Number.parseInt(mac.replaceAll(':', ''), 16)) ?? [];
+  }
+
+  private addPort(socket: Socket): void {
+    if (this.ports.size >= portsMax) {
+      socket.destroy();
+      return;
+    }
+    const id = this.portCount++;
+    const frames = new FrameSocket(socket, {
+      frame: (frame) => this.forward(id, frame),
+      closed: () => this.removePort(id),
+    });
+    this.ports.set(id, { id, frames });
+    this.waiting.shift()?.();
+  }
+
+  private removePort(id: number): void {
+    this.ports.delete(id);
+    for (const [address, port] of this.addresses) if (port.id === id) this.addresses.delete(address);
+  }
+
+  private forward(from: number, frame: Uint8Array): void {
+    if (frame.length < 14) return;
+    const source = this.ports.get(from);
+    if (source === undefined) return;
+    this.learn(addressAt(frame, 6), source);
+    const target = ((frame[0] ?? 0) & 1) === 1 ? undefined : this.addresses.get(addressAt(frame, 0));
+    if (target !== undefined) {
+      if (target.id !== from) target.frames.send(frame);
+      return;
+    }
+    for (const port of this.ports.values()) if (port.id !== from) port.frames.send(frame);
+  }
+
+  private learn(address: number, port: Port): void {
+    if (!this.addresses.has(address) && this.addresses.size >= addressesMax) this.addresses.clear();
+    this.addresses.set(address, port);
+    const records = this.spoken.get(address) ?? [];
+    const last = records.at(-1);
+    const now = this.now();
+    if (last?.port === port.id) {
+      last.frames += 1;
+      last.lastAt = now;
+    } else if (records.length < 64) {
+      records.push({ port: port.id, frames: 1, firstAt: now, lastAt: now });
+      if (this.spoken.size < addressesMax) this.spoken.set(address, records);
+    }
+  }
+}
+
+/** Six bytes as a number: 48 bits fit a double exactly. */
+function addressAt(frame: Uint8Array, at: number): number {
+  let value = 0;
+  for (let index = 0; index < 6; index += 1) value = value * 256 + (frame[at + index] ?? 0);
+  return value;
+}

@@ -1,0 +1,76 @@
+// Where a pair on this machine keeps its files. Guest RAM, sockets and device state lie on tmpfs below /dev/shm; nothing
+// of it is worth keeping, and a run that was killed leaves it behind, so the next run of any VM sweeps it away.
+//
+//   /dev/shm/colo-UID/VM/owner        process that runs the pair, with its start time
+//                        lan.sock     the switch
+//                        a/ b/        one per node: VM files, api.sock, link.sock
+//                        arbiter/     terms
+//   STATE/VM/a.log b.log a.serial ... logs, kept until the next run of that VM
+
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { homedir, userInfo } from 'node:os';
+import { join } from 'node:path';
+import { ColoError, errorCodes } from '../base/errors.ts';
+import { processIdentity } from '../host/processes.ts';
+
+/** The folder of all running pairs of this user. */
+export function runRoot(): string {
+  return `/dev/shm/colo-${userInfo().uid}`;
+}
+
+export function runDirectory(vm: string): string {
+  return join(runRoot(), vm);
+}
+
+export function logDirectory(vm: string): string {
+  const base = process.env['XDG_STATE_HOME'] ?? join(homedir(), '.local', 'state');
+  return join(base, 'colo', vm);
+}
+
+/** Takes the VM's run directory for this process; removes what dead runs left. */
+export function takeRunDirectory(vm: string): string {
+  sweep();
+  const directory = runDirectory(vm);
+  mkdirSync(runRoot(), { recursive: true, mode: 0o700 });
+  try {
+    mkdirSync(directory, { mode: 0o700 });
+  } catch (cause) {
+    const owner = ownerOf(directory);
+    throw new ColoError(errorCodes.input, `a VM named ${vm} runs already${owner === '' ? '' : ` (process ${owner})`}`, {
+      cause,
+      hint: 'end that run (Ctrl-C where it was started), or give this one another name',
+    });
+  }
+  writeFileSync(join(directory, 'owner'), processIdentity(process.pid) ?? '');
+  return directory;
+}
+
+export function releaseRunDirectory(directory: string): void {
+  rmSync(directory, { recursive: true, force: true });
+}
+
+/** The VMs that run on this machine. */
+export function runningVms(): string[] {
+  if (!existsSync(runRoot())) return [];
+  return readdirSync(runRoot()).filter((vm) => ownerOf(runDirectory(vm)) !== '');
+}
+
+/** Removes the directories whose owner is dead: its nodes ended with it, and QEMU with them. */
+function sweep(): void {
+  if (!existsSync(runRoot())) return;
+  for (const vm of readdirSync(runRoot())) {
+    const directory = runDirectory(vm);
+    if (ownerOf(directory) === '') rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+/** Process id of the living owner, or ''. */
+function ownerOf(directory: string): string {
+  try {
+    const owner = readFileSync(join(directory, 'owner'), 'utf8');
+    const pid = Number.parseInt(owner, 10);
+    return pid > 0 && processIdentity(pid) === owner ? String(pid) : '';
+  } catch {
+    return '';
+  }
+}

@@ -1,0 +1,113 @@
+// One colod as a child process: its configuration goes in by standard input, which stays open as its life line; "ready"
+// or "failed ..." comes back on standard output.
+
+import { type ChildProcess, spawn } from 'node:child_process';
+import { rmSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { nodeStatus } from '../api/client.ts';
+import { ColoError, type ErrorCode, errorCodes } from '../base/errors.ts';
+import type { DaemonConfig } from '../daemon/config.ts';
+
+const program = fileURLToPath(new URL('../daemon/colod.ts', import.meta.url));
+/** A node that is told to stop and does not is killed after this time. */
+const stopTimeoutMs = 8000;
+
+export class NodeProcess {
+  readonly name: string;
+  readonly apiPath: string;
+  readonly ready: Promise<void>;
+  readonly exited: Promise<void>;
+  /** Process id of the QEMU below this node, once known. */
+  qemuPid: number | undefined;
+  private readonly child: ChildProcess;
+
+  private constructor(config: DaemonConfig, child: ChildProcess) {
+    this.name = config.node.node;
+    this.apiPath = config.apiPath;
+    this.child = child;
+    this.exited = new Promise((resolve) => child.once('close', () => resolve()));
+    this.ready = this.waitReady(config.logFile);
+    this.ready.catch(() => undefined);
+    child.stdin?.on('error', () => undefined);
+    child.stdin?.write(`${JSON.stringify(config)}\n`);
+  }
+
+  static spawn(config: DaemonConfig): NodeProcess {
+    rmSync(config.logFile, { force: true });
+    const child = spawn(process.execPath, [program], { stdio: ['pipe', 'pipe', 'pipe'] });
+    return new NodeProcess(config, child);
+  }
+
+  get pid(): number {
+    return this.child.pid ?? 0;
+  }
+
+  get alive(): boolean {
+    return this.child.exitCode === null && this.child.signalCode === null;
+  }
+
+  /** Sends a signal to this process alone. */
+  signal(name: NodeJS.Signals): void {
+    if (this.alive) this.child.kill(name);
+  }
+
+  async stop(): Promise<void> {
+    if (!this.alive) return;
+    this.signal('SIGCONT');
+    this.signal('SIGTERM');
+    const timer = setTimeout(() => this.signal('SIGKILL'), stopTimeoutMs);
+    await this.exited;
+    clearTimeout(timer);
+  }
+
+  async kill(): Promise<void> {
+    this.signal('SIGKILL');
+    await this.exited;
+  }
+
+  /** The QEMU process of this node, from its status. */
+  async findQemu(): Promise<number> {
+    const status = await nodeStatus(this.apiPath);
+    if (status.qemuPid === null) throw new ColoError(errorCodes.qemu, `node ${this.name} runs no QEMU`);
+    return status.qemuPid;
+  }
+
+  private async waitReady(logFile: string): Promise<void> {
+    let words = '';
+    this.child.stderr?.on('data', (chunk: Buffer) => {
+      words = (words + chunk.toString()).slice(-4000);
+    });
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    let text = '';
+    this.child.stdout?.on('data', (chunk: Buffer) => {
+      text += chunk.toString();
+      if (text.startsWith('ready\n')) resolve();
+      else if (text.startsWith('failed ') && text.includes('\n')) reject(failure(text));
+    });
+    this.child.once('error', reject);
+    this.child.once('close', () =>
+      reject(
+        new ColoError(errorCodes.host, `node ${this.name} ended at its start: ${lastError(words)}`, {
+          hint: `see ${logFile}`,
+        }),
+      ),
+    );
+    await promise;
+  }
+}
+
+function failure(text: string): ColoError {
+  const { code, message, hint } = JSON.parse(text.slice('failed '.length).split('\n')[0] ?? '{}') as {
+    code: string;
+    message: string;
+    hint: string;
+  };
+  const known: ErrorCode = Object.values(errorCodes).find((value) => value === code) ?? errorCodes.host;
+  return new ColoError(known, message, hint === '' ? {} : { hint });
+}
+
+/** The line of a crash that says what it was; Node ends its own report with its version. */
+function lastError(words: string): string {
+  const lines = words.trim().split('\n');
+  return lines.find((line) => /^\w*Error/.test(line)) ?? lines.at(-1) ?? '';
+}

@@ -1,0 +1,190 @@
+// A protected VM on this one machine: a switch with a gateway to this machine's sockets, and two nodes as two colod
+// processes. `colo run` and `colo demo` are this with something around it.
+//
+//   ordinary sockets ── gateway (QEMU, user network) ── switch ─┬─ colod a (primary) ── QEMU
+//                                                              └─ colod b (secondary) ─ QEMU
+
+import { mkdirSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { buildPreload } from '../../native/build.ts';
+import { nodeStatus } from '../api/client.ts';
+import type { NodeStatus } from '../api/status.ts';
+import { type Clock, delay } from '../base/clock.ts';
+import { ColoError, errorCodes } from '../base/errors.ts';
+import type { Spec } from '../config/spec.ts';
+import { type Forward, Gateway } from '../lan/gateway.ts';
+import { Switch } from '../lan/switch.ts';
+import type { FaultPoint } from '../node/context.ts';
+import type { MachineSpec } from '../qemu/machine.ts';
+import { logDirectory, releaseRunDirectory, takeRunDirectory } from './directories.ts';
+import { NodeProcess } from './node-process.ts';
+
+export interface BootFiles {
+  kernel: string;
+  initrd: string | undefined;
+  cmdline: string;
+}
+
+export interface PairOptions {
+  spec: Spec;
+  boot: BootFiles;
+  forwards: Forward[];
+  clock: Clock;
+  logLevel?: string;
+  qemuPath?: string;
+  /** For tests: a node kills itself at a named point. */
+  dieAt?: { node: 'a' | 'b'; point: FaultPoint; epoch: number };
+}
+
+export class LocalPair {
+  readonly a: NodeProcess;
+  /** The secondary's node, once started. */
+  b: NodeProcess | undefined;
+  readonly lan: Switch;
+  readonly logDir: string;
+  private readonly gateway: Gateway;
+  private readonly directory: string;
+  private readonly clock: Clock;
+  private readonly options: PairOptions;
+
+  private constructor(parts: {
+    options: PairOptions;
+    a: NodeProcess;
+    lan: Switch;
+    gateway: Gateway;
+    directory: string;
+    logDir: string;
+  }) {
+    this.options = parts.options;
+    this.a = parts.a;
+    this.lan = parts.lan;
+    this.gateway = parts.gateway;
+    this.directory = parts.directory;
+    this.logDir = parts.logDir;
+    this.clock = parts.options.clock;
+  }
+
+  static async start(options: PairOptions): Promise<LocalPair> {
+    const { spec, clock } = options;
+    const directory = takeRunDirectory(spec.vm);
+    const undo: (() => Promise<unknown> | void)[] = [() => releaseRunDirectory(directory)];
+    try {
+      const logDir = logDirectory(spec.vm);
+      mkdirSync(logDir, { recursive: true, mode: 0o700 });
+      mkdirSync(join(directory, 'arbiter'), { mode: 0o700 });
+      const lan = new Switch(() => clock.now());
+      undo.push(() => lan.close());
+      const lanPath = join(directory, 'lan.sock');
+      await lan.listen(lanPath);
+      const gateway = await Gateway.start({
+        switchPath: lanPath,
+        guestAddress: spec.network.address,
+        forwards: options.forwards,
+        preload: (await buildPreload()).path,
+        connected: lan.nextPort(),
+        ...(options.qemuPath === undefined ? {} : { qemuPath: options.qemuPath }),
+      });
+      undo.push(() => gateway.stop());
+      const a = NodeProcess.spawn(nodeOptions(options, { name: 'a', directory, logDir }));
+      undo.push(() => a.kill());
+      await a.ready;
+      return new LocalPair({ options, a, lan, gateway, directory, logDir });
+    } catch (error) {
+      for (const step of undo.reverse()) await step();
+      throw error;
+    }
+  }
+
+  /** Starts the other node; the primary finds it and protects the VM, which runs on meanwhile. */
+  async startSecondary(): Promise<void> {
+    const { directory, logDir } = this;
+    this.b = NodeProcess.spawn(nodeOptions(this.options, { name: 'b', directory, logDir }));
+    await this.b.ready;
+  }
+
+  get nodes(): NodeProcess[] {
+    return this.b === undefined ? [this.a] : [this.a, this.b];
+  }
+
+  /** Statuses of the nodes that answer. */
+  async statuses(): Promise<NodeStatus[]> {
+    const answers = await Promise.allSettled(
+      this.nodes.filter((node) => node.alive).map((node) => nodeStatus(node.apiPath, 1000)),
+    );
+    return answers.flatMap((answer) => (answer.status === 'fulfilled' ? [answer.value] : []));
+  }
+
+  /** The node that is primary now, as far as anybody says so. */
+  async primary(): Promise<NodeStatus | undefined> {
+    return (await this.statuses()).find((status) => status.role === 'primary');
+  }
+
+  /** Waits until `holds` for the statuses; an error that says what was seen last when it does not in time. */
+  async until(what: string, timeoutMs: number, holds: (statuses: NodeStatus[]) => boolean): Promise<NodeStatus[]> {
+    const deadline = this.clock.now() + timeoutMs;
+    for (;;) {
+      const statuses = await this.statuses();
+      if (holds(statuses)) return statuses;
+      if (this.clock.now() > deadline) {
+        const seen = statuses.map((status) => `${status.node}: ${status.role} ${status.state} ${status.why}`).join('; ');
+        throw new ColoError(errorCodes.timeout, `not ${what} within ${timeoutMs / 1000} s (${seen || 'no node answers'})`, {
+          hint: `see the logs in ${this.logDir}`,
+        });
+      }
+      await delay(50, this.clock);
+    }
+  }
+
+  /** Ends everything this started. */
+  async stop(): Promise<void> {
+    await this.a.stop();
+    await this.b?.stop();
+    await this.gateway.stop();
+    await this.lan.close();
+    releaseRunDirectory(this.directory);
+  }
+}
+
+function nodeOptions(options: PairOptions, at: { name: 'a' | 'b'; directory: string; logDir: string }) {
+  const { spec, boot } = options;
+  const { name, directory, logDir } = at;
+  const own = join(directory, name);
+  const other = name === 'a' ? 'b' : 'a';
+  const runDir = join(own, 'vm');
+  mkdirSync(runDir, { recursive: true, mode: 0o700 });
+  const machine: MachineSpec = {
+    machine: spec.machine.type,
+    accel: spec.machine.accel,
+    cpu: spec.machine.cpu,
+    vcpus: spec.machine.vcpus,
+    ramBytes: spec.machine.memory,
+    kernel: boot.kernel,
+    initrd: boot.initrd,
+    cmdline: boot.cmdline,
+    nics: [{ mac: spec.network.mac }],
+    serialLog: join(logDir, `${name}.serial`),
+    extraArgs: [],
+  };
+  return {
+    apiPath: join(own, 'api.sock'),
+    logFile: join(logDir, `${name}.log`),
+    logLevel: options.logLevel ?? 'debug',
+    node: {
+      vm: spec.vm,
+      node: name,
+      role: name === 'a' ? ('primary' as const) : ('secondary' as const),
+      peer: { node: other, address: { path: join(directory, other, 'link.sock') } },
+      listen: { path: join(own, 'link.sock') },
+      machine,
+      protect: spec.protect,
+      guest: { mac: spec.network.mac, address: spec.network.address },
+      runDir,
+      spillDir: tmpdir(),
+      uplinkPath: join(directory, 'lan.sock'),
+      arbiterDir: join(directory, 'arbiter'),
+      qemuPath: options.qemuPath,
+      dieAt: options.dieAt?.node === name ? { point: options.dieAt.point, epoch: options.dieAt.epoch } : undefined,
+    },
+  };
+}

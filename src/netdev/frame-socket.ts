@@ -1,0 +1,125 @@
+// A socket that carries Ethernet frames: between a node and its QEMU's network card, and between a node and the network
+// it stands in. Frames sent in one turn of the event loop leave in one write.
+//
+// `drain` exists for the capture of a checkpoint: frames that the guest sent before it stopped are already in the
+// socket, and must be told from those it sends after it goes on, so they are read at once, without the event loop.
+
+import { readSync } from 'node:fs';
+import type { Socket } from 'node:net';
+import { socketDescriptor } from '../base/socket-queue.ts';
+import { FrameParser } from './frame-parser.ts';
+import { drainBytesMax, sendQueueBytesMax } from './limits.ts';
+
+export interface FrameHandlers {
+  /** A frame arrived; valid during the call. */
+  frame(frame: Uint8Array): void;
+  closed(): void;
+}
+
+const readBytes = 256 * 1024;
+
+export class FrameSocket {
+  readonly counters = { framesIn: 0, bytesIn: 0, framesOut: 0, bytesOut: 0, dropped: 0, malformed: 0 };
+  private readonly socket: Socket;
+  private readonly handlers: FrameHandlers;
+  private readonly parser = new FrameParser();
+  private out: Buffer = Buffer.allocUnsafe(64 * 1024);
+  private outBytes = 0;
+  private flushing = false;
+  private open = true;
+  private readonly drainBuffer = Buffer.allocUnsafe(readBytes);
+
+  constructor(socket: Socket, handlers: FrameHandlers) {
+    this.socket = socket;
+    this.handlers = handlers;
+    socket.on('data', (chunk: Buffer) => this.take(chunk));
+    socket.on('error', () => undefined);
+    socket.on('close', () => this.onClose());
+  }
+
+  /** Queues a frame (copied); dropped and counted when the peer has not read for too long. */
+  send(frame: Uint8Array): void {
+    if (!this.open) return;
+    if (this.socket.writableLength + this.outBytes > sendQueueBytesMax) {
+      this.counters.dropped += 1;
+      return;
+    }
+    this.reserve(4 + frame.length);
+    this.out.writeUInt32BE(frame.length, this.outBytes);
+    this.out.set(frame, this.outBytes + 4);
+    this.outBytes += 4 + frame.length;
+    this.counters.framesOut += 1;
+    this.counters.bytesOut += frame.length;
+    if (this.flushing) return;
+    this.flushing = true;
+    queueMicrotask(() => this.flush());
+  }
+
+  /** Writes what is queued now. */
+  flush(): void {
+    this.flushing = false;
+    if (this.outBytes === 0 || !this.open) return;
+    this.socket.write(Uint8Array.prototype.slice.call(this.out, 0, this.outBytes));
+    this.outBytes = 0;
+  }
+
+  /** Reads everything that is in the socket at this instant, without waiting; frames go to the handler as usual. */
+  drain(): void {
+    const descriptor = socketDescriptor(this.socket);
+    if (descriptor === undefined || !this.open) return;
+    for (let total = 0; total < drainBytesMax; ) {
+      const count = readNow(descriptor, this.drainBuffer);
+      if (count <= 0) return;
+      total += count;
+      this.take(this.drainBuffer.subarray(0, count));
+    }
+  }
+
+  /** Stops reading: the peer's own queue fills and it waits. */
+  pause(): void {
+    this.socket.pause();
+  }
+
+  resume(): void {
+    this.socket.resume();
+  }
+
+  close(): void {
+    this.flush();
+    this.open = false;
+    this.socket.destroy();
+  }
+
+  private take(chunk: Uint8Array): void {
+    this.counters.bytesIn += chunk.length;
+    const sound = this.parser.push(chunk, (frame) => {
+      this.counters.framesIn += 1;
+      this.handlers.frame(frame);
+    });
+    if (sound) return;
+    this.counters.malformed += 1;
+    this.socket.destroy();
+  }
+
+  private reserve(bytes: number): void {
+    if (this.outBytes + bytes <= this.out.length) return;
+    const larger = Buffer.allocUnsafe(Math.max(this.out.length * 2, this.outBytes + bytes));
+    this.out.copy(larger, 0, 0, this.outBytes);
+    this.out = larger;
+  }
+
+  private onClose(): void {
+    if (!this.open) return;
+    this.open = false;
+    this.handlers.closed();
+  }
+}
+
+/** Bytes read now; 0 at the end, -1 when nothing is there (the descriptor does not block). */
+function readNow(descriptor: number, into: Buffer): number {
+  try {
+    return readSync(descriptor, into, 0, into.length, null);
+  } catch {
+    return -1;
+  }
+}

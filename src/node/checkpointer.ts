@@ -1,0 +1,249 @@
+// The primary's half of a checkpoint: capture, encode, send, and the record of what it cost. Ordering around the stop:
+//
+//   hold ingress ─► QEMU has taken all of it ─► stop ─┬─► drain the card, proxy.capture, marker ─┬─► cont ─► let ingress go
+//                                                     └────────── devices, dirty pages ──────────┘
+//
+// So everything the guest sent before it stopped belongs to the closing epoch, and everything mirrored behind the marker
+// came after the capture: the secondary replays exactly that. Where the system cannot say what QEMU has taken, the last
+// moments of ingress are repeated instead; a duplicate frame is harmless, as on any network.
+
+import { ColoError, errorCodes } from '../base/errors.ts';
+import { type Compressor, openCompressor } from '../checkpoint/compress.ts';
+import { CheckpointEncoder, encodeTemplate } from '../checkpoint/encode.ts';
+import { parseApplied } from '../checkpoint/message.ts';
+import type { CheckpointRecord } from '../checkpoint/record.ts';
+import type { Reason } from '../controller/primary-pair.ts';
+import { ramHash } from '../qemu/hash.ts';
+import type { Capture } from '../qemu/vm.ts';
+import { reached } from './context.ts';
+import { encodeNumber, messages } from './message.ts';
+import { settle } from './nic.ts';
+import type { PrimaryNode } from './primary.ts';
+import { machineHash } from './session.ts';
+
+/** How long a capture waits for QEMU to take the ingress it was given; the guest runs meanwhile. */
+const settleMs = 3;
+
+/** What the proxy closed at a capture. */
+interface Closing {
+  epoch: number;
+  table: Uint8Array;
+  held: Uint8Array;
+}
+
+interface InFlight {
+  epoch: number;
+  reason: Reason;
+  capturedAt: number;
+  capture: Capture;
+  captured: Closing;
+  hash: string;
+  record: CheckpointRecord;
+}
+
+export class Checkpointer {
+  private readonly node: PrimaryNode;
+  private readonly compressor: Compressor;
+  private inFlight: InFlight | undefined;
+  private rounds = 0;
+  /** The epoch of the newest capture. */
+  private epoch = 0;
+  /** The epoch of the newest checkpoint that the secondary holds complete. */
+  private base = 0;
+
+  constructor(node: PrimaryNode) {
+    this.node = node;
+    this.compressor = openCompressor();
+  }
+
+  /** Tells a new secondary what machine to start. */
+  async sendSession(template: Uint8Array): Promise<void> {
+    this.base = 0;
+    const { config } = this.node.context;
+    const message = await encodeTemplate(template, { specHash: machineHash(config), compressor: this.compressor });
+    this.node.links?.bulk.send(message.type, ...message.parts);
+  }
+
+  /** Sends every page written since the round before (the first: every page) while the guest runs. */
+  async sendRound(round: number): Promise<void> {
+    const { vm } = this.node.parts;
+    const runs = vm.tracker.collect();
+    if (round === 0) {
+      // A secondary that has nothing needs every page, whatever was collected for one before it.
+      runs.clear();
+      runs.add(0, vm.ram.length);
+    }
+    const epoch = this.epoch + 1;
+    const encoder = new CheckpointEncoder({
+      ...{ epoch, base: this.base, sequence: round, kind: 'round' as const },
+      compressor: this.compressor,
+    });
+    try {
+      for await (const message of encoder.round(runs, vm.ram)) await this.sendBulk(message);
+    } catch (error) {
+      vm.tracker.putBack(runs);
+      throw error;
+    }
+    this.rounds = round + 1;
+    reached(this.node.context, 'round.sent', epoch);
+    this.node.context.log.debug({ round, pages: runs.pages, sent: encoder.totals.sentBytes }, 'round');
+    this.node.post({ kind: 'roundSent', dirtyPages: vm.tracker.count() });
+  }
+
+  /** Captures; the guest runs again when this returns or throws. */
+  async capture(reason: Reason): Promise<void> {
+    const { node } = this;
+    const { clock, config } = node.context;
+    const { vm, nic } = node.parts;
+    node.holdIngress();
+    const settled = await settle(nic, settleMs, () => clock.now());
+    const taken: { closing?: Closing } = {};
+    let stoppedAt = 0;
+    let hash = '';
+    let heldFrames = 0;
+    try {
+      const capture = await vm.capture({
+        onStopped: () => {
+          stoppedAt = clock.now();
+          nic.drain();
+          heldFrames = node.proxy.counters.heldFrames;
+          const closing = node.proxy.capture(stoppedAt);
+          taken.closing = closing;
+          this.epoch = closing.epoch;
+          node.links?.packet.send(messages.marker, encodeNumber(closing.epoch));
+          if (!settled) node.replayRecent(stoppedAt);
+          reached(node.context, 'capture.stopped', closing.epoch);
+        },
+        beforeResume: () => {
+          if (config.protect.verify) hash = ramHash(vm.ram);
+        },
+      });
+      const closing = taken.closing;
+      if (closing === undefined) throw new ColoError(errorCodes.checkpoint, 'the guest was never stopped');
+      this.keep({ reason, capture, closing, capturedAt: stoppedAt, hash, heldFrames });
+    } catch (error) {
+      if (taken.closing !== undefined) this.undo(taken.closing.epoch, clock.now());
+      throw error;
+    }
+    reached(node.context, 'capture.done', this.inFlight?.epoch ?? 0);
+    node.post({ kind: 'captured', epoch: this.inFlight?.epoch ?? 0 });
+  }
+
+  /** Sends what was captured; resolves when everything has been given to the link. */
+  async send(): Promise<void> {
+    const { node, inFlight } = this;
+    if (inFlight === undefined) return;
+    const { epoch, capture, captured } = inFlight;
+    const encoder = new CheckpointEncoder({
+      ...{ epoch, base: this.base, sequence: this.rounds, kind: 'checkpoint' as const },
+      compressor: this.compressor,
+    });
+    reached(node.context, 'send.begun', epoch);
+    const state = {
+      deviceState: capture.deviceState,
+      table: captured.table,
+      held: captured.held,
+      ingress: 0,
+      capturedAtMs: capture.phases.pauseMs,
+      ramHash: inFlight.hash,
+    };
+    let messageCount = 0;
+    for await (const message of encoder.checkpoint(capture.runs, capture.pages, state)) {
+      await this.sendBulk(message);
+      messageCount += 1;
+      if (messageCount === 2) reached(node.context, 'send.half', epoch);
+    }
+    inFlight.record.sentBytes = encoder.totals.sentBytes;
+    reached(node.context, 'send.done', epoch);
+  }
+
+  /** The secondary holds it, complete. */
+  committed(epoch: number, now: number): void {
+    const { inFlight } = this;
+    if (inFlight?.epoch !== epoch) return;
+    this.base = epoch;
+    inFlight.record.commitMs = now - inFlight.capturedAt;
+    inFlight.capture.release();
+    this.node.records.add(inFlight.record);
+    this.node.context.log.debug(inFlight.record, 'checkpoint');
+  }
+
+  /** The secondary runs from it; returns the epoch that it says so of. */
+  applied(payload: Uint8Array): number {
+    const applied = parseApplied(payload);
+    if (applied instanceof ColoError) throw applied;
+    if (this.inFlight?.epoch === applied.epoch) {
+      this.node.records.applied(applied);
+      this.inFlight = undefined;
+    }
+    return applied.epoch;
+  }
+
+  /** The secondary refused it: the capture never happened. */
+  abort(epoch: number, now: number): void {
+    const { inFlight } = this;
+    if (inFlight?.epoch !== epoch) return;
+    this.node.parts.vm.tracker.putBack(inFlight.capture.runs);
+    inFlight.capture.release();
+    this.undo(epoch, now);
+  }
+
+  /** The secondary is gone: what was captured is of no use. The pages stay dirty for nobody: a new one copies all. */
+  dropped(): void {
+    this.inFlight?.capture.release();
+    this.inFlight = undefined;
+    this.base = 0;
+  }
+
+  private undo(epoch: number, now: number): void {
+    this.inFlight = undefined;
+    this.epoch = epoch - 1;
+    this.node.proxy.abort(epoch, now);
+    this.node.links?.packet.send(messages.abort, encodeNumber(epoch));
+  }
+
+  private keep(parts: {
+    reason: Reason;
+    capture: Capture;
+    closing: Closing;
+    capturedAt: number;
+    hash: string;
+    heldFrames: number;
+  }): void {
+    const { reason, capture, closing, capturedAt, hash, heldFrames } = parts;
+    this.inFlight = {
+      epoch: closing.epoch,
+      reason,
+      capturedAt,
+      capture,
+      captured: closing,
+      hash,
+      record: {
+        epoch: closing.epoch,
+        reason: { kind: reason.kind, detail: reasonText(reason) },
+        startedAtMs: capturedAt,
+        phases: capture.phases,
+        pauseMs: capture.phases.pauseMs,
+        pages: capture.dirtyPages,
+        rawBytes: capture.pages.length,
+        sentBytes: 0,
+        commitMs: 0,
+        heldFrames,
+        applied: null,
+      },
+    };
+  }
+
+  private async sendBulk(message: { type: number; parts: Uint8Array[] }): Promise<void> {
+    const link = this.node.links?.bulk;
+    if (link === undefined || link.ended) throw new ColoError(errorCodes.channel, 'the link to the secondary is gone');
+    link.send(message.type, ...message.parts);
+    await link.drain();
+  }
+}
+
+/** A reason in one line: the connection, the offset and the bytes, where there are any. */
+function reasonText(reason: Reason): string {
+  const offset = reason.offset === undefined ? undefined : `at byte ${reason.offset}`;
+  return [reason.connection, offset, reason.detail].filter((part) => part !== undefined).join(' ');
+}

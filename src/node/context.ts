@@ -1,0 +1,65 @@
+// What a node is told when it starts (NodeConfig, from colod) and what its parts share (NodeContext).
+
+import type { Clock } from '../base/clock.ts';
+import type { Log } from '../base/log.ts';
+import type { Address } from '../channel/link.ts';
+import type { Protect } from '../config/spec.ts';
+import type { Arbiter } from '../failover/arbiter/arbiter.ts';
+import type { MachineSpec } from '../qemu/machine.ts';
+
+export interface NodeConfig {
+  vm: string;
+  node: string;
+  /** Which role the node begins with; roles change at failover. */
+  role: 'primary' | 'secondary';
+  peer: { node: string; address: Address } | undefined;
+  listen: Address;
+  machine: MachineSpec;
+  protect: Protect;
+  guest: { mac: string; address: string };
+  /** Run directory of the VM on this node, on tmpfs. */
+  runDir: string;
+  /** Folder on a disk, for checkpoints that do not fit into the memory set aside for staging. */
+  spillDir: string;
+  uplinkPath: string;
+  arbiterDir: string;
+  qemuPath: string | undefined;
+  /** For tests: the node kills itself (SIGKILL) when it reaches this point of this epoch or a later one. */
+  dieAt: { point: FaultPoint; epoch: number } | undefined;
+}
+
+/** Named points at which a test can let a node die. Inert without `dieAt`. */
+export const faultPoints = [
+  'round.sent',
+  'pair.claimed',
+  'capture.stopped',
+  'capture.done',
+  'send.begun',
+  'send.half',
+  'send.done',
+  'commit.received',
+  'release.done',
+  'compare.begun',
+  'stage.complete',
+  'commit.sent',
+  'apply.stopped',
+  'apply.written',
+  'apply.loaded',
+  'apply.done',
+  'takeover.claimed',
+] as const;
+export type FaultPoint = (typeof faultPoints)[number];
+
+export interface NodeContext {
+  config: NodeConfig;
+  clock: Clock;
+  log: Log;
+  arbiter: Arbiter;
+}
+
+/** Ends this process without warning when the configuration asks for it here; QEMU goes with it (preload library). */
+export function reached(context: NodeContext, point: FaultPoint, epoch: number): void {
+  const dieAt = context.config.dieAt;
+  if (dieAt === undefined || dieAt.point !== point || epoch < dieAt.epoch) return;
+  process.kill(process.pid, 'SIGKILL');
+}

@@ -1,0 +1,467 @@
+// The primary's shell: owns the guest, the uplink and the links, and does what PrimaryPair (controller/) decides.
+//
+//   uplink ──► proxy ──► nic ──► PVM              events ──► queue ──► PrimaryPair ──► actions ──► perform
+//                │ mirror                          (links, timers, claims, captures, the VM's end, the operator)
+//                ▼
+//           packet link ──► secondary
+//
+// Every outside event enters one queue and is handled in order, never inside the callback that brought it. Packets do
+// not: they go through the proxy core at once, whose ports are the sockets.
+
+import { ColoError, errorCodes, errorText } from '../base/errors.ts';
+import { Fifo } from '../base/fifo.ts';
+import type { LinkKind } from '../channel/link.ts';
+import { Records } from '../checkpoint/record.ts';
+import { Policy } from '../controller/policy.ts';
+import { type PrimaryAction, type PrimaryEvent, PrimaryPair, type Reason } from '../controller/primary-pair.ts';
+import { HeartbeatPrimary } from '../heartbeat/primary.ts';
+import type { Uplink } from '../netdev/endpoint.ts';
+import { PrimaryProxy } from '../proxy/primary.ts';
+import type { CheckpointReason } from '../proxy/reason.ts';
+import type { Vm } from '../qemu/vm.ts';
+import { Checkpointer } from './checkpointer.ts';
+import { type NodeContext, reached } from './context.ts';
+import { openPairLinks, PairLinks } from './links.ts';
+import { decodeText, encodeNumber, encodeNumbers, encodeText, messages, numberAt } from './message.ts';
+import type { Nic } from './nic.ts';
+import type { Terms } from './terms.ts';
+
+/** The proxy is asked for timeouts, the heartbeat for beats, the policy for due checkpoints, this often. */
+const tickMs = 5;
+/** Dirty pages are counted this often: a count costs about as much as a scan. */
+const countDirtyMs = 50;
+/** Between two tries to reach a peer that is not there. */
+const reconnectMs = 300;
+/** Ingress of the last moments that is repeated to the secondary when a capture could not wait for QEMU to take it. */
+const replayWindowMs = 10;
+
+export interface PrimaryParts {
+  vm: Vm;
+  nic: Nic;
+  uplink: Uplink;
+  terms: Terms;
+  /** Template of the VM's device state, for secondaries. */
+  template: Uint8Array;
+  /** Connections begun before a takeover, from SecondaryProxy. */
+  table?: Uint8Array;
+}
+
+interface Recent {
+  at: number;
+  frame: Uint8Array;
+}
+
+export class PrimaryNode {
+  readonly pair = new PrimaryPair();
+  readonly records = new Records();
+  readonly proxy: PrimaryProxy;
+  readonly parts: PrimaryParts;
+  readonly context: NodeContext;
+  links: PairLinks | undefined;
+  heartbeat: HeartbeatPrimary | undefined;
+  readonly checkpointer: Checkpointer;
+  private policy: Policy;
+  private readonly queue = new Fifo<PrimaryEvent>();
+  private performing = false;
+  private readonly stops: (() => void)[] = [];
+  private readonly stopped = new AbortController();
+  private ingressHeld: Uint8Array[] | undefined;
+  private readonly recent = new Fifo<Recent>();
+  private countedAt = 0;
+  private gateOpen = true;
+  private readonly waiters: { resolve: () => void; reject: (error: Error) => void }[] = [];
+  /** Called once when this node may never speak again as primary. */
+  onFenced: (why: string) => void = () => undefined;
+  /** Called when this node goes on alone after a doubt, with why and when that began. */
+  onAlone: (why: string, detectedAt: number) => void = () => undefined;
+  private doubt: { why: string; at: number } | undefined;
+
+  constructor(context: NodeContext, parts: PrimaryParts) {
+    this.context = context;
+    this.parts = parts;
+    const protect = context.config.protect;
+    const mode = protect.mode === 'remus' ? 'remus' : 'colo';
+    this.proxy = new PrimaryProxy(this.ports(), {
+      mode,
+      compareTimeoutMs: protect.compareTimeout,
+      patienceMs: protect.patience,
+      ...(parts.table === undefined ? {} : { table: parts.table }),
+    });
+    this.checkpointer = new Checkpointer(this);
+    this.policy = this.newPolicy();
+  }
+
+  /** Begins as a primary that is alone, and looks for its peer. */
+  start(): void {
+    const { clock } = this.context;
+    this.parts.nic.handler = (frame) => this.proxy.fromGuest(frame, clock.now());
+    this.stops.push(clock.every(tickMs, () => this.tick(clock.now())));
+    void this.parts.vm.exited.then((end) =>
+      this.post({
+        kind: 'vmEnded',
+        why: end.signal === null ? `QEMU ended with code ${end.code}` : `QEMU was killed (${end.signal})`,
+        byGuest: end.signal === null && end.code === 0,
+      }),
+    );
+    if (this.context.config.protect.mode !== 'none') void this.seekPeer();
+  }
+
+  /** A frame of the network. */
+  fromNetwork(frame: Uint8Array): void {
+    if (this.ingressHeld !== undefined) {
+      if (this.ingressHeld.length < ingressHeldMax) this.ingressHeld.push(Uint8Array.from(frame));
+      return;
+    }
+    this.deliver(frame);
+  }
+
+  post(event: PrimaryEvent): void {
+    this.queue.push(event);
+    if (this.performing) return;
+    this.performing = true;
+    queueMicrotask(() => this.run());
+  }
+
+  /** An operator's checkpoint: resolves when it is applied. */
+  checkpoint(): Promise<void> {
+    const state = this.pair.state;
+    if (state.kind !== 'protected')
+      return Promise.reject(new ColoError(errorCodes.input, `the VM is not protected (${state.kind}): no checkpoint`));
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.waiters.push({ resolve, reject });
+    this.post({ kind: 'want', reason: { kind: 'operator' } });
+    return promise;
+  }
+
+  /** A planned failover: the secondary takes over now. */
+  failover(): void {
+    const state = this.pair.state;
+    if (state.kind !== 'protected' || state.phase === 'capturing' || state.epoch === 0)
+      throw new ColoError(errorCodes.input, `the VM is not protected (${state.kind}): nobody could take over`, {
+        hint: 'wait until `colo status` says protected',
+      });
+    this.post({ kind: 'handover', why: 'the operator asked for a failover' });
+  }
+
+  /** Ends everything of this role; the VM is the owner's. The peer is told that nothing is to be taken over. */
+  stop(): void {
+    this.links?.packet.send(messages.end, encodeText('the primary was stopped by its operator'));
+    this.shutDown();
+  }
+
+  private shutDown(): void {
+    this.stopped.abort();
+    for (const stop of this.stops.splice(0)) stop();
+    this.links?.close();
+    this.links = undefined;
+    this.parts.nic.handler = undefined;
+    this.settleWaiters(new ColoError(errorCodes.termLost, 'this node is no longer the primary'));
+  }
+
+  private tick(now: number): void {
+    this.heartbeat?.tick(now);
+    this.checkLease(now);
+    if (this.heartbeat?.detector.suspects(now) === true) this.post({ kind: 'silence' });
+    this.proxy.poll(now);
+    const state = this.pair.state;
+    if (state.kind !== 'protected' || state.phase !== 'running') return;
+    const due = this.policy.due(now, this.dirtyPages(now));
+    if (due !== undefined) this.post({ kind: 'want', reason: { kind: due } });
+  }
+
+  private dirtyPages(now: number): number {
+    if (now - this.countedAt < countDirtyMs) return 0;
+    this.countedAt = now;
+    return this.parts.vm.tracker.count();
+  }
+
+  /** While paired, the gate is open only as long as the secondary's echoes lend the right to speak (heartbeat/lease.ts). */
+  private checkLease(now: number): void {
+    const state = this.pair.state;
+    if (state.kind !== 'protected' || this.heartbeat === undefined) return;
+    this.setGate(this.heartbeat.lease.valid(now), now);
+  }
+
+  private setGate(open: boolean, now: number): void {
+    if (open === this.gateOpen) return;
+    this.gateOpen = open;
+    this.context.log.debug({ open }, 'release gate');
+    this.proxy.setGate(open, now);
+  }
+
+  private ports() {
+    return {
+      toNetwork: (frame: Uint8Array) => this.parts.uplink.send(frame),
+      toGuest: (frame: Uint8Array) => this.parts.nic.send(frame),
+      mirror: (frame: Uint8Array) => this.links?.packet.send(messages.ingress, frame),
+      announceIsn: (key: Uint8Array, isn: number) => this.links?.packet.send(messages.isn, encodeNumber(isn), key),
+      confirm: (ids: number[]) => this.links?.packet.send(messages.confirm, encodeNumbers(ids)),
+      wantCheckpoint: (reason: CheckpointReason) => this.post({ kind: 'want', reason }),
+      pauseGuest: (paused: boolean) => this.parts.nic.pause(paused),
+    };
+  }
+
+  private run(): void {
+    for (let event = this.queue.shift(); event !== undefined; event = this.queue.shift()) {
+      const before = this.pair.state.kind;
+      const actions = this.pair.on(event);
+      if (this.pair.state.kind !== before) this.logState(before, event);
+      this.noteDoubt();
+      for (const action of actions) this.perform(action);
+    }
+    this.performing = false;
+  }
+
+  private noteDoubt(): void {
+    const state = this.pair.state;
+    if (state.kind === 'suspecting') this.doubt ??= { why: state.why, at: this.context.clock.now() };
+  }
+
+  private logState(before: string, event: PrimaryEvent): void {
+    const why = 'why' in event ? event.why : undefined;
+    this.context.log.info({ from: before, to: this.pair.state.kind, on: event.kind, why }, 'primary');
+  }
+
+  private perform(action: PrimaryAction): void {
+    const now = this.context.clock.now();
+    switch (action.kind) {
+      case 'startMirroring':
+        this.proxy.startMirroring();
+        return;
+      case 'sendRound':
+        this.background(this.checkpointer.sendRound(action.round), 'the copy of the RAM');
+        return;
+      case 'claimPair':
+        void this.claimPair();
+        return;
+      case 'claimAlone':
+        void this.parts.terms.claimAlone().then((outcome) => this.post({ kind: 'aloneClaimed', outcome }));
+        return;
+      case 'capture':
+        this.background(this.capture(action.reason), 'a checkpoint');
+        return;
+      case 'release':
+        this.release(action.epoch, now);
+        return;
+      case 'compare':
+        this.proxy.resumed(action.epoch, now);
+        reached(this.context, 'compare.begun', action.epoch);
+        this.settleWaiters(undefined);
+        return;
+      case 'abortCapture':
+        this.checkpointer.abort(action.epoch, now);
+        return;
+      case 'shutGate':
+        this.setGate(false, now);
+        return;
+      case 'goAlone':
+        this.goAlone(now);
+        return;
+      case 'dropPeer':
+        this.dropPeer(action.why);
+        return;
+      case 'tellHandover':
+        this.links?.packet.send(messages.handover, encodeText(action.why));
+        return;
+      case 'tellEnd':
+        this.links?.packet.send(messages.end, encodeText(action.why));
+        this.shutDown();
+        this.onFenced(action.why);
+        return;
+      case 'fence':
+        this.shutDown();
+        this.onFenced(action.why);
+        return;
+    }
+  }
+
+  private async claimPair(): Promise<void> {
+    const outcome = await this.parts.terms.claimPair(this.context.config.peer?.node ?? '');
+    reached(this.context, 'pair.claimed', 0);
+    this.post({ kind: 'pairClaimed', outcome });
+  }
+
+  /** Captures and sends; what the secondary answers comes back as events. */
+  private async capture(reason: Reason): Promise<void> {
+    try {
+      await this.checkpointer.capture(reason);
+    } finally {
+      this.releaseIngress();
+    }
+    this.policy.captured(this.context.clock.now());
+    await this.checkpointer.send();
+  }
+
+  private release(epoch: number, now: number): void {
+    reached(this.context, 'commit.received', epoch);
+    this.checkLease(now);
+    this.proxy.commit(epoch, now);
+    this.links?.packet.send(messages.released, encodeNumber(epoch));
+    reached(this.context, 'release.done', epoch);
+  }
+
+  private goAlone(now: number): void {
+    this.policy = this.newPolicy();
+    this.heartbeat = undefined;
+    this.proxy.goAlone(now);
+    this.setGate(true, now);
+    if (this.doubt !== undefined) this.onAlone(this.doubt.why, this.doubt.at);
+    this.doubt = undefined;
+    this.settleWaiters(new ColoError(errorCodes.checkpoint, 'the secondary was lost'));
+  }
+
+  private dropPeer(why: string): void {
+    this.context.log.warn({ why }, 'the secondary is dropped');
+    this.heartbeat?.closed();
+    this.heartbeat = undefined;
+    this.links?.close();
+    this.links = undefined;
+    this.checkpointer.dropped();
+  }
+
+  /** Runs a task of an action; how it fails is an event, never an exception that nobody sees. */
+  private background(task: Promise<void>, what: string): void {
+    task.catch((error: unknown) => {
+      const why = errorText(error);
+      this.context.log.warn({ error: why }, `${what} failed`);
+      const state = this.pair.state;
+      if (state.kind === 'protected' && state.phase === 'capturing') this.post({ kind: 'captureFailed', why });
+      else this.post({ kind: 'linkLost', why });
+    });
+  }
+
+  private settleWaiters(error: Error | undefined): void {
+    for (const waiter of this.waiters.splice(0)) error === undefined ? waiter.resolve() : waiter.reject(error);
+  }
+
+  // ---- ingress around a capture (see Nic.settled) ----
+
+  /** From now on frames of the network wait, so that QEMU can take what it has been given. */
+  holdIngress(): void {
+    this.ingressHeld ??= [];
+  }
+
+  /** What waited goes on its way, behind the marker. */
+  releaseIngress(): void {
+    const held = this.ingressHeld;
+    this.ingressHeld = undefined;
+    for (const frame of held ?? []) this.deliver(frame);
+  }
+
+  /** Repeats the last moments of ingress to the secondary's log, when it is not known whether the guest had them. */
+  replayRecent(now: number): void {
+    for (const { at, frame } of this.recent)
+      if (now - at <= replayWindowMs) this.links?.packet.send(messages.replay, frame);
+  }
+
+  private deliver(frame: Uint8Array): void {
+    const now = this.context.clock.now();
+    this.proxy.fromNetwork(frame, now);
+    if (this.links === undefined) return;
+    this.recent.push({ at: now, frame: Uint8Array.from(frame) });
+    for (let oldest = this.recent.peek(); oldest !== undefined; oldest = this.recent.peek()) {
+      if (now - oldest.at <= replayWindowMs * 4 && this.recent.length <= ingressHeldMax) break;
+      this.recent.shift();
+    }
+  }
+
+  // ---- the peer ----
+
+  private async seekPeer(): Promise<void> {
+    const { config, clock } = this.context;
+    while (!this.stopped.signal.aborted && config.peer !== undefined) {
+      if (this.pair.state.kind === 'alone' && this.links === undefined) await this.tryPeer(config.peer.address);
+      await new Promise<void>((resolve) => void clock.after(reconnectMs, resolve));
+    }
+  }
+
+  private async tryPeer(address: Parameters<typeof openPairLinks>[1]): Promise<void> {
+    try {
+      const term = this.parts.terms.record?.term ?? 0;
+      const opened = await openPairLinks(this.context, address, term, this.stopped.signal);
+      this.links = new PairLinks(opened, {
+        message: (kind, type, payload) => this.onMessage(kind, type, payload),
+        lost: (why) => this.onLinksLost(why),
+      });
+      await this.checkpointer.sendSession(this.parts.template);
+    } catch (error) {
+      this.context.log.debug({ error: errorText(error) }, 'the peer is not there yet');
+    }
+  }
+
+  private onLinksLost(why: string): void {
+    this.links = undefined;
+    this.heartbeat?.closed();
+    this.setGateIfPaired();
+    this.post({ kind: 'linkLost', why });
+  }
+
+  /** The lease ends with the link, at once: before the event is handled. */
+  private setGateIfPaired(): void {
+    if (this.pair.state.kind === 'protected') this.setGate(false, this.context.clock.now());
+  }
+
+  private onMessage(kind: LinkKind, type: number, payload: Uint8Array): void {
+    const now = this.context.clock.now();
+    if (kind === 'beat') {
+      if (this.heartbeat?.receive(type, payload, now) === false)
+        throw new ColoError(errorCodes.channel, 'the peer sent something else than an echo');
+      return;
+    }
+    this.checkLease(now);
+    if (kind !== 'packet') throw new ColoError(errorCodes.channel, `the peer sent type ${type} on the ${kind} link`);
+    switch (type) {
+      case messages.egress:
+        this.proxy.fromSecondary(numberAt(payload, 0), numberAt(payload, 4), payload.subarray(8), now);
+        return;
+      case messages.ready:
+        this.onReady(now);
+        return;
+      case messages.committed:
+        // Handled in the order of the link: the answers of the new epoch come behind it.
+        this.checkpointer.committed(numberAt(payload, 0), now);
+        this.postNow({ kind: 'committed', epoch: numberAt(payload, 0) });
+        return;
+      case messages.applied:
+        this.postNow({ kind: 'applied', epoch: this.checkpointer.applied(payload) });
+        return;
+      case messages.refused:
+        this.post({ kind: 'refused', epoch: numberAt(payload, 0), why: decodeText(payload.subarray(4)) });
+        return;
+      default:
+        throw new ColoError(errorCodes.channel, `the peer sent an unknown message of type ${type}`);
+    }
+  }
+
+  private onReady(now: number): void {
+    const links = this.links;
+    if (links === undefined) return;
+    const term = this.parts.terms.record?.term ?? 0;
+    this.heartbeat = new HeartbeatPrimary({ send: (type, payload) => links.beat.send(type, payload) }, { term, now });
+    this.post({ kind: 'peerReady' });
+  }
+
+  /** Queues the event and handles the queue before returning, unless it is being handled already. */
+  private postNow(event: PrimaryEvent): void {
+    this.queue.push(event);
+    if (this.performing) return;
+    this.performing = true;
+    this.run();
+  }
+
+  private newPolicy(): Policy {
+    const protect = this.context.config.protect;
+    return new Policy(
+      {
+        mode: protect.mode === 'remus' ? 'remus' : 'colo',
+        intervalMs: protect.interval,
+        epochMaxMs: protect.epochMax,
+        dirtyPagesMax: Math.floor(protect.dirtyMax / 4096),
+      },
+      this.context.clock.now(),
+    );
+  }
+}
+
+/** Frames held for the few milliseconds of a capture; more are dropped, as a full ring would. */
+const ingressHeldMax = 4096;

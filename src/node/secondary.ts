@@ -1,0 +1,302 @@
+// The secondary's shell: owns the SVM, stages and applies checkpoints, sends the SVM's answers to the primary, and takes
+// over when SecondaryPair (controller/) has the term.
+//
+//   packet link ──► proxy ──► nic ──► SVM ──► nic ──► proxy ──► packet link
+//   bulk link ────► stager ──complete──► SecondaryPair ──► commit, apply
+//   uplink ───────► (kept for the takeover; nothing is ever sent on it before)
+
+import { ColoError, errorCodes, errorText } from '../base/errors.ts';
+import { Fifo } from '../base/fifo.ts';
+import type { Link, LinkKind, LinkServer } from '../channel/link.ts';
+import { type SecondaryAction, type SecondaryEvent, SecondaryPair } from '../controller/secondary-pair.ts';
+import { HeartbeatSecondary } from '../heartbeat/secondary.ts';
+import type { Uplink } from '../netdev/endpoint.ts';
+import { SecondaryProxy } from '../proxy/secondary.ts';
+import { encodeApplied } from '../checkpoint/message.ts';
+import { Applier, templateType } from './applier.ts';
+import { type NodeContext, reached } from './context.ts';
+import { acceptPairLinks, PairLinks } from './links.ts';
+import { decodeNumbers, decodeText, encodeNumber, encodeText, messages, numberAt } from './message.ts';
+import type { Terms } from './terms.ts';
+
+const tickMs = 5;
+/** Frames of the network that arrive here while the primary's port is dead already; given to the guest at takeover. */
+const earlyFramesMax = 2048;
+const earlyMs = 1000;
+
+/** What a node has in hand when it has taken over; it goes on as a primary with it. */
+export interface Inheritance {
+  applier: Applier;
+  table: Uint8Array;
+  why: string;
+  detectedAt: number;
+  takenOverAt: number;
+  /** Frames for the network, in order, before anything else is said. */
+  resend: Uint8Array[];
+  /** Frames of the network that came while nobody answered. */
+  early: Uint8Array[];
+}
+
+export class SecondaryNode {
+  readonly pair = new SecondaryPair();
+  readonly context: NodeContext;
+  applier: Applier | undefined;
+  proxy: SecondaryProxy;
+  links: PairLinks | undefined;
+  private readonly terms: Terms;
+  private readonly uplink: Uplink;
+  private readonly queue = new Fifo<SecondaryEvent>();
+  private performing = false;
+  private server: LinkServer | undefined;
+  private heartbeat: HeartbeatSecondary | undefined;
+  private readonly early = new Fifo<{ at: number; frame: Uint8Array }>();
+  private readonly stops: (() => void)[] = [];
+  private suspectedAt = 0;
+  private applying: Promise<void> = Promise.resolve();
+  /** Called when this node has taken over: it is the primary from now on. */
+  onTakenOver: (inheritance: Inheritance) => void = () => undefined;
+
+  constructor(context: NodeContext, parts: { terms: Terms; uplink: Uplink }) {
+    this.context = context;
+    this.terms = parts.terms;
+    this.uplink = parts.uplink;
+    this.proxy = this.newProxy();
+  }
+
+  async start(): Promise<void> {
+    this.server = await acceptPairLinks(this.context, {
+      busy: () => (this.links !== undefined || this.pair.state.kind !== 'idle' ? 'this node is paired already' : undefined),
+      paired: (links) => this.onPaired(links),
+    });
+    this.stops.push(this.context.clock.every(tickMs, () => this.tick(this.context.clock.now())));
+  }
+
+  /** A frame of the network: nobody asked us yet, so it is only remembered. */
+  fromNetwork(frame: Uint8Array): void {
+    const now = this.context.clock.now();
+    this.early.push({ at: now, frame: Uint8Array.from(frame) });
+    for (let oldest = this.early.peek(); oldest !== undefined; oldest = this.early.peek()) {
+      if (this.early.length <= earlyFramesMax && now - oldest.at <= earlyMs) break;
+      this.early.shift();
+    }
+  }
+
+  /** Ends this role; the VM with it. */
+  async stop(): Promise<void> {
+    await this.shutDown();
+    await this.applier?.close();
+    this.applier = undefined;
+  }
+
+  post(event: SecondaryEvent): void {
+    this.queue.push(event);
+    if (this.performing) return;
+    this.performing = true;
+    this.run();
+  }
+
+  private async shutDown(): Promise<void> {
+    for (const stop of this.stops.splice(0)) stop();
+    this.links?.close();
+    this.links = undefined;
+    await this.server?.close();
+  }
+
+  private run(): void {
+    for (let event = this.queue.shift(); event !== undefined; event = this.queue.shift()) {
+      const before = this.pair.state.kind;
+      const actions = this.pair.on(event);
+      if (this.pair.state.kind !== before)
+        this.context.log.info(
+          { from: before, to: this.pair.state.kind, on: event.kind, why: 'why' in event ? event.why : undefined },
+          'secondary',
+        );
+      if (this.pair.state.kind === 'suspecting' && before !== 'suspecting') this.suspectedAt = this.context.clock.now();
+      for (const action of actions) this.perform(action);
+    }
+    this.performing = false;
+  }
+
+  private perform(action: SecondaryAction): void {
+    switch (action.kind) {
+      case 'commit':
+        reached(this.context, 'stage.complete', action.epoch);
+        this.links?.packet.send(messages.committed, encodeNumber(action.epoch));
+        reached(this.context, 'commit.sent', action.epoch);
+        return;
+      case 'apply':
+        this.applying = this.apply(action.epoch);
+        return;
+      case 'claimAlone':
+        void this.terms.claimAlone().then((outcome) => this.post({ kind: 'aloneClaimed', outcome }));
+        return;
+      case 'takeOver':
+        void this.takeOver(action.why);
+        return;
+      case 'leave':
+        void this.leave(action.why);
+        return;
+    }
+  }
+
+  private async apply(epoch: number): Promise<void> {
+    const applier = this.applier;
+    if (applier === undefined) return;
+    try {
+      const result = await applier.apply(epoch, this.proxy);
+      this.links?.packet.send(messages.applied, encodeApplied(result));
+      reached(this.context, 'apply.done', epoch);
+      if (result.verified === false) this.post({ kind: 'applyFailed', epoch, why: 'the RAM differs after the apply' });
+      else this.post({ kind: 'applied', epoch });
+    } catch (error) {
+      this.post({ kind: 'applyFailed', epoch, why: `checkpoint ${epoch} could not be applied: ${errorText(error)}` });
+    }
+  }
+
+  private async takeOver(why: string): Promise<void> {
+    const applier = this.applier;
+    if (applier === undefined) return;
+    try {
+      reached(this.context, 'takeover.claimed', 0);
+      await this.applying;
+      await applier.makeRunnable();
+      const now = this.context.clock.now();
+      const { table, resend, replay } = this.proxy.takeover(now);
+      applier.nic.handler = undefined;
+      for (const frame of replay) applier.nic.send(frame);
+      const early = [...this.early].map((entry) => entry.frame);
+      this.applier = undefined;
+      await this.shutDown();
+      this.post({ kind: 'tookOver' });
+      this.onTakenOver({
+        applier,
+        table,
+        why,
+        detectedAt: this.suspectedAt,
+        takenOverAt: this.context.clock.now(),
+        resend,
+        early,
+      });
+    } catch (error) {
+      this.post({ kind: 'takeoverFailed', why: errorText(error) });
+    }
+  }
+
+  private async leave(why: string): Promise<void> {
+    this.context.log.warn({ why }, 'this node holds no runnable copy');
+    this.links?.close();
+    this.links = undefined;
+    this.heartbeat = undefined;
+    const applier = this.applier;
+    this.applier = undefined;
+    await this.applying;
+    await applier?.close();
+    this.proxy = this.newProxy();
+  }
+
+  private tick(now: number): void {
+    const state = this.pair.state;
+    if (state.kind === 'protected' && this.heartbeat?.mayTakeOver(now) === true) this.post({ kind: 'silence' });
+  }
+
+  // ---- what the primary says ----
+
+  private onPaired(links: Record<LinkKind, Link>): void {
+    const now = this.context.clock.now();
+    this.post({ kind: 'session' });
+    this.heartbeat = new HeartbeatSecondary({ send: (type, payload) => links.beat.send(type, payload) }, { now });
+    this.links = new PairLinks(links, {
+      message: (kind, type, payload) => this.onMessage(kind, type, payload),
+      lost: (why) => this.onLinksLost(why),
+    });
+  }
+
+  private onLinksLost(why: string): void {
+    this.links = undefined;
+    this.heartbeat?.closed();
+    this.post({ kind: 'linkLost', why });
+  }
+
+  private onMessage(kind: LinkKind, type: number, payload: Uint8Array): void {
+    const now = this.context.clock.now();
+    if (kind === 'beat') {
+      if (this.heartbeat?.receive(type, payload, now) === false)
+        throw new ColoError(errorCodes.channel, 'the peer sent something else than a beat');
+    } else if (kind === 'bulk') this.onBulk(type, payload);
+    else this.onPacket(type, payload, now);
+  }
+
+  private onPacket(type: number, payload: Uint8Array, now: number): void {
+    switch (type) {
+      case messages.ingress:
+        return this.proxy.fromPrimary(payload, now);
+      case messages.isn:
+        return this.proxy.isn(payload.subarray(4), numberAt(payload, 0));
+      case messages.marker:
+        this.applier?.marked(numberAt(payload, 0), now);
+        return this.proxy.captureMarker(numberAt(payload, 0));
+      case messages.abort:
+        return this.proxy.abortMarker(numberAt(payload, 0));
+      case messages.replay:
+        return this.proxy.logOnly(payload);
+      case messages.confirm:
+        return this.proxy.confirm(decodeNumbers(payload));
+      case messages.released:
+        return this.proxy.released(numberAt(payload, 0));
+      case messages.handover:
+        return this.post({ kind: 'handover', why: decodeText(payload) });
+      case messages.end:
+        return this.post({ kind: 'guestEnded', why: decodeText(payload) });
+      default:
+        throw new ColoError(errorCodes.channel, `the peer sent an unknown message of type ${type}`);
+    }
+  }
+
+  private onBulk(type: number, payload: Uint8Array): void {
+    if (type === templateType) {
+      void this.begin(Uint8Array.from(payload));
+      return;
+    }
+    const applier = this.applier;
+    if (applier === undefined) throw new ColoError(errorCodes.channel, 'the peer sent a checkpoint before its session');
+    const outcome = applier.stage(type, payload);
+    if (outcome === undefined) return;
+    if (outcome.kind === 'complete') this.post({ kind: 'staged', epoch: outcome.epoch });
+    else this.links?.packet.send(messages.refused, encodeNumber(outcome.epoch), encodeText(outcome.why));
+  }
+
+  /** A session begins: starts the SVM, paused, with the primary's template. */
+  private async begin(payload: Uint8Array): Promise<void> {
+    try {
+      await this.terms.read();
+      const applier = await Applier.open(this.context, payload);
+      if (this.links === undefined) {
+        await applier.close();
+        return;
+      }
+      this.applier = applier;
+      this.proxy = this.newProxy();
+      applier.nic.handler = (frame) => this.proxy.fromGuest(frame, this.context.clock.now());
+      void applier.vm.exited.then((end) => {
+        if (this.applier === applier)
+          this.post({ kind: 'vmEnded', why: `the SVM ended (${end.signal ?? `code ${end.code}`})` });
+      });
+      this.links.packet.send(messages.ready);
+    } catch (error) {
+      this.context.log.error({ error: errorText(error) }, 'the SVM could not be started');
+      this.post({ kind: 'vmEnded', why: errorText(error) });
+    }
+  }
+
+  private newProxy(): SecondaryProxy {
+    const mode = this.context.config.protect.mode === 'remus' ? 'remus' : 'colo';
+    return new SecondaryProxy(
+      {
+        toGuest: (frame) => this.applier?.nic.send(frame),
+        toPrimary: (epoch, id, frame) =>
+          this.links?.packet.send(messages.egress, encodeNumber(epoch), encodeNumber(id), frame),
+      },
+      { mode },
+    );
+  }
+}

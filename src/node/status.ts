@@ -1,0 +1,94 @@
+// A node's status for the API: read from the same records and counters that everything else reads.
+
+import type { CheckpointLine, NodeStatus } from '../api/status.ts';
+import type { CheckpointRecord } from '../checkpoint/record.ts';
+import type { ColoNode } from './node.ts';
+import type { PrimaryNode } from './primary.ts';
+
+const lastShown = 10;
+
+export function describeNode(node: ColoNode, cores: number): NodeStatus {
+  const { config } = node.context;
+  const primary = node.primary;
+  const state = primary?.pair.state ?? node.secondary?.pair.state;
+  const vm = primary?.parts.vm ?? node.secondary?.applier?.vm;
+  const uplink = node.uplink?.counters;
+  return {
+    vm: config.vm,
+    node: config.node,
+    pid: process.pid,
+    qemuPid: vm?.pid ?? null,
+    role: roleOf(node),
+    state: state?.kind ?? 'stopped',
+    why: node.ending ?? (state !== undefined && 'why' in state ? state.why : ''),
+    protected: isProtected(node),
+    mode: config.protect.mode,
+    term: node.terms.record?.term ?? 0,
+    epoch: state !== undefined && 'epoch' in state ? state.epoch : 0,
+    host: {
+      qemu: vm?.qemuVersion ?? '',
+      accel: config.machine.accel,
+      tracker: vm?.tracker.kind ?? '',
+      cores,
+      ramBytes: config.machine.ramBytes,
+      vcpus: config.machine.vcpus,
+    },
+    checkpoints: primary === undefined ? null : checkpointsOf(primary),
+    released: primary === undefined ? null : releasedOf(primary),
+    divergences: primary === undefined ? [] : primary.proxy.divergences(),
+    traffic: {
+      ingressFrames: uplink?.framesIn ?? 0,
+      ingressBytes: uplink?.bytesIn ?? 0,
+      egressFrames: uplink?.framesOut ?? 0,
+      egressBytes: uplink?.bytesOut ?? 0,
+    },
+    proxy: { ...(primary?.proxy.counters ?? node.secondary?.proxy.counters ?? {}) },
+    failover: node.failoverRecord,
+  };
+}
+
+function roleOf(node: ColoNode): NodeStatus['role'] {
+  if (node.primary !== undefined) return node.ending === undefined ? 'primary' : 'fenced';
+  return node.ending === undefined ? 'secondary' : 'stopped';
+}
+
+/** A primary is protected once a first checkpoint is committed; a secondary when it holds one. */
+function isProtected(node: ColoNode): boolean {
+  const primary = node.primary?.pair.state;
+  if (primary !== undefined) return primary.kind === 'protected' && (primary.epoch > 1 || primary.phase === 'running');
+  return node.secondary?.pair.state.kind === 'protected';
+}
+
+function checkpointsOf(primary: PrimaryNode): NodeStatus['checkpoints'] {
+  const { records } = primary;
+  const kept = records.newest(Number.POSITIVE_INFINITY);
+  return {
+    count: records.count,
+    pauseMs: records.percentiles((record) => (record.reason.kind === 'initial' ? undefined : record.pauseMs)),
+    commitMs: records.percentiles((record) => (record.reason.kind === 'initial' ? undefined : record.commitMs)),
+    dirtyPages: records.percentiles((record) => (record.reason.kind === 'initial' ? undefined : record.pages)),
+    sentBytes: kept.reduce((sum, record) => sum + record.sentBytes, 0),
+    dirtyBytes: kept.reduce((sum, record) => sum + record.rawBytes, 0),
+    reasons: Object.fromEntries(records.reasons),
+    last: records.newest(lastShown).map(lineOf),
+  };
+}
+
+function lineOf(record: CheckpointRecord): CheckpointLine {
+  return {
+    epoch: record.epoch,
+    reason: record.reason.kind,
+    why: record.reason.detail,
+    pauseMs: record.pauseMs,
+    commitMs: record.commitMs,
+    dirtyPages: record.pages,
+    sentBytes: record.sentBytes,
+    heldFrames: record.heldFrames,
+  };
+}
+
+function releasedOf(primary: PrimaryNode): NodeStatus['released'] {
+  const { counters } = primary.proxy;
+  const { p50, p99 } = primary.proxy.holdTimes();
+  return { byMatch: counters.dataByMatch, byCommit: counters.dataByCommit, holdMs: { p50, p99 } };
+}

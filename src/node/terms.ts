@@ -1,0 +1,79 @@
+// A node's dealings with the arbiter: one claim at a time, each from the record it last saw. Who wins may speak; what
+// the outcome means is decided in controller/.
+
+import { errorText } from '../base/errors.ts';
+import type { TermRecord } from '../failover/arbiter/arbiter.ts';
+import type { NodeContext } from './context.ts';
+
+export type ClaimOutcome = 'won' | 'lost' | 'error';
+
+/** Waits between two tries of a claim that the arbiter did not answer. */
+const retryMs = 500;
+
+export class Terms {
+  record: TermRecord | undefined;
+  private readonly context: NodeContext;
+  private last: Promise<unknown> = Promise.resolve();
+
+  constructor(context: NodeContext) {
+    this.context = context;
+  }
+
+  /** Claims the first term of a VM that starts; lost when another node has run it and its record stands. */
+  claimFirst(): Promise<ClaimOutcome> {
+    return this.queue(async () => {
+      const { vm, node } = this.context.config;
+      const known = await this.context.arbiter.read(vm);
+      if (known !== undefined && known.owner !== node) return this.seen(known, 'lost');
+      return this.claim(known?.term ?? 0, null);
+    });
+  }
+
+  /** From (t, alone: me) to (t+1, me and the peer). */
+  claimPair(peer: string): Promise<ClaimOutcome> {
+    return this.queue(() => this.claim(this.record?.term ?? 0, peer));
+  }
+
+  /** From (t, pair) to (t+1, alone: me). */
+  claimAlone(): Promise<ClaimOutcome> {
+    return this.queue(async () => {
+      const { vm, node } = this.context.config;
+      const known = this.record ?? (await this.context.arbiter.read(vm));
+      this.record = known;
+      if (known?.owner === node && known.peer === null) return 'won';
+      return this.claim(known?.term ?? 0, null);
+    });
+  }
+
+  /** The secondary learns the pair's record before it may ever claim. */
+  read(): Promise<TermRecord | undefined> {
+    return this.queue(async () => {
+      this.record = await this.context.arbiter.read(this.context.config.vm);
+      return this.record;
+    });
+  }
+
+  private async claim(expected: number, peer: string | null): Promise<ClaimOutcome> {
+    const { vm, node } = this.context.config;
+    try {
+      const result = await this.context.arbiter.claim(vm, expected, { owner: node, peer });
+      return this.seen(result.record, result.won ? 'won' : 'lost');
+    } catch (error) {
+      this.context.log.error({ error: errorText(error) }, 'the arbiter did not answer a claim');
+      await new Promise<void>((resolve) => void this.context.clock.after(retryMs, resolve));
+      return 'error';
+    }
+  }
+
+  private seen(record: TermRecord, outcome: ClaimOutcome): ClaimOutcome {
+    this.record = record;
+    this.context.log.info({ term: record.term, owner: record.owner, peer: record.peer, outcome }, 'term');
+    return outcome;
+  }
+
+  private queue<T>(work: () => Promise<T>): Promise<T> {
+    const next = this.last.then(work, work);
+    this.last = next.catch(() => undefined);
+    return next;
+  }
+}

@@ -1,0 +1,34 @@
+// What the comparers ask of the proxy that owns them.
+
+import type { CheckpointReason, DivergenceKind } from '../reason.ts';
+
+/** `data` counts as a data frame (TCP with payload, UDP, ICMP); `part` is a frame of ours (a cut, an ACK): not counted. */
+export type FrameClass = 'data' | 'other' | 'part';
+
+export interface Divergence {
+  kind: DivergenceKind;
+  connection: string;
+  offset: number;
+  primary: Uint8Array;
+  secondary: Uint8Array;
+  detail?: string;
+}
+
+/** A flow with frames or acknowledgements of the PVM that wait; the proxy looks only at these when time passes. */
+export interface ActiveFlow {
+  /** Its place in the proxy's list; -1 while nothing waits. */
+  activeIndex: number;
+}
+
+export interface CompareSink {
+  /** The frame may leave. `id` is the SVM's frame that it was matched with, where the secondary wants to know. */
+  leave(frame: Uint8Array, frameClass: FrameClass, heldSince: number, id?: number): void;
+  diverged(divergence: Divergence): void;
+  want(reason: CheckpointReason): void;
+  activate(flow: ActiveFlow): void;
+  deactivate(flow: ActiveFlow): void;
+  /** Frames and bytes held grew (or shrank) by this. */
+  heldChanged(frames: number, bytes: number): void;
+  /** The SVM's frames with these ids will never be needed. */
+  forget(ids: number[]): void;
+}

@@ -1,0 +1,79 @@
+// What the comparer knows of one TCP connection, all in client space.
+//
+//                    rNext                    pNext
+//    PVM    ---------|========[held]==========|           rNext: the next sequence number to leave
+//    SVM    ---------|===========|                        pNext: the next one the PVM will use
+//                  ahead.base  ahead.next
+//
+// At the start of an epoch the SVM is the PVM as it was at the capture: the SVM's side starts as a copy of the PVM's.
+
+import type { SynOptions } from '../../packet/tcp.ts';
+import { ByteStream } from '../byte-stream.ts';
+import type { Connection } from '../connection.ts';
+import type { SegmentParts } from '../rewrite.ts';
+import type { ActiveFlow } from './sink.ts';
+
+/** A segment of the PVM that waits. */
+export interface Held extends SegmentParts {
+  time: number;
+  /** Its place in everything the guest sent. */
+  order: number;
+  /** Whether `frame` is our own copy yet. */
+  owned: boolean;
+}
+
+/** An acknowledgement or window that the PVM gave and the client has not been given in full. */
+export interface OwedAck {
+  template: SegmentParts;
+  ack: number;
+  edge: number;
+  since: number;
+}
+
+export class TcpStream implements ActiveFlow {
+  readonly connection: Connection<TcpStream>;
+  activeIndex = -1;
+  epoch = 0;
+
+  /** The PVM's ISN of this generation, when its SYN was seen. */
+  isn: number | undefined = undefined;
+  pKnown = false;
+  pNext = 0;
+  pAckKnown = false;
+  pAck = 0;
+  pEdge = 0;
+
+  rNext = 0;
+  rAckKnown = false;
+  rAck = 0;
+  rEdge = 0;
+
+  sKnown = false;
+  sSynSeen = false;
+  sSyn: SynOptions | undefined = undefined;
+  sSynFlags = 0;
+  sAckKnown = false;
+  sAck = 0;
+  sEdge = 0;
+  sFinAt: number | undefined = undefined;
+  sResets: number[] = [];
+  readonly ahead = new ByteStream();
+  /** Bytes of `ahead` and of `parked` as counted by the comparer. */
+  aheadCounted = 0;
+
+  /** Frames of the SVM that belong to a connection on this 5-tuple that the PVM has not begun yet. */
+  parked: Buffer[] = [];
+  parkedBytes = 0;
+  parkedIsn = 0;
+
+  /** In the order of their sequence numbers; an RST keeps its place. */
+  held: Held[] = [];
+  heldBytes = 0;
+  owed: OwedAck | undefined = undefined;
+  /** The two sides differ: nothing new leaves before a commit. */
+  diverged = false;
+
+  constructor(connection: Connection<TcpStream>) {
+    this.connection = connection;
+  }
+}

@@ -1,0 +1,338 @@
+// The TCP connections that a node knows, and how its guest's sequence space maps to the client space:
+//
+//    client sequence = guest sequence + delta          (0 on a primary that never failed over)
+//
+// The table travels with every checkpoint, so every connection keeps its travelling part in one record of a flat array
+// that is copied in one go while the guest stands still:
+//
+//    0           16      20           24      25             26
+//    | flow key  | delta | client ISN | flags | window shift | reserved |      28 bytes
+//
+// "Client ISN" is the guest's initial sequence number as the client knows it. A new connection on an old 5-tuple begins
+// when the guest sends a SYN or SYN-ACK with another ISN, never when a client asks for it: anybody can forge a SYN, and
+// a connection that is being translated must survive that.
+//
+// A secondary may not know delta yet: it is *paired* once both its guest's ISN and the primary's are known.
+// Ended connections linger, then go. Idle ones stay: an idle session must survive a failover too.
+
+import { Fifo } from '../base/fifo.ts';
+import { read32, write32 } from '../packet/checksum.ts';
+import { type FlowKey, flowKeyBytes, packFlowKey, unpackFlowKey } from '../packet/flow-key.ts';
+import type { FrameView } from '../packet/frame-view.ts';
+import { ipProtocol } from '../packet/ipv4.ts';
+import { distance } from '../packet/sequence.ts';
+import { synOptions } from '../packet/tcp.ts';
+import { type FlowEntry, FlowMap } from './flow-map.ts';
+import { proxyLimits } from './limits.ts';
+
+const record = { delta: 16, clientIsn: 20, flags: 24, windowShift: 25, bytes: 28 } as const;
+const tableMagic = 0x434f5401;
+const tableHeaderBytes = 8;
+
+const flag = { clientIsn: 1, guestFin: 2, clientFin: 4, guestReset: 8, clientReset: 16 } as const;
+
+export class Connection<Attachment> implements FlowEntry<Connection<Attachment>> {
+  readonly a: number;
+  readonly b: number;
+  readonly c: number;
+  readonly d = ipProtocol.tcp;
+  next: Connection<Attachment> | undefined = undefined;
+
+  delta = 0;
+  clientIsn: number | undefined = undefined;
+  /** The guest's ISN in its own space; only a secondary that is not paired needs it. */
+  guestIsn: number | undefined = undefined;
+  paired = true;
+  /** Bits by which the guest's window field is shifted. */
+  windowShift = 0;
+  flags = 0;
+
+  /** Index of the record in the table's array. */
+  slot = -1;
+  endedAt = -1;
+  /** Whether it stands in the queue of ended connections: at most once. */
+  queued = false;
+  lastSeen = 0;
+  /** What the node hangs on the connection: a compare state, or frames that wait. */
+  attachment: Attachment | undefined = undefined;
+
+  constructor(key: FlowKey) {
+    this.a = key.guestIp;
+    this.b = key.clientIp;
+    this.c = key.ports;
+  }
+
+  get key(): FlowKey {
+    return { guestIp: this.a, clientIp: this.b, ports: this.c };
+  }
+}
+
+export class ConnectionTable<Attachment> {
+  private readonly map = new FlowMap<Connection<Attachment>>();
+  private readonly bySlot: Connection<Attachment>[] = [];
+  private records = new Uint8Array(tableHeaderBytes + 64 * record.bytes);
+  private readonly ended = new Fifo<Connection<Attachment>>();
+  private evictAt = 0;
+  /** Connections forgotten, or not remembered, because the table was full. */
+  evicted = 0;
+  private readonly onForget: (connection: Connection<Attachment>) => void;
+  private readonly isBusy: (connection: Connection<Attachment>) => boolean;
+  private readonly connectionsMax: number;
+
+  /** `onForget` is called before a connection leaves the table, so that its attachment can be given up. One that is
+   *  busy is never forgotten to make room. */
+  constructor(
+    onForget: (connection: Connection<Attachment>) => void,
+    isBusy: (connection: Connection<Attachment>) => boolean,
+    connectionsMax: number = proxyLimits.connectionsMax,
+  ) {
+    this.onForget = onForget;
+    this.isBusy = isBusy;
+    this.connectionsMax = connectionsMax;
+  }
+
+  get size(): number {
+    return this.map.size;
+  }
+
+  find(key: FlowKey): Connection<Attachment> | undefined {
+    return this.map.get(key.guestIp, key.clientIp, key.ports, ipProtocol.tcp);
+  }
+
+  /** The connection of a TCP frame of the guest. */
+  ofGuestFrame(view: FrameView): Connection<Attachment> | undefined {
+    return this.map.get(view.sourceIp, view.targetIp, portsOf(view.sourcePort, view.targetPort), ipProtocol.tcp);
+  }
+
+  /** The connection of a TCP frame to the guest. */
+  ofClientFrame(view: FrameView): Connection<Attachment> | undefined {
+    return this.map.get(view.targetIp, view.sourceIp, portsOf(view.targetPort, view.sourcePort), ipProtocol.tcp);
+  }
+
+  /** Adds an unknown connection; undefined when the table is full of connections that must stay. */
+  add(key: FlowKey): Connection<Attachment> | undefined {
+    if (this.map.size >= this.connectionsMax && !this.evictOne()) return undefined;
+    const connection = new Connection<Attachment>(key);
+    connection.slot = this.bySlot.length;
+    this.bySlot.push(connection);
+    this.map.add(connection);
+    this.growRecords();
+    this.store(connection);
+    return connection;
+  }
+
+  forget(connection: Connection<Attachment>): void {
+    if (connection.slot < 0) return;
+    this.onForget(connection);
+    this.map.delete(connection);
+    const last = this.bySlot.pop();
+    if (last !== undefined && last !== connection) {
+      last.slot = connection.slot;
+      this.bySlot[last.slot] = last;
+      this.store(last);
+    }
+    connection.slot = -1;
+  }
+
+  /** A new connection on the same 5-tuple begins: everything learned of the old one is void. */
+  restart(connection: Connection<Attachment>): void {
+    connection.delta = 0;
+    connection.clientIsn = undefined;
+    connection.guestIsn = undefined;
+    connection.flags = 0;
+    connection.windowShift = 0;
+    connection.endedAt = -1;
+    this.store(connection);
+  }
+
+  /** Writes the travelling part of `connection` into its record. Call it after changing any of it. */
+  store(connection: Connection<Attachment>): void {
+    if (connection.slot < 0) return;
+    const bytes = this.records;
+    const at = tableHeaderBytes + connection.slot * record.bytes;
+    let flags = connection.flags & ~flag.clientIsn;
+    if (connection.clientIsn !== undefined) flags |= flag.clientIsn;
+    packFlowKey(connection.key, bytes, at);
+    write32(bytes, at + record.delta, connection.delta);
+    write32(bytes, at + record.clientIsn, connection.clientIsn ?? 0);
+    bytes[at + record.flags] = flags;
+    bytes[at + record.windowShift] = connection.windowShift;
+  }
+
+  /** A copy of all records, as it travels. */
+  encode(): Uint8Array {
+    write32(this.records, 0, tableMagic);
+    write32(this.records, 4, this.bySlot.length);
+    return this.records.slice(0, tableHeaderBytes + this.bySlot.length * record.bytes);
+  }
+
+  /** Replaces everything by an encoded table. False when the bytes are not one: the table is then empty. */
+  adopt(table: Uint8Array, now: number): boolean {
+    this.clear();
+    if (table.length < tableHeaderBytes || read32(table, 0) !== tableMagic) return table.length === 0;
+    const count = read32(table, 4);
+    if (table.length !== tableHeaderBytes + count * record.bytes) return false;
+    for (let index = 0; index < count; index += 1) {
+      if (!this.adoptRecord(table, tableHeaderBytes + index * record.bytes, now)) return false;
+    }
+    return true;
+  }
+
+  private adoptRecord(table: Uint8Array, at: number, now: number): boolean {
+    const key = unpackFlowKey(table, at);
+    if (key === undefined) return false;
+    const connection = this.find(key) ?? this.add(key);
+    if (connection === undefined) return true;
+    const flags = table[at + record.flags] as number;
+    connection.delta = read32(table, at + record.delta);
+    connection.clientIsn = (flags & flag.clientIsn) !== 0 ? read32(table, at + record.clientIsn) : undefined;
+    connection.flags = flags;
+    connection.windowShift = Math.min(table[at + record.windowShift] as number, 14);
+    connection.lastSeen = now;
+    this.store(connection);
+    this.noteEnd(connection, now);
+    return true;
+  }
+
+  clear(): void {
+    for (const connection of this.bySlot) {
+      this.onForget(connection);
+      connection.slot = -1;
+    }
+    this.bySlot.length = 0;
+    this.map.clear();
+    this.ended.clear();
+  }
+
+  *values(): Generator<Connection<Attachment>> {
+    yield* this.bySlot;
+  }
+
+  /** Follows the life of a connection by a frame to the guest. */
+  noteClientFrame(connection: Connection<Attachment>, view: FrameView, now: number): void {
+    connection.lastSeen = now;
+    if (view.isSyn) this.noteClientSyn(connection, view);
+    else if (view.isReset) this.raise(connection, flag.clientReset, now);
+    // A reset that the client did not mean (it goes on) may have been forged: the connection lives.
+    else if (hasClientReset(connection)) this.lower(connection, flag.clientReset);
+    if (view.isFin) this.raise(connection, flag.clientFin, now);
+  }
+
+  /** A client that does not scale its window forbids the guest to scale its own. */
+  private noteClientSyn(connection: Connection<Attachment>, view: FrameView): void {
+    if (!view.hasAck || connection.windowShift === 0) return;
+    if (synOptions(view.frame, view.transportAt).windowScale !== undefined) return;
+    connection.windowShift = 0;
+    this.store(connection);
+  }
+
+  /** Follows the life of a connection by a frame of the guest. */
+  noteGuestFrame(connection: Connection<Attachment>, view: FrameView, now: number): void {
+    connection.lastSeen = now;
+    if (view.isReset) this.raise(connection, flag.guestReset, now);
+    if (view.isFin) this.raise(connection, flag.guestFin, now);
+    if (!view.isSyn) return;
+    const shift = synOptions(view.frame, view.transportAt).windowScale ?? 0;
+    if (shift === connection.windowShift) return;
+    connection.windowShift = shift;
+    this.store(connection);
+  }
+
+  private raise(connection: Connection<Attachment>, bit: number, now: number): void {
+    if ((connection.flags & bit) !== 0) return;
+    connection.flags |= bit;
+    this.store(connection);
+    this.noteEnd(connection, now);
+  }
+
+  private lower(connection: Connection<Attachment>, bit: number): void {
+    connection.flags &= ~bit;
+    this.store(connection);
+  }
+
+  private noteEnd(connection: Connection<Attachment>, now: number): void {
+    if (!hasEnded(connection) || connection.endedAt >= 0) return;
+    connection.endedAt = now;
+    this.queue(connection);
+  }
+
+  private queue(connection: Connection<Attachment>): void {
+    if (connection.queued) return;
+    connection.queued = true;
+    this.ended.push(connection);
+  }
+
+  /** Forgets ended connections whose time is over; looks at no other. */
+  expire(now: number): void {
+    for (;;) {
+      const connection = this.ended.peek();
+      if (connection === undefined) return;
+      const isGone = connection.slot < 0 || connection.endedAt < 0;
+      if (!isGone && now - connection.endedAt < proxyLimits.lingerMs) return;
+      this.ended.shift();
+      connection.queued = false;
+      if (isGone) continue;
+      if (!hasEnded(connection)) connection.endedAt = -1;
+      else if (now - connection.lastSeen >= proxyLimits.lingerMs) this.forget(connection);
+      else {
+        connection.endedAt = connection.lastSeen;
+        this.queue(connection);
+      }
+    }
+  }
+
+  /** Looks at a few connections in turn for one that can be forgotten: its sequence numbers need no translation. */
+  private evictOne(): boolean {
+    this.evicted += 1;
+    const oldest = this.ended.shift();
+    if (oldest !== undefined) oldest.queued = false;
+    if (oldest !== undefined && oldest.slot >= 0 && hasEnded(oldest) && !this.isBusy(oldest)) {
+      this.forget(oldest);
+      return true;
+    }
+    for (let tries = 0; tries < 64; tries += 1) {
+      this.evictAt = (this.evictAt + 1) % this.bySlot.length;
+      const connection = this.bySlot[this.evictAt];
+      if (connection === undefined || connection.delta !== 0 || this.isBusy(connection)) continue;
+      this.forget(connection);
+      return true;
+    }
+    return false;
+  }
+
+  private growRecords(): void {
+    const needed = tableHeaderBytes + this.bySlot.length * record.bytes;
+    if (needed <= this.records.length) return;
+    const grown = new Uint8Array(this.records.length * 2);
+    grown.set(this.records);
+    this.records = grown;
+  }
+}
+
+function hasEnded(connection: Connection<unknown>): boolean {
+  const fins = flag.guestFin | flag.clientFin;
+  return (connection.flags & fins) === fins || (connection.flags & (flag.guestReset | flag.clientReset)) !== 0;
+}
+
+/** The client gave the connection up: it wants nothing more of it. */
+export function hasClientReset(connection: Connection<unknown>): boolean {
+  return (connection.flags & flag.clientReset) !== 0;
+}
+
+/** Guest port and client port as one number. */
+export function portsOf(guestPort: number, clientPort: number): number {
+  return ((guestPort << 16) | clientPort) >>> 0;
+}
+
+export function keyOfGuestFrame(view: FrameView): FlowKey {
+  return { guestIp: view.sourceIp, clientIp: view.targetIp, ports: portsOf(view.sourcePort, view.targetPort) };
+}
+
+export function keyOfClientFrame(view: FrameView): FlowKey {
+  return { guestIp: view.targetIp, clientIp: view.sourceIp, ports: portsOf(view.targetPort, view.sourcePort) };
+}
+
+/** Whether `sequence` of the guest, translated, is the ISN under which the client knows this connection. */
+export function isKnownIsn(connection: Connection<unknown>, sequence: number): boolean {
+  return connection.clientIsn !== undefined && distance(sequence + connection.delta, connection.clientIsn) === 0;
+}

@@ -1,0 +1,25 @@
+// Frames as they travel in a checkpoint: 32-bit length, bytes, and so on. What is no whole frame at the end is ignored.
+
+import { read32, write32 } from '../packet/checksum.ts';
+
+export function encodeFrames(frames: readonly Uint8Array[]): Uint8Array {
+  const bytes = new Uint8Array(frames.reduce((sum, frame) => sum + 4 + frame.length, 0));
+  let at = 0;
+  for (const frame of frames) {
+    write32(bytes, at, frame.length);
+    bytes.set(frame, at + 4);
+    at += 4 + frame.length;
+  }
+  return bytes;
+}
+
+export function decodeFrames(bytes: Uint8Array): Uint8Array[] {
+  const frames: Uint8Array[] = [];
+  for (let at = 0; at + 4 <= bytes.length; ) {
+    const end = at + 4 + read32(bytes, at);
+    if (end > bytes.length) break;
+    frames.push(bytes.slice(at + 4, end));
+    at = end;
+  }
+  return frames;
+}

@@ -1,0 +1,565 @@
+// The proxy on the primary node: a pure core between the network, the PVM and the secondary node.
+//
+//    network ──► fromNetwork ──┬─ mirror ──────────────► secondary node
+//                              └─ (guest space) ───────► PVM
+//    network ◄── gate ◄── comparers ◄── (client space) ◄── fromGuest      PVM
+//                             ▲
+//                             └──────── fromSecondary ◄─── SVM, already in client space
+//
+// The output rule: a frame leaves only if the SVM has produced an equivalent one in the same epoch, or if the secondary
+// holds, complete, a checkpoint taken after the frame was produced.
+//
+//    alone ──capture──► in flight ──commit──► protected ──capture──► in flight ...
+//      ▲                    └──abort──► (where it came from)
+//      └────────────────────────── goAlone ──────────────────────────────┘
+//
+// `capture` draws a line in the PVM's output. What came before goes on being compared with the SVM's output of the old
+// epoch: if that matches, it may leave even while the checkpoint is in flight, because a secondary without the checkpoint
+// has produced it and one with the checkpoint has a later state. What comes after the line waits unseen in `next`. So an
+// abort needs no undoing, and at a commit the PVM's numbers are still those of the capture, which is where the SVM starts.
+
+import { assert } from '../base/assert.ts';
+import { Fifo } from '../base/fifo.ts';
+import { flowKeyBytes, flowText, packFlowKey } from '../packet/flow-key.ts';
+import { FrameView } from '../packet/frame-view.ts';
+import { advance } from '../packet/sequence.ts';
+import { DatagramComparer, type DatagramFlow } from './compare/datagram.ts';
+import type { ActiveFlow, Divergence, FrameClass } from './compare/sink.ts';
+import { TcpComparer } from './compare/tcp.ts';
+import { type Held, TcpStream } from './compare/tcp-stream.ts';
+import { type Connection, ConnectionTable, hasClientReset, isKnownIsn, keyOfGuestFrame } from './connection.ts';
+import { newPrimaryCounters, type PrimaryCounters } from './counters.ts';
+import { Gate } from './gate.ts';
+import { encodeFrames } from './held-frames.ts';
+import { HoldTimes } from './hold-times.ts';
+import { proxyLimits } from './limits.ts';
+import type { CheckpointReason, DivergenceRecord } from './reason.ts';
+import { toClientSpace, toGuestSpace } from './translate.ts';
+
+/** A frame handed to a port is valid only during the call. */
+export interface PrimaryPorts {
+  toNetwork(frame: Uint8Array): void;
+  toGuest(frame: Uint8Array): void;
+  /** Ingress to the secondary, client space, in order. */
+  mirror(frame: Uint8Array): void;
+  /** The PVM's ISN of a connection in client space; in the same ordered stream as `mirror`. */
+  announceIsn(key: Uint8Array, isn: number): void;
+  /** SVM frames that the secondary may forget, because what they match has left. Not told for TCP. */
+  confirm(ids: number[]): void;
+  wantCheckpoint(reason: CheckpointReason): void;
+  pauseGuest(paused: boolean): void;
+}
+
+export interface PrimaryOptions {
+  mode: 'colo' | 'remus';
+  compareTimeoutMs: number;
+  patienceMs: number;
+  /** Of SecondaryProxy.takeover, on a node that was the secondary. */
+  table?: Uint8Array;
+  /** When `table` was taken over: from here on its ended connections linger. */
+  now?: number;
+}
+
+/** A frame of the PVM, client space, that waits as a whole. */
+interface Waiting {
+  frame: Buffer;
+  time: number;
+  order: number;
+}
+
+/** Something held in a flow, to be put in the order in which the guest sent it. */
+interface InOrder {
+  order: number;
+  frame: Uint8Array;
+  isTcpData: boolean;
+  leave: () => void;
+}
+
+export class PrimaryProxy {
+  private readonly ports: PrimaryPorts;
+  private readonly options: PrimaryOptions;
+  private readonly table: ConnectionTable<TcpStream>;
+  private readonly tcp: TcpComparer;
+  private readonly datagrams: DatagramComparer;
+  private readonly gate: Gate;
+  private readonly active: ActiveFlow[] = [];
+  private readonly times = new HoldTimes();
+  private readonly ring: DivergenceRecord[] = [];
+  private readonly count: PrimaryCounters = newPrimaryCounters();
+  private readonly view = new FrameView();
+  private readonly secondaryView = new FrameView();
+  private readonly ingressView = new FrameView();
+
+  private epoch = 0;
+  private isAlone = true;
+  private wasAlone = true;
+  private isMirroring = false;
+  private isInFlight = false;
+  /** Remus: everything of this epoch. */
+  private raw = new Fifo<Waiting>();
+  /** What came after the capture that is in flight. */
+  private next = new Fifo<Waiting>();
+  private nextOrder = 0;
+  private how: 'match' | 'commit' | 'alone' = 'alone';
+  private now = 0;
+
+  private isWanted = false;
+  /** Wanted, and not answered by a commit yet. */
+  private reason: CheckpointReason | undefined = undefined;
+  private isGuestPaused = false;
+  /** When the SVM began to run in this epoch. */
+  private resumedAt: number | undefined = undefined;
+  /** The last epoch before whose capture everything has left. */
+  private released = 0;
+
+  constructor(ports: PrimaryPorts, options: PrimaryOptions) {
+    this.ports = ports;
+    this.options = options;
+    const sink = {
+      leave: (frame: Uint8Array, frameClass: FrameClass, since: number, id?: number) =>
+        this.leave(frame, frameClass, since, id),
+      diverged: (divergence: Divergence) => this.diverged(divergence),
+      want: (reason: CheckpointReason) => this.want(reason),
+      activate: (flow: ActiveFlow) => this.activate(flow),
+      deactivate: (flow: ActiveFlow) => this.deactivate(flow),
+      heldChanged: (frames: number, bytes: number) => this.heldChanged(frames, bytes),
+      forget: (ids: number[]) => ports.confirm(ids),
+    };
+    this.tcp = new TcpComparer(sink);
+    this.datagrams = new DatagramComparer(sink);
+    this.gate = new Gate((frame, id) => this.send(frame, id));
+    this.table = new ConnectionTable<TcpStream>(
+      ({ attachment }) => attachment && this.tcp.abandon(attachment),
+      ({ attachment }) => attachment !== undefined && attachment.activeIndex >= 0,
+    );
+    if (options.table !== undefined) this.table.adopt(options.table, options.now ?? 0);
+  }
+
+  /** Ingress is mirrored from now on; the guest's output still passes until the first capture. */
+  startMirroring(): void {
+    this.isMirroring = true;
+  }
+
+  fromNetwork(frame: Uint8Array, now: number): void {
+    this.count.ingressFrames += 1;
+    this.count.ingressBytes += frame.length;
+    if (this.isMirroring) {
+      this.count.mirrored += 1;
+      this.ports.mirror(frame);
+    }
+    const view = this.ingressView.parse(frame);
+    const connection = view.kind === 'tcp' ? this.table.ofClientFrame(view) : undefined;
+    if (connection !== undefined) this.table.noteClientFrame(connection, view, now);
+    const delta = connection?.delta ?? 0;
+    this.ports.toGuest(delta === 0 ? frame : toGuestSpace(view, delta));
+  }
+
+  fromGuest(frame: Uint8Array, now: number): void {
+    this.now = now;
+    const view = this.view.parse(frame);
+    if (view.refusal !== undefined) this.count.malformed += 1;
+    if (view.kind === 'tcp') this.translate(view, now);
+    if (this.isAlone) this.passAlone(view);
+    else if (this.isOverrun(view)) this.count.dropped.overrun += 1;
+    else if (this.isInFlight) this.wait(this.next, view, now, this.nextOrder++);
+    else this.take(view, now, this.nextOrder++);
+    this.checkLimits();
+  }
+
+  /** From here on `view` is in client space. */
+  private translate(view: FrameView, now: number): void {
+    const connection = this.table.ofGuestFrame(view) ?? this.table.add(keyOfGuestFrame(view));
+    if (connection === undefined) {
+      view.takeWhole();
+      return;
+    }
+    if (view.isSyn) this.noteSyn(connection, view);
+    this.table.noteGuestFrame(connection, view, now);
+    // A reset that answers a segment without ACK has sequence number 0 in every space.
+    const isNumbered = !(view.isReset && view.sequence === 0);
+    if (connection.delta !== 0 && isNumbered) view.parse(toClientSpace(view, connection.delta));
+  }
+
+  private noteSyn(connection: Connection<TcpStream>, view: FrameView): void {
+    if (!isKnownIsn(connection, view.sequence)) {
+      this.table.restart(connection);
+      connection.clientIsn = view.sequence;
+      this.table.store(connection);
+    }
+    if (!this.isMirroring) return;
+    const key = new Uint8Array(flowKeyBytes);
+    packFlowKey(connection.key, key, 0);
+    this.ports.announceIsn(key, connection.clientIsn ?? view.sequence);
+  }
+
+  private passAlone(view: FrameView): void {
+    const connection = view.kind === 'tcp' ? this.table.ofGuestFrame(view) : undefined;
+    if (connection !== undefined) this.tcp.observe(connection, view);
+    this.how = 'alone';
+    this.leave(view.frame, classOf(view), this.now);
+  }
+
+  private take(view: FrameView, now: number, order: number): void {
+    if (this.options.mode === 'remus') {
+      this.wait(this.raw, view, now, order);
+      return;
+    }
+    this.how = 'match';
+    const connection = view.kind === 'tcp' ? this.connectionOf(view) : undefined;
+    if (connection === undefined) {
+      const flow = this.datagrams.fromPrimary(view, now, order);
+      if (flow.heldBytes > proxyLimits.heldBytesPerFlowMax) this.atLimit(flow.text);
+      return;
+    }
+    this.tcp.fromPrimary(connection, view, now, order);
+    const heldBytes = connection.attachment?.heldBytes ?? 0;
+    if (heldBytes > proxyLimits.heldBytesPerFlowMax) this.atLimit(flowText(connection.key, 'tcp'));
+  }
+
+  private connectionOf(view: FrameView): Connection<TcpStream> | undefined {
+    const connection = this.table.ofGuestFrame(view) ?? this.table.add(keyOfGuestFrame(view));
+    if (connection === undefined) view.takeWhole();
+    return connection;
+  }
+
+  private wait(queue: Fifo<Waiting>, view: FrameView, time: number, order: number): void {
+    queue.push({ frame: Buffer.from(view.frame), time, order });
+    this.heldChanged(1, view.frame.length);
+  }
+
+  /** A frame of the SVM, made in `epoch`, in client space. */
+  fromSecondary(epoch: number, id: number, frame: Uint8Array, now: number): void {
+    this.now = now;
+    this.count.secondaryFrames += 1;
+    const isComparable = !this.isAlone && this.options.mode === 'colo';
+    if (!isComparable || epoch !== this.epoch) {
+      this.count.dropped.stale += 1;
+      return;
+    }
+    const view = this.secondaryView.parse(frame);
+    if (view.refusal !== undefined) this.count.malformed += 1;
+    this.how = 'match';
+    const connection = view.kind === 'tcp' ? this.connectionOf(view) : undefined;
+    if (connection === undefined) this.datagrams.fromSecondary(view, now, id);
+    else this.tcp.fromSecondary(connection, view, now);
+  }
+
+  /** The guest stands still: draws the line. Returns what must travel with the checkpoint. */
+  capture(now: number): { epoch: number; table: Uint8Array; held: Uint8Array } {
+    assert(!this.isInFlight, 'one checkpoint in flight at most');
+    this.now = now;
+    const held = this.encodeHeld();
+    this.wasAlone = this.isAlone;
+    this.isAlone = false;
+    this.isMirroring = true;
+    this.isInFlight = true;
+    return { epoch: this.epoch + 1, table: this.table.encode(), held };
+  }
+
+  private encodeHeld(): Uint8Array {
+    const frames = this.gate.frames();
+    const all = this.inOrder();
+    const bytes = all.reduce((sum, { frame }) => sum + frame.length, 0);
+    const isTooMuch = bytes + this.gate.bytes > proxyLimits.heldBytesInCheckpointMax;
+    for (const { frame, isTcpData } of all) if (!isTooMuch || !isTcpData) frames.push(frame);
+    for (const flow of this.active) {
+      const ack = flow instanceof TcpStream ? this.tcp.owedFrame(flow) : undefined;
+      if (ack !== undefined) frames.push(ack);
+    }
+    return encodeFrames(frames);
+  }
+
+  /** Everything held of the current epoch, in the order in which the guest sent it. */
+  private inOrder(): InOrder[] {
+    const all: InOrder[] = [];
+    for (const { frame, time, order } of this.raw) {
+      const leave = () => this.leave(frame, classOf(this.view.parse(frame)), time);
+      all.push({ order, frame, isTcpData: classOf(this.view.parse(frame)) === 'data', leave });
+    }
+    for (const flow of this.active) {
+      if (flow instanceof TcpStream) this.addTcpInOrder(all, flow);
+      else this.addDatagramsInOrder(all, flow as DatagramFlow);
+    }
+    return all.sort((a, b) => a.order - b.order);
+  }
+
+  private addTcpInOrder(all: InOrder[], stream: TcpStream): void {
+    for (const held of stream.held) {
+      const { order, frame } = held;
+      const leave = () => this.tcp.leaveByCommit(stream, held, this.now);
+      all.push({ order, frame, isTcpData: held.payloadBytes > 0, leave });
+    }
+  }
+
+  private addDatagramsInOrder(all: InOrder[], flow: DatagramFlow): void {
+    for (const held of flow.held) {
+      const { order, frame } = held;
+      all.push({ order, frame, isTcpData: false, leave: () => this.datagrams.leaveByCommit(flow, held) });
+    }
+  }
+
+  /** The secondary holds the checkpoint, complete: everything from before its capture leaves. */
+  commit(epoch: number, now: number): void {
+    assert(this.isInFlight && epoch === this.epoch + 1, 'a commit of the checkpoint in flight');
+    this.now = now;
+    this.isInFlight = false;
+    this.epoch = epoch;
+    this.isWanted = false;
+    this.reason = undefined;
+    this.resumedAt = undefined;
+    this.flush();
+    if (this.gate.isEmpty) this.released = epoch;
+    this.takeNext(now);
+  }
+
+  /** Lets everything leave that was held before the line, and starts the comparison anew from there. */
+  private flush(): void {
+    this.how = 'commit';
+    const all = this.inOrder();
+    this.dropRaw();
+    const flows = [...this.active];
+    this.tcp.beginEpoch(this.tcp.epoch + 1);
+    for (const flow of flows) this.takeHeld(flow);
+    for (const { leave } of all) leave();
+    for (const flow of flows) if (flow instanceof TcpStream) this.tcp.afterCommit(flow, this.now);
+    this.datagrams.beginEpoch();
+    this.how = 'match';
+  }
+
+  private takeHeld(flow: ActiveFlow): void {
+    if (flow instanceof TcpStream) this.tcp.takeHeld(flow);
+    else this.datagrams.takeHeld(flow as DatagramFlow);
+  }
+
+  private dropRaw(): void {
+    for (const { frame } of this.raw) this.heldChanged(-1, -frame.length);
+    this.raw.clear();
+  }
+
+  private takeNext(now: number): void {
+    const next = this.next;
+    this.next = new Fifo<Waiting>();
+    for (const { frame, time, order } of next) {
+      this.heldChanged(-1, -frame.length);
+      const view = this.view.parse(frame);
+      if (this.isAlone) this.passAlone(view);
+      else this.take(view, time, order);
+    }
+    this.now = now;
+    this.checkLimits();
+  }
+
+  /** The checkpoint in flight never happened: everything goes on as if there had been no line. */
+  abort(epoch: number, now: number): void {
+    assert(this.isInFlight && epoch === this.epoch + 1, 'an abort of the checkpoint in flight');
+    this.now = now;
+    this.isInFlight = false;
+    this.isAlone = this.wasAlone;
+    this.isWanted = false;
+    this.takeNext(now);
+  }
+
+  /** The secondary has applied the checkpoint and its SVM runs. */
+  resumed(epoch: number, now: number): void {
+    if (epoch === this.epoch && !this.isAlone) this.resumedAt = now;
+  }
+
+  setGate(open: boolean, now: number): void {
+    this.now = now;
+    this.gate.set(open);
+    if (open && !this.isInFlight) this.released = this.epoch;
+    this.checkLimits();
+  }
+
+  /** The arbiter gave us the term: there is no survivor to honour but this node. */
+  goAlone(now: number): void {
+    this.now = now;
+    this.isInFlight = false;
+    this.isMirroring = false;
+    this.isWanted = false;
+    this.reason = undefined;
+    this.resumedAt = undefined;
+    this.flush();
+    this.isAlone = true;
+    this.takeNext(now);
+  }
+
+  poll(now: number): void {
+    this.now = now;
+    this.table.expire(now);
+    if (this.isAlone || this.isInFlight) return;
+    if (this.reason !== undefined) this.want(this.reason);
+    if (this.options.mode === 'remus') return;
+    this.how = 'match';
+    for (let at = this.active.length - 1; at >= 0; at -= 1) {
+      const flow = this.active[at];
+      if (flow instanceof TcpStream) this.pollStream(flow, now);
+      else if (flow !== undefined) this.pollFlow(flow as DatagramFlow, now);
+    }
+  }
+
+  private pollStream(stream: TcpStream, now: number): void {
+    if (this.isWanted) return;
+    const head = stream.held[0];
+    const owedSince = this.tcp.owedSince(stream);
+    const isHeadOverdue = head !== undefined && this.isOverdue(head.time, now);
+    if (!isHeadOverdue && (owedSince === undefined || !this.isOverdue(owedSince, now))) return;
+    // Both guests were told and have dropped the connection: the SVM will not send what the PVM still did.
+    if (hasClientReset(stream.connection)) {
+      this.tcp.abandon(stream);
+      return;
+    }
+    if (isHeadOverdue) {
+      this.want({ kind: 'timeout', ...describeWait(stream, head) });
+      return;
+    }
+    const detail = `the client waits for the acknowledgement of ${stream.owed?.ack ?? 0}`;
+    this.want({ kind: 'ack-timeout', connection: this.tcp.text(stream), detail });
+  }
+
+  private pollFlow(flow: DatagramFlow, now: number): void {
+    this.datagrams.poll(flow, now);
+    const head = flow.held[0];
+    if (head === undefined || this.isWanted || !this.isOverdue(head.time, now)) return;
+    const detail = `${flow.held.length} frames wait, the secondary sent ${flow.ahead.length} others`;
+    this.want({ kind: 'timeout', connection: flow.text, detail });
+  }
+
+  /** Patience after a load: the SVM is cold and answers slowly. While it is being loaded, nothing is overdue. */
+  private isOverdue(since: number, now: number): boolean {
+    if (this.resumedAt === undefined) return false;
+    return now - Math.max(since, this.resumedAt + this.options.patienceMs) >= this.options.compareTimeoutMs;
+  }
+
+  private want(reason: CheckpointReason): void {
+    if (this.isAlone) return;
+    this.reason ??= reason;
+    if (this.isWanted || this.isInFlight) return;
+    this.isWanted = true;
+    this.ports.wantCheckpoint(reason);
+  }
+
+  private diverged({ kind, connection, offset, primary, secondary, detail }: Divergence): void {
+    this.count.divergences[kind] += 1;
+    const sides = { primary: hex(primary), secondary: hex(secondary) };
+    const record = { time: this.now, epoch: this.epoch, kind, connection, offset, ...sides };
+    this.ring.push(detail === undefined ? record : { ...record, detail });
+    if (this.ring.length > proxyLimits.divergencesKept) this.ring.shift();
+    const text = detail ?? `primary ${sides.primary} secondary ${sides.secondary}`;
+    this.want({ kind, connection, offset, detail: text });
+  }
+
+  private leave(frame: Uint8Array, frameClass: FrameClass, since: number, id?: number): void {
+    const count = this.count;
+    const isData = frameClass === 'data';
+    if (isData) this.times.record(Math.max(0, this.now - since));
+    if (frameClass !== 'part') {
+      if (this.how === 'match') {
+        count.framesByMatch += 1;
+        if (isData) count.dataByMatch += 1;
+      } else if (this.how === 'commit') {
+        count.framesByCommit += 1;
+        if (isData) count.dataByCommit += 1;
+      } else {
+        count.framesAlone += 1;
+        if (isData) count.dataAlone += 1;
+      }
+    }
+    this.gate.pass(frame, id);
+  }
+
+  private send(frame: Uint8Array, id: number | undefined): void {
+    this.count.egressBytes += frame.length;
+    this.ports.toNetwork(frame);
+    if (id !== undefined) this.ports.confirm([id]);
+  }
+
+  private activate(flow: ActiveFlow): void {
+    flow.activeIndex = this.active.length;
+    this.active.push(flow);
+  }
+
+  private deactivate(flow: ActiveFlow): void {
+    const last = this.active.pop();
+    if (last !== undefined && last !== flow) {
+      last.activeIndex = flow.activeIndex;
+      this.active[last.activeIndex] = last;
+    }
+    flow.activeIndex = -1;
+  }
+
+  private heldChanged(frames: number, bytes: number): void {
+    this.count.heldFrames += frames;
+    this.count.heldBytes += bytes;
+  }
+
+  private isOverrun(view: FrameView): boolean {
+    const factor = proxyLimits.heldOverrunFactor;
+    const bytes = this.count.heldBytes + view.frame.length;
+    return bytes > proxyLimits.heldBytesMax * factor || this.count.heldFrames > proxyLimits.heldFramesMax * factor;
+  }
+
+  private checkLimits(): void {
+    const isFull = this.count.heldBytes > proxyLimits.heldBytesMax || this.count.heldFrames > proxyLimits.heldFramesMax;
+    if (isFull) this.atLimit(undefined);
+    else if (this.gate.isFull) this.pauseGuest(true);
+    else if (this.isGuestPaused && !this.isWanted) this.pauseGuest(false);
+  }
+
+  /** The guest waits until a commit has made room. */
+  private atLimit(connection: string | undefined): void {
+    const reason = { kind: 'limit' as const, detail: 'too much is held' };
+    this.want(connection === undefined ? reason : { ...reason, connection });
+    this.pauseGuest(true);
+  }
+
+  private pauseGuest(paused: boolean): void {
+    if (this.isGuestPaused === paused) return;
+    this.isGuestPaused = paused;
+    this.ports.pauseGuest(paused);
+  }
+
+  get counters(): Readonly<PrimaryCounters> {
+    const count = this.count;
+    count.split = this.tcp.split;
+    count.synthesisedAcks = this.tcp.synthesised;
+    count.dropped.oldGeneration = this.tcp.oldGeneration;
+    count.dropped.gate = this.gate.dropped;
+    count.gatedBytes = this.gate.bytes;
+    count.connections = this.table.size;
+    count.connectionsEvicted = this.table.evicted;
+    count.aheadBytes = this.tcp.aheadBytes;
+    return count;
+  }
+
+  /** The last epoch whose closing frames have all left: the secondary may forget the copies in its checkpoint. */
+  get releasedEpoch(): number {
+    return this.released;
+  }
+
+  holdTimes(): { count: number; p50: number; p99: number } {
+    return { count: this.times.count, p50: this.times.quantile(0.5), p99: this.times.quantile(0.99) };
+  }
+
+  divergences(): DivergenceRecord[] {
+    return [...this.ring];
+  }
+}
+
+function classOf(view: FrameView): FrameClass {
+  if (view.kind === 'tcp') return view.payloadBytes > 0 ? 'data' : 'other';
+  return view.kind === 'udp' || view.kind === 'icmp' ? 'data' : 'other';
+}
+
+function describeWait(stream: TcpStream, head: Held): { connection: string; offset: number; detail: string } {
+  const start = advance(stream.isn ?? 0, 1);
+  const connection = flowText(stream.connection.key, 'tcp');
+  const at = (sequence: number) => (sequence - start) >>> 0;
+  const secondary = stream.sKnown ? `is at ${at(stream.ahead.next)}` : 'has said nothing';
+  const detail = `${stream.held.length} segments wait, the first with ${head.payloadBytes} bytes; the secondary ${secondary}`;
+  return { connection, offset: at(head.sequence), detail };
+}
+
+function hex(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('hex');
+}

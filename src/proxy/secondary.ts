@@ -1,0 +1,370 @@
+// The proxy on the secondary node: a pure core between the primary node and the SVM.
+//
+//    primary node ── mirrored ingress, ISNs ──► (guest space) ──► SVM
+//    primary node ◄── numbered, client space ◄── fromGuest        SVM
+//
+// The SVM's frames are translated before they are sent, so a match proves to the primary that this node knows the offset
+// and can carry the connection on. A connection that began in this epoch is *paired* when the SVM's ISN and the one that
+// the primary announced are both known; until then its frames wait here.
+//
+// What the SVM sent is kept until it is known to have left: TCP until the client acknowledged it (seen in the ingress),
+// of pure ACKs only the newest, everything else until the primary confirms. Whatever is left is sent at a takeover.
+//
+// Ingress that came after a capture is logged, because the checkpoint does not know of it:
+//
+//    ... | marker e+1 | frame | isn | frame | ...
+//                      └─ replayed by resume(e+1) in colo mode; kept for a takeover in remus mode
+
+import { Fifo } from '../base/fifo.ts';
+import { type FlowKey, unpackFlowKey } from '../packet/flow-key.ts';
+import { FrameView } from '../packet/frame-view.ts';
+import { advance, distance } from '../packet/sequence.ts';
+import { type Connection, ConnectionTable, isKnownIsn, keyOfGuestFrame } from './connection.ts';
+import { newSecondaryCounters, type SecondaryCounters } from './counters.ts';
+import { decodeFrames } from './held-frames.ts';
+import { IngressLog } from './ingress-log.ts';
+import { proxyLimits } from './limits.ts';
+import { toClientSpace, toGuestSpace } from './translate.ts';
+
+export interface SecondaryPorts {
+  toGuest(frame: Uint8Array): void;
+  toPrimary(epoch: number, id: number, frame: Uint8Array): void;
+}
+
+/** A frame of the SVM, client space, that may not have left yet. */
+interface Kept {
+  id: number;
+  frame: Buffer;
+  /** TCP: where it begins, and the acknowledgement that settles it. */
+  sequence: number;
+  end: number;
+  isGone: boolean;
+}
+
+/** What the secondary hangs on a connection. */
+interface Pending {
+  /** Frames of the SVM, guest space, that wait for the offset. */
+  unpaired: Buffer[];
+  kept: Kept[];
+  newestAck: Kept | undefined;
+  clientAck: number | undefined;
+}
+
+type PendingConnection = Connection<Pending>;
+
+export class SecondaryProxy {
+  private readonly ports: SecondaryPorts;
+  private readonly mode: 'colo' | 'remus';
+  private readonly table: ConnectionTable<Pending>;
+  private readonly log = new IngressLog();
+  private readonly count: SecondaryCounters = newSecondaryCounters();
+  private readonly view = new FrameView();
+  private readonly flushView = new FrameView();
+
+  private epoch = 0;
+  private isRunning = false;
+  private nextId = 1;
+  /** Everything kept, in the order of its numbers; what is gone is taken out now and then. */
+  private kept = new Fifo<Kept>();
+  private readonly keptById = new Map<number, Kept>();
+  private held: Uint8Array[] = [];
+
+  constructor(ports: SecondaryPorts, options: { mode: 'colo' | 'remus' }) {
+    this.ports = ports;
+    this.mode = options.mode;
+    this.table = new ConnectionTable<Pending>(
+      (connection) => this.giveUp(connection),
+      (connection) => !connection.paired,
+    );
+  }
+
+  /** Mirrored ingress. */
+  fromPrimary(frame: Uint8Array, now: number): void {
+    this.count.ingressFrames += 1;
+    if (this.isLogging) this.log.pushFrame(frame);
+    if (this.isRunning) this.deliver(frame, now, this.ports.toGuest);
+  }
+
+  /** Ingress that the guest of the last capture may not have had: for the log alone. */
+  logOnly(frame: Uint8Array): void {
+    if (this.isLogging) this.log.pushFrame(frame);
+  }
+
+  private get isLogging(): boolean {
+    return this.mode === 'remus' || this.log.hasMarkers;
+  }
+
+  private deliver(frame: Uint8Array, now: number, toGuest: (frame: Uint8Array) => void): void {
+    const view = this.view.parse(frame);
+    const connection = view.kind === 'tcp' ? this.table.ofClientFrame(view) : undefined;
+    if (connection === undefined) {
+      toGuest(frame);
+      return;
+    }
+    this.table.noteClientFrame(connection, view, now);
+    if (view.hasAck) this.noteClientAck(connection, view.ack);
+    // The client cannot have acknowledged what nobody sent: this belongs to an older connection, or to a state of the
+    // primary that this SVM will be loaded with before it matters.
+    if (!connection.paired && view.hasAck) this.count.dropped.unpaired += 1;
+    else toGuest(connection.delta === 0 ? frame : toGuestSpace(view, connection.delta));
+  }
+
+  /** The primary's ISN of a connection, client space. */
+  isn(key: Uint8Array, isn: number): void {
+    const flow = unpackFlowKey(key, 0);
+    if (flow === undefined) return;
+    if (this.isLogging) this.log.pushIsn(flow, isn);
+    if (this.isRunning) this.learnIsn(flow, isn);
+  }
+
+  private learnIsn(key: FlowKey, isn: number): void {
+    const connection = this.table.find(key) ?? this.table.add(key);
+    if (connection === undefined || (connection.paired && connection.clientIsn === isn)) return;
+    if (connection.paired) this.unpair(connection);
+    connection.clientIsn = isn;
+    this.pair(connection);
+  }
+
+  private unpair(connection: PendingConnection): void {
+    this.giveUp(connection);
+    this.table.restart(connection);
+    connection.paired = false;
+  }
+
+  private pair(connection: PendingConnection): void {
+    if (connection.clientIsn === undefined || connection.guestIsn === undefined) return;
+    connection.delta = (connection.clientIsn - connection.guestIsn) >>> 0;
+    connection.paired = true;
+    this.table.store(connection);
+    const pending = connection.attachment;
+    if (pending === undefined) return;
+    const frames = pending.unpaired;
+    pending.unpaired = [];
+    for (const frame of frames) this.sendTcp(connection, this.flushView.parse(frame));
+  }
+
+  /** Everything after it in the stream belongs after the capture of `epoch`. */
+  captureMarker(epoch: number): void {
+    this.log.mark(epoch);
+  }
+
+  abortMarker(epoch: number): void {
+    this.log.unmark(epoch);
+    if (this.mode === 'colo' && !this.log.hasMarkers) this.log.clear();
+  }
+
+  /** A frame of the SVM. */
+  fromGuest(frame: Uint8Array, now: number): void {
+    if (!this.isRunning) {
+      this.count.dropped.standing += 1;
+      return;
+    }
+    const view = this.view.parse(frame);
+    if (view.refusal !== undefined) this.count.malformed += 1;
+    if (view.kind === 'tcp') this.fromGuestTcp(view, now);
+    else this.sendOther(frame);
+  }
+
+  private fromGuestTcp(view: FrameView, now: number): void {
+    const connection = this.table.ofGuestFrame(view) ?? this.table.add(keyOfGuestFrame(view));
+    if (connection === undefined) {
+      this.sendOther(view.frame);
+      return;
+    }
+    if (view.isSyn) this.noteSyn(connection, view.sequence);
+    this.table.noteGuestFrame(connection, view, now);
+    if (connection.paired || view.isReset) this.sendTcp(connection, view);
+    else this.waitForPair(connection, view.frame);
+    if (!connection.paired) this.pair(connection);
+  }
+
+  private noteSyn(connection: PendingConnection, sequence: number): void {
+    if (connection.paired ? isKnownIsn(connection, sequence) : connection.guestIsn === sequence) return;
+    if (connection.paired) this.unpair(connection);
+    connection.guestIsn = sequence;
+    // What came before the SYN is of an older connection.
+    if (connection.attachment !== undefined) connection.attachment.unpaired = [];
+  }
+
+  private waitForPair(connection: PendingConnection, frame: Uint8Array): void {
+    const { unpaired } = pendingOf(connection);
+    unpaired.push(Buffer.from(frame));
+    if (unpaired.length <= proxyLimits.unpairedFramesMax) return;
+    // The SYN stays: without it nothing behind it can be matched.
+    unpaired.splice(1, 1);
+    this.count.dropped.unpaired += 1;
+  }
+
+  private sendTcp(connection: PendingConnection, view: FrameView): void {
+    // A reset that answers a segment without ACK has sequence number 0 in every space.
+    const delta = view.isReset && view.sequence === 0 ? 0 : connection.delta;
+    const frame = delta === 0 ? Buffer.from(view.frame) : (toClientSpace(view, delta) as Buffer);
+    const sequence = (view.sequence + delta) >>> 0;
+    const bytes = view.payloadBytes + (view.isSyn ? 1 : 0) + (view.isFin ? 1 : 0);
+    const kept = { id: this.nextId++, frame, sequence, end: advance(sequence, bytes), isGone: false };
+    this.keepTcp(pendingOf(connection), kept, bytes === 0 && !view.isReset);
+    this.emit(kept);
+  }
+
+  private keepTcp(pending: Pending, kept: Kept, isPureAck: boolean): void {
+    if (isPureAck) {
+      if (pending.newestAck !== undefined) this.drop(pending.newestAck);
+      pending.newestAck = kept;
+      this.keep(kept);
+      return;
+    }
+    const isAcked = pending.clientAck !== undefined && distance(kept.end, pending.clientAck) <= 0;
+    const isRepeated = pending.kept.some(({ sequence, end }) => sequence === kept.sequence && end === kept.end);
+    if (isAcked || isRepeated) return;
+    pending.kept.push(kept);
+    this.keep(kept);
+  }
+
+  private sendOther(frame: Uint8Array): void {
+    const kept = { id: this.nextId++, frame: Buffer.from(frame), sequence: 0, end: 0, isGone: false };
+    this.keptById.set(kept.id, kept);
+    this.keep(kept);
+    this.emit(kept);
+  }
+
+  private emit(kept: Kept): void {
+    this.count.egressFrames += 1;
+    this.ports.toPrimary(this.epoch, kept.id, kept.frame);
+  }
+
+  private noteClientAck(connection: PendingConnection, ack: number): void {
+    const pending = connection.attachment;
+    if (pending === undefined) return;
+    pending.clientAck = ack;
+    for (;;) {
+      const oldest = pending.kept[0];
+      if (oldest === undefined || distance(oldest.end, ack) > 0) return;
+      pending.kept.shift();
+      this.drop(oldest);
+    }
+  }
+
+  private keep(kept: Kept): void {
+    this.kept.push(kept);
+    this.count.unconfirmedFrames += 1;
+    this.count.unconfirmedBytes += kept.frame.length;
+    while (
+      this.count.unconfirmedFrames > proxyLimits.unconfirmedFramesMax ||
+      this.count.unconfirmedBytes > proxyLimits.unconfirmedBytesMax
+    ) {
+      this.dropOldest();
+    }
+    if (this.kept.length > 2 * this.count.unconfirmedFrames + 1024) this.compact();
+  }
+
+  private dropOldest(): void {
+    const oldest = this.kept.shift();
+    if (oldest === undefined || oldest.isGone) return;
+    this.drop(oldest);
+    this.count.dropped.unconfirmed += 1;
+  }
+
+  private compact(): void {
+    const kept = new Fifo<Kept>();
+    for (const one of this.kept) if (!one.isGone) kept.push(one);
+    this.kept = kept;
+  }
+
+  private drop(kept: Kept): void {
+    if (kept.isGone) return;
+    kept.isGone = true;
+    this.count.unconfirmedFrames -= 1;
+    this.count.unconfirmedBytes -= kept.frame.length;
+    this.keptById.delete(kept.id);
+  }
+
+  private giveUp(connection: PendingConnection): void {
+    const pending = connection.attachment;
+    if (pending === undefined) return;
+    for (const kept of pending.kept) this.drop(kept);
+    if (pending.newestAck !== undefined) this.drop(pending.newestAck);
+    connection.attachment = undefined;
+  }
+
+  /** An apply begins: the SVM stands still, and its late output counts no more. */
+  suspend(): void {
+    this.isRunning = false;
+  }
+
+  /** The SVM has been loaded with the checkpoint of `epoch`. In colo mode it runs from here on. */
+  resume(epoch: number, table: Uint8Array, held: Uint8Array, now: number): void {
+    this.table.adopt(table, now);
+    this.forgetAll();
+    this.epoch = epoch;
+    this.held = decodeFrames(held);
+    this.log.dropBefore(epoch);
+    if (this.mode === 'remus') return;
+    this.isRunning = true;
+    for (const item of this.log.items()) {
+      if (item.isn === undefined) this.deliver(item.frame, now, this.ports.toGuest);
+      else this.learnIsn(item.key, item.isn);
+    }
+    if (!this.log.hasMarkers) this.log.clear();
+  }
+
+  private forgetAll(): void {
+    for (const kept of this.kept) this.drop(kept);
+    this.kept.clear();
+    this.keptById.clear();
+  }
+
+  /** What these frames were matched with has left. */
+  confirm(ids: readonly number[]): void {
+    for (const id of ids) {
+      const kept = this.keptById.get(id);
+      if (kept !== undefined) this.drop(kept);
+    }
+  }
+
+  /** The frames that the checkpoint of `epoch` brought along have left. */
+  released(epoch: number): void {
+    if (epoch === this.epoch) this.held = [];
+  }
+
+  /** This node carries on. `table` is for its PrimaryProxy; `resend` goes to the network, `replay` to the guest. */
+  takeover(now: number): { table: Uint8Array; resend: Uint8Array[]; replay: Uint8Array[] } {
+    for (const connection of this.table.values()) if (!connection.paired) this.adoptOwnNumbers(connection);
+    this.isRunning = false;
+    const resend: Uint8Array[] = [...this.held];
+    for (const kept of this.kept) if (!kept.isGone) resend.push(kept.frame);
+    const replay: Uint8Array[] = [];
+    if (this.mode === 'remus') {
+      for (const item of this.log.items()) {
+        if (item.isn === undefined) this.deliver(item.frame, now, (frame) => void replay.push(Buffer.from(frame)));
+      }
+    }
+    return { table: this.table.encode(), resend, replay };
+  }
+
+  /** The client was never shown the primary's numbers of this connection: the SVM's are as good. */
+  private adoptOwnNumbers(connection: PendingConnection): void {
+    connection.clientIsn = connection.guestIsn;
+    connection.delta = 0;
+    connection.paired = true;
+    this.table.store(connection);
+    const frames = connection.attachment?.unpaired ?? [];
+    for (const frame of frames) {
+      const view = this.flushView.parse(frame);
+      const kept = { id: this.nextId++, frame, sequence: view.sequence, end: view.sequence, isGone: false };
+      this.keep(kept);
+    }
+  }
+
+  get counters(): Readonly<SecondaryCounters> {
+    this.count.connections = this.table.size;
+    this.count.logItems = this.log.length;
+    this.count.logBytes = this.log.bytes;
+    this.count.dropped.log = this.log.dropped;
+    return this.count;
+  }
+}
+
+function pendingOf(connection: PendingConnection): Pending {
+  connection.attachment ??= { unpaired: [], kept: [], newestAck: undefined, clientAck: undefined };
+  return connection.attachment;
+}

@@ -1,0 +1,73 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { PageRuns, pageSize } from '../../base/page-runs.ts';
+import { CompareScanner } from './compare.ts';
+import { addSoftDirty, hostHasSwap } from './soft-dirty.ts';
+import { RunTracker } from './tracker.ts';
+import { unionRuns } from './union.ts';
+
+const pages = 200;
+
+function runsOf(set: Iterable<number>): PageRuns {
+  const runs = new PageRuns();
+  for (const page of [...new Set(set)].sort((a, b) => a - b)) runs.add(page * pageSize, (page + 1) * pageSize);
+  return runs;
+}
+
+const pageSets = fc.array(fc.nat(pages - 1), { maxLength: 60 });
+
+test('the union has every page of both, once, in order', () => {
+  fc.assert(
+    fc.property(pageSets, pageSets, (left, right) => {
+      assert.deepEqual(unionRuns(runsOf(left), runsOf(right)).bounds, runsOf([...left, ...right]).bounds);
+    }),
+  );
+});
+
+test('the first collect reports every page, later ones what was written and what was put back', () => {
+  const ram = Buffer.alloc(pages * pageSize);
+  const tracker = new RunTracker(new CompareScanner(ram), ram.length);
+  assert.equal(tracker.count(), pages);
+  assert.deepEqual(tracker.collect().bounds, [0, ram.length]);
+  assert.equal(tracker.collect().pages, 0);
+  ram[5 * pageSize + 7] = 1;
+  ram[130 * pageSize] = 1;
+  assert.equal(tracker.count(), 2);
+  const captured = tracker.collect();
+  assert.deepEqual(captured.bounds, runsOf([5, 130]).bounds);
+  ram[6 * pageSize] = 1;
+  tracker.putBack(captured);
+  assert.equal(tracker.count(), 3);
+  assert.deepEqual(tracker.collect().bounds, runsOf([5, 6, 130]).bounds);
+  assert.equal(tracker.count(), 0);
+});
+
+test('comparing finds exactly the pages whose content changed', () => {
+  fc.assert(
+    fc.property(pageSets, (written) => {
+      const ram = Buffer.alloc(pages * pageSize);
+      const scanner = new CompareScanner(ram);
+      for (const page of written) ram[page * pageSize + pageSize - 1] = 9;
+      assert.deepEqual(scanner.scan({ rearm: false }).bounds, runsOf(written).bounds);
+      assert.deepEqual(scanner.scan({ rearm: true }).bounds, runsOf(written).bounds);
+      assert.equal(scanner.scan({ rearm: true }).runs, 0);
+    }),
+    { numRuns: 20 },
+  );
+});
+
+test('a page is soft-dirty when its bit is set, or when the kernel has no entry for it', () => {
+  const present = 0x8000_0000;
+  const softDirty = 1 << 23;
+  const high = [present, present | softDirty, 0, present, present, present | softDirty];
+  const runs = new PageRuns();
+  addSoftDirty(runs, Uint32Array.from(high.flatMap((each) => [0xffff_ffff, each >>> 0])), 10);
+  assert.deepEqual(runs.bounds, runsOf([11, 12, 15]).bounds);
+});
+
+test('a host with swap is seen as one', () => {
+  const heading = 'Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n';
+  assert.equal(hostHasSwap(heading), false);
+  assert.equal(hostHasSwap(`${heading}/dev/vda2 partition 8388604 0 -2\n`), true);
+});

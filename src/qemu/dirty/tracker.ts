@@ -1,0 +1,73 @@
+// Which pages of guest RAM were written since the last time somebody asked.
+//
+//   vm.capture, apply --> RunTracker --> PageScanner: userfaultfd | soft-dirty | compare
+//                         |  first collect: every page
+//                         |  putBack: pages of an abandoned checkpoint count as written again
+//
+// A scanner may report a page that was not written; it must never miss one. The order of preference is the order of
+// cost: userfaultfd finds 4,000 of 65,536 pages in 0.3 ms, soft-dirty reads 8 bytes for every page of RAM, compare reads
+// all of RAM twice and holds another copy of it.
+//
+// Which one works is found out by trying it on this very QEMU (choose.ts), not from version numbers.
+
+import { PageRuns } from '../../base/page-runs.ts';
+import { unionRuns } from './union.ts';
+
+export const trackerKinds = ['userfaultfd', 'soft-dirty', 'compare'] as const;
+export type TrackerKind = (typeof trackerKinds)[number];
+
+export interface DirtyTracker {
+  readonly kind: TrackerKind;
+  /** Pages written since the last collect, which are tracked anew from here on. The first collect: every page. */
+  collect(): PageRuns;
+  /** Number of pages that collect() would return now. Changes nothing. */
+  count(): number;
+  /** These pages count as written again, beside those written since: a checkpoint that had them was abandoned. */
+  putBack(runs: PageRuns): void;
+  close(): void;
+}
+
+/** What the three ways differ in. */
+export interface PageScanner {
+  readonly kind: TrackerKind;
+  /** Pages written since the last re-arming scan. */
+  scan(options: { rearm: boolean }): PageRuns;
+  close(): void;
+}
+
+export class RunTracker implements DirtyTracker {
+  readonly #scanner: PageScanner;
+  /** Pages to report beside the scanner's next answer. At first all of them. */
+  #owed = new PageRuns();
+  #closed = false;
+
+  constructor(scanner: PageScanner, ramBytes: number) {
+    this.#scanner = scanner;
+    this.#owed.add(0, ramBytes);
+  }
+
+  get kind(): TrackerKind {
+    return this.#scanner.kind;
+  }
+
+  collect(): PageRuns {
+    const written = this.#scanner.scan({ rearm: true });
+    const all = unionRuns(this.#owed, written);
+    this.#owed = new PageRuns();
+    return all;
+  }
+
+  count(): number {
+    return unionRuns(this.#owed, this.#scanner.scan({ rearm: false })).pages;
+  }
+
+  putBack(runs: PageRuns): void {
+    this.#owed = unionRuns(this.#owed, runs);
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#scanner.close();
+  }
+}

@@ -1,0 +1,89 @@
+// Calls into libc that Node does not offer: mapping a file, and the ioctl that reads and arms write tracking.
+//
+// A mapped file is a Buffer over the mapping itself. After an unmap such a Buffer would point at nothing and the first
+// read through it would end the process, so `close` first takes the memory away from the ArrayBuffer: every Buffer
+// over it then has length 0. Memory for captures is unmapped when the last Buffer over it has been collected.
+
+import { closeSync, openSync } from 'node:fs';
+import koffi from 'koffi';
+import { ColoError, errorCodes } from '../base/errors.ts';
+
+const libc = koffi.load('libc.so.6');
+const mmapFunction = libc.func('void *mmap(void *where, size_t length, int prot, int flags, int fd, long offset)');
+const munmapFunction = libc.func('int munmap(void *where, size_t length)');
+const madviseFunction = libc.func('int madvise(void *where, size_t length, int advice)');
+const ioctlFunction = libc.func('int ioctl(int fd, unsigned long request, void *argument)');
+
+const protReadWrite = 3;
+const mapShared = 0x01;
+const mapPopulate = 0x8000;
+const mapFailed = 0xffff_ffff_ffff_ffffn;
+
+export interface Mapping {
+  readonly buffer: Buffer;
+  /** Unmaps; `buffer` and every Buffer made from it are empty afterwards. */
+  close(): void;
+}
+
+/** Maps `bytes` of the file shared, read-write, with every page already in our page table. */
+export function mapFile(path: string, bytes: number): Mapping {
+  const fd = openSync(path, 'r+');
+  let address: bigint;
+  try {
+    address = BigInt(mmapFunction(null, bytes, protReadWrite, mapShared | mapPopulate, fd, 0));
+  } finally {
+    closeSync(fd);
+  }
+  if (BigInt.asUintN(64, address) === mapFailed) {
+    throw new ColoError(errorCodes.host, `The file ${path} cannot be mapped (errno ${koffi.errno()}).`);
+  }
+  const memory = koffi.view(address, bytes);
+  let open = true;
+  return {
+    buffer: Buffer.from(memory),
+    close() {
+      if (!open) return;
+      open = false;
+      memory.transfer();
+      munmapFunction(address, bytes);
+    },
+  };
+}
+
+const hugePageBytes = 2 * 1024 * 1024;
+const mapPrivateAnonymous = 0x22;
+const adviseHugePage = 14;
+const advisePopulateWrite = 23;
+
+// Runs when the last Buffer over such memory is gone: nothing can point at it any more.
+const unmapWhenUnused = new FinalizationRegistry((range: { address: bigint; bytes: number }) => {
+  munmapFunction(range.address, range.bytes);
+});
+
+/**
+ * Memory in huge pages where the host has them, all of it present. Copying scattered pages into it costs a quarter less
+ * than into ordinary memory (0.6 us a page instead of 0.8). Made on another thread: the kernel clears some 400 MB/s.
+ */
+export async function hugeBuffer(bytes: number): Promise<Buffer> {
+  const mapped = bytes + hugePageBytes;
+  const address = BigInt.asUintN(64, BigInt(mmapFunction(null, mapped, protReadWrite, mapPrivateAnonymous, -1, 0)));
+  if (address === mapFailed) throw new ColoError(errorCodes.host, `The host has no ${bytes} bytes of memory left.`);
+  const aligned = (address + BigInt(hugePageBytes - 1)) & ~BigInt(hugePageBytes - 1);
+  madviseFunction(aligned, bytes, adviseHugePage);
+  const memory = koffi.view(aligned, bytes);
+  unmapWhenUnused.register(memory, { address, bytes: mapped });
+  // Advice only: a kernel before 5.14 does not know it, and then the first use of each page is slower.
+  await new Promise((resolve) => madviseFunction.async(aligned, bytes, advisePopulateWrite, resolve));
+  return Buffer.from(memory);
+}
+
+/** ioctl with a structure as its argument; a negative errno on failure. */
+export function ioctl(fd: number, request: number, argument: BigUint64Array): number {
+  const result: number = ioctlFunction(fd, request, argument);
+  return result < 0 ? -koffi.errno() : result;
+}
+
+/** The address of an array's memory. It must be larger than 64 bytes: V8 moves smaller ones. */
+export function addressOf(array: BigUint64Array): bigint {
+  return koffi.address(array);
+}

@@ -1,0 +1,30 @@
+// Limits of the qemu folder, and what happens at each.
+
+/** One line of QEMU's monitor. Longer: the connection is closed, every pending command fails. */
+export const qmpLineBytesMax = 4 * 1024 * 1024;
+
+/** Commands waiting for their reply. More: the command is refused (a bug of ours: nothing sends that many). */
+export const qmpPendingMax = 64;
+
+/** What is kept of QEMU's standard error, the newest. Older text is dropped. */
+export const stderrBytesMax = 8 * 1024;
+
+/** Device state of one checkpoint, one cluster of the carrier. Larger: capture and load throw COLO_E_CHECKPOINT. */
+export const deviceStateBytesMax = 2 * 1024 * 1024;
+
+/** The carrier as a file, holes included. A peer's template that unpacks to more is refused. */
+export const carrierBytesMax = 64 * 1024 * 1024;
+
+/** Dirty pages one capture may hold. More: capture throws COLO_E_CHECKPOINT, the pages stay dirty. */
+export const capturePagesBytesMax = 4 * 1024 * 1024 * 1024;
+
+/** The first size of the capture buffer: 4,096 pages, so that an ordinary checkpoint never allocates. */
+export const capturePagesBytesFirst = 16 * 1024 * 1024;
+
+/** Guest RAM. More: the machine is refused (the RAM file is one Buffer, and offsets are doubles). */
+export const ramBytesMax = 1024 ** 4;
+
+/** How long QEMU may take to accept its first command, and to answer one later; see VmTimeouts. */
+export const startTimeoutMs = 30_000;
+export const commandTimeoutMs = 10_000;
+export const killTimeoutMs = 10_000;

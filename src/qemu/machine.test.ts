@@ -1,0 +1,63 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { type MachineSpec, qemuArguments, vmFiles } from './machine.ts';
+
+const spec: MachineSpec = {
+  machine: 'q35',
+  accel: 'tcg',
+  cpu: undefined,
+  vcpus: 2,
+  ramBytes: 256 * 2 ** 20,
+  kernel: '/boot/vmlinuz',
+  initrd: undefined,
+  cmdline: 'console=ttyS0 quiet',
+  nics: [{ mac: '52:54:00:00:00:01' }, { mac: '52:54:00:00:00:02' }],
+  serialLog: '/run/vm/serial.log',
+  extraArgs: ['-device', 'virtio-rng-pci'],
+};
+
+/** The values that follow each occurrence of `option`. */
+function valuesOf(args: string[], option: string): string[] {
+  return args.flatMap((each, index) => (each === option ? [args[index + 1] ?? ''] : []));
+}
+
+test('both nodes start the same machine: only the files and -S differ', () => {
+  const primary = qemuArguments(spec, vmFiles('/run/primary', 2), { paused: false });
+  const secondary = qemuArguments(spec, vmFiles('/run/secondary', 2), { paused: true });
+  const unified = secondary
+    .filter((each) => each !== '-S')
+    .map((each) => each.replaceAll('/run/secondary', '/run/primary'));
+  assert.deepEqual(unified, primary);
+  assert.ok(secondary.includes('-S') && !primary.includes('-S'));
+});
+
+test('guest RAM is the shared file, and the state stream has no sections that the loader would miss', () => {
+  const args = qemuArguments(spec, vmFiles('/run/vm', 2), { paused: false });
+  assert.match(valuesOf(args, '-object')[0] ?? '', /id=ram,size=268435456,mem-path=\/run\/vm\/ram,share=on/);
+  assert.match(valuesOf(args, '-machine')[0] ?? '', /^q35,accel=tcg,memory-backend=ram,suppress-vmdesc=on$/);
+  assert.deepEqual(valuesOf(args, '-global'), ['migration.send-configuration=off']);
+  assert.deepEqual(valuesOf(args, '-m'), ['262144K']);
+});
+
+test('each card has a socket of its own, as a PCI card or, on microvm, a virtio-mmio device', () => {
+  const files = vmFiles('/run/vm', 2);
+  const pci = qemuArguments(spec, files, { paused: false });
+  assert.deepEqual(valuesOf(pci, '-netdev')[1], 'stream,id=nic1,server=off,addr.type=unix,addr.path=/run/vm/nic1.sock');
+  assert.deepEqual(valuesOf(pci, '-device')[1], 'virtio-net-pci,netdev=nic1,mac=52:54:00:00:00:02,romfile=');
+  const micro = qemuArguments({ ...spec, machine: 'microvm' }, files, { paused: false });
+  assert.deepEqual(valuesOf(micro, '-device')[0], 'virtio-net-device,netdev=nic0,mac=52:54:00:00:00:01');
+});
+
+test('a comma in a path does not end an option', () => {
+  const args = qemuArguments(spec, vmFiles('/run/a,b', 2), { paused: false });
+  assert.match(valuesOf(args, '-object')[0] ?? '', /mem-path=\/run\/a,,b\/ram,share/);
+});
+
+test('the default CPU has no instruction that draws random numbers', () => {
+  const cpu = valuesOf(qemuArguments(spec, vmFiles('/run/vm', 2), { paused: false }), '-cpu')[0] ?? '';
+  assert.doesNotMatch(cpu, /rdrand|rdseed|host|max/);
+});
+
+test('extra arguments come last', () => {
+  assert.deepEqual(qemuArguments(spec, vmFiles('/run/vm', 2), { paused: true }).slice(-2), spec.extraArgs);
+});

@@ -1,0 +1,110 @@
+// The QEMU command line of a protected machine: a pure function of the spec and the node's files.
+//
+// Both nodes start QEMU with the same line apart from the files (and -S on the secondary): device state only loads
+// into the machine it was saved from. What must be as it is, and why:
+//
+//   memory-backend-file,share=on      guest RAM is a file on tmpfs that the node maps too
+//   prealloc=on                       a full tmpfs is an error at the start, not a SIGBUS in the middle of service
+//   suppress-vmdesc, send-configuration=off
+//                                     snapshot-load asks for these sections, xen-save-devices-state never writes them
+//   blockdev vmstate                  the carrier, a small qcow2 through which device state is loaded (carrier.ts)
+//   netdev stream                     each card is an ordinary Unix socket of the node: the guest has no other way out
+//   no default devices, no display    a VGA card, for one, has RAM of its own that the RAM file does not cover
+//
+// QEMU connects to our sockets, monitor included: when its first bytes arrive it is ready, and nothing is polled.
+
+import { join } from 'node:path';
+
+export interface MachineSpec {
+  machine: 'pc' | 'q35' | 'microvm';
+  accel: 'tcg' | 'kvm';
+  /** undefined: `defaultCpu`. */
+  cpu: string | undefined;
+  vcpus: number;
+  /** A multiple of 1 MiB. */
+  ramBytes: number;
+  kernel: string | undefined;
+  initrd: string | undefined;
+  cmdline: string;
+  /** One per guest card; each gets its own stream socket. */
+  nics: { mac: string }[];
+  /** File that receives what the guest writes to its first serial port. */
+  serialLog: string;
+  extraArgs: string[];
+}
+
+/** Files of one VM on this node; all live in `dir`, a folder of a tmpfs with mode 0700. */
+export interface VmFiles {
+  dir: string;
+  ramPath: string;
+  qmpPath: string;
+  nicPaths: string[];
+  vmstatePath: string;
+  deviceStatePath: string;
+}
+
+// No RDRAND and no RDSEED: the two guests would draw different numbers. qemu64 is an AMD model, so the guest's
+// kernel does not isolate page tables against Meltdown, which costs much under TCG; the additions make it x86-64-v2.
+export const defaultCpu = 'qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,-svm';
+
+/** The id of the memory backend, and with it the name of the one RAM block that checkpoints cover. */
+export const ramBlockName = 'ram';
+
+/** The node name of the carrier. */
+export const vmstateNode = 'vmstate';
+
+export function vmFiles(dir: string, nics: number): VmFiles {
+  return {
+    dir,
+    ramPath: join(dir, 'ram'),
+    qmpPath: join(dir, 'qmp.sock'),
+    nicPaths: Array.from({ length: nics }, (_, index) => join(dir, `nic${index}.sock`)),
+    vmstatePath: join(dir, 'vmstate.qcow2'),
+    deviceStatePath: join(dir, 'device-state'),
+  };
+}
+
+/** A file name inside a comma-separated option of QEMU: a comma is written twice. */
+function quoted(text: string): string {
+  return text.replaceAll(',', ',,');
+}
+
+function bootArguments(spec: MachineSpec): string[] {
+  if (spec.kernel === undefined) return [];
+  const initrd = spec.initrd === undefined ? [] : ['-initrd', spec.initrd];
+  return ['-kernel', spec.kernel, ...initrd, '-append', spec.cmdline];
+}
+
+function nicArguments(spec: MachineSpec, nicPaths: readonly string[]): string[] {
+  return spec.nics.flatMap(({ mac }, index) => [
+    '-netdev',
+    `stream,id=nic${index},server=off,addr.type=unix,addr.path=${quoted(nicPaths[index] ?? '')}`,
+    '-device',
+    // Without romfile= a PCI card brings a boot ROM that only costs start-up time.
+    spec.machine === 'microvm'
+      ? `virtio-net-device,netdev=nic${index},mac=${mac}`
+      : `virtio-net-pci,netdev=nic${index},mac=${mac},romfile=`,
+  ]);
+}
+
+export function qemuArguments(spec: MachineSpec, files: VmFiles, options: { paused: boolean }): string[] {
+  const memory = `id=${ramBlockName},size=${spec.ramBytes},mem-path=${quoted(files.ramPath)},share=on,prealloc=on`;
+  return [
+    ...['-name', 'colo,debug-threads=on', '-no-user-config', '-nodefaults', '-display', 'none'],
+    ...['-machine', `${spec.machine},accel=${spec.accel},memory-backend=${ramBlockName},suppress-vmdesc=on`],
+    ...['-cpu', spec.cpu ?? defaultCpu, '-smp', String(spec.vcpus), '-m', `${spec.ramBytes / 1024}K`],
+    ...['-object', `memory-backend-file,${memory}`],
+    ...['-global', 'migration.send-configuration=off'],
+    ...['-chardev', `socket,id=monitor,path=${quoted(files.qmpPath)},server=off`],
+    ...['-mon', 'chardev=monitor,mode=control'],
+    ...['-serial', `file:${spec.serialLog}`],
+    ...[
+      '-blockdev',
+      `driver=qcow2,node-name=${vmstateNode},file.driver=file,file.filename=${quoted(files.vmstatePath)}`,
+    ],
+    ...bootArguments(spec),
+    ...nicArguments(spec, files.nicPaths),
+    ...(options.paused ? ['-S'] : []),
+    ...spec.extraArgs,
+  ];
+}

@@ -1,0 +1,61 @@
+// One QEMU process: started, watched, killed. Decides nothing; `exited` says how it ended and what it said.
+//
+// It dies with this process: the preload library asks the kernel for a death signal; without the library the tool
+// setpriv (util-linux) does. The signal follows the thread that started QEMU, so start it from the main thread.
+
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { childEnvironment } from '../base/environment.ts';
+import { stderrBytesMax } from './limits.ts';
+
+export interface ProcessEnd {
+  code: number | null;
+  signal: string | null;
+  /** The end of what it wrote to standard error, or why it could not be started. */
+  stderr: string;
+}
+
+const setpriv = '/usr/bin/setpriv';
+
+export class QemuProcess {
+  /** 0 when it could not be started. */
+  readonly pid: number;
+  /** Resolves when the process is gone; never rejects. */
+  readonly exited: Promise<ProcessEnd>;
+  readonly #child: ChildProcess;
+  #stderr = Buffer.alloc(0);
+
+  constructor(options: { path: string; args: string[]; preload: string | undefined; ramPath: string }) {
+    const { path, args, preload, ramPath } = options;
+    const [command, commandArgs] =
+      preload === undefined && existsSync(setpriv) ? [setpriv, ['--pdeathsig', 'KILL', path, ...args]] : [path, args];
+    const environment = { COLO_RAM: ramPath, COLO_PARENT: String(process.pid) };
+    this.#child = spawn(command, commandArgs, {
+      stdio: ['ignore', 'ignore', 'pipe'],
+      env: childEnvironment(preload === undefined ? {} : { ...environment, LD_PRELOAD: preload }),
+    });
+    this.pid = this.#child.pid ?? 0;
+    this.#child.stderr?.on('data', (bytes: Buffer) => {
+      this.#stderr = Buffer.concat([this.#stderr, bytes]).subarray(-stderrBytesMax);
+    });
+    this.exited = this.#watch();
+  }
+
+  get stderr(): string {
+    return this.#stderr.toString('utf8').trim();
+  }
+
+  /** SIGKILL; `exited` says when it is gone. */
+  kill(): void {
+    this.#child.kill('SIGKILL');
+  }
+
+  #watch(): Promise<ProcessEnd> {
+    return new Promise((resolve) => {
+      this.#child.once('error', (error) => {
+        if (this.#child.pid === undefined) resolve({ code: null, signal: null, stderr: error.message });
+      });
+      this.#child.once('close', (code, signal) => resolve({ code, signal, stderr: this.stderr }));
+    });
+  }
+}

@@ -1,0 +1,39 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { ColoError } from '../base/errors.ts';
+import { assertCovered, parseRamBlocks } from './ram-blocks.ts';
+
+const ramBytes = 0x8000000;
+const heading = '              Block Name    PSize              Offset               Used              Total\r\n';
+const line = (name: string, used: string) =>
+  `${name.padStart(24)}    4 KiB  0x0000000008080000 ${used} 0x0000000000200000\r\n`;
+const ram = line('ram', '0x0000000008000000');
+
+test('a machine whose only other blocks are firmware and its tables is accepted', () => {
+  const names = ['/rom@etc/acpi/tables', 'pc.bios', 'pc.rom', '0000:00:02.0/virtio-net-pci.rom', '/rom@etc/acpi/rsdp'];
+  const text = heading + ram + names.map((name) => line(name, '0x0000000000040000')).join('');
+  const blocks = parseRamBlocks(text);
+  assert.equal(blocks.length, 6);
+  assertCovered(blocks, ramBytes);
+});
+
+test('memory of a display adapter or of flash is refused by name', () => {
+  for (const name of ['vga.vram', 'system.flash1', 'nvdimm0', 'mem1']) {
+    const blocks = parseRamBlocks(heading + ram + line(name, '0x0000000001000000'));
+    assert.throws(
+      () => assertCovered(blocks, ramBytes),
+      (error) => error instanceof ColoError && error.code === 'COLO_E_MACHINE' && error.message.includes(`"${name}"`),
+    );
+  }
+});
+
+test('RAM that is not the RAM file, or an answer without blocks, is refused', () => {
+  for (const text of [heading + line('pc.ram', '0x0000000008000000'), heading + line('ram', '0x4000000'), '']) {
+    assert.throws(() => assertCovered(parseRamBlocks(text), ramBytes), { code: 'COLO_E_MACHINE' });
+  }
+});
+
+test('the columns that QEMU 10 added do not matter', () => {
+  const text = `${ram.trimEnd()} 0x00007f1577fff000  rw\n`;
+  assert.deepEqual(parseRamBlocks(text), [{ name: 'ram', usedBytes: ramBytes }]);
+});

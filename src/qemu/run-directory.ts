@@ -1,0 +1,126 @@
+// The run directory of one VM on one node: private, on a tmpfs, owned by one living process at a time.
+//
+// The file `owner` names the process that took the directory: its id and, because ids are used again, its start time.
+// A directory whose owner is dead is taken over and its leftovers are removed: QEMU died with its node (preload.c), so
+// nobody uses them. Only files of ours are ever removed, by name.
+
+import {
+  chmodSync,
+  closeSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  statfsSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { ColoError, errorCodes } from '../base/errors.ts';
+import type { VmFiles } from './machine.ts';
+
+const tmpfsMagic = 0x0102_1994;
+
+/** Beside RAM a VM's directory holds the carrier and the device state; this leaves room for both. */
+const sparesBytes = 32 * 1024 * 1024;
+
+/** "pid startTime" of a living process, undefined for a dead one. */
+function identity(pid: number): string | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    // The command's name may hold anything; fields are counted from the parenthesis that ends it. Field 22: start time.
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    return fields[0] === 'Z' ? undefined : `${pid} ${fields[19]}`;
+  } catch {
+    return undefined;
+  }
+}
+
+export class RunDirectory {
+  readonly #files: VmFiles;
+
+  private constructor(files: VmFiles) {
+    this.#files = files;
+  }
+
+  /** Takes the directory, or throws when another living process has it or it cannot hold the VM. */
+  static take(files: VmFiles, ramBytes: number): RunDirectory {
+    mkdirSync(files.dir, { recursive: true, mode: 0o700 });
+    const directory = new RunDirectory(files);
+    directory.#own();
+    try {
+      chmodSync(files.dir, 0o700);
+      directory.#removeFiles();
+      assertRoom(files.dir, ramBytes);
+    } catch (error) {
+      directory.release();
+      throw error;
+    }
+    return directory;
+  }
+
+  /** Removes the VM's files, and the directory when nothing else is in it. */
+  release(): void {
+    this.#removeFiles();
+    rmSync(this.#ownerPath, { force: true });
+    try {
+      rmdirSync(this.#files.dir);
+    } catch {
+      // Somebody else keeps files here, such as the node its sockets.
+    }
+  }
+
+  get #ownerPath(): string {
+    return join(this.#files.dir, 'owner');
+  }
+
+  #own(): void {
+    if (this.#writeOwner()) return;
+    const owner = readFileSync(this.#ownerPath, 'utf8');
+    const pid = Number.parseInt(owner, 10);
+    if (pid > 0 && identity(pid) === owner) {
+      throw new ColoError(errorCodes.host, `The run directory ${this.#files.dir} belongs to process ${pid}.`, {
+        hint: 'A VM of this name is already running on this node: stop it first, or use another run directory.',
+      });
+    }
+    rmSync(this.#ownerPath, { force: true });
+    if (this.#writeOwner()) return;
+    throw new ColoError(errorCodes.host, `Another process is taking the run directory ${this.#files.dir}.`);
+  }
+
+  #writeOwner(): boolean {
+    try {
+      const fd = openSync(this.#ownerPath, 'wx', 0o600);
+      try {
+        writeFileSync(fd, identity(process.pid) ?? String(process.pid));
+      } finally {
+        closeSync(fd);
+      }
+      return true;
+    } catch (error) {
+      if (error instanceof Error && 'code' in error && error.code === 'EEXIST') return false;
+      throw error;
+    }
+  }
+
+  #removeFiles(): void {
+    const { ramPath, qmpPath, vmstatePath, deviceStatePath } = this.#files;
+    for (const path of [ramPath, qmpPath, vmstatePath, deviceStatePath]) rmSync(path, { force: true });
+  }
+}
+
+function assertRoom(dir: string, ramBytes: number): void {
+  const stats = statfsSync(dir);
+  if (stats.type !== tmpfsMagic) {
+    throw new ColoError(errorCodes.host, `The run directory ${dir} is not on a tmpfs.`, {
+      hint: 'Use a directory below /dev/shm or /run: guest RAM is a file, and on a disk every page would be written out.',
+    });
+  }
+  const freeBytes = stats.bavail * stats.bsize;
+  // A tmpfs without a size limit reports 0 blocks.
+  if (stats.blocks === 0 || freeBytes >= ramBytes + sparesBytes) return;
+  const neededMib = Math.ceil((ramBytes + sparesBytes) / 2 ** 20);
+  throw new ColoError(errorCodes.host, `${dir} has ${Math.floor(freeBytes / 2 ** 20)} MiB free, ${neededMib} needed.`, {
+    hint: 'Enlarge the tmpfs, or give the guest less memory.',
+  });
+}

@@ -1,0 +1,98 @@
+// A guest for tests and measurements of src/qemu: the demo guest's kernel and programs with another first process.
+//
+// It counts on the serial console, and rewrites a number of pages in every turn, each with the count in it:
+//
+//   beat 1 / beat 2 / ...      kernel command line: colo.pages=PAGES colo.period=MILLISECONDS
+//
+// Linux unpacks archives that stand one after the other as one initramfs, so ours is appended and rdinit= names it.
+
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { buildGuest } from '../../guest/build.ts';
+import { defaultCpu, type MachineSpec } from '../../src/qemu/machine.ts';
+
+const firstProcess = `#!/bin/sh
+export PATH=/bin:/usr/bin:/usr/sbin PERL_HASH_SEED=0
+mount -t devtmpfs dev /dev
+mount -t proc proc /proc
+mkdir -p /work
+mount -t tmpfs -o size=90% work /work
+exec </dev/null >/dev/ttyS0 2>&1
+exec perl /memory.pl
+`;
+
+// The pages are those of one tmpfs file, written from a block whose pages begin with the count: a few system calls a
+// turn, because emulated Perl is slow.
+const memoryProgram = `
+use strict;
+open(my $command, '<', '/proc/cmdline');
+my $line = <$command>;
+my ($pages) = $line =~ /colo\\.pages=(\\d+)/;
+my ($period) = $line =~ /colo\\.period=(\\d+)/;
+open(my $file, '+>:raw', '/work/pages') or die "pages: $!";
+$| = 1;
+my $chunk = 250;
+for (my $beat = 1; ; $beat++) {
+  my $block = (pack('Q', $beat) x 512) x ($pages < $chunk ? $pages : $chunk);
+  sysseek($file, 0, 0);
+  for (my $left = $pages; $left > 0; $left -= $chunk) {
+    syswrite($file, $block, 4096 * ($left < $chunk ? $left : $chunk)) or die "write: $!";
+  }
+  print "beat $beat\\n";
+  select(undef, undef, undef, $period / 1000);
+}
+`;
+
+/** One entry of a cpio archive in the "newc" format. */
+function cpioEntry(name: string, mode: number, content: string): Buffer {
+  const body = Buffer.from(content);
+  const fields = [0, mode, 0, 0, 1, 0, body.length, 0, 0, 0, 0, name.length + 1, 0];
+  const header = `070701${fields.map((each) => each.toString(16).padStart(8, '0')).join('')}${name}\0`;
+  return Buffer.concat([padded(Buffer.from(header)), padded(body)]);
+}
+
+function padded(bytes: Buffer): Buffer {
+  return Buffer.concat([bytes, Buffer.alloc(-bytes.length & 3)]);
+}
+
+export interface MemoryGuestOptions {
+  machine: MachineSpec['machine'];
+  ramBytes: number;
+  /** Pages rewritten in every turn, and the wait after each turn. */
+  pages: number;
+  periodMs: number;
+  /** Where the initramfs and the serial log go. */
+  dir: string;
+}
+
+/** The spec of a machine that runs this guest; its files lie in `dir`. */
+export async function memoryGuest(options: MemoryGuestOptions): Promise<MachineSpec> {
+  const guest = await buildGuest();
+  const initrd = join(options.dir, 'initrd');
+  const executable = 0o100755;
+  const ours = [
+    cpioEntry('memory-init', executable, firstProcess),
+    cpioEntry('memory.pl', executable, memoryProgram),
+    cpioEntry('TRAILER!!!', 0, ''),
+  ];
+  writeFileSync(initrd, Buffer.concat([padded(readFileSync(guest.initrd)), ...ours]));
+  return {
+    machine: options.machine,
+    accel: 'tcg',
+    cpu: defaultCpu,
+    vcpus: 1,
+    ramBytes: options.ramBytes,
+    kernel: guest.kernel,
+    initrd,
+    cmdline: `${guest.cmdline} rdinit=/memory-init colo.pages=${options.pages} colo.period=${options.periodMs}`,
+    nics: [],
+    serialLog: join(options.dir, 'serial.log'),
+    extraArgs: [],
+  };
+}
+
+/** The last count the guest wrote, 0 when it wrote none. */
+export function lastBeat(serialLog: string): number {
+  const beats = [...readFileSync(serialLog, 'utf8').matchAll(/^beat (\d+)\s*$/gm)];
+  return Number(beats.at(-1)?.[1] ?? 0);
+}

@@ -1,0 +1,278 @@
+// src/qemu against the installed QEMU: a guest is captured while it runs, and goes on in a second QEMU.
+
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, type TestContext, test } from 'node:test';
+import { delay, systemClock } from '../../src/base/clock.ts';
+import { ColoError } from '../../src/base/errors.ts';
+import { silentLog } from '../../src/base/log.ts';
+import type { PageRuns } from '../../src/base/page-runs.ts';
+import { alignClock, guestTime, tscTicksPerMs } from '../../src/qemu/device-state.ts';
+import { ramHash } from '../../src/qemu/hash.ts';
+import { type MachineSpec, vmFiles } from '../../src/qemu/machine.ts';
+import { type Capture, Vm, type VmOptions } from '../../src/qemu/vm.ts';
+import { lastBeat, memoryGuest } from './qemu-guest.ts';
+
+const ramBytes = 128 * 2 ** 20;
+const bootTimeoutMs = 60_000;
+const machines: MachineSpec['machine'][] = ['pc', 'q35', 'microvm'];
+
+const root = mkdtempSync('/dev/shm/colo-qemu-test-');
+after(() => rmSync(root, { recursive: true, force: true }));
+
+function newDir(): string {
+  return mkdtempSync(join(root, 'vm-'));
+}
+
+/** Whether process `pid` is gone, or a zombie that holds nothing any more. */
+function isGone(pid: number): boolean {
+  try {
+    return /^\d+ \(.*\) [ZX] /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
+  } catch {
+    return true;
+  }
+}
+
+/** Starts a VM that the test's end kills. */
+async function startVm(context: TestContext, spec: MachineSpec, options: Partial<VmOptions> = {}): Promise<Vm> {
+  const files = vmFiles(join(newDir(), 'run'), spec.nics.length);
+  const vm = await Vm.start({ spec, files, paused: false, log: silentLog, clock: systemClock, ...options });
+  context.after(() => vm.kill());
+  return vm;
+}
+
+/** Waits until the guest has counted past `beat`. */
+async function beatsPast(serialLog: string, beat: number): Promise<number> {
+  const deadlineMs = systemClock.now() + bootTimeoutMs;
+  while (!existsSync(serialLog) || lastBeat(serialLog) <= beat) {
+    if (systemClock.now() > deadlineMs) {
+      const said = existsSync(serialLog) ? readFileSync(serialLog, 'utf8').slice(-300) : '';
+      throw new Error(`the guest did not count past ${beat}: ${said}`);
+    }
+    await delay(20);
+  }
+  return lastBeat(serialLog);
+}
+
+/** The secondary's side of a checkpoint, in its simplest form: RAM from a shadow, then the captured pages. */
+class Replica {
+  readonly vm: Vm;
+  readonly shadow = Buffer.alloc(ramBytes);
+  constructor(vm: Vm) {
+    this.vm = vm;
+  }
+
+  async apply(capture: Capture): Promise<void> {
+    this.#restore(this.vm.tracker.collect());
+    let at = 0;
+    capture.runs.forEach((start, end) => {
+      capture.pages.copy(this.shadow, start, at, at + end - start);
+      capture.pages.copy(this.vm.ram, start, at, at + end - start);
+      at += end - start;
+    });
+    await this.vm.load(capture.deviceState);
+    this.#restore(this.vm.tracker.collect());
+  }
+
+  #restore(runs: PageRuns): void {
+    runs.forEach((start, end) => this.shadow.copy(this.vm.ram, start, start, end));
+  }
+}
+
+/** A capture, and the hash of guest RAM as it was while the guest stood still. */
+async function captureWithHash(vm: Vm): Promise<{ capture: Capture; hash: string }> {
+  let hash = '';
+  const capture = await vm.capture({ onStopped: () => undefined, beforeResume: () => (hash = ramHash(vm.ram)) });
+  return { capture, hash };
+}
+
+for (const machine of machines) {
+  test(`${machine}: a captured guest goes on in a second QEMU, byte for byte, again and again`, async (context) => {
+    const spec = await memoryGuest({ machine, ramBytes, pages: 300, periodMs: 30, dir: newDir() });
+    const primary = await startVm(context, spec);
+    await beatsPast(spec.serialLog, 2);
+    const secondarySpec = { ...spec, serialLog: join(newDir(), 'serial.log') };
+    const vmstateTemplate = await primary.makeTemplate();
+    const secondary = await startVm(context, secondarySpec, { paused: true, vmstateTemplate });
+    const replica = new Replica(secondary);
+    for (let round = 0; round < 5; round++) {
+      const beat = await beatsPast(spec.serialLog, lastBeat(spec.serialLog));
+      const { capture, hash } = await captureWithHash(primary);
+      assert.equal(capture.runs.pages, round === 0 ? ramBytes / 4096 : capture.dirtyPages);
+      if (round > 0) assert.ok(capture.dirtyPages >= 300 && capture.dirtyPages < 10_000, `${capture.dirtyPages} pages`);
+      if (round > 0) await secondary.stop();
+      await replica.apply(capture);
+      assert.equal(ramHash(secondary.ram), hash);
+      assert.ok(secondary.ram.equals(replica.shadow));
+      capture.release();
+      await secondary.resume();
+      // It counts on from where the primary was captured, not from where it was itself.
+      assert.ok((await beatsPast(secondarySpec.serialLog, beat)) > beat);
+      const firstAfter = [...readFileSync(secondarySpec.serialLog, 'utf8').matchAll(/beat (\d+)/g)][0];
+      assert.ok(Number(firstAfter?.[1]) >= 2);
+    }
+  });
+}
+
+test('the device state holds the guest clock, and QEMU runs on from a clock that was moved forward', async (context) => {
+  const spec = await memoryGuest({ machine: 'q35', ramBytes, pages: 10, periodMs: 30, dir: newDir() });
+  const primary = await startVm(context, spec);
+  await beatsPast(spec.serialLog, 1);
+  const vmstateTemplate = await primary.makeTemplate();
+  const secondarySpec = { ...spec, serialLog: join(newDir(), 'serial.log') };
+  const secondary = await startVm(context, secondarySpec, { paused: true, vmstateTemplate });
+  const { capture } = await captureWithHash(primary);
+  const ticksPerMs = tscTicksPerMs(capture.deviceState);
+  assert.ok(ticksPerMs !== undefined && ticksPerMs > 100_000 && ticksPerMs < 10_000_000, `${ticksPerMs} ticks`);
+  const before = guestTime(capture.deviceState);
+  assert.ok(before !== undefined && alignClock(capture.deviceState, 40, ticksPerMs));
+  await new Replica(secondary).apply(capture);
+  capture.release();
+  const echoed = await secondary.capture({ onStopped: () => undefined });
+  const loaded = guestTime(echoed.deviceState);
+  // It stood still, apart from the moment between capture's `cont` here and its own `stop` before it.
+  assert.ok(loaded !== undefined && loaded.clockNs >= before.clockNs + 40_000_000n);
+  echoed.release();
+  await beatsPast(secondarySpec.serialLog, lastBeat(spec.serialLog));
+});
+
+test('a capture that fails leaves the guest running, and its pages are reported again', async (context) => {
+  const spec = await memoryGuest({ machine: 'q35', ramBytes, pages: 50, periodMs: 20, dir: newDir() });
+  const files = vmFiles(join(newDir(), 'run'), 0);
+  const vm = await startVm(context, spec, { files });
+  await beatsPast(spec.serialLog, 1);
+  (await vm.capture({ onStopped: () => undefined })).release();
+  const broken = new Error('the caller failed');
+  const fail = () => {
+    throw broken;
+  };
+  await assert.rejects(vm.capture({ onStopped: fail }), broken);
+  await beatsPast(spec.serialLog, lastBeat(spec.serialLog));
+  await vm.stop();
+  const countBefore = vm.tracker.count();
+  await assert.rejects(vm.capture({ onStopped: () => undefined, beforeResume: fail }), broken);
+  assert.ok(vm.tracker.count() >= countBefore);
+  await beatsPast(spec.serialLog, lastBeat(spec.serialLog));
+  // QEMU itself cannot save: a directory stands where its file should be.
+  rmSync(files.deviceStatePath);
+  mkdirSync(files.deviceStatePath);
+  await assert.rejects(vm.capture({ onStopped: () => undefined }), {
+    code: 'COLO_E_QEMU',
+    message: /save-devices-state/,
+  });
+  rmdirSync(files.deviceStatePath);
+  await beatsPast(spec.serialLog, lastBeat(spec.serialLog));
+  const held = await vm.capture({ onStopped: () => undefined });
+  vm.tracker.putBack(held.runs);
+  assert.ok(vm.tracker.count() >= held.dirtyPages);
+  held.release();
+  assert.deepEqual(await vm.qmp.execute('query-status').then(isRunning), true);
+});
+
+function isRunning(status: unknown): boolean {
+  return typeof status === 'object' && status !== null && 'running' in status && status.running === true;
+}
+
+test('a hanging QEMU is a timeout, and the guest runs when it wakes', async (context) => {
+  const spec = await memoryGuest({ machine: 'pc', ramBytes, pages: 10, periodMs: 20, dir: newDir() });
+  const vm = await startVm(context, spec, { timeouts: { commandMs: 300 } });
+  await beatsPast(spec.serialLog, 1);
+  process.kill(vm.pid, 'SIGSTOP');
+  await assert.rejects(vm.capture({ onStopped: () => undefined }), { code: 'COLO_E_QEMU_TIMEOUT', message: /"stop"/ });
+  process.kill(vm.pid, 'SIGCONT');
+  await beatsPast(spec.serialLog, lastBeat(spec.serialLog));
+  (await vm.capture({ onStopped: () => undefined })).release();
+  await beatsPast(spec.serialLog, lastBeat(spec.serialLog));
+});
+
+test('the death of QEMU is seen, and fails what was asked of it', async (context) => {
+  const spec = await memoryGuest({ machine: 'microvm', ramBytes, pages: 10, periodMs: 20, dir: newDir() });
+  const vm = await startVm(context, spec);
+  process.kill(vm.pid, 'SIGKILL');
+  await assert.rejects(vm.capture({ onStopped: () => undefined }), { code: 'COLO_E_QEMU' });
+  assert.deepEqual(await vm.exited, { code: null, signal: 'SIGKILL', stderr: '' });
+});
+
+test('a killed VM leaves no process, no file and no memory', async (context) => {
+  const spec = await memoryGuest({ machine: 'q35', ramBytes, pages: 10, periodMs: 20, dir: newDir() });
+  const files = vmFiles(join(newDir(), 'run'), 0);
+  const vm = await startVm(context, spec, { files, paused: true });
+  const { pid, ram } = vm;
+  const view = ram.subarray(4096, 8192);
+  await assert.rejects(Vm.start({ spec, files, paused: true, log: silentLog, clock: systemClock }), {
+    code: 'COLO_E_HOST',
+    message: /belongs to process/,
+  });
+  await Promise.all([vm.kill(), vm.kill()]);
+  assert.ok(isGone(pid) && !existsSync(files.dir));
+  assert.equal(ram.length + view.length, 0);
+  assert.ok(!readFileSync('/proc/self/maps', 'utf8').includes(files.ramPath));
+  // The same directory serves the next VM.
+  await startVm(context, spec, { files, paused: true });
+});
+
+test('QEMU that cannot start says why, and leaves nothing', async () => {
+  const spec = await memoryGuest({ machine: 'q35', ramBytes, pages: 10, periodMs: 20, dir: newDir() });
+  const files = vmFiles(join(newDir(), 'run'), 0);
+  const options = { spec, files, paused: false, log: silentLog, clock: systemClock };
+  const failures: [Partial<VmOptions>, { code: string; message: RegExp }][] = [
+    [{ spec: { ...spec, kernel: '/nonexistent' } }, { code: 'COLO_E_QEMU', message: /did not start: .*nonexistent/ }],
+    [{ spec: { ...spec, extraArgs: ['-bogus'] } }, { code: 'COLO_E_QEMU', message: /did not start: .*bogus/ }],
+    [{ qemuPath: '/nonexistent-qemu' }, { code: 'COLO_E_QEMU', message: /ENOENT/ }],
+    [{ qemuPath: '/bin/cat' }, { code: 'COLO_E_QEMU', message: /did not start/ }],
+    [{ spec: { ...spec, extraArgs: ['-device', 'VGA'] } }, { code: 'COLO_E_MACHINE', message: /vga\.vram"/ }],
+    [{ vmstateTemplate: Buffer.from('nonsense') }, { code: 'COLO_E_CHECKPOINT', message: /template/ }],
+    [{ files: vmFiles(join('/tmp', `colo-qemu-test-${process.pid}`), 0) }, { code: 'COLO_E_HOST', message: /tmpfs/ }],
+  ];
+  for (const [change, expected] of failures) {
+    await assert.rejects(Vm.start({ ...options, ...change }), expected);
+    assert.ok(!existsSync((change.files ?? files).dir), `${expected.message}`);
+  }
+});
+
+test('a start that hangs, or that the caller gives up, ends quickly and leaves nothing', async (context) => {
+  const bin = mkdtempSync(join(tmpdir(), 'colo-qemu-test-'));
+  context.after(() => rmSync(bin, { recursive: true }));
+  const qemuPath = join(bin, 'hanging-qemu');
+  writeFileSync(qemuPath, '#!/bin/sh\nexec sleep 1000\n', { mode: 0o755 });
+  const spec = await memoryGuest({ machine: 'q35', ramBytes, pages: 10, periodMs: 20, dir: newDir() });
+  const files = vmFiles(join(newDir(), 'run'), 0);
+  const hanging = { spec, files, paused: false, log: silentLog, clock: systemClock, qemuPath };
+  await assert.rejects(Vm.start({ ...hanging, timeouts: { startMs: 200 } }), { code: 'COLO_E_QEMU_TIMEOUT' });
+  assert.ok(!existsSync(files.dir));
+  const abort = new AbortController();
+  const started = Vm.start({ ...hanging, signal: abort.signal });
+  const aborted = assert.rejects(started, (error) => error instanceof ColoError || error === abort.signal.reason);
+  while (!existsSync(files.qmpPath)) await delay(5);
+  abort.abort();
+  await aborted;
+  assert.ok(!existsSync(files.dir));
+});
+
+// Starts a VM in a process of its own, and says QEMU's process id.
+const nodeProgram = `
+const [root, optionsText] = process.argv.slice(1);
+const { Vm } = await import(root + '/src/qemu/vm.ts');
+const { silentLog } = await import(root + '/src/base/log.ts');
+const { systemClock } = await import(root + '/src/base/clock.ts');
+const vm = await Vm.start({ ...JSON.parse(optionsText), paused: false, log: silentLog, clock: systemClock });
+console.log(vm.pid);
+setInterval(() => undefined, 1000);
+`;
+
+test('a killed node takes its QEMU with it, and the next start takes over what it left', async (context) => {
+  const spec = await memoryGuest({ machine: 'microvm', ramBytes, pages: 10, periodMs: 20, dir: newDir() });
+  const files = vmFiles(join(newDir(), 'run'), 0);
+  const project = join(import.meta.dirname, '../..');
+  const args = ['--input-type=module', '-e', nodeProgram, project, JSON.stringify({ spec, files })];
+  const node = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  context.after(() => node.kill('SIGKILL'));
+  const qemuPid = await new Promise<number>((resolve) => node.stdout.once('data', (text) => resolve(Number(text))));
+  assert.ok(qemuPid > 0 && !isGone(qemuPid) && existsSync(files.ramPath));
+  node.kill('SIGKILL');
+  while (!isGone(qemuPid)) await delay(5);
+  await startVm(context, spec, { files, paused: true });
+});
