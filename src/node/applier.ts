@@ -29,6 +29,7 @@ import { machineHash } from './session.ts';
 const settleMs = 3;
 /** What a load and restart is taken to cost before one has been measured. */
 const firstLoadGuessMs = 9;
+const sliceBytes = 8 * 1024 * 1024;
 
 export type StageOutcome = { kind: 'complete'; epoch: number } | { kind: 'refused'; epoch: number; why: string };
 
@@ -199,11 +200,12 @@ export class Applier {
   /** remus keeps no second copy of the RAM to repair it from after a load; so one load shows which pages it writes. */
   private async learnLoadTouches(deviceState: Uint8Array): Promise<void> {
     const { ram } = this.vm;
-    const whole = Buffer.from(ram);
+    const whole = Buffer.allocUnsafeSlow(ram.length);
+    await copyInSlices(ram, whole);
     this.vm.tracker.collect();
     await this.vm.load(deviceState);
     this.loadTouches = this.vm.tracker.collect();
-    whole.copy(ram);
+    this.loadTouches.forEach((start, end) => void whole.copy(ram, start, start, end));
   }
 
   private copyOf(runs: PageRuns): Buffer {
@@ -234,6 +236,14 @@ export class Applier {
     if (!this.context.config.protect.verify) return null;
     const { equalToShadow, equalToPrimary } = this.replica.verify(expected, ramHash);
     return equalToShadow && equalToPrimary !== false;
+  }
+}
+
+/** Copies all of `from`; the event loop gets a turn after every slice, so that beats are echoed. */
+async function copyInSlices(from: Buffer, to: Buffer): Promise<void> {
+  for (let at = 0; at < from.length; at += sliceBytes) {
+    from.copy(to, at, at, Math.min(from.length, at + sliceBytes));
+    await new Promise<void>((resolve) => setImmediate(resolve));
   }
 }
 

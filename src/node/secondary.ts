@@ -128,6 +128,7 @@ export class SecondaryNode {
         this.applying = this.apply(action.epoch);
         return;
       case 'claimAlone':
+        this.heartbeat?.withhold();
         void this.terms.claimAlone().then((outcome) => this.post({ kind: 'aloneClaimed', outcome }));
         return;
       case 'takeOver':
@@ -268,7 +269,6 @@ export class SecondaryNode {
   /** A session begins: starts the SVM, paused, with the primary's template. */
   private async begin(payload: Uint8Array): Promise<void> {
     try {
-      await this.terms.read();
       const applier = await Applier.open(this.context, payload);
       if (this.links === undefined) {
         await applier.close();

@@ -23,7 +23,8 @@ export class Terms {
   claimFirst(): Promise<ClaimOutcome> {
     return this.queue(async () => {
       const { vm, node } = this.context.config;
-      const known = await this.context.arbiter.read(vm);
+      const known = await this.read(vm);
+      if (known === 'error') return 'error';
       if (known !== undefined && known.owner !== node) return this.seen(known, 'lost');
       return this.claim(known?.term ?? 0, null);
     });
@@ -34,23 +35,27 @@ export class Terms {
     return this.queue(() => this.claim(this.record?.term ?? 0, peer));
   }
 
-  /** From (t, pair) to (t+1, alone: me). */
+  /**
+   * From (t, pair) to (t+1, alone: me), for either node of the pair. The record is read first: a node that the newest
+   * one does not name (the owner is alone, or paired with another) has lost already.
+   */
   claimAlone(): Promise<ClaimOutcome> {
     return this.queue(async () => {
       const { vm, node } = this.context.config;
-      const known = this.record ?? (await this.context.arbiter.read(vm));
-      this.record = known;
-      if (known?.owner === node && known.peer === null) return 'won';
-      return this.claim(known?.term ?? 0, null);
+      const known = await this.read(vm);
+      if (known === 'error') return 'error';
+      if (known?.owner === node && known.peer === null) return this.seen(known, 'won');
+      if (known === undefined || (known.owner !== node && known.peer !== node)) return 'lost';
+      return this.claim(known.term, null);
     });
   }
 
-  /** The secondary learns the pair's record before it may ever claim. */
-  read(): Promise<TermRecord | undefined> {
-    return this.queue(async () => {
-      this.record = await this.context.arbiter.read(this.context.config.vm);
-      return this.record;
-    });
+  private async read(vm: string): Promise<TermRecord | undefined | 'error'> {
+    try {
+      return await this.context.arbiter.read(vm);
+    } catch (error) {
+      return this.failed(error);
+    }
   }
 
   private async claim(expected: number, peer: string | null): Promise<ClaimOutcome> {
@@ -59,10 +64,15 @@ export class Terms {
       const result = await this.context.arbiter.claim(vm, expected, { owner: node, peer });
       return this.seen(result.record, result.won ? 'won' : 'lost');
     } catch (error) {
-      this.context.log.error({ error: errorText(error) }, 'the arbiter did not answer a claim');
-      await new Promise<void>((resolve) => void this.context.clock.after(retryMs, resolve));
-      return 'error';
+      return this.failed(error);
     }
+  }
+
+  /** The outcome is unknown: nothing is done on it, and the controller asks again after a pause. */
+  private async failed(error: unknown): Promise<'error'> {
+    this.context.log.error({ error: errorText(error) }, 'the arbiter did not answer');
+    await new Promise<void>((resolve) => void this.context.clock.after(retryMs, resolve));
+    return 'error';
   }
 
   private seen(record: TermRecord, outcome: ClaimOutcome): ClaimOutcome {

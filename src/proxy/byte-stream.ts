@@ -14,7 +14,6 @@ interface Piece {
   buffer: Buffer;
   from: number;
   to: number;
-  borrowed: boolean;
 }
 
 export class ByteStream {
@@ -25,6 +24,8 @@ export class ByteStream {
   bytes = 0;
   private pieces: Piece[] = [];
   private apart: Piece[] = [];
+  /** The piece that still lies in the frame being looked at. */
+  private borrowed: Piece | undefined = undefined;
 
   reset(sequence: number): void {
     this.base = sequence;
@@ -32,6 +33,7 @@ export class ByteStream {
     this.bytes = 0;
     this.pieces = [];
     this.apart = [];
+    this.borrowed = undefined;
   }
 
   get piecesApart(): number {
@@ -42,7 +44,8 @@ export class ByteStream {
   insert(sequence: number, frame: Buffer, from: number, to: number): void {
     const known = Math.max(0, distance(this.next, sequence));
     if (known >= to - from) return;
-    const piece = { sequence: advance(sequence, known), buffer: frame, from: from + known, to, borrowed: true };
+    const piece = { sequence: advance(sequence, known), buffer: frame, from: from + known, to };
+    this.borrowed = piece;
     if (piece.sequence === this.next) {
       this.append(piece);
       this.join();
@@ -82,12 +85,12 @@ export class ByteStream {
 
   /** Copies what is still borrowed. Call it before the frame handed to `insert` stops being valid. */
   keep(): void {
-    this.keepLast(this.pieces);
-    for (const piece of this.apart) own(piece);
-  }
-
-  private keepLast(pieces: Piece[]): void {
-    for (let at = pieces.length - 1; at >= 0 && (pieces[at] as Piece).borrowed; at -= 1) own(pieces[at] as Piece);
+    const piece = this.borrowed;
+    this.borrowed = undefined;
+    if (piece === undefined || piece.from >= piece.to) return;
+    piece.buffer = Buffer.from(piece.buffer.subarray(piece.from, piece.to));
+    piece.to -= piece.from;
+    piece.from = 0;
   }
 
   /** How many of `count` bytes at `sequence` equal those of `frame` at `from`. All of them must be contiguous here. */
@@ -137,20 +140,13 @@ export class ByteStream {
         piece.sequence = advance(piece.sequence, count);
         break;
       }
+      piece.from = piece.to;
       count -= length;
       gone += 1;
     }
     if (gone === this.pieces.length) this.pieces.length = 0;
     else if (gone > 0) this.pieces.splice(0, gone);
   }
-}
-
-function own(piece: Piece): void {
-  if (!piece.borrowed) return;
-  piece.buffer = Buffer.from(piece.buffer.subarray(piece.from, piece.to));
-  piece.to -= piece.from;
-  piece.from = 0;
-  piece.borrowed = false;
 }
 
 /** How many of the first `count` bytes are equal. */

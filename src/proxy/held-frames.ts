@@ -18,7 +18,7 @@ export function decodeFrames(bytes: Uint8Array): Uint8Array[] {
   for (let at = 0; at + 4 <= bytes.length; ) {
     const end = at + 4 + read32(bytes, at);
     if (end > bytes.length) break;
-    frames.push(bytes.slice(at + 4, end));
+    frames.push(new Uint8Array(bytes.subarray(at + 4, end)));
     at = end;
   }
   return frames;

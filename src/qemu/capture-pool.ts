@@ -53,5 +53,6 @@ function larger(kept: Buffer | undefined, other: Buffer): Buffer {
 }
 
 function sizeFor(bytes: number): number {
-  return Math.min(capturePagesBytesMax, Math.max(capturePagesBytesFirst, 2 ** Math.ceil(Math.log2(bytes))));
+  const steps = Math.max(1, Math.ceil(bytes / capturePagesBytesFirst));
+  return Math.min(capturePagesBytesMax, steps * capturePagesBytesFirst);
 }

@@ -182,11 +182,14 @@ export class Vm {
     const { directory, process, qmp, mapping, tracker, carrier } = this.#parts;
     qmp.close();
     process.kill();
-    await goneWithin(process, this.#options.clock);
-    tracker.close();
-    mapping.close();
-    carrier?.close();
-    directory.release();
+    try {
+      await goneWithin(process, this.#options.clock);
+    } finally {
+      tracker.close();
+      mapping.close();
+      carrier?.close();
+      directory.release();
+    }
   }
 
   async #job(command: 'snapshot-save' | 'snapshot-load'): Promise<void> {
@@ -264,7 +267,8 @@ export class Vm {
   // Comparing is as slow as the scan itself: there the pause may grow the buffer.
   async #reservePages(): Promise<void> {
     const expected = this.tracker.kind === 'compare' ? 0 : this.tracker.count() * pageSize;
-    await this.#pool.reserve(Math.max(capturePagesBytesFirst, Math.ceil(expected * 1.25)));
+    const withRoom = Math.max(capturePagesBytesFirst, Math.ceil(expected * 1.25));
+    await this.#pool.reserve(Math.min(withRoom, this.ram.length));
   }
 
   #saveCommand() {
@@ -325,7 +329,7 @@ async function startParts(options: VmOptions): Promise<Parts> {
 }
 
 async function startPartsInto(options: VmOptions, cleanups: Cleanups): Promise<Parts> {
-  const { spec, files, log, clock } = options;
+  const { spec, files, log } = options;
   assertSize(spec);
   const preload = await buildPreload();
   if (preload.path === undefined) log.warn({ reason: preload.reason }, 'the preload library could not be compiled');

@@ -98,10 +98,11 @@ for (const machine of machines) {
     const vmstateTemplate = await primary.makeTemplate();
     const secondary = await startVm(context, secondarySpec, { paused: true, vmstateTemplate });
     const replica = new Replica(secondary);
+    const beatBefore = lastBeat(spec.serialLog);
     for (let round = 0; round < 5; round++) {
       const beat = await beatsPast(spec.serialLog, lastBeat(spec.serialLog));
       const { capture, hash } = await captureWithHash(primary);
-      assert.equal(capture.runs.pages, round === 0 ? ramBytes / 4096 : capture.dirtyPages);
+      if (round === 0) assert.deepEqual(capture.runs.bounds, [0, ramBytes]);
       if (round > 0) assert.ok(capture.dirtyPages >= 300 && capture.dirtyPages < 10_000, `${capture.dirtyPages} pages`);
       if (round > 0) await secondary.stop();
       await replica.apply(capture);
@@ -111,9 +112,9 @@ for (const machine of machines) {
       await secondary.resume();
       // It counts on from where the primary was captured, not from where it was itself.
       assert.ok((await beatsPast(secondarySpec.serialLog, beat)) > beat);
-      const firstAfter = [...readFileSync(secondarySpec.serialLog, 'utf8').matchAll(/beat (\d+)/g)][0];
-      assert.ok(Number(firstAfter?.[1]) >= 2);
     }
+    const first = [...readFileSync(secondarySpec.serialLog, 'utf8').matchAll(/beat (\d+)/g)][0];
+    assert.ok(Number(first?.[1]) > beatBefore, 'the secondary booted instead of going on');
   });
 }
 

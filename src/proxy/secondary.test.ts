@@ -1,0 +1,207 @@
+// The secondary: translation, what it keeps for a takeover, and what it replays after a load.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { buildUdp } from '../packet/build.ts';
+import { read32 } from '../packet/checksum.ts';
+import { FrameView } from '../packet/frame-view.ts';
+import { advance, distance } from '../packet/sequence.ts';
+import { forEachSackEdge, tcpFlag } from '../packet/tcp.ts';
+import { PrimaryProxy } from './primary.ts';
+import { assertValid, Bed, bytes, client, fromGuest, guest, synOptionBytes, text, toGuest } from './testbed.ts';
+
+const views = (frames: Uint8Array[]) => frames.map((frame) => new FrameView().parse(frame));
+const send = (isn: number, at: number, content: string, flags = 0) =>
+  fromGuest({ sequence: (isn + 1 + at) >>> 0, ack: 5001, flags, payload: bytes(content) });
+
+function sackBlock(left: number, right: number): Uint8Array {
+  const options = Buffer.alloc(12);
+  options.set([5, 10]);
+  options.writeUInt32BE(left, 2);
+  options.writeUInt32BE(right, 6);
+  return options;
+}
+
+test('sequence, ack and SACK are translated in both directions, also across the wrap of 2^32', () => {
+  const nearWrap = fc.oneof(fc.nat({ max: 0xffffffff }), fc.integer({ min: 0xfffffff0, max: 0xffffffff }));
+  fc.assert(
+    fc.property(nearWrap, nearWrap, (pIsn, sIsn) => {
+      const bed = new Bed();
+      bed.protect();
+      bed.connect(pIsn, sIsn);
+      assert.equal(views(bed.toSecondaryGuest.slice(-1))[0]?.ack, advance(sIsn, 1));
+      bed.svm(send(sIsn, 0, 'across the wrap'));
+      bed.pvm(send(pIsn, 0, 'across the wrap'));
+      const [last] = bed.left().slice(-1);
+      assert.equal(last?.sequence, advance(pIsn, 1));
+      const block = sackBlock(advance(pIsn, 6), advance(pIsn, 12));
+      bed.client(toGuest({ sequence: 5001, ack: advance(pIsn, 3), flags: 0, options: block }));
+      const [ack] = views(bed.toSecondaryGuest.slice(-1));
+      assert.ok(ack !== undefined);
+      assertValid(ack.frame);
+      const edges: number[] = [];
+      forEachSackEdge(ack.frame, ack.transportAt, (at) => edges.push(distance(read32(ack.frame, at), sIsn)));
+      assert.deepEqual([distance(ack.ack, sIsn), ...edges], [3, 6, 12]);
+      const [primary] = views(bed.toPrimaryGuest.slice(-1));
+      assert.equal(primary?.ack, advance(pIsn, 3));
+    }),
+  );
+});
+
+test('frames of the SVM wait until the primary has announced its number', () => {
+  const bed = new Bed({ isDirect: false });
+  bed.protect();
+  bed.client(toGuest({ sequence: 5000, flags: tcpFlag.syn, options: synOptionBytes }));
+  bed.svm(fromGuest({ sequence: 70, ack: 5001, flags: tcpFlag.syn, options: synOptionBytes }));
+  assert.equal(bed.toPrimary.length, 0);
+  bed.pvm(fromGuest({ sequence: 4000, ack: 5001, flags: tcpFlag.syn, options: synOptionBytes }));
+  assert.deepEqual(
+    views(bed.toPrimary.map(({ frame }) => frame)).map((view) => view.sequence),
+    [4000],
+  );
+});
+
+test('a takeover sends what the client has not acknowledged, of pure ACKs only the newest', () => {
+  const bed = new Bed();
+  bed.protect();
+  bed.connect(100, 900);
+  bed.svm(send(900, 0, 'acknowledged'));
+  bed.svm(send(900, 12, ' not yet'));
+  bed.pvm(send(100, 0, 'acknowledged not yet'));
+  bed.client(toGuest({ sequence: 5001, ack: 100 + 1 + 12, flags: 0 }));
+  for (const ack of [5002, 5003]) bed.svm(fromGuest({ sequence: 900 + 21, ack, flags: 0 }));
+  const { resend } = bed.secondary.takeover(bed.now);
+  assert.deepEqual(
+    views(resend).map((view) => [text(view), view.sequence, view.ack]),
+    [
+      [' not yet', 113, 5001],
+      ['', 121, 5003],
+    ],
+  );
+});
+
+test('a datagram is sent again at a takeover unless the primary confirmed that its own has left', () => {
+  const bed = new Bed();
+  bed.protect();
+  for (const content of ['left', 'kept']) bed.svm(buildUdp(guest, client, bytes(content)));
+  bed.pvm(buildUdp(guest, client, bytes('left')));
+  const { resend } = bed.secondary.takeover(bed.now);
+  assert.deepEqual(
+    views(resend).map((view) => String.fromCharCode(...view.frame.subarray(view.contentFrom, view.contentTo))),
+    ['kept'],
+  );
+});
+
+test('frames held at the capture travel with it, and are sent at a takeover unless they have left', () => {
+  const bed = new Bed();
+  bed.protect();
+  bed.connect(100, 900);
+  bed.pvm(send(100, 0, 'held'));
+  const { epoch, table, held } = bed.primary.capture(bed.now);
+  bed.secondary.captureMarker(epoch);
+  bed.secondary.suspend();
+  bed.secondary.resume(epoch, table, held, bed.now);
+  assert.deepEqual(views(bed.secondary.takeover(bed.now).resend).map(text), ['held']);
+  bed.secondary.released(epoch);
+  assert.deepEqual(bed.secondary.takeover(bed.now).resend, []);
+});
+
+test('ingress from after the capture is replayed when the SVM is loaded, what came before is not', () => {
+  const bed = new Bed();
+  bed.protect();
+  bed.connect(100, 900);
+  bed.client(toGuest({ sequence: 5001, ack: 101, flags: 0, payload: bytes('before') }));
+  const { epoch, table, held } = bed.primary.capture(bed.now);
+  bed.secondary.captureMarker(epoch);
+  bed.client(toGuest({ sequence: 5007, ack: 101, flags: 0, payload: bytes('after') }));
+  bed.primary.commit(epoch, bed.now);
+  bed.toSecondaryGuest.length = 0;
+  bed.apply(epoch, table, held);
+  assert.deepEqual(views(bed.toSecondaryGuest).map(text), ['after']);
+  assert.equal(bed.secondary.counters.logItems, 0);
+  const [view] = views(bed.toSecondaryGuest);
+  assert.equal(view?.ack, 101, 'the loaded SVM has the numbers of the PVM');
+});
+
+test('a capture that comes before the last one is applied keeps its own log', () => {
+  const bed = new Bed();
+  bed.protect();
+  const first = bed.primary.capture(bed.now);
+  bed.secondary.captureMarker(first.epoch);
+  bed.client(buildUdp(client, guest, bytes('1')));
+  bed.primary.commit(first.epoch, bed.now);
+  const second = bed.primary.capture(bed.now);
+  bed.secondary.captureMarker(second.epoch);
+  bed.client(buildUdp(client, guest, bytes('2')));
+  bed.toSecondaryGuest.length = 0;
+  bed.apply(first.epoch, first.table, first.held);
+  assert.equal(bed.toSecondaryGuest.length, 2);
+  bed.primary.commit(second.epoch, bed.now);
+  bed.toSecondaryGuest.length = 0;
+  bed.apply(second.epoch, second.table, second.held);
+  assert.deepEqual(
+    bed.toSecondaryGuest.map((frame) => String.fromCharCode(frame.at(-1) ?? 0)),
+    ['2'],
+  );
+});
+
+test('an SVM that should stand still says nothing', () => {
+  const bed = new Bed({ isDirect: false });
+  bed.protect();
+  bed.secondary.suspend();
+  bed.svm(buildUdp(guest, client, bytes('late')));
+  assert.equal(bed.toPrimary.length, 0);
+  assert.equal(bed.secondary.counters.dropped.standing, 1);
+});
+
+test('remus: a takeover hands the guest the ingress from after its state', () => {
+  const bed = new Bed({ mode: 'remus' });
+  bed.protect();
+  bed.client(toGuest({ sequence: 5000, flags: tcpFlag.syn, options: synOptionBytes }));
+  bed.pvm(fromGuest({ sequence: 100, ack: 5001, flags: tcpFlag.syn, options: synOptionBytes }));
+  assert.equal(bed.toSecondaryGuest.length, 0);
+  const { replay, resend } = bed.secondary.takeover(bed.now);
+  assert.deepEqual(
+    views(replay).map((view) => [view.isSyn, view.sequence]),
+    [[true, 5000]],
+  );
+  assert.equal(resend.length, 0);
+});
+
+test('after a takeover the connection goes on, and does so across a second protection and takeover', () => {
+  const bed = new Bed();
+  bed.protect();
+  bed.connect(100, 900);
+  const { table } = bed.secondary.takeover(bed.now);
+  const out: Uint8Array[] = [];
+  const inward: Uint8Array[] = [];
+  const survivor = new PrimaryProxy(
+    {
+      toNetwork: (frame) => void out.push(new Uint8Array(frame)),
+      toGuest: (frame) => void inward.push(new Uint8Array(frame)),
+      mirror: () => undefined,
+      announceIsn: () => undefined,
+      confirm: () => undefined,
+      wantCheckpoint: () => undefined,
+      pauseGuest: () => undefined,
+    },
+    { mode: 'colo', compareTimeoutMs: 200, patienceMs: 200, table, now: bed.now },
+  );
+  survivor.fromGuest(send(900, 0, 'on'), bed.now);
+  survivor.fromNetwork(toGuest({ sequence: 5001, ack: 103, flags: 0 }), bed.now);
+  assert.deepEqual(
+    views(out).map((view) => view.sequence),
+    [101],
+  );
+  assert.deepEqual(
+    views(inward).map((view) => view.ack),
+    [903],
+  );
+  const { epoch, table: second, held } = survivor.capture(bed.now);
+  const next = new Bed();
+  next.secondary.captureMarker(epoch);
+  next.secondary.resume(epoch, second, held, next.now);
+  next.secondary.fromGuest(send(900, 2, '!'), next.now);
+  assert.equal(views(next.secondary.takeover(next.now).resend)[0]?.sequence, 103);
+});
