@@ -10,7 +10,6 @@
 // All of it only while the SVM stands still. Everything was checked by staging; from `write` on there is no way back,
 // only forward, so nothing here refuses: a failure stops the process.
 
-import { setImmediate } from 'node:timers/promises';
 import { assert } from '../base/assert.ts';
 import { type PageRuns, pageSize } from '../base/page-runs.ts';
 import { writeSliceBytes } from './limits.ts';
@@ -33,15 +32,15 @@ export class Replica {
     return ownDirty.pages;
   }
 
-  /** Writes a checkpoint's pages. The event loop gets a turn now and then, so that beats are echoed. */
-  async write(staged: StagedCheckpoint): Promise<void> {
+  /** Writes a checkpoint's pages. Everything else gets a `turn` now and then, so that beats are echoed. */
+  async write(staged: StagedCheckpoint, turn: () => Promise<void>): Promise<void> {
     let sinceTurn = 0;
     for (const batch of staged.batches()) {
       this.writeBatch(batch.runs, batch.contents);
       sinceTurn += batch.contents.length;
       if (sinceTurn < writeSliceBytes) continue;
       sinceTurn = 0;
-      await setImmediate();
+      await turn();
     }
   }
 

@@ -143,7 +143,7 @@ test('after any number of epochs, with any faults in between, RAM, shadow and th
         assert.ok(staged !== undefined);
         assert.equal(replica.rollback(own), own.pages);
         assert.ok(replica.ram.equals(replica.shadow));
-        await replica.write(staged);
+        await replica.write(staged, async () => undefined);
         const touched = dirty(replica.ram, random, 0.02);
         replica.restoreAfterLoad(touched);
         assert.deepEqual(replica.verify(staged.state.ramHash, hash), { equalToShadow: true, equalToPrimary: true });
@@ -181,7 +181,7 @@ test('only the dirty pages travel, epoch after epoch, and the whole RAM stays eq
     receiveAll(staging, wire);
     const staged = staging.complete();
     assert.ok(staged !== undefined);
-    await replica.write(staged);
+    await replica.write(staged, async () => undefined);
     staging.release(epoch);
     assert.ok(replica.ram.equals(primary) && replica.shadow.equals(primary));
   }
@@ -304,7 +304,7 @@ test('what does not fit in memory is spilled and applied whole, or refused when 
     const replica = new Replica(Buffer.alloc(ram.length), Buffer.alloc(ram.length));
     const staged = staging.complete();
     assert.ok(staged !== undefined);
-    await replica.write(staged);
+    await replica.write(staged, async () => undefined);
     assert.ok(replica.ram.equals(ram));
     staging.release(1);
   } finally {

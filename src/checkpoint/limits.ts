@@ -19,11 +19,14 @@ export const stagedBytesMax = 40 * 1024 * 1024;
 /** Device state of a machine; the snapshot carrier's cluster holds no more. A larger one cannot be encoded. */
 export const deviceBytesMax = 2 * 1024 * 1024;
 
-/** The proxy's connection table. A larger one cannot be encoded: the checkpoint fails and says so. */
-export const tableBytesMax = 2 * 1024 * 1024;
+/**
+ * The proxy's connection table: 28 bytes for each of 100,000 connections, and some more. A larger one cannot be encoded:
+ * the checkpoint fails and says so. With device state and held frames it must fit into one message of the link (8 MiB).
+ */
+export const tableBytesMax = 3 * 1024 * 1024;
 
 /** Frames the primary held at the capture. A larger amount cannot be encoded: the proxy's own queues are smaller. */
-export const heldBytesMax = 3 * 1024 * 1024;
+export const heldBytesMax = 2.5 * 1024 * 1024;
 
 /** A hash of guest RAM, as text. */
 export const hashBytesMax = 128;

@@ -57,11 +57,18 @@ function describe(statuses: NodeStatus[]): string[] {
 
 export async function checkpoint(vm: string | undefined, options: { json: boolean }): Promise<number> {
   const primary = await primaryOf(vm);
-  const answer = (await callNode({ socketPath: primary.socketPath, method: 'POST', path: '/checkpoint', timeoutMs: 30_000 })) as NodeStatus;
+  const answer = (await callNode({
+    socketPath: primary.socketPath,
+    method: 'POST',
+    path: '/checkpoint',
+    timeoutMs: 30_000,
+  })) as NodeStatus;
   const last = answer.checkpoints?.last.filter((one) => one.reason === 'operator').at(-1);
   if (options.json) process.stdout.write(`${JSON.stringify(last ?? null)}\n`);
   else if (last !== undefined)
-    process.stdout.write(`epoch ${last.epoch} committed: pause ${ms(last.pauseMs)}, commit ${ms(last.commitMs)}, ${last.dirtyPages} dirty pages\n`);
+    process.stdout.write(
+      `epoch ${last.epoch} committed: pause ${ms(last.pauseMs)}, commit ${ms(last.commitMs)}, ${last.dirtyPages} dirty pages\n`,
+    );
   return 0;
 }
 
@@ -85,9 +92,13 @@ async function primaryOf(vm: string | undefined): Promise<Found> {
   const vms = runningVms();
   const name = vm ?? (vms.length === 1 ? vms[0] : undefined);
   if (name === undefined)
-    throw new ColoError(errorCodes.input, vms.length === 0 ? 'no VM runs on this machine' : `which VM? ${vms.join(', ')}`, {
-      hint: 'name the VM, as `colo status` shows it',
-    });
+    throw new ColoError(
+      errorCodes.input,
+      vms.length === 0 ? 'no VM runs on this machine' : `which VM? ${vms.join(', ')}`,
+      {
+        hint: 'name the VM, as `colo status` shows it',
+      },
+    );
   const nodes = await nodesOf(name);
   if (nodes.length === 0) throw notRunning(name);
   const primary = nodes.find((one) => one.status.role === 'primary');

@@ -61,13 +61,25 @@ function summary(report: DemoReport): string[] {
     client.latencyMsP50 === null ? '-' : ms(client.latencyMsP50),
     client.detail,
   ]);
-  const head = ['client', 'result', 'connections', 'sent', 'received', 'gap before', 'gap after', 'latency', 'what it saw'];
+  const head = [
+    'client',
+    'result',
+    'connections',
+    'sent',
+    'received',
+    'gap before',
+    'gap after',
+    'latency',
+    'what it saw',
+  ];
   return ['', ...table(head, rows), '', ...facts(report), '', ...verdict(report)];
 }
 
 function facts(report: DemoReport): string[] {
   const { checkpoints, released, failover, host } = report;
-  const lines = [`mode ${report.mode}, fault ${report.fault}; QEMU ${host.qemu} ${host.accel}, tracker ${host.tracker}, ${host.cores} cores`];
+  const lines = [
+    `mode ${report.mode}, fault ${report.fault}; QEMU ${host.qemu} ${host.accel}, tracker ${host.tracker}, ${host.cores} cores`,
+  ];
   if (checkpoints !== null) {
     const reasons = Object.entries(checkpoints.reasons).map(([reason, count]) => `${reason} ${count}`);
     lines.push(
@@ -81,7 +93,9 @@ function facts(report: DemoReport): string[] {
     );
   }
   if (failover !== null)
-    lines.push(`failover: detected after ${ms(failover.detectMs)}, done ${ms(failover.takeoverMs)} later (${failover.why})`);
+    lines.push(
+      `failover: detected after ${ms(failover.detectMs)}, done ${ms(failover.takeoverMs)} later (${failover.why})`,
+    );
   return lines;
 }
 

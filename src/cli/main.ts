@@ -23,7 +23,9 @@ function count(text: string): number {
 function build(finish: (code: number) => void): Command {
   const program = new Command('colo');
   program
-    .description('Protects virtual machines: two copies run, their answers are compared, and when one host dies the other goes on.')
+    .description(
+      'Protects virtual machines: two copies run, their answers are compared, and when one host dies the other goes on.',
+    )
     .showHelpAfterError('(try --help)')
     .configureHelp({ showGlobalOptions: true });
   addDemo(program, finish);
@@ -37,7 +39,9 @@ function addDemo(program: Command, finish: (code: number) => void): void {
     .command('demo')
     .description('protect a real Linux guest, kill its primary under load, and check that no client noticed')
     .addOption(new Option('--mode <mode>', 'how to protect').choices(['colo', 'remus', 'none']).default('colo'))
-    .addOption(new Option('--fault <fault>', 'what happens in the middle').choices([...faultKinds]).default('primary-kill'))
+    .addOption(
+      new Option('--fault <fault>', 'what happens in the middle').choices([...faultKinds]).default('primary-kill'),
+    )
     .addOption(new Option('--seconds <n>', 'how long the clients run').argParser(seconds).default(16))
     .option('--verify', 'compare the whole RAM of both sides after every checkpoint (longer pauses)', false)
     .option('--report <file>', 'write the report as JSON to a file')

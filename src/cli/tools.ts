@@ -30,7 +30,10 @@ export async function testCommand(
 export async function bench(what: string, options: { rounds: number; json: boolean }): Promise<number> {
   if (what !== 'checkpoint')
     throw new ColoError(errorCodes.input, `there is no benchmark ${what}`, { hint: 'there is: checkpoint' });
-  await ensurePackages([...runtimePackages, ...guestPackages], { why: 'run the benchmark', onProgress: (line) => process.stderr.write(`- ${line}\n`) });
+  await ensurePackages([...runtimePackages, ...guestPackages], {
+    why: 'run the benchmark',
+    onProgress: (line) => process.stderr.write(`- ${line}\n`),
+  });
   await benchCheckpoint(options);
   return 0;
 }

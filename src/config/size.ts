@@ -26,7 +26,10 @@ export function sizeSchema(options: { min: number; max: number; example: string 
     const bytes = parseSize(text);
     if (bytes !== undefined && bytes >= options.min && bytes <= options.max) return bytes;
     const range = `${formatSize(options.min)} to ${formatSize(options.max)}`;
-    context.addIssue({ code: 'custom', message: `"${text}" is not a size from ${range}, such as "${options.example}"` });
+    context.addIssue({
+      code: 'custom',
+      message: `"${text}" is not a size from ${range}, such as "${options.example}"`,
+    });
     return z.NEVER;
   });
 }
@@ -37,7 +40,10 @@ export function durationSchema(options: { min: number; max: number; example: str
     const milliseconds = parseDuration(text);
     if (milliseconds !== undefined && milliseconds >= options.min && milliseconds <= options.max) return milliseconds;
     const range = `${options.min}ms to ${options.max}ms`;
-    context.addIssue({ code: 'custom', message: `"${text}" is not a duration from ${range}, such as "${options.example}"` });
+    context.addIssue({
+      code: 'custom',
+      message: `"${text}" is not a duration from ${range}, such as "${options.example}"`,
+    });
     return z.NEVER;
   });
 }

@@ -15,7 +15,9 @@ const port = z.number({ error: 'a port number from 1 to 65535' }).int().min(1).m
 const mac = z
   .string()
   .regex(/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/, { error: 'an address such as "52:54:00:12:34:56", in lower case' })
-  .refine((text) => (Number.parseInt(text.slice(0, 2), 16) & 1) === 0, { error: 'a unicast address (first byte even)' });
+  .refine((text) => (Number.parseInt(text.slice(0, 2), 16) & 1) === 0, {
+    error: 'a unicast address (first byte even)',
+  });
 
 const machineSchema = z.strictObject({
   type: z.enum(['pc', 'q35', 'microvm']).default('q35'),
@@ -29,7 +31,11 @@ const machineSchema = z.strictObject({
 const bootSchema = z.union(
   [
     z.strictObject({ guest: z.literal('demo') }),
-    z.strictObject({ kernel: z.string().min(1), initrd: z.string().min(1).optional(), cmdline: z.string().default('') }),
+    z.strictObject({
+      kernel: z.string().min(1),
+      initrd: z.string().min(1).optional(),
+      cmdline: z.string().default(''),
+    }),
   ],
   { error: 'either "guest: demo" or "kernel", "initrd" and "cmdline"' },
 );
@@ -90,7 +96,10 @@ export function checkSpec(document: unknown, source: string): Spec {
 /** Reads and checks a spec file; paths in it are relative to it and must be readable. */
 export async function readSpec(path: string): Promise<Spec> {
   const text = await readFile(path, 'utf8').catch((cause: unknown) => {
-    throw new ColoError(errorCodes.input, `cannot read ${path}`, { cause, hint: 'name a spec file, such as examples/demo.yaml' });
+    throw new ColoError(errorCodes.input, `cannot read ${path}`, {
+      cause,
+      hint: 'name a spec file, such as examples/demo.yaml',
+    });
   });
   const document = parseDocument(text, { lineCounter: new LineCounter(), prettyErrors: true });
   const [problem] = document.errors;
@@ -106,6 +115,9 @@ export async function readSpec(path: string): Promise<Spec> {
 
 async function refuseUnreadable(file: string, source: string): Promise<void> {
   await access(file, constants.R_OK).catch((cause: unknown) => {
-    throw new ColoError(errorCodes.input, `${source}: cannot read ${file}`, { cause, hint: 'correct the path under boot:' });
+    throw new ColoError(errorCodes.input, `${source}: cannot read ${file}`, {
+      cause,
+      hint: 'correct the path under boot:',
+    });
   });
 }

@@ -9,6 +9,7 @@ import { openLog } from '../base/log.ts';
 import { FolderArbiter } from '../failover/arbiter/folder.ts';
 import type { NodeContext } from '../node/context.ts';
 import { ColoNode } from '../node/node.ts';
+import { realPlatform } from '../node/real-platform.ts';
 import type { DaemonConfig } from './config.ts';
 import { ApiServer } from './server.ts';
 
@@ -18,7 +19,8 @@ async function main(): Promise<void> {
   const log = openLog({ level: config.logLevel, file: config.logFile, bindings: { vm, node: name, pid: process.pid } });
   await mkdir(config.node.runDir, { recursive: true, mode: 0o700 });
   const arbiter = await FolderArbiter.open(config.node.arbiterDir);
-  const context: NodeContext = { config: config.node, clock: systemClock, log, arbiter };
+  const platform = realPlatform(() => context);
+  const context: NodeContext = { config: config.node, clock: systemClock, log, arbiter, platform };
   const node = new ColoNode(context);
   const stop = once(async (code: number) => {
     await node.stop().catch((error: unknown) => log.error({ error: errorText(error) }, 'stopping failed'));
@@ -26,6 +28,11 @@ async function main(): Promise<void> {
     await rm(config.apiPath, { force: true });
     await rm(config.node.runDir, { recursive: true, force: true });
     process.exit(code);
+  });
+  // A bug of ours ends the node: its peer takes over, which is the case COLO exists for.
+  process.on('uncaughtException', (error) => {
+    log.fatal({ error: errorText(error), stack: error.stack }, 'bug: this node ends');
+    process.exit(70);
   });
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stop(0));
   process.stdin.on('end', () => stop(0));

@@ -69,7 +69,9 @@ export class DatagramClient implements Client {
       sent: this.sent,
       received: this.received,
       ...this.gaps.report(),
-      detail: this.wrong || `${complete ? 'every datagram answered' : 'answers are missing'}, ${this.repeated} sent again, ${this.copies} copies`,
+      detail:
+        this.wrong ||
+        `${complete ? 'every datagram answered' : 'answers are missing'}, ${this.repeated} sent again, ${this.copies} copies`,
     };
   }
 

@@ -10,8 +10,8 @@ import { ColoError, errorCodes } from '../base/errors.ts';
 import { checkSpec, type Spec } from '../config/spec.ts';
 import { freePorts } from '../lan/gateway.ts';
 import { type BootFiles, LocalPair } from '../local/pair.ts';
-import { consoleSays } from './console.ts';
 import type { Client, ClientReport } from './client.ts';
+import { consoleSays } from './console.ts';
 import { DatagramClient } from './datagrams.ts';
 import { DownloadClient } from './download.ts';
 import { type FaultKind, faultTexts, inject, survivorOf } from './faults.ts';
@@ -88,11 +88,26 @@ export async function runDemo(options: DemoOptions): Promise<DemoReport> {
   });
   const clients: Client[] = [];
   try {
-    await consoleSays(pair.a, { text: 'colo-guest ready', path: `${pair.logDir}/a.serial`, timeoutMs: bootTimeoutMs, signal });
+    await consoleSays(pair.a, {
+      text: 'colo-guest ready',
+      path: `${pair.logDir}/a.serial`,
+      timeoutMs: bootTimeoutMs,
+      signal,
+    });
     say(`the guest runs (${seconds(clock.now() - started)}): nginx, redis, a session service and UDP echo`);
     if (options.mode !== 'none') await protect(pair, options);
     const rate = Math.max(64, Math.floor(guest.files.downloadBytes / options.seconds / 1024));
-    clients.push(await DownloadClient.start({ port: http, path: `${guest.files.downloadPath}?rate=${rate}k`, bytes: guest.files.downloadBytes, sha256: guest.files.downloadSha256 }, clock));
+    clients.push(
+      await DownloadClient.start(
+        {
+          port: http,
+          path: `${guest.files.downloadPath}?rate=${rate}k`,
+          bytes: guest.files.downloadBytes,
+          sha256: guest.files.downloadSha256,
+        },
+        clock,
+      ),
+    );
     clients.push(await LineClient.start(redisRules(redis), clock));
     clients.push(await LineClient.start(echoRules(echo), clock));
     clients.push(await DatagramClient.start(udp, clock));

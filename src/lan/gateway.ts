@@ -38,7 +38,8 @@ export class Gateway {
     const forwards = options.forwards.map(
       (one) => `hostfwd=${one.protocol}:127.0.0.1:${one.hostPort}-${options.guestAddress}:${one.guestPort}`,
     );
-    const preload = options.preload === undefined ? {} : { LD_PRELOAD: options.preload, COLO_PARENT: String(process.pid) };
+    const preload =
+      options.preload === undefined ? {} : { LD_PRELOAD: options.preload, COLO_PARENT: String(process.pid) };
     const child = spawn(
       options.qemuPath ?? 'qemu-system-x86_64',
       [

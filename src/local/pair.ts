@@ -127,10 +127,16 @@ export class LocalPair {
       const statuses = await this.statuses();
       if (holds(statuses)) return statuses;
       if (this.clock.now() > deadline) {
-        const seen = statuses.map((status) => `${status.node}: ${status.role} ${status.state} ${status.why}`).join('; ');
-        throw new ColoError(errorCodes.timeout, `not ${what} within ${timeoutMs / 1000} s (${seen || 'no node answers'})`, {
-          hint: `see the logs in ${this.logDir}`,
-        });
+        const seen = statuses
+          .map((status) => `${status.node}: ${status.role} ${status.state} ${status.why}`)
+          .join('; ');
+        throw new ColoError(
+          errorCodes.timeout,
+          `not ${what} within ${timeoutMs / 1000} s (${seen || 'no node answers'})`,
+          {
+            hint: `see the logs in ${this.logDir}`,
+          },
+        );
       }
       await delay(50, this.clock);
     }

@@ -12,6 +12,7 @@ export interface Uplink {
   pause(): void;
   resume(): void;
   close(): void;
+  readonly counters: { framesIn: number; bytesIn: number; framesOut: number; bytesOut: number };
 }
 
 /** Listens at `path`; `accept` is called for each peer and returns what handles its frames. */

@@ -20,7 +20,10 @@ export class FrameParser {
     let at = 0;
     while (bytes.length - at >= headerBytes) {
       const length =
-        (((bytes[at] ?? 0) << 24) | ((bytes[at + 1] ?? 0) << 16) | ((bytes[at + 2] ?? 0) << 8) | (bytes[at + 3] ?? 0)) >>>
+        (((bytes[at] ?? 0) << 24) |
+          ((bytes[at + 1] ?? 0) << 16) |
+          ((bytes[at + 2] ?? 0) << 8) |
+          (bytes[at + 3] ?? 0)) >>>
         0;
       if (length > frameBytesMax) return false;
       if (bytes.length - at - headerBytes < length) break;

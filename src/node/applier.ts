@@ -12,17 +12,12 @@
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { PageRuns } from '../base/page-runs.ts';
 import { Replica } from '../checkpoint/apply.ts';
-import { openCompressor } from '../checkpoint/compress.ts';
 import { type Applied, checkpointTypes, encodings, parseTemplate } from '../checkpoint/message.ts';
-import { SpillFile } from '../checkpoint/spill.ts';
 import { type StagedCheckpoint, Staging } from '../checkpoint/stage.ts';
 import type { SecondaryProxy } from '../proxy/secondary.ts';
 import { alignClock, tscTicksPerMs } from '../qemu/device-state.ts';
-import { ramHash } from '../qemu/hash.ts';
-import { vmFiles } from '../qemu/machine.ts';
-import { Vm } from '../qemu/vm.ts';
-import { type NodeContext, reached } from './context.ts';
-import { Nic, settle } from './nic.ts';
+import type { NodeContext } from './context.ts';
+import { type GuestCard, type GuestVm, settle } from './platform.ts';
 import { machineHash } from './session.ts';
 
 /** How long the SVM may take to read what was delivered to it before it is stopped. */
@@ -34,8 +29,8 @@ const sliceBytes = 8 * 1024 * 1024;
 export type StageOutcome = { kind: 'complete'; epoch: number } | { kind: 'refused'; epoch: number; why: string };
 
 export class Applier {
-  readonly vm: Vm;
-  readonly nic: Nic;
+  readonly vm: GuestVm;
+  readonly nic: GuestCard;
   /** The template that this VM was started with: it serves its own secondary later. */
   readonly template: Uint8Array;
   private readonly context: NodeContext;
@@ -49,18 +44,17 @@ export class Applier {
   /** remus: pages that a load writes itself (the machine's reset puts ROM images back). */
   private loadTouches = new PageRuns();
 
-  private constructor(context: NodeContext, parts: { vm: Vm; nic: Nic; template: Uint8Array }) {
+  private constructor(context: NodeContext, parts: { vm: GuestVm; nic: GuestCard; template: Uint8Array }) {
     this.context = context;
     this.vm = parts.vm;
     this.nic = parts.nic;
     this.template = parts.template;
     this.runs = context.config.protect.mode === 'colo';
     const { ram } = parts.vm;
-    const spillDir = context.config.spillDir;
     this.staging = new Staging({
       ramBytes: ram.length,
-      compressor: openCompressor({ fellBack: (text) => context.log.warn(text) }),
-      openSpill: () => SpillFile.open(spillDir),
+      compressor: context.platform.compressor(),
+      openSpill: () => context.platform.openSpill(),
     });
     // Without an SVM that runs nothing has to be rolled back, so one copy of the RAM is enough.
     this.replica = new Replica(ram, this.runs ? Buffer.alloc(ram.length) : ram);
@@ -68,21 +62,10 @@ export class Applier {
 
   /** Starts the SVM, paused, from the primary's template message. */
   static async open(context: NodeContext, payload: Uint8Array): Promise<Applier> {
-    const { config, log, clock } = context;
     const template = readTemplate(context, payload);
-    const files = vmFiles(config.runDir, 1);
-    const nic = await Nic.listen(files.nicPaths[0] ?? '');
+    const nic = await context.platform.listenCard();
     try {
-      const vm = await Vm.start({
-        spec: config.machine,
-        files,
-        paused: true,
-        vmstateTemplate: template,
-        tracker: config.protect.tracker,
-        log,
-        clock,
-        ...(config.qemuPath === undefined ? {} : { qemuPath: config.qemuPath }),
-      });
+      const vm = await context.platform.startVm({ vmstateTemplate: template });
       return new Applier(context, { vm, nic, template });
     } catch (error) {
       await nic.close();
@@ -141,22 +124,22 @@ export class Applier {
     const { clock } = context;
     const times = [clock.now()];
     const lap = () => times.push(clock.now());
-    await settle(nic, settleMs, () => clock.now());
+    await settle(nic, settleMs, context);
     await vm.stop();
     proxy.suspend();
     nic.drain();
     lap();
-    reached(context, 'apply.stopped', staged.epoch);
+    context.platform.reached('apply.stopped', staged.epoch);
     const ownPages = replica.rollback(vm.tracker.collect());
     lap();
-    await replica.write(staged);
+    await replica.write(staged, () => context.platform.turn());
     lap();
-    reached(context, 'apply.written', staged.epoch);
+    context.platform.reached('apply.written', staged.epoch);
     const loadStart = clock.now();
     this.align(staged, loadStart);
     await vm.load(staged.state.deviceState);
     lap();
-    reached(context, 'apply.loaded', staged.epoch);
+    context.platform.reached('apply.loaded', staged.epoch);
     replica.restoreAfterLoad(vm.tracker.collect());
     const verified = this.verify(staged.state.ramHash);
     lap();
@@ -185,7 +168,7 @@ export class Applier {
   private async applyStanding(staged: StagedCheckpoint, proxy: SecondaryProxy): Promise<Applied> {
     const { clock } = this.context;
     const start = clock.now();
-    await this.replica.write(staged);
+    await this.replica.write(staged, () => this.context.platform.turn());
     const writeMs = clock.now() - start;
     const verified = this.verify(staged.state.ramHash);
     const { state } = staged;
@@ -201,7 +184,7 @@ export class Applier {
   private async learnLoadTouches(deviceState: Uint8Array): Promise<void> {
     const { ram } = this.vm;
     const whole = Buffer.allocUnsafeSlow(ram.length);
-    await copyInSlices(ram, whole);
+    await copyInSlices(ram, whole, () => this.context.platform.turn());
     this.vm.tracker.collect();
     await this.vm.load(deviceState);
     this.loadTouches = this.vm.tracker.collect();
@@ -234,16 +217,16 @@ export class Applier {
 
   private verify(expected: string): boolean | null {
     if (!this.context.config.protect.verify) return null;
-    const { equalToShadow, equalToPrimary } = this.replica.verify(expected, ramHash);
+    const { equalToShadow, equalToPrimary } = this.replica.verify(expected, this.context.platform.hashRam);
     return equalToShadow && equalToPrimary !== false;
   }
 }
 
 /** Copies all of `from`; the event loop gets a turn after every slice, so that beats are echoed. */
-async function copyInSlices(from: Buffer, to: Buffer): Promise<void> {
+async function copyInSlices(from: Buffer, to: Buffer, turn: () => Promise<void>): Promise<void> {
   for (let at = 0; at < from.length; at += sliceBytes) {
     from.copy(to, at, at, Math.min(from.length, at + sliceBytes));
-    await new Promise<void>((resolve) => setImmediate(resolve));
+    await turn();
   }
 }
 
@@ -257,7 +240,7 @@ function readTemplate(context: NodeContext, payload: Uint8Array): Uint8Array {
     });
   if (template.encoding === encodings.raw) return Uint8Array.from(template.data);
   const bytes = Buffer.alloc(template.rawBytes);
-  if (openCompressor().decode(template.encoding, template.data, bytes, template.rawBytes)) return bytes;
+  if (context.platform.compressor().decode(template.encoding, template.data, bytes, template.rawBytes)) return bytes;
   throw new ColoError(errorCodes.checkpoint, "the primary's template cannot be decoded", {
     hint: 'install liblz4-1 on both nodes',
   });

@@ -8,16 +8,14 @@
 // moments of ingress are repeated instead; a duplicate frame is harmless, as on any network.
 
 import { ColoError, errorCodes } from '../base/errors.ts';
-import { type Compressor, openCompressor } from '../checkpoint/compress.ts';
+import type { Compressor } from '../checkpoint/compress.ts';
 import { CheckpointEncoder, encodeTemplate } from '../checkpoint/encode.ts';
 import { parseApplied } from '../checkpoint/message.ts';
 import type { CheckpointRecord } from '../checkpoint/record.ts';
 import type { Reason } from '../controller/primary-pair.ts';
-import { ramHash } from '../qemu/hash.ts';
 import type { Capture } from '../qemu/vm.ts';
-import { reached } from './context.ts';
 import { encodeNumber, messages } from './message.ts';
-import { settle } from './nic.ts';
+import { settle } from './platform.ts';
 import type { PrimaryNode } from './primary.ts';
 import { machineHash } from './session.ts';
 
@@ -53,7 +51,7 @@ export class Checkpointer {
 
   constructor(node: PrimaryNode) {
     this.node = node;
-    this.compressor = openCompressor();
+    this.compressor = node.context.platform.compressor();
   }
 
   /** Tells a new secondary what machine to start. */
@@ -85,7 +83,7 @@ export class Checkpointer {
       throw error;
     }
     this.rounds = round + 1;
-    reached(this.node.context, 'round.sent', epoch);
+    this.node.context.platform.reached('round.sent', epoch);
     this.node.context.log.debug({ round, pages: runs.pages, sent: encoder.totals.sentBytes }, 'round');
     this.node.post({ kind: 'roundSent', dirtyPages: vm.tracker.count() });
   }
@@ -96,7 +94,7 @@ export class Checkpointer {
     const { clock, config } = node.context;
     const { vm, nic } = node.parts;
     node.holdIngress();
-    const settled = await settle(nic, settleMs, () => clock.now());
+    const settled = await settle(nic, settleMs, node.context);
     const taken: { closing?: Closing } = {};
     let stoppedAt = 0;
     let hash = '';
@@ -112,10 +110,10 @@ export class Checkpointer {
           this.epoch = closing.epoch;
           node.links?.packet.send(messages.marker, encodeNumber(closing.epoch));
           if (!settled) node.replayRecent(stoppedAt);
-          reached(node.context, 'capture.stopped', closing.epoch);
+          node.context.platform.reached('capture.stopped', closing.epoch);
         },
         beforeResume: () => {
-          if (config.protect.verify) hash = ramHash(vm.ram);
+          if (config.protect.verify) hash = node.context.platform.hashRam(vm.ram);
         },
       });
       const closing = taken.closing;
@@ -125,7 +123,7 @@ export class Checkpointer {
       if (taken.closing !== undefined) this.undo(taken.closing.epoch, clock.now());
       throw error;
     }
-    reached(node.context, 'capture.done', this.inFlight?.epoch ?? 0);
+    node.context.platform.reached('capture.done', this.inFlight?.epoch ?? 0);
     node.post({ kind: 'captured', epoch: this.inFlight?.epoch ?? 0 });
   }
 
@@ -138,7 +136,7 @@ export class Checkpointer {
       ...{ epoch, base: this.base, sequence: this.rounds, kind: 'checkpoint' as const },
       compressor: this.compressor,
     });
-    reached(node.context, 'send.begun', epoch);
+    node.context.platform.reached('send.begun', epoch);
     const state = {
       deviceState: capture.deviceState,
       table: captured.table,
@@ -151,10 +149,10 @@ export class Checkpointer {
     for await (const message of encoder.checkpoint(capture.runs, capture.pages, state)) {
       await this.sendBulk(message);
       messageCount += 1;
-      if (messageCount === 2) reached(node.context, 'send.half', epoch);
+      if (messageCount === 2) node.context.platform.reached('send.half', epoch);
     }
     inFlight.record.sentBytes = encoder.totals.sentBytes;
-    reached(node.context, 'send.done', epoch);
+    node.context.platform.reached('send.done', epoch);
   }
 
   /** The secondary holds it, complete. */

@@ -6,6 +6,7 @@ import type { Address } from '../channel/link.ts';
 import type { Protect } from '../config/spec.ts';
 import type { Arbiter } from '../failover/arbiter/arbiter.ts';
 import type { MachineSpec } from '../qemu/machine.ts';
+import type { Platform } from './platform.ts';
 
 export interface NodeConfig {
   vm: string;
@@ -55,11 +56,5 @@ export interface NodeContext {
   clock: Clock;
   log: Log;
   arbiter: Arbiter;
-}
-
-/** Ends this process without warning when the configuration asks for it here; QEMU goes with it (preload library). */
-export function reached(context: NodeContext, point: FaultPoint, epoch: number): void {
-  const dieAt = context.config.dieAt;
-  if (dieAt === undefined || dieAt.point !== point || epoch < dieAt.epoch) return;
-  process.kill(process.pid, 'SIGKILL');
+  platform: Platform;
 }

@@ -53,7 +53,8 @@ export class Nic {
   /** True when QEMU has read everything sent to it; undefined when the system cannot tell. */
   settled(): boolean | undefined {
     this.frames?.flush();
-    if (this.socket === undefined || this.socket.writableLength > 0) return this.socket === undefined ? undefined : false;
+    if (this.socket === undefined || this.socket.writableLength > 0)
+      return this.socket === undefined ? undefined : false;
     const bytes = unreadBytes(this.socket);
     return bytes === undefined ? undefined : bytes === 0;
   }
@@ -82,16 +83,5 @@ export class Nic {
       frame: (frame) => this.handler?.(frame),
       closed: () => undefined,
     });
-  }
-}
-
-/** Waits until QEMU has read all ingress, at most `waitMs`; false when it has not or nobody can tell. */
-export async function settle(nic: Nic, waitMs: number, now: () => number): Promise<boolean> {
-  const start = now();
-  for (;;) {
-    const settled = nic.settled();
-    if (settled !== false) return settled === true;
-    if (now() - start >= waitMs) return false;
-    await new Promise<void>((resolve) => setImmediate(resolve));
   }
 }

@@ -8,13 +8,10 @@ import { cpus } from 'node:os';
 import type { NodeStatus } from '../api/status.ts';
 import { wallTime } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
-import { connectForFrames } from '../netdev/endpoint.ts';
-import type { FrameSocket } from '../netdev/frame-socket.ts';
+import type { Uplink } from '../netdev/endpoint.ts';
 import { announce } from '../packet/arp.ts';
-import { vmFiles } from '../qemu/machine.ts';
-import { Vm } from '../qemu/vm.ts';
 import type { NodeContext } from './context.ts';
-import { Nic } from './nic.ts';
+import type { GuestCard, GuestVm } from './platform.ts';
 import { PrimaryNode } from './primary.ts';
 import { type Inheritance, SecondaryNode } from './secondary.ts';
 import { describeNode } from './status.ts';
@@ -31,9 +28,9 @@ export class ColoNode {
   secondary: SecondaryNode | undefined;
   failoverRecord: NodeStatus['failover'] = null;
   ending: string | undefined;
-  uplink: FrameSocket | undefined;
-  private vm: Vm | undefined;
-  private nic: Nic | undefined;
+  uplink: Uplink | undefined;
+  private vm: GuestVm | undefined;
+  private nic: GuestCard | undefined;
 
   constructor(context: NodeContext) {
     this.context = context;
@@ -42,20 +39,20 @@ export class ColoNode {
 
   async start(): Promise<void> {
     const { config, clock } = this.context;
-    this.uplink = await connectForFrames(config.uplinkPath, {
+    this.uplink = await this.context.platform.connectUplink({
       frame: (frame) => {
         if (this.primary !== undefined) this.primary.fromNetwork(frame);
         else this.secondary?.fromNetwork(frame);
       },
       closed: () => this.context.log.error('the uplink is gone: nobody can reach the VM through this node'),
     });
-    if (config.role === 'secondary') await this.startSecondary(this.uplink);
+    if (config.role === 'secondary') await this.startSecondary();
     else await this.startPrimary(this.uplink);
     this.context.log.info({ role: config.role, now: clock.now() }, 'node started');
   }
 
-  private async startPrimary(uplink: FrameSocket): Promise<void> {
-    const { config, log, clock } = this.context;
+  private async startPrimary(uplink: Uplink): Promise<void> {
+    const { config } = this.context;
     const outcome = await this.terms.claimFirst();
     if (outcome !== 'won') {
       const owner = this.terms.record?.owner ?? 'nobody';
@@ -63,26 +60,17 @@ export class ColoNode {
         hint: 'start this node as a secondary, or remove the VM first',
       });
     }
-    const files = vmFiles(config.runDir, 1);
-    const nic = await Nic.listen(files.nicPaths[0] ?? '');
+    const nic = await this.context.platform.listenCard();
     this.nic = nic;
-    const vm = await Vm.start({
-      spec: config.machine,
-      files,
-      paused: true,
-      tracker: config.protect.tracker,
-      log,
-      clock,
-      ...(config.qemuPath === undefined ? {} : { qemuPath: config.qemuPath }),
-    });
+    const vm = await this.context.platform.startVm({});
     this.vm = vm;
     const template = await vm.makeTemplate();
     this.becomePrimary(new PrimaryNode(this.context, { vm, nic, uplink, terms: this.terms, template }));
     await vm.resume();
   }
 
-  private async startSecondary(uplink: FrameSocket): Promise<void> {
-    const secondary = new SecondaryNode(this.context, { terms: this.terms, uplink });
+  private async startSecondary(): Promise<void> {
+    const secondary = new SecondaryNode(this.context, { terms: this.terms });
     this.secondary = secondary;
     secondary.onTakenOver = (inheritance) => this.takeOver(inheritance);
     await secondary.start();
@@ -119,7 +107,7 @@ export class ColoNode {
     primary.start();
   }
 
-  private announce(uplink: FrameSocket): void {
+  private announce(uplink: Uplink): void {
     const { guest } = this.context.config;
     const frame = announce(macBytes(guest.mac), ipNumber(guest.address));
     uplink.send(frame);

@@ -10,7 +10,7 @@
 
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { Fifo } from '../base/fifo.ts';
-import type { LinkKind } from '../channel/link.ts';
+import type { Address, LinkKind } from '../channel/link.ts';
 import { Records } from '../checkpoint/record.ts';
 import { Policy } from '../controller/policy.ts';
 import { type PrimaryAction, type PrimaryEvent, PrimaryPair, type Reason } from '../controller/primary-pair.ts';
@@ -18,12 +18,11 @@ import { HeartbeatPrimary } from '../heartbeat/primary.ts';
 import type { Uplink } from '../netdev/endpoint.ts';
 import { PrimaryProxy } from '../proxy/primary.ts';
 import type { CheckpointReason } from '../proxy/reason.ts';
-import type { Vm } from '../qemu/vm.ts';
 import { Checkpointer } from './checkpointer.ts';
-import { type NodeContext, reached } from './context.ts';
-import { openPairLinks, PairLinks } from './links.ts';
+import type { NodeContext } from './context.ts';
+import { PairLinks } from './links.ts';
 import { decodeText, encodeNumber, encodeNumbers, encodeText, messages, numberAt } from './message.ts';
-import type { Nic } from './nic.ts';
+import type { GuestCard, GuestVm } from './platform.ts';
 import type { Terms } from './terms.ts';
 
 /** The proxy is asked for timeouts, the heartbeat for beats, the policy for due checkpoints, this often. */
@@ -36,8 +35,8 @@ const reconnectMs = 300;
 const replayWindowMs = 10;
 
 export interface PrimaryParts {
-  vm: Vm;
-  nic: Nic;
+  vm: GuestVm;
+  nic: GuestCard;
   uplink: Uplink;
   terms: Terms;
   /** Template of the VM's device state, for secondaries. */
@@ -69,6 +68,7 @@ export class PrimaryNode {
   private readonly recent = new Fifo<Recent>();
   private countedAt = 0;
   private gateOpen = true;
+  private releasedTold = 0;
   private readonly waiters: { resolve: () => void; reject: (error: Error) => void }[] = [];
   /** Called once when this node may never speak again as primary. */
   onFenced: (why: string) => void = () => undefined;
@@ -163,6 +163,7 @@ export class PrimaryNode {
     this.checkLease(now);
     if (this.heartbeat?.detector.suspects(now) === true) this.post({ kind: 'silence' });
     this.proxy.poll(now);
+    this.tellReleased();
     const state = this.pair.state;
     if (state.kind !== 'protected' || state.phase !== 'running') return;
     const due = this.policy.due(now, this.dirtyPages(now));
@@ -172,7 +173,13 @@ export class PrimaryNode {
   private dirtyPages(now: number): number {
     if (now - this.countedAt < countDirtyMs) return 0;
     this.countedAt = now;
-    return this.parts.vm.tracker.count();
+    try {
+      return this.parts.vm.tracker.count();
+    } catch (error) {
+      // QEMU has just died: its end is an event of its own.
+      this.context.log.warn({ error: errorText(error) }, 'dirty pages cannot be counted');
+      return 0;
+    }
   }
 
   /** While paired, the gate is open only as long as the secondary's echoes lend the right to speak (heartbeat/lease.ts). */
@@ -245,7 +252,7 @@ export class PrimaryNode {
         return;
       case 'compare':
         this.proxy.resumed(action.epoch, now);
-        reached(this.context, 'compare.begun', action.epoch);
+        this.context.platform.reached('compare.begun', action.epoch);
         this.settleWaiters(undefined);
         return;
       case 'abortCapture':
@@ -277,7 +284,7 @@ export class PrimaryNode {
 
   private async claimPair(): Promise<void> {
     const outcome = await this.parts.terms.claimPair(this.context.config.peer?.node ?? '');
-    reached(this.context, 'pair.claimed', 0);
+    this.context.platform.reached('pair.claimed', 0);
     this.post({ kind: 'pairClaimed', outcome });
   }
 
@@ -293,11 +300,19 @@ export class PrimaryNode {
   }
 
   private release(epoch: number, now: number): void {
-    reached(this.context, 'commit.received', epoch);
+    this.context.platform.reached('commit.received', epoch);
     this.checkLease(now);
     this.proxy.commit(epoch, now);
-    this.links?.packet.send(messages.released, encodeNumber(epoch));
-    reached(this.context, 'release.done', epoch);
+    this.tellReleased();
+    this.context.platform.reached('release.done', epoch);
+  }
+
+  /** With the gate shut the frames of a commit wait: the secondary must keep its copy of them until they have left. */
+  private tellReleased(): void {
+    const epoch = this.proxy.releasedEpoch;
+    if (epoch <= this.releasedTold || this.links === undefined) return;
+    this.releasedTold = epoch;
+    this.links.packet.send(messages.released, encodeNumber(epoch));
   }
 
   private goAlone(now: number): void {
@@ -375,10 +390,10 @@ export class PrimaryNode {
     }
   }
 
-  private async tryPeer(address: Parameters<typeof openPairLinks>[1]): Promise<void> {
+  private async tryPeer(address: Address): Promise<void> {
     try {
       const term = this.parts.terms.record?.term ?? 0;
-      const opened = await openPairLinks(this.context, address, term, this.stopped.signal);
+      const opened = await this.context.platform.openLinks(address, term, this.stopped.signal);
       this.links = new PairLinks(opened, {
         message: (kind, type, payload) => this.onMessage(kind, type, payload),
         lost: (why) => this.onLinksLost(why),

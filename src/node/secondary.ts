@@ -7,16 +7,16 @@
 
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { Fifo } from '../base/fifo.ts';
-import type { Link, LinkKind, LinkServer } from '../channel/link.ts';
+import type { LinkKind } from '../channel/link.ts';
+import { encodeApplied } from '../checkpoint/message.ts';
 import { type SecondaryAction, type SecondaryEvent, SecondaryPair } from '../controller/secondary-pair.ts';
 import { HeartbeatSecondary } from '../heartbeat/secondary.ts';
-import type { Uplink } from '../netdev/endpoint.ts';
 import { SecondaryProxy } from '../proxy/secondary.ts';
-import { encodeApplied } from '../checkpoint/message.ts';
 import { Applier, templateType } from './applier.ts';
-import { type NodeContext, reached } from './context.ts';
-import { acceptPairLinks, PairLinks } from './links.ts';
+import type { NodeContext } from './context.ts';
+import { PairLinks } from './links.ts';
 import { decodeNumbers, decodeText, encodeNumber, encodeText, messages, numberAt } from './message.ts';
+import type { PeerLinks } from './platform.ts';
 import type { Terms } from './terms.ts';
 
 const tickMs = 5;
@@ -44,10 +44,9 @@ export class SecondaryNode {
   proxy: SecondaryProxy;
   links: PairLinks | undefined;
   private readonly terms: Terms;
-  private readonly uplink: Uplink;
   private readonly queue = new Fifo<SecondaryEvent>();
   private performing = false;
-  private server: LinkServer | undefined;
+  private server: { close(): Promise<void> } | undefined;
   private heartbeat: HeartbeatSecondary | undefined;
   private readonly early = new Fifo<{ at: number; frame: Uint8Array }>();
   private readonly stops: (() => void)[] = [];
@@ -56,16 +55,16 @@ export class SecondaryNode {
   /** Called when this node has taken over: it is the primary from now on. */
   onTakenOver: (inheritance: Inheritance) => void = () => undefined;
 
-  constructor(context: NodeContext, parts: { terms: Terms; uplink: Uplink }) {
+  constructor(context: NodeContext, parts: { terms: Terms }) {
     this.context = context;
     this.terms = parts.terms;
-    this.uplink = parts.uplink;
     this.proxy = this.newProxy();
   }
 
   async start(): Promise<void> {
-    this.server = await acceptPairLinks(this.context, {
-      busy: () => (this.links !== undefined || this.pair.state.kind !== 'idle' ? 'this node is paired already' : undefined),
+    this.server = await this.context.platform.acceptLinks({
+      busy: () =>
+        this.links !== undefined || this.pair.state.kind !== 'idle' ? 'this node is paired already' : undefined,
       paired: (links) => this.onPaired(links),
     });
     this.stops.push(this.context.clock.every(tickMs, () => this.tick(this.context.clock.now())));
@@ -120,9 +119,9 @@ export class SecondaryNode {
   private perform(action: SecondaryAction): void {
     switch (action.kind) {
       case 'commit':
-        reached(this.context, 'stage.complete', action.epoch);
+        this.context.platform.reached('stage.complete', action.epoch);
         this.links?.packet.send(messages.committed, encodeNumber(action.epoch));
-        reached(this.context, 'commit.sent', action.epoch);
+        this.context.platform.reached('commit.sent', action.epoch);
         return;
       case 'apply':
         this.applying = this.apply(action.epoch);
@@ -146,7 +145,7 @@ export class SecondaryNode {
     try {
       const result = await applier.apply(epoch, this.proxy);
       this.links?.packet.send(messages.applied, encodeApplied(result));
-      reached(this.context, 'apply.done', epoch);
+      this.context.platform.reached('apply.done', epoch);
       if (result.verified === false) this.post({ kind: 'applyFailed', epoch, why: 'the RAM differs after the apply' });
       else this.post({ kind: 'applied', epoch });
     } catch (error) {
@@ -158,7 +157,7 @@ export class SecondaryNode {
     const applier = this.applier;
     if (applier === undefined) return;
     try {
-      reached(this.context, 'takeover.claimed', 0);
+      this.context.platform.reached('takeover.claimed', 0);
       await this.applying;
       await applier.makeRunnable();
       const now = this.context.clock.now();
@@ -202,7 +201,7 @@ export class SecondaryNode {
 
   // ---- what the primary says ----
 
-  private onPaired(links: Record<LinkKind, Link>): void {
+  private onPaired(links: PeerLinks): void {
     const now = this.context.clock.now();
     this.post({ kind: 'session' });
     this.heartbeat = new HeartbeatSecondary({ send: (type, payload) => links.beat.send(type, payload) }, { now });

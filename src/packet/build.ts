@@ -1,10 +1,11 @@
 // Frames from nothing, for tests, simulation and benchmarks: every one with right lengths and checksums.
 
-import { checksum, sumWords, write16, write32 } from './checksum.ts';
+import { checksum, write16, write32 } from './checksum.ts';
 import { ethernet, etherType, writeEthernet } from './ethernet.ts';
 import { icmp } from './icmp.ts';
 import { ipProtocol, ipv4 } from './ipv4.ts';
 import { tcp, tcpFlag } from './tcp.ts';
+import { transportChecksum } from './transport-checksum.ts';
 import { udp } from './udp.ts';
 
 export interface Address {
@@ -78,12 +79,4 @@ function buildIpv4(from: Address, to: Address, protocol: number, bytes: number):
   write32(frame, at + ipv4.target, to.ip);
   write16(frame, at + ipv4.checksum, checksum(frame, at, at + ipv4.headerBytesMin));
   return frame;
-}
-
-/** The checksum of the TCP or UDP segment in [at, end), its own field left out (they lie at different places). */
-export function transportChecksum(frame: Uint8Array, at: number, end: number, protocol: number): number {
-  const field = at + (protocol === ipProtocol.tcp ? tcp.checksum : udp.checksum);
-  const ipAt = ethernet.headerBytes;
-  const pseudo = sumWords(frame, ipAt + ipv4.source, ipAt + ipv4.headerBytesMin, protocol + (end - at));
-  return checksum(frame, field + 2, end, sumWords(frame, at, field, pseudo));
 }

@@ -367,7 +367,7 @@ export class PrimaryProxy {
   setGate(open: boolean, now: number): void {
     this.now = now;
     this.gate.set(open);
-    if (open && !this.isInFlight) this.released = this.epoch;
+    if (open) this.released = this.epoch;
     this.checkLimits();
   }
 

@@ -1,11 +1,11 @@
 // New frames out of the primary's: cut, clamped, or an ACK of its own. All lengths and checksums of what comes out are
 // right. One scratch buffer is used again for every frame: the result is valid until the next call.
 
-import { transportChecksum } from '../packet/build.ts';
 import { checksum, replace16, replace32, write16, write32 } from '../packet/checksum.ts';
 import type { FrameView } from '../packet/frame-view.ts';
 import { ipProtocol, ipv4, ipv4HeaderBytes } from '../packet/ipv4.ts';
 import { tcp, tcpFlag } from '../packet/tcp.ts';
+import { transportChecksum } from '../packet/transport-checksum.ts';
 
 /** The fields of a TCP segment that are needed to send it, or a part of it. */
 export interface SegmentParts {

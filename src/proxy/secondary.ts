@@ -18,7 +18,7 @@
 import { Fifo } from '../base/fifo.ts';
 import { type FlowKey, unpackFlowKey } from '../packet/flow-key.ts';
 import { FrameView } from '../packet/frame-view.ts';
-import { advance, distance } from '../packet/sequence.ts';
+import { advance, distance, later } from '../packet/sequence.ts';
 import { type Connection, ConnectionTable, isKnownIsn, keyOfGuestFrame } from './connection.ts';
 import { newSecondaryCounters, type SecondaryCounters } from './counters.ts';
 import { decodeFrames } from './held-frames.ts';
@@ -214,8 +214,7 @@ export class SecondaryProxy {
       return;
     }
     const isAcked = pending.clientAck !== undefined && distance(kept.end, pending.clientAck) <= 0;
-    const isRepeated = pending.kept.some(({ sequence, end }) => sequence === kept.sequence && end === kept.end);
-    if (isAcked || isRepeated) return;
+    if (isAcked || isRepeated(pending.kept, kept)) return;
     pending.kept.push(kept);
     this.keep(kept);
   }
@@ -235,7 +234,7 @@ export class SecondaryProxy {
   private noteClientAck(connection: PendingConnection, ack: number): void {
     const pending = connection.attachment;
     if (pending === undefined) return;
-    pending.clientAck = ack;
+    pending.clientAck = pending.clientAck === undefined ? ack : later(pending.clientAck, ack);
     for (;;) {
       const oldest = pending.kept[0];
       if (oldest === undefined || distance(oldest.end, ack) > 0) return;
@@ -362,6 +361,13 @@ export class SecondaryProxy {
     this.count.dropped.log = this.log.dropped;
     return this.count;
   }
+}
+
+/** Whether a retransmission says nothing that is not kept already. New data is behind everything kept. */
+function isRepeated(all: readonly Kept[], kept: Kept): boolean {
+  const last = all[all.length - 1];
+  if (last === undefined || distance(kept.sequence, last.end) >= 0) return false;
+  return all.some(({ sequence, end }) => sequence === kept.sequence && end === kept.end);
 }
 
 function pendingOf(connection: PendingConnection): Pending {

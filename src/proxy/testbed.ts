@@ -1,12 +1,13 @@
 // For tests: both proxies, joined without a network in between, and a client that checks every frame it is given.
 
 import assert from 'node:assert/strict';
-import { type Address, buildTcp, type Segment, transportChecksum } from '../packet/build.ts';
+import { type Address, buildTcp, type Segment } from '../packet/build.ts';
 import { checksum } from '../packet/checksum.ts';
 import { FrameView } from '../packet/frame-view.ts';
 import { ipProtocol } from '../packet/ipv4.ts';
 import { advance, distance } from '../packet/sequence.ts';
 import { tcpFlag } from '../packet/tcp.ts';
+import { transportChecksum } from '../packet/transport-checksum.ts';
 import { PrimaryProxy } from './primary.ts';
 import type { CheckpointReason } from './reason.ts';
 import { SecondaryProxy } from './secondary.ts';

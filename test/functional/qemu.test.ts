@@ -3,8 +3,9 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, type TestContext, test } from 'node:test';
 import { delay, systemClock } from '../../src/base/clock.ts';
 import { ColoError } from '../../src/base/errors.ts';
@@ -39,9 +40,28 @@ function isGone(pid: number): boolean {
 /** Starts a VM that the test's end kills. */
 async function startVm(context: TestContext, spec: MachineSpec, options: Partial<VmOptions> = {}): Promise<Vm> {
   const files = vmFiles(join(newDir(), 'run'), spec.nics.length);
+  const cards = await Promise.all(files.nicPaths.map(listenForCard));
   const vm = await Vm.start({ spec, files, paused: false, log: silentLog, clock: systemClock, ...options });
-  context.after(() => vm.kill());
+  context.after(async () => {
+    await vm.kill();
+    await Promise.all(cards.map(({ server }) => new Promise((resolve) => server.close(resolve))));
+  });
+  await Promise.all(cards.map(({ connected }) => connected));
   return vm;
+}
+
+/** The node's end of a guest card; QEMU connects to it. */
+async function listenForCard(path: string): Promise<{ server: Server; connected: Promise<void> }> {
+  mkdirSync(dirname(path), { recursive: true });
+  const server = createServer();
+  const connected = new Promise<void>((resolve) => {
+    server.on('connection', (socket) => {
+      socket.on('error', () => undefined).resume();
+      resolve();
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(path, resolve));
+  return { server, connected };
 }
 
 /** Waits until the guest has counted past `beat`. */
@@ -91,7 +111,8 @@ async function captureWithHash(vm: Vm): Promise<{ capture: Capture; hash: string
 
 for (const machine of machines) {
   test(`${machine}: a captured guest goes on in a second QEMU, byte for byte, again and again`, async (context) => {
-    const spec = await memoryGuest({ machine, ramBytes, pages: 300, periodMs: 30, dir: newDir() });
+    const guest = await memoryGuest({ machine, ramBytes, pages: 300, periodMs: 30, dir: newDir() });
+    const spec = { ...guest, nics: [{ mac: '52:54:00:00:00:01' }] };
     const primary = await startVm(context, spec);
     await beatsPast(spec.serialLog, 2);
     const secondarySpec = { ...spec, serialLog: join(newDir(), 'serial.log') };

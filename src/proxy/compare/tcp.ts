@@ -34,6 +34,8 @@ export class TcpComparer {
   private readonly aheadStreams = new Set<TcpStream>();
   private readonly parkedView = new FrameView();
   private now = 0;
+  /** The held segment that still lies in the frame being looked at. */
+  private fresh: Held | undefined = undefined;
   private outAck = 0;
   private outWindow = 0;
   private outEdge = 0;
@@ -79,7 +81,8 @@ export class TcpComparer {
       else this.hold(stream, view, order);
     }
     this.progress(stream);
-    for (const held of stream.held) ownHeld(held);
+    if (this.fresh !== undefined) ownHeld(this.fresh);
+    this.fresh = undefined;
     this.settle(stream);
   }
 
@@ -292,8 +295,11 @@ export class TcpComparer {
     stream.rEdge = stream.rAckKnown ? later(stream.rEdge, edge) : edge;
     stream.rAckKnown = true;
     const owed = stream.owed;
-    if (owed === undefined || distance(owed.ack, stream.rAck) > 0 || distance(owed.edge, stream.rEdge) > 0) return;
-    stream.owed = undefined;
+    if (owed === undefined || distance(owed.ack, stream.rAck) > 0) return;
+    // A little more window is not worth a frame of its own: the next segment says it.
+    const isWide = distance(stream.rEdge, stream.rAck) >= windowUpdateBytes;
+    const missing = distance(owed.edge, stream.rEdge);
+    if (missing <= 0 || (isWide && missing < windowUpdateBytes)) stream.owed = undefined;
   }
 
   private owe(stream: TcpStream, template: SegmentParts): void {
@@ -346,6 +352,7 @@ export class TcpComparer {
       }
     }
     stream.held.splice(at, 0, held);
+    this.fresh = held;
     stream.heldBytes += held.frame.length;
     this.sink.heldChanged(1, held.frame.length);
   }
@@ -464,6 +471,7 @@ export class TcpComparer {
   /** Lets what is left of the head leave, and takes it from the list. */
   private finishHead(stream: TcpStream, head: Held): true {
     stream.held.shift();
+    if (head === this.fresh) this.fresh = undefined;
     stream.heldBytes -= head.frame.length;
     this.sink.heldChanged(-1, -head.frame.length);
     this.leaveWhole(stream, head, head.time);

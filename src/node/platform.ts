@@ -1,0 +1,85 @@
+// What a node stands on, as interfaces: QEMU, the sockets to its card, the links to its peer, the uplink. A real node
+// gets them from real-platform.ts; the simulation (sim/) gives the same node others, under one virtual clock.
+//
+// The promises are those of the real things: src/qemu/vm.ts, src/node/nic.ts, src/channel/link.ts.
+
+import type { Address, Hello, LinkHandlers, LinkKind } from '../channel/link.ts';
+import type { Compressor } from '../checkpoint/compress.ts';
+import type { Spill } from '../checkpoint/spill.ts';
+import type { Uplink } from '../netdev/endpoint.ts';
+import type { DirtyTracker } from '../qemu/dirty/tracker.ts';
+import type { Capture, CaptureOptions } from '../qemu/vm.ts';
+import type { FaultPoint, NodeContext } from './context.ts';
+
+/** One virtual machine on this node: qemu/vm.ts. */
+export interface GuestVm {
+  readonly pid: number;
+  readonly qemuVersion: string;
+  readonly ram: Buffer;
+  readonly tracker: DirtyTracker;
+  readonly exited: Promise<{ code: number | null; signal: string | null }>;
+  makeTemplate(): Promise<Uint8Array>;
+  capture(options: CaptureOptions): Promise<Capture>;
+  load(deviceState: Uint8Array): Promise<{ loadMs: number }>;
+  stop(): Promise<void>;
+  resume(): Promise<void>;
+  kill(): Promise<void>;
+}
+
+/** The node's end of the guest's network card: nic.ts. */
+export interface GuestCard {
+  /** Who handles the guest's frames now; they are dropped while nobody does. */
+  handler: ((frame: Uint8Array) => void) | undefined;
+  send(frame: Uint8Array): void;
+  flush(): void;
+  /** Takes what the guest has sent until this instant. */
+  drain(): void;
+  /** Whether the guest's machine has read everything sent to it; undefined when nobody can tell. */
+  settled(): boolean | undefined;
+  pause(paused: boolean): void;
+  close(): Promise<void>;
+}
+
+/** One link to the peer: channel/link.ts. */
+export interface PeerLink {
+  readonly peer: Hello;
+  readonly ended: boolean;
+  send(type: number, ...parts: Uint8Array[]): void;
+  start(handlers: LinkHandlers): void;
+  drain(): Promise<void>;
+  close(): void;
+  destroy(): void;
+}
+
+export type PeerLinks = Record<LinkKind, PeerLink>;
+
+export interface Platform {
+  connectUplink(handlers: { frame(frame: Uint8Array): void; closed(): void }): Promise<Uplink>;
+  listenCard(): Promise<GuestCard>;
+  startVm(options: { vmstateTemplate?: Uint8Array }): Promise<GuestVm>;
+  openLinks(address: Address, term: number, signal: AbortSignal): Promise<PeerLinks>;
+  /** Accepts pairings: three links of one session, handed over together. */
+  acceptLinks(options: {
+    busy: () => string | undefined;
+    paired: (links: PeerLinks) => void;
+  }): Promise<{ close(): Promise<void> }>;
+  compressor(): Compressor;
+  openSpill(): Spill;
+  /** A hash of all of a guest's RAM, for `verify`. */
+  hashRam(ram: Buffer): string;
+  /** Lets everything else that is due have its turn. */
+  turn(): Promise<void>;
+  /** A point that a test may want the node to die at; returns at once otherwise. */
+  reached(point: FaultPoint, epoch: number): void;
+}
+
+/** Waits until QEMU has read all ingress, at most `waitMs`; false when it has not or nobody can tell. */
+export async function settle(card: GuestCard, waitMs: number, context: NodeContext): Promise<boolean> {
+  const start = context.clock.now();
+  for (;;) {
+    const settled = card.settled();
+    if (settled !== false) return settled === true;
+    if (context.clock.now() - start >= waitMs) return false;
+    await context.platform.turn();
+  }
+}

@@ -1,0 +1,116 @@
+// The real things a node stands on: QEMU, Unix sockets, liblz4. Nothing is decided here.
+
+import { randomUUID } from 'node:crypto';
+import { ColoError, errorCodes } from '../base/errors.ts';
+import { type Address, connect, type Hello, type Link, LinkServer } from '../channel/link.ts';
+import { openCompressor } from '../checkpoint/compress.ts';
+import { SpillFile } from '../checkpoint/spill.ts';
+import { connectForFrames } from '../netdev/endpoint.ts';
+import { ramHash } from '../qemu/hash.ts';
+import { vmFiles } from '../qemu/machine.ts';
+import { Vm } from '../qemu/vm.ts';
+import type { NodeContext } from './context.ts';
+import { Nic } from './nic.ts';
+import type { PeerLinks, Platform } from './platform.ts';
+
+/** The platform of one node; `context` is complete when the first of these is called. */
+export function realPlatform(context: () => NodeContext): Platform {
+  return {
+    connectUplink: (handlers) => connectForFrames(context().config.uplinkPath, handlers),
+    listenCard: () => Nic.listen(filesOf(context()).nicPaths[0] ?? ''),
+    startVm: (options) => startVm(context(), options.vmstateTemplate),
+    openLinks: (address, term, signal) => openPairLinks(context(), address, term, signal),
+    acceptLinks: (options) => acceptPairLinks(context(), options),
+    compressor: () => openCompressor({ fellBack: (text) => context().log.warn(text) }),
+    openSpill: () => SpillFile.open(context().config.spillDir),
+    hashRam: ramHash,
+    turn: () => new Promise((resolve) => setImmediate(resolve)),
+    reached: (point, epoch) => {
+      const { dieAt } = context().config;
+      // QEMU goes with us (native/preload.c).
+      if (dieAt !== undefined && dieAt.point === point && epoch >= dieAt.epoch) process.kill(process.pid, 'SIGKILL');
+    },
+  };
+}
+
+function filesOf(context: NodeContext) {
+  return vmFiles(context.config.runDir, context.config.machine.nics.length);
+}
+
+function startVm(context: NodeContext, vmstateTemplate: Uint8Array | undefined): Promise<Vm> {
+  const { config, log, clock } = context;
+  return Vm.start({
+    spec: config.machine,
+    files: filesOf(context),
+    paused: true,
+    tracker: config.protect.tracker,
+    log,
+    clock,
+    ...(vmstateTemplate === undefined ? {} : { vmstateTemplate }),
+    ...(config.qemuPath === undefined ? {} : { qemuPath: config.qemuPath }),
+  });
+}
+
+const connectTimeoutMs = 2000;
+const linkKinds = ['beat', 'packet', 'bulk'] as const;
+
+/** Opens the three links to the peer, or none. */
+async function openPairLinks(
+  context: NodeContext,
+  address: Address,
+  term: number,
+  signal: AbortSignal,
+): Promise<PeerLinks> {
+  const session = randomUUID();
+  const { vm, node } = context.config;
+  const open: Partial<Record<'beat' | 'packet' | 'bulk', Link>> = {};
+  try {
+    for (const kind of linkKinds) {
+      const hello: Hello = { vm, node, kind, term, session };
+      open[kind] = await connect(address, hello, { timeoutMs: connectTimeoutMs, signal });
+    }
+  } catch (error) {
+    for (const link of Object.values(open)) link.destroy();
+    throw error;
+  }
+  const { beat, packet, bulk } = open;
+  if (beat === undefined || packet === undefined || bulk === undefined)
+    throw new ColoError(errorCodes.channel, 'not every link to the peer was opened');
+  return { beat, packet, bulk };
+}
+
+/** Accepts pairings, one at a time: gathers the three links of a session and hands them over together. */
+async function acceptPairLinks(
+  context: NodeContext,
+  options: { busy: () => string | undefined; paired: (links: PeerLinks) => void },
+): Promise<LinkServer> {
+  const { vm, node } = context.config;
+  const gathering = new Map<string, Partial<Record<'beat' | 'packet' | 'bulk', Link>>>();
+  return LinkServer.listen(context.config.listen, {
+    handshakeTimeoutMs: connectTimeoutMs,
+    accept: (peer) => (peer.vm === vm ? options.busy() : `this node protects ${vm}, not ${peer.vm}`),
+    local: (peer) => ({ ...peer, node }),
+    link: (link) => {
+      const { session, kind } = link.peer;
+      const links = gathering.get(session) ?? {};
+      links[kind] = link;
+      gathering.set(session, links);
+      const { beat, packet, bulk } = links;
+      if (gathering.size > sessionsGatheringMax) dropOldest(gathering);
+      if (beat === undefined || packet === undefined || bulk === undefined) return;
+      gathering.delete(session);
+      options.paired({ beat, packet, bulk });
+    },
+    refused: (error) => context.log.warn({ reason: error.message }, 'a connection was refused'),
+  });
+}
+
+const sessionsGatheringMax = 4;
+
+function dropOldest(gathering: Map<string, Partial<Record<'beat' | 'packet' | 'bulk', Link>>>): void {
+  for (const [session, links] of gathering) {
+    for (const link of Object.values(links)) link.destroy();
+    gathering.delete(session);
+    return;
+  }
+}

@@ -1,0 +1,81 @@
+// The table of connections: it travels whole, ended connections go, and it never outgrows its bound.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { FrameView } from '../packet/frame-view.ts';
+import { tcpFlag } from '../packet/tcp.ts';
+import { ConnectionTable, keyOfGuestFrame, portsOf } from './connection.ts';
+import { proxyLimits } from './limits.ts';
+import { fromGuest, synOptionBytes, toGuest } from './testbed.ts';
+
+const newTable = (connectionsMax?: number) =>
+  new ConnectionTable<{ isBusy: boolean }>(
+    () => undefined,
+    ({ attachment }) => attachment?.isBusy === true,
+    connectionsMax,
+  );
+const key = (clientPort: number) => ({ guestIp: 1, clientIp: 2, ports: portsOf(80, clientPort) });
+const syn = new FrameView().parse(fromGuest({ sequence: 9, ack: 1, flags: tcpFlag.syn, options: synOptionBytes }));
+
+test('offset, ISN and window shift travel with the table', () => {
+  const table = newTable();
+  for (let port = 1; port <= 200; port += 1) table.add(key(port));
+  const connection = table.add(keyOfGuestFrame(syn));
+  assert.ok(connection !== undefined);
+  connection.delta = 0xfffffff0;
+  connection.clientIsn = 9;
+  table.store(connection);
+  table.noteGuestFrame(connection, syn, 0);
+  const first = table.find(key(1));
+  if (first !== undefined) table.forget(first);
+  const other = newTable();
+  assert.equal(other.adopt(table.encode(), 5), true);
+  assert.equal(other.size, 200);
+  assert.equal(other.find(key(1)), undefined);
+  const found = other.ofGuestFrame(syn);
+  assert.deepEqual([found?.delta, found?.clientIsn, found?.windowShift], [0xfffffff0, 9, 7]);
+});
+
+test('bytes that are no table are refused', () => {
+  const table = newTable();
+  table.add(key(1));
+  const encoded = table.encode();
+  assert.equal(newTable().adopt(encoded.subarray(1), 0), false);
+  assert.equal(newTable().adopt(encoded.subarray(0, encoded.length - 1), 0), false);
+  encoded[8] = 9;
+  assert.equal(newTable().adopt(encoded, 0), false);
+});
+
+test('an ended connection lingers and goes; an idle one stays; a forged reset ends nothing', () => {
+  const table = newTable();
+  const idle = table.add(key(1));
+  const ended = table.add(key(2));
+  const forged = table.add(key(3));
+  assert.ok(idle !== undefined && ended !== undefined && forged !== undefined);
+  const fin = new FrameView().parse(fromGuest({ sequence: 1, ack: 1, flags: tcpFlag.fin }));
+  table.noteGuestFrame(ended, fin, 0);
+  table.noteClientFrame(ended, fin, 0);
+  table.noteClientFrame(forged, new FrameView().parse(toGuest({ sequence: 1, flags: tcpFlag.rst })), 0);
+  table.noteClientFrame(forged, new FrameView().parse(toGuest({ sequence: 1, ack: 1, flags: 0 })), 1);
+  table.expire(proxyLimits.lingerMs - 1);
+  assert.equal(table.size, 3);
+  table.expire(proxyLimits.lingerMs + 1);
+  assert.deepEqual([table.find(key(1)), table.find(key(2)), table.find(key(3))], [idle, undefined, forged]);
+});
+
+test('at the bound a connection is forgotten that needs no translation and has no work, or the new one is refused', () => {
+  const table = newTable(3);
+  for (const port of [1, 2, 3]) {
+    const connection = table.add(key(port));
+    assert.ok(connection !== undefined);
+    if (port === 1) connection.delta = 5;
+    if (port === 2) connection.attachment = { isBusy: true };
+  }
+  const busy = table.add(key(4));
+  assert.ok(busy !== undefined);
+  busy.attachment = { isBusy: true };
+  assert.equal(table.find(key(3)), undefined);
+  assert.equal(table.add(key(5)), undefined);
+  assert.equal(table.size, 3);
+  assert.equal(table.evicted, 2);
+});
