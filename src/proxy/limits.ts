@@ -15,7 +15,7 @@ export const proxyLimits = {
   /** A guest that was told to wait may still hand in what was on its way: up to this factor. Beyond: dropped, counted. */
   heldOverrunFactor: 2,
   /** Held frames that travel in a checkpoint. Beyond: TCP data is left out, because the guest sends it again. */
-  heldBytesInCheckpointMax: 4 << 20,
+  heldBytesInCheckpointMax: 2 << 20,
 
   /** Bytes and pieces of the SVM kept per connection while the PVM is behind. Beyond: checkpoint. */
   aheadBytesPerConnectionMax: 4 << 20,
