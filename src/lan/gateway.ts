@@ -3,6 +3,7 @@
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createServer } from 'node:net';
+import { childEnvironment } from '../base/environment.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 
 export interface Forward {
@@ -38,8 +39,6 @@ export class Gateway {
     const forwards = options.forwards.map(
       (one) => `hostfwd=${one.protocol}:127.0.0.1:${one.hostPort}-${options.guestAddress}:${one.guestPort}`,
     );
-    const preload =
-      options.preload === undefined ? {} : { LD_PRELOAD: options.preload, COLO_PARENT: String(process.pid) };
     const child = spawn(
       options.qemuPath ?? 'qemu-system-x86_64',
       [
@@ -48,7 +47,7 @@ export class Gateway {
         ...['-netdev', `stream,id=lan,server=off,addr.type=unix,addr.path=${options.switchPath}`],
         ...['-netdev', 'hubport,id=left,hubid=0,netdev=user', '-netdev', 'hubport,id=right,hubid=0,netdev=lan'],
       ],
-      { stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, ...preload } },
+      { stdio: ['ignore', 'ignore', 'pipe'], env: lifeline(options.preload) },
     );
     const gateway = new Gateway(child);
     try {
@@ -80,6 +79,11 @@ export class Gateway {
     failed.catch(() => undefined);
     await Promise.race([failed, connected]);
   }
+}
+
+/** With the preload library the kernel ends the gateway when its parent ends. */
+function lifeline(preload: string | undefined): NodeJS.ProcessEnv {
+  return childEnvironment(preload === undefined ? {} : { LD_PRELOAD: preload, COLO_PARENT: String(process.pid) });
 }
 
 async function refuseBusyPort(port: number): Promise<void> {

@@ -217,7 +217,9 @@ export class Applier {
 
   private verify(expected: string): boolean | null {
     if (!this.context.config.protect.verify) return null;
-    const { equalToShadow, equalToPrimary } = this.replica.verify(expected, this.context.platform.hashRam);
+    const { equalToShadow, equalToPrimary } = this.replica.verify(expected, (ram) =>
+      this.context.platform.hashRam(ram),
+    );
     return equalToShadow && equalToPrimary !== false;
   }
 }

@@ -1,7 +1,7 @@
 // The three links of one pairing, opened by the primary and accepted by the secondary. They live and die together: when
 // one is lost all are closed and the owner is told once.
 
-import { ColoError, errorCodes } from '../base/errors.ts';
+import { ColoError } from '../base/errors.ts';
 import type { LinkKind } from '../channel/link.ts';
 import type { PeerLink, PeerLinks } from './platform.ts';
 

@@ -346,7 +346,10 @@ export class PrimaryNode {
   }
 
   private settleWaiters(error: Error | undefined): void {
-    for (const waiter of this.waiters.splice(0)) error === undefined ? waiter.resolve() : waiter.reject(error);
+    for (const waiter of this.waiters.splice(0)) {
+      if (error === undefined) waiter.resolve();
+      else waiter.reject(error);
+    }
   }
 
   // ---- ingress around a capture (see Nic.settled) ----

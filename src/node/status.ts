@@ -42,7 +42,7 @@ export function describeNode(node: ColoNode, cores: number): NodeStatus {
       egressFrames: uplink?.framesOut ?? 0,
       egressBytes: uplink?.bytesOut ?? 0,
     },
-    proxy: { ...(primary?.proxy.counters ?? node.secondary?.proxy.counters ?? {}) },
+    proxy: { ...(primary?.proxy.counters ?? node.secondary?.proxy.counters) },
     failover: node.failoverRecord,
   };
 }

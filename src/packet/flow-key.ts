@@ -6,7 +6,7 @@
 // Named from the guest: the same key comes out of a frame of the guest and of a frame to it. The family (4) is first, so
 // that IPv6 can have a longer key of its own.
 
-import { read16, read32, write16, write32 } from './checksum.ts';
+import { read32, write16, write32 } from './checksum.ts';
 import { ipText } from './ipv4.ts';
 
 export const flowKeyBytes = 16;

@@ -17,7 +17,7 @@
 
 import { Fifo } from '../base/fifo.ts';
 import { read32, write32 } from '../packet/checksum.ts';
-import { type FlowKey, flowKeyBytes, packFlowKey, unpackFlowKey } from '../packet/flow-key.ts';
+import { type FlowKey, packFlowKey, unpackFlowKey } from '../packet/flow-key.ts';
 import type { FrameView } from '../packet/frame-view.ts';
 import { ipProtocol } from '../packet/ipv4.ts';
 import { distance } from '../packet/sequence.ts';

@@ -68,6 +68,7 @@ export class SecondaryProxy {
   private kept = new Fifo<Kept>();
   private readonly keptById = new Map<number, Kept>();
   private held: Uint8Array[] = [];
+  private readonly toGuest = (frame: Uint8Array): void => this.ports.toGuest(frame);
 
   constructor(ports: SecondaryPorts, options: { mode: 'colo' | 'remus' }) {
     this.ports = ports;
@@ -82,7 +83,7 @@ export class SecondaryProxy {
   fromPrimary(frame: Uint8Array, now: number): void {
     this.count.ingressFrames += 1;
     if (this.isLogging) this.log.pushFrame(frame);
-    if (this.isRunning) this.deliver(frame, now, this.ports.toGuest);
+    if (this.isRunning) this.deliver(frame, now, this.toGuest);
   }
 
   /** Ingress that the guest of the last capture may not have had: for the log alone. */
@@ -300,7 +301,7 @@ export class SecondaryProxy {
     if (this.mode === 'remus') return;
     this.isRunning = true;
     for (const item of this.log.items()) {
-      if (item.isn === undefined) this.deliver(item.frame, now, this.ports.toGuest);
+      if (item.isn === undefined) this.deliver(item.frame, now, this.toGuest);
       else this.learnIsn(item.key, item.isn);
     }
     if (!this.log.hasMarkers) this.log.clear();
