@@ -21,6 +21,8 @@ export interface GuestVm {
   makeTemplate(): Promise<Uint8Array>;
   capture(options: CaptureOptions): Promise<Capture>;
   load(deviceState: Uint8Array): Promise<{ loadMs: number }>;
+  /** Asks the machine for a sign of life; rejects when it gives none in time, or is gone. */
+  ping?(): Promise<void>;
   stop(): Promise<void>;
   resume(): Promise<void>;
   kill(): Promise<void>;

@@ -29,6 +29,8 @@ import type { Terms } from './terms.ts';
 const tickMs = 5;
 /** Dirty pages are counted this often: a count costs about as much as a scan. */
 const countDirtyMs = 50;
+/** A hanging QEMU is looked for this often. */
+const pingMs = 1000;
 /** Between two tries to reach a peer that is not there. */
 const reconnectMs = 300;
 /** Ingress of the last moments that is repeated to the secondary when a capture could not wait for QEMU to take it. */
@@ -69,6 +71,7 @@ export class PrimaryNode {
   private countedAt = 0;
   private gateOpen = true;
   private releasedTold = 0;
+  private pinging = false;
   private readonly waiters: { resolve: () => void; reject: (error: Error) => void }[] = [];
   /** Called once when this node may never speak again as primary. */
   onFenced: (why: string) => void = () => undefined;
@@ -103,6 +106,7 @@ export class PrimaryNode {
         byGuest: end.signal === null && end.code === 0,
       }),
     );
+    this.stops.push(clock.every(pingMs, () => this.ping()));
     if (this.context.config.protect.mode !== 'none') void this.seekPeer();
   }
 
@@ -168,6 +172,22 @@ export class PrimaryNode {
     if (state.kind !== 'protected' || state.phase !== 'running') return;
     const due = this.policy.due(now, this.dirtyPages(now));
     if (due !== undefined) this.post({ kind: 'want', reason: { kind: due } });
+  }
+
+  /** A QEMU that hangs is as bad as one that is dead, and looks alive to everybody else. */
+  private ping(): void {
+    const { vm } = this.parts;
+    if (vm.ping === undefined || this.pinging || this.pair.state.kind !== 'protected') return;
+    this.pinging = true;
+    vm.ping().then(
+      () => {
+        this.pinging = false;
+      },
+      (error: unknown) => {
+        if (!(error instanceof ColoError) || error.code !== errorCodes.qemuTimeout) return;
+        this.post({ kind: 'vmEnded', why: `QEMU hangs: ${errorText(error)}`, byGuest: false });
+      },
+    );
   }
 
   private dirtyPages(now: number): number {

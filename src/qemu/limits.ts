@@ -28,3 +28,6 @@ export const ramBytesMax = 1024 ** 4;
 export const startTimeoutMs = 30_000;
 export const commandTimeoutMs = 10_000;
 export const killTimeoutMs = 10_000;
+
+/** A QEMU that answers nothing for this long hangs: the node treats it as dead and hands over. */
+export const pingTimeoutMs = 3000;

@@ -28,7 +28,7 @@ import { chooseTracker } from './dirty/choose.ts';
 import type { DirtyTracker, TrackerKind } from './dirty/tracker.ts';
 import { runJob } from './job.ts';
 import { type Mapping, mapFile } from './libc.ts';
-import { capturePagesBytesFirst, commandTimeoutMs, killTimeoutMs, ramBytesMax, startTimeoutMs } from './limits.ts';
+import { capturePagesBytesFirst, commandTimeoutMs, killTimeoutMs, pingTimeoutMs, ramBytesMax, startTimeoutMs } from './limits.ts';
 import { type MachineSpec, qemuArguments, type VmFiles, vmstateNode } from './machine.ts';
 import { type ProcessEnd, QemuProcess } from './process.ts';
 import { Qmp } from './qmp.ts';
@@ -162,6 +162,11 @@ export class Vm {
     carrier.write(deviceState);
     await this.#job('snapshot-load');
     return { loadMs: this.#options.clock.now() - started };
+  }
+
+  /** Rejects when QEMU does not answer its monitor within limits.pingTimeoutMs: it hangs, or is gone. */
+  async ping(): Promise<void> {
+    await this.#parts.qmp.execute('query-status', undefined, pingTimeoutMs);
   }
 
   async stop(): Promise<void> {

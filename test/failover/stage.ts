@@ -1,0 +1,99 @@
+// The stage of the failover tests: a real pair with the demo guest, and clients that check every reply. Each test names
+// its own VM, so that a run that a person has started is not disturbed.
+
+import { buildGuest } from '../../guest/build.ts';
+import { readyLine } from '../../guest/recipe.ts';
+import type { NodeStatus } from '../../src/api/status.ts';
+import { callNode } from '../../src/api/client.ts';
+import { systemClock } from '../../src/base/clock.ts';
+import { checkSpec, type SpecInput } from '../../src/config/spec.ts';
+import type { Client, ClientReport } from '../../src/demo/client.ts';
+import { consoleSays } from '../../src/demo/console.ts';
+import { DatagramClient } from '../../src/demo/datagrams.ts';
+import { echoRules, LineClient, redisRules } from '../../src/demo/lines.ts';
+import { freePorts } from '../../src/lan/gateway.ts';
+import { LocalPair, type PairOptions } from '../../src/local/pair.ts';
+
+export interface Stage {
+  pair: LocalPair;
+  mac: string;
+  clients: Client[];
+  /** Takes a checkpoint and waits for it; rejects when the primary is gone. */
+  checkpoint(): Promise<unknown>;
+  /** Ends the clients; every one must have seen exactly what it had to see. */
+  finish(): Promise<ClientReport[]>;
+  close(): Promise<void>;
+}
+
+const bootTimeoutMs = 120_000;
+const protectTimeoutMs = 120_000;
+
+export async function setStage(options: {
+  vm: string;
+  protect?: SpecInput['protect'];
+  machine?: SpecInput['machine'];
+  dieAt?: PairOptions['dieAt'];
+}): Promise<Stage> {
+  const guest = await buildGuest();
+  const [redis = 0, echo = 0, udp = 0] = await freePorts(3);
+  const spec = checkSpec(
+    {
+      vm: options.vm,
+      boot: { guest: 'demo' },
+      machine: options.machine ?? {},
+      protect: { verify: true, ...options.protect },
+    },
+    'the test',
+  );
+  const pair = await LocalPair.start({
+    spec,
+    boot: { kernel: guest.kernel, initrd: guest.initrd, cmdline: `${guest.cmdline} colo.big=4` },
+    clock: systemClock,
+    forwards: [
+      { protocol: 'tcp', hostPort: redis, guestPort: guest.ports.redis },
+      { protocol: 'tcp', hostPort: echo, guestPort: guest.ports.echoTcp },
+      { protocol: 'udp', hostPort: udp, guestPort: guest.ports.echoUdp },
+    ],
+    ...(options.dieAt === undefined ? {} : { dieAt: options.dieAt }),
+  });
+  const clients: Client[] = [];
+  const close = async () => {
+    for (const client of clients) client.abort();
+    await pair.stop();
+  };
+  try {
+    await consoleSays(pair.a, { text: readyLine, path: `${pair.logDir}/a.serial`, timeoutMs: bootTimeoutMs });
+    clients.push(await LineClient.start(redisRules(redis), systemClock));
+    clients.push(await LineClient.start(echoRules(echo), systemClock));
+    clients.push(await DatagramClient.start(udp, systemClock));
+    return {
+      pair,
+      mac: spec.network.mac,
+      clients,
+      checkpoint: () => callNode({ socketPath: pair.a.apiPath, method: 'POST', path: '/checkpoint', timeoutMs: 30_000 }),
+      finish: () => Promise.all(clients.map((client) => client.finish(60_000))),
+      close,
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+/** Starts the secondary and waits until the VM is protected. */
+export async function protect(stage: Stage): Promise<void> {
+  await stage.pair.startSecondary();
+  await stage.pair.until('protected', protectTimeoutMs, (all) => all.some((one) => one.role === 'primary' && one.protected));
+}
+
+/** Waits until `node` is the primary and alone. */
+export function survives(stage: Stage, node: 'a' | 'b'): Promise<NodeStatus[]> {
+  return stage.pair.until(`taken over by ${node}`, 60_000, (all) =>
+    all.some((one) => one.node === node && one.role === 'primary' && one.state === 'alone'),
+  );
+}
+
+/** The ports of the switch from which the guest's address spoke, one entry for each turn. */
+export function voices(stage: Stage): number[] {
+  return stage.pair.lan.spokenBy(stage.mac).map((record) => record.port);
+}
