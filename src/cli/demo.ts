@@ -10,6 +10,7 @@ import { interruptSignal } from './interrupt.ts';
 import { LiveBlock, ms, statusBlock, statusLine, table } from './view.ts';
 
 export interface DemoArguments {
+  name: string;
   mode: 'colo' | 'remus' | 'none';
   fault: FaultKind;
   seconds: number;

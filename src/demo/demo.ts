@@ -18,6 +18,8 @@ import { type FaultKind, faultTexts, inject, survivorOf } from './faults.ts';
 import { echoRules, LineClient, redisRules } from './lines.ts';
 
 export interface DemoOptions {
+  /** Name of the VM. */
+  name: string;
   mode: 'colo' | 'remus' | 'none';
   fault: FaultKind;
   /** How long the clients run; the fault comes in the middle. */
@@ -61,7 +63,6 @@ export interface DemoReport {
   seconds: number;
 }
 
-const vmName = 'demo';
 const bootTimeoutMs = 60_000;
 const protectTimeoutMs = 60_000;
 const finishTimeoutMs = 60_000;
@@ -120,7 +121,7 @@ export async function runDemo(options: DemoOptions): Promise<DemoReport> {
 
 function demoSpec(options: DemoOptions): Spec {
   return checkSpec(
-    { vm: vmName, boot: { guest: 'demo' }, protect: { mode: options.mode, verify: options.verify } },
+    { vm: options.name, boot: { guest: 'demo' }, protect: { mode: options.mode, verify: options.verify } },
     'the demo',
   );
 }

@@ -36,8 +36,8 @@ export function takeRunDirectory(vm: string): string {
     mkdirSync(directory, { mode: 0o700 });
   } catch (cause) {
     const owner = ownerOf(directory);
-    throw new ColoError(errorCodes.input, `a VM named ${vm} runs already${owner === '' ? '' : ` (process ${owner})`}`, {
-      cause,
+    if (owner === '') throw new ColoError(errorCodes.host, `cannot make ${directory}`, { cause });
+    throw new ColoError(errorCodes.input, `a VM named ${vm} runs already (process ${owner})`, {
       hint: 'end that run (Ctrl-C where it was started), or give this one another name',
     });
   }

@@ -19,7 +19,7 @@ export function describeNode(node: ColoNode, cores: number): NodeStatus {
     pid: process.pid,
     qemuPid: vm?.pid ?? null,
     role: roleOf(node),
-    state: state?.kind ?? 'stopped',
+    state: state === undefined ? 'stopped' : stateText(node, state.kind),
     why: node.ending ?? (state !== undefined && 'why' in state ? state.why : ''),
     protected: isProtected(node),
     mode: config.protect.mode,
@@ -45,6 +45,11 @@ export function describeNode(node: ColoNode, cores: number): NodeStatus {
     proxy: { ...(primary?.proxy.counters ?? node.secondary?.proxy.counters) },
     failover: node.failoverRecord,
   };
+}
+
+/** A primary whose first checkpoint is on its way is not protected yet, whatever its state machine calls it. */
+function stateText(node: ColoNode, kind: string): string {
+  return kind === 'protected' && node.primary !== undefined && !isProtected(node) ? 'first checkpoint' : kind;
 }
 
 function roleOf(node: ColoNode): NodeStatus['role'] {
