@@ -28,7 +28,14 @@ import { chooseTracker } from './dirty/choose.ts';
 import type { DirtyTracker, TrackerKind } from './dirty/tracker.ts';
 import { runJob } from './job.ts';
 import { type Mapping, mapFile } from './libc.ts';
-import { capturePagesBytesFirst, commandTimeoutMs, killTimeoutMs, pingTimeoutMs, ramBytesMax, startTimeoutMs } from './limits.ts';
+import {
+  capturePagesBytesFirst,
+  commandTimeoutMs,
+  killTimeoutMs,
+  pingTimeoutMs,
+  ramBytesMax,
+  startTimeoutMs,
+} from './limits.ts';
 import { type MachineSpec, qemuArguments, type VmFiles, vmstateNode } from './machine.ts';
 import { type ProcessEnd, QemuProcess } from './process.ts';
 import { Qmp } from './qmp.ts';

@@ -70,7 +70,10 @@ test('the primary dies during the first copy, before any checkpoint: the seconda
     const statuses = await stage.pair.until('without a primary', 60_000, (all) =>
       all.every((one) => one.node === 'b' && one.state === 'idle' && one.why !== 'no primary yet'),
     );
-    assert.equal(statuses.some((one) => one.role === 'primary'), false);
+    assert.equal(
+      statuses.some((one) => one.role === 'primary'),
+      false,
+    );
   } finally {
     await stage.close();
   }

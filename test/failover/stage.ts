@@ -3,8 +3,8 @@
 
 import { buildGuest } from '../../guest/build.ts';
 import { readyLine } from '../../guest/recipe.ts';
-import type { NodeStatus } from '../../src/api/status.ts';
 import { callNode } from '../../src/api/client.ts';
+import type { NodeStatus } from '../../src/api/status.ts';
 import { systemClock } from '../../src/base/clock.ts';
 import { checkSpec, type SpecInput } from '../../src/config/spec.ts';
 import type { Client, ClientReport } from '../../src/demo/client.ts';
@@ -70,7 +70,8 @@ export async function setStage(options: {
       pair,
       mac: spec.network.mac,
       clients,
-      checkpoint: () => callNode({ socketPath: pair.a.apiPath, method: 'POST', path: '/checkpoint', timeoutMs: 30_000 }),
+      checkpoint: () =>
+        callNode({ socketPath: pair.a.apiPath, method: 'POST', path: '/checkpoint', timeoutMs: 30_000 }),
       finish: () => Promise.all(clients.map((client) => client.finish(60_000))),
       close,
     };
@@ -83,7 +84,9 @@ export async function setStage(options: {
 /** Starts the secondary and waits until the VM is protected. */
 export async function protect(stage: Stage): Promise<void> {
   await stage.pair.startSecondary();
-  await stage.pair.until('protected', protectTimeoutMs, (all) => all.some((one) => one.role === 'primary' && one.protected));
+  await stage.pair.until('protected', protectTimeoutMs, (all) =>
+    all.some((one) => one.role === 'primary' && one.protected),
+  );
 }
 
 /** Waits until `node` is the primary and alone. */

@@ -11,7 +11,11 @@ import { runDirectory } from '../../src/local/directories.ts';
 
 const program = join(import.meta.dirname, '../../src/cli/main.ts');
 
-function startDemo(name: string): { child: ChildProcess; said(text: string): Promise<void>; ended: Promise<number | null> } {
+function startDemo(name: string): {
+  child: ChildProcess;
+  said(text: string): Promise<void>;
+  ended: Promise<number | null>;
+} {
   const args = [program, 'demo', '--name', name, '--seconds', '30', '--fault', 'none'];
   const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] });
   let text = '';

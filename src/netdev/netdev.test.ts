@@ -1,0 +1,78 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { connectForFrames, listenForFrames } from './endpoint.ts';
+import { FrameParser } from './frame-parser.ts';
+import { FrameSocket } from './frame-socket.ts';
+import { frameBytesMax } from './limits.ts';
+
+function encode(frames: Uint8Array[]): Buffer {
+  return Buffer.concat(
+    frames.flatMap((frame) => {
+      const head = Buffer.alloc(4);
+      head.writeUInt32BE(frame.length);
+      return [head, frame];
+    }),
+  );
+}
+
+test('frames come out whole and in order, wherever the stream is cut', () => {
+  const frames = fc.array(fc.uint8Array({ maxLength: 200 }), { maxLength: 20 });
+  const cuts = fc.array(fc.integer({ min: 1, max: 50 }), { minLength: 1, maxLength: 20 });
+  fc.assert(
+    fc.property(frames, cuts, (sent, lengths) => {
+      const parser = new FrameParser();
+      const got: Uint8Array[] = [];
+      const bytes = encode(sent);
+      for (let at = 0, turn = 0; at < bytes.length; turn += 1) {
+        const length = lengths[turn % lengths.length] ?? 1;
+        assert.equal(
+          parser.push(bytes.subarray(at, at + length), (frame) => got.push(Uint8Array.from(frame))),
+          true,
+        );
+        at += length;
+      }
+      assert.deepEqual(got, sent);
+      assert.equal(parser.aligned, true);
+    }),
+  );
+});
+
+test('a length beyond the limit ends the stream', () => {
+  const head = Buffer.alloc(4);
+  head.writeUInt32BE(frameBytesMax + 1);
+  assert.equal(
+    new FrameParser().push(head, () => assert.fail('no frame')),
+    false,
+  );
+});
+
+test('drain takes what is in the socket at once, before the event loop does, and keeps the order', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'colo-netdev-'));
+  const path = join(directory, 'nic.sock');
+  const got: number[] = [];
+  const accepted = Promise.withResolvers<FrameSocket>();
+  const server = await listenForFrames(path, (socket) =>
+    accepted.resolve(new FrameSocket(socket, { frame: (frame) => got.push(frame[0] ?? 0), closed: () => undefined })),
+  );
+  try {
+    const sender = await connectForFrames(path, { frame: () => undefined, closed: () => undefined });
+    const receiver = await accepted.promise;
+    for (let index = 0; index < 100; index += 1) sender.send(Uint8Array.of(index));
+    sender.flush();
+    // The write above is done when flush returns; nothing has been read, since no event was handled in between.
+    receiver.drain();
+    assert.deepEqual(
+      got,
+      Array.from({ length: 100 }, (_, index) => index),
+    );
+    sender.close();
+    receiver.close();
+  } finally {
+    server.close();
+    rmSync(directory, { recursive: true });
+  }
+});
