@@ -55,7 +55,10 @@ export function notInstalled(names: string[], dpkgOutput: string): string[] {
 
 /** Which of the packages are missing on this host. Without dpkg, packages that hold no program are taken for there. */
 export async function missingPackages(names: string[]): Promise<string[]> {
-  const unsure = names.filter((name) => !isOnPath(programOf[name] ?? ''));
+  const unsure = names.filter((name) => {
+    const program = programOf[name] ?? undefined;
+    return program === undefined || !isOnPath(program);
+  });
   if (unsure.length === 0) return [];
   if (!isOnPath('dpkg-query')) return unsure.filter((name) => programOf[name] !== null);
   const result = await tryCommand('dpkg-query', ['-W', '-f=${Package} ${db:Status-Status}\\n', ...unsure]);
