@@ -97,18 +97,9 @@ export async function runDemo(options: DemoOptions): Promise<DemoReport> {
     });
     say(`the guest runs (${seconds(clock.now() - started)}): nginx, redis, a session service and UDP echo`);
     if (options.mode !== 'none') await protect(pair, options);
-    const rate = Math.max(64, Math.floor(guest.files.downloadBytes / options.seconds / 1024));
-    clients.push(
-      await DownloadClient.start(
-        {
-          port: http,
-          path: `${guest.files.downloadPath}?rate=${rate}k`,
-          bytes: guest.files.downloadBytes,
-          sha256: guest.files.downloadSha256,
-        },
-        clock,
-      ),
-    );
+    const { downloadPath, downloadBytes, downloadSha256 } = guest.files;
+    const file = { port: http, path: downloadPath, bytes: downloadBytes, sha256: downloadSha256 };
+    clients.push(await DownloadClient.start(file, clock));
     clients.push(await LineClient.start(redisRules(redis), clock));
     clients.push(await LineClient.start(echoRules(echo), clock));
     clients.push(await DatagramClient.start(udp, clock));

@@ -1,4 +1,6 @@
-// One large download over one TCP connection; what arrives is hashed, and must be the file the guest was built with.
+// Large downloads, one after the other, over one TCP connection that is never opened again; each is hashed, and must be
+// the file the guest was built with. As fast as they go: nginx's own rate limit counts in whole seconds of the guest's
+// clock, so two guests that are a millisecond apart may wait up to a second for each other.
 
 import { createHash } from 'node:crypto';
 import { createConnection, type Socket } from 'node:net';
@@ -21,10 +23,14 @@ export class DownloadClient implements Client {
   private readonly clock: Clock;
   private readonly gaps: Gaps;
   private readonly socket: Socket;
-  private readonly hash = createHash('sha256');
+  private hash = createHash('sha256');
   private head = '';
   private inBody = false;
+  private finishing = false;
+  /** Bytes of the file that is on its way; bytes and number of those before. */
   private received = 0;
+  private receivedBefore = 0;
+  private files = 0;
   private wrong = '';
   private done: () => void = () => undefined;
 
@@ -45,12 +51,12 @@ export class DownloadClient implements Client {
     socket.on('data', (chunk: Buffer) => client.take(chunk));
     socket.on('error', (error) => client.fail(`connection failed: ${error.message}`));
     socket.on('close', () => client.fail('the connection was closed'));
-    socket.write(`GET ${rules.path} HTTP/1.1\r\nHost: guest\r\n\r\n`);
+    client.request();
     return client;
   }
 
   progress(): string {
-    return `${Math.floor((this.received * 100) / this.rules.bytes)} %`;
+    return `${((this.receivedBefore + this.received) / 1024 ** 2).toFixed(0)} MiB`;
   }
 
   markFault(): void {
@@ -61,27 +67,35 @@ export class DownloadClient implements Client {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.done = resolve;
     const cancel = this.clock.after(deadlineMs, resolve);
-    if (this.received >= this.rules.bytes || this.wrong !== '') resolve();
+    this.finishing = true;
+    if (this.wrong !== '' || this.received === this.rules.bytes) resolve();
     await promise;
     cancel();
     this.abort();
-    const sum = this.hash.digest('hex');
-    const same = this.received === this.rules.bytes && sum === this.rules.sha256;
-    const missing = this.received < this.rules.bytes ? `${this.rules.bytes - this.received} bytes missing` : '';
+    const missing = this.rules.bytes - this.received;
+    const complete = missing === 0 && this.wrong === '' && this.files > 0;
     return {
       name: this.name,
-      ok: same && this.wrong === '',
+      ok: complete,
       connections: 1,
-      sent: 1,
-      received: this.received,
+      sent: this.files + (missing === 0 ? 0 : 1),
+      received: this.receivedBefore + this.received,
       ...this.gaps.report(),
-      detail: this.wrong || missing || `sha256 ${sum.slice(0, 16)}… ${same ? 'equal to the original' : 'DIFFERS'}`,
+      detail:
+        this.wrong ||
+        (missing > 0
+          ? `${missing} bytes missing`
+          : `${this.files} times sha256 ${this.rules.sha256.slice(0, 16)}…, as the original`),
     };
   }
 
   abort(): void {
     this.socket.removeAllListeners('close');
     this.socket.destroy();
+  }
+
+  private request(): void {
+    this.socket.write(`GET ${this.rules.path} HTTP/1.1\r\nHost: guest\r\n\r\n`);
   }
 
   private take(chunk: Buffer): void {
@@ -109,11 +123,29 @@ export class DownloadClient implements Client {
     this.received += bytes.length;
     this.hash.update(bytes);
     this.gaps.progress();
-    if (this.received >= this.rules.bytes) this.done();
+    if (this.received >= this.rules.bytes) this.complete();
+  }
+
+  private complete(): void {
+    const sum = this.hash.digest('hex');
+    if (sum !== this.rules.sha256 || this.received > this.rules.bytes) {
+      this.fail(`file ${this.files} DIFFERS: ${this.received} bytes, sha256 ${sum}`);
+      return;
+    }
+    this.files += 1;
+    if (this.finishing) {
+      this.done();
+      return;
+    }
+    this.receivedBefore += this.received;
+    this.received = 0;
+    this.head = '';
+    this.inBody = false;
+    this.hash = createHash('sha256');
+    this.request();
   }
 
   private fail(why: string): void {
-    if (this.received >= this.rules.bytes) return;
     if (this.wrong === '') this.wrong = why;
     this.done();
   }

@@ -7,7 +7,7 @@
 //                        arbiter/     terms
 //   STATE/VM/a.log b.log a.serial ... logs, kept until the next run of that VM
 
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
 import { homedir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { ColoError, errorCodes } from '../base/errors.ts';
@@ -45,8 +45,14 @@ export function takeRunDirectory(vm: string): string {
   return directory;
 }
 
+/** Removes the VM's directory, and the folder of all of them when it was the last. */
 export function releaseRunDirectory(directory: string): void {
   rmSync(directory, { recursive: true, force: true });
+  try {
+    rmdirSync(runRoot());
+  } catch {
+    // Another VM runs, or somebody else has removed it.
+  }
 }
 
 /** The VMs that run on this machine. */

@@ -69,9 +69,9 @@ function checkpointsOf(primary: PrimaryNode): NodeStatus['checkpoints'] {
   const kept = records.newest(Number.POSITIVE_INFINITY);
   return {
     count: records.count,
-    pauseMs: records.percentiles((record) => (record.reason.kind === 'initial' ? undefined : record.pauseMs)),
-    commitMs: records.percentiles((record) => (record.reason.kind === 'initial' ? undefined : record.commitMs)),
-    dirtyPages: records.percentiles((record) => (record.reason.kind === 'initial' ? undefined : record.pages)),
+    pauseMs: records.percentiles((record) => record.pauseMs),
+    commitMs: records.percentiles((record) => record.commitMs),
+    dirtyPages: records.percentiles((record) => record.pages),
     sentBytes: kept.reduce((sum, record) => sum + record.sentBytes, 0),
     dirtyBytes: kept.reduce((sum, record) => sum + record.rawBytes, 0),
     reasons: Object.fromEntries(records.reasons),
