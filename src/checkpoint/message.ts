@@ -1,4 +1,6 @@
-// Messages of the bulk link: what a checkpoint is made of on its way. Big-endian; u64 stay below 2^53.
+// What a checkpoint is made of on its way. Big-endian; u64 stay below 2^53. Everything the primary sends here takes the
+// bulk link; the secondary answers on the packet link, with the message numbers and the short forms of `committed` and
+// `refused` of node/message.ts, so that an answer comes before the frames of its epoch. `applied` has the form below.
 //
 //    primary                                   secondary
 //      │ template                                │  once per session: what the snapshot carrier is made from

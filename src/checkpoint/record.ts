@@ -1,9 +1,9 @@
 // The record of every checkpoint: why it was taken and what each phase cost, on both sides. Status, demo, benchmarks
 // and metrics all read these, so that no two of them can tell different stories.
 //
-//    primary    stop save scan copy resume │ encode and send ......... │ commit
-//               └────────── pauseMs ───────┘                           │
-//               └───────────────────── commitMs ───────────────────────┘
+//    primary    stop │ save scan copy resume │ encode and send ....... │ commit
+//               └────────── pauseMs ─────────┘                         │
+//                    └────────────────── commitMs ─────────────────────┘
 //    secondary                                           stop rollback write load fix resume
 
 import { Fifo } from '../base/fifo.ts';
@@ -30,15 +30,15 @@ export interface CapturePhases {
 export interface CheckpointRecord {
   epoch: number;
   reason: CheckpointReason;
-  /** The primary's clock when the capture began. */
+  /** The primary's clock when the guest stood still. */
   startedAtMs: number;
   phases: CapturePhases;
-  /** How long the guest stood still. */
+  /** From asking QEMU to stop until it has resumed: a little more than the guest stood still. */
   pauseMs: number;
   pages: number;
   rawBytes: number;
   sentBytes: number;
-  /** From the beginning of the capture until the secondary had it complete. */
+  /** From when the guest stood still until the secondary had it complete. */
   commitMs: number;
   /** Frames that waited for this commit. */
   heldFrames: number;

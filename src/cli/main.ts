@@ -21,7 +21,8 @@ function count(text: string): number {
 
 /** Modules are loaded when their command runs: `colo status` shall not wait for what `colo demo` needs. */
 function build(finish: (code: number) => void): Command {
-  const program = new Command('colo');
+  // Before the commands are added, because they inherit it then: a wrong option must end with our exit code.
+  const program = new Command('colo').exitOverride();
   program
     .description(
       'Protects virtual machines: two copies run, their answers are compared, and when one host dies the other goes on.',
@@ -103,7 +104,6 @@ async function main(): Promise<void> {
   const program = build((value) => {
     code = value;
   });
-  program.exitOverride();
   try {
     await program.parseAsync();
   } catch (error) {

@@ -1,6 +1,6 @@
 // `colo test`: runs node:test over the files of a suite, after bringing what they need, and ends with a total.
 //
-//   unit         types, then src, guest and sim: beside the code, seconds
+//   unit         types, then src, guest, docs and sim: beside the code, seconds
 //   integration  test/** without test/soak: real QEMU, one file at a time
 //   soak         test/soak/**: long runs
 //   all          check, unit, integration
@@ -45,7 +45,7 @@ function partOf(path: string): Part {
 
 async function testFiles(part: Part, options: TestOptions): Promise<string[]> {
   const found: string[] = [];
-  for (const folder of ['src', 'guest', 'sim', 'test']) {
+  for (const folder of ['src', 'guest', 'docs', 'sim', 'test']) {
     const entries = await readdir(join(home, folder), { recursive: true, withFileTypes: true }).catch(() => []);
     for (const entry of entries) {
       const path = relative(home, join(entry.parentPath, entry.name));

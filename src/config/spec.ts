@@ -89,7 +89,7 @@ export function checkSpec(document: unknown, source: string): Spec {
   if (result.success) return result.data;
   const lines = result.error.issues.map((issue) => `${issue.path.map(String).join('.') || '(top)'}: ${issue.message}`);
   throw new ColoError(errorCodes.input, `${source}: ${lines.join('\n  ')}`, {
-    hint: 'examples/ has spec files to start from; `colo run --help` names the keys',
+    hint: 'examples/ has spec files to start from; docs/operating.md explains every key',
   });
 }
 

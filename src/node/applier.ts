@@ -5,9 +5,9 @@
 //
 // In remus mode the SVM never runs: pages are written, the device state is kept, and loading waits for a takeover.
 //
-// Clock (docs/decisions): the SVM's clock stands still from the capture until it runs again. The saved state is moved
-// forward by that time, measured from the marker's arrival and with the rest predicted from earlier loads, so that both
-// guests read the same second.
+// Clock (docs/decisions/0007-clock-alignment.md): the SVM's clock stands still from the capture until it runs again. The
+// saved state is moved forward by that time, measured from the marker's arrival and with the rest predicted from earlier
+// loads, so that both guests read the same second.
 
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { PageRuns } from '../base/page-runs.ts';

@@ -15,7 +15,7 @@
 //   egress       secondary  u32 epoch, u32 id, Ethernet frame in client space
 //   committed    secondary  u32 epoch: that checkpoint is complete here
 //   refused      secondary  u32 epoch, text
-//   applied      secondary  u32 epoch, JSON of what the apply cost
+//   applied      secondary  what the apply cost: `applied` of checkpoint/message.ts
 //
 // `committed` and `applied` travel here and not on the bulk link, so that they come before the answers of their epoch.
 

@@ -47,6 +47,7 @@ export const proxyLimits = {
    *  the client has not answered. Beyond: the oldest but the SYN is dropped; TCP sends again. */
   unpairedFramesMax: 8,
 
+  /** Divergences kept for the status, and bytes shown of each side. Beyond: the oldest leaves, the rest is not shown. */
   divergencesKept: 32,
   divergenceBytes: 16,
 } as const;

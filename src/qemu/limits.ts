@@ -24,9 +24,13 @@ export const capturePagesBytesFirst = 16 * 1024 * 1024;
 /** Guest RAM. More: the machine is refused (the RAM file is one Buffer, and offsets are doubles). */
 export const ramBytesMax = 1024 ** 4;
 
-/** How long QEMU may take to accept its first command, and to answer one later; see VmTimeouts. */
+/** How long QEMU may take to answer its first command. Beyond: it is killed and the start fails (see VmTimeouts). */
 export const startTimeoutMs = 30_000;
+
+/** How long QEMU may take to answer a later command. Beyond: that command fails with COLO_E_QEMU_TIMEOUT. */
 export const commandTimeoutMs = 10_000;
+
+/** How long a killed QEMU may take to be gone. Beyond: closing the VM fails and names the process. */
 export const killTimeoutMs = 10_000;
 
 /** A QEMU that answers nothing for this long hangs: the node treats it as dead and hands over. */

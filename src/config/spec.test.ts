@@ -1,0 +1,120 @@
+// What an operator may write, and what is said when it is wrong: one line for each mistake, and it names the key.
+
+import assert from 'node:assert/strict';
+import { cpSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { test } from 'node:test';
+import { parse } from 'yaml';
+import { ColoError, errorCodes } from '../base/errors.ts';
+import { parseDuration, parseSize } from './size.ts';
+import { checkSpec, readSpec } from './spec.ts';
+
+const examples = resolve(import.meta.dirname, '../../examples');
+
+/** A copy of the examples, with the files that they name beside them. */
+function withExamples<T>(work: (folder: string) => Promise<T>): Promise<T> {
+  const folder = mkdtempSync(join(tmpdir(), 'colo-spec-'));
+  cpSync(examples, folder, { recursive: true });
+  for (const file of ['vmlinuz', 'initrd.img']) writeFileSync(join(folder, file), '');
+  return work(folder).finally(() => rmSync(folder, { recursive: true }));
+}
+
+const smallest = 'vm: a\nboot: {guest: demo}\n';
+
+/** The message for a spec with `text` in it; fails when the spec is accepted. */
+function refusal(text: string): string {
+  try {
+    checkSpec(parse(text), 'spec.yaml');
+  } catch (error) {
+    assert.ok(error instanceof ColoError);
+    assert.equal(error.code, errorCodes.input);
+    assert.ok(error.hint !== undefined);
+    return error.message;
+  }
+  return assert.fail(`accepted: ${text}`);
+}
+
+test('every example is a spec that is accepted', async () => {
+  await withExamples(async (folder) => {
+    const files = readdirSync(examples).filter((name) => name.endsWith('.yaml'));
+    assert.ok(files.length > 0);
+    const names = new Set<string>();
+    for (const file of files) names.add((await readSpec(join(folder, file))).vm);
+    assert.equal(names.size, files.length, 'examples have different names, so that they can run beside each other');
+  });
+});
+
+test('the example that names every key holds the defaults', async () => {
+  const { vm, network, ...rest } = await readSpec(join(examples, 'full.yaml'));
+  const defaults = checkSpec({ vm, boot: { guest: 'demo' } }, 'defaults');
+  assert.deepEqual({ ...rest, vm, network: { ...network, forwards: [] } }, defaults);
+});
+
+test('paths of a spec are relative to its file', async () => {
+  await withExamples(async (folder) => {
+    const { boot } = await readSpec(join(folder, 'kernel.yaml'));
+    assert.deepEqual('kernel' in boot ? [boot.kernel, boot.initrd] : [], [
+      join(folder, 'vmlinuz'),
+      join(folder, 'initrd.img'),
+    ]);
+  });
+});
+
+test('an unknown key is named with the place where it stands', () => {
+  assert.match(refusal(`${smallest}protect: {mood: colo}`), /^spec\.yaml: protect: .*"mood"$/);
+  assert.match(refusal(`${smallest}disk: a`), /^spec\.yaml: \(top\): .*"disk"$/);
+});
+
+test('a number without its unit, or with another one, is refused with an example of a right one', () => {
+  assert.match(refusal(`${smallest}machine: {memory: 256}`), /machine\.memory: a size with its unit, such as "256M"$/);
+  assert.match(
+    refusal(`${smallest}machine: {memory: 256MX}`),
+    /machine\.memory: "256MX" is not a size from 64M to 64G/,
+  );
+  assert.match(refusal(`${smallest}machine: {memory: 1M}`), /machine\.memory: "1M" is not a size from 64M to 64G/);
+  assert.match(refusal(`${smallest}protect: {interval: 25}`), /protect\.interval: a duration with its unit/);
+  assert.match(refusal(`${smallest}protect: {epochMax: 10h}`), /protect\.epochMax: "10h" is not a duration from/);
+});
+
+test('every mistake has one line', () => {
+  const lines = refusal(
+    'vm: A B\nboot: {}\nnetwork: {mac: "01:00:00:00:00:00", forwards: [{host: 0, guest: 80}]}',
+  ).split('\n');
+  assert.equal(lines.length, 4);
+  for (const key of ['vm: ', 'boot: ', 'network.mac: ', 'network.forwards.0.host: '])
+    assert.equal(lines.filter((line) => line.includes(key)).length, 1, key);
+});
+
+test('a missing spec, a missing kernel and broken YAML are one line each that names the file', async () => {
+  const missing = await readSpec(join(examples, 'no-such.yaml')).catch((error: unknown) => error);
+  assert.match(oneLine(missing), /cannot read .*no-such\.yaml/);
+  const noKernel = await readSpec(join(examples, 'kernel.yaml')).catch((error: unknown) => error);
+  assert.match(oneLine(noKernel), /kernel\.yaml: cannot read .*vmlinuz/);
+  await withExamples(async (folder) => {
+    const path = join(folder, 'broken.yaml');
+    writeFileSync(path, 'vm: [a\n');
+    const broken = await readSpec(path).catch((error: unknown) => error);
+    assert.match(oneLine(broken), /broken\.yaml: .*line \d/);
+  });
+});
+
+function oneLine(error: unknown): string {
+  assert.ok(error instanceof ColoError);
+  assert.equal(error.code, errorCodes.input);
+  assert.ok(!error.message.includes('\n'), error.message);
+  return error.message;
+}
+
+test('sizes and durations are whole texts with a unit', () => {
+  assert.deepEqual(['64K', '256M', '2 G', '1GiB', '1GB'].map(parseSize), [
+    65_536,
+    256 * 2 ** 20,
+    2 * 2 ** 30,
+    2 ** 30,
+    2 ** 30,
+  ]);
+  assert.deepEqual(['25ms', '0.5s', '2m'].map(parseDuration), [25, 500, 120_000]);
+  for (const text of ['', '5', '-1M', '1.5G', '1T', '1M x']) assert.equal(parseSize(text), undefined, text);
+  for (const text of ['', '5', '1h', '-1s', '1sx']) assert.equal(parseDuration(text), undefined, text);
+});
