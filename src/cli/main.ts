@@ -43,6 +43,9 @@ function addDemo(program: Command, finish: (code: number) => void): void {
       new Option('--fault <fault>', 'what happens in the middle').choices([...faultKinds]).default('primary-kill'),
     )
     .addOption(new Option('--seconds <n>', 'how long the clients run').argParser(seconds).default(16))
+    .addOption(
+      new Option('--failovers <n>', 'kill the primary this often, with repair between').argParser(count).default(1),
+    )
     .option('--verify', 'compare the whole RAM of both sides after every checkpoint (longer pauses)', false)
     .option('--report <file>', 'write the report as JSON to a file')
     .option('--json', 'print only the report, as JSON', false)

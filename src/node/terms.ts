@@ -2,6 +2,7 @@
 // the outcome means is decided in controller/.
 
 import { errorText } from '../base/errors.ts';
+import type { Standing } from '../controller/role.ts';
 import type { TermRecord } from '../failover/arbiter/arbiter.ts';
 import type { NodeContext } from './context.ts';
 
@@ -17,6 +18,18 @@ export class Terms {
 
   constructor(context: NodeContext) {
     this.context = context;
+  }
+
+  /** What the newest record says of this node. */
+  look(): Promise<Standing | 'error'> {
+    return this.queue(async () => {
+      const { vm, node } = this.context.config;
+      const known = await this.read(vm);
+      if (known === 'error' || known === undefined) return known ?? 'none';
+      this.record = known;
+      if (known.owner !== node) return 'other';
+      return known.peer === null ? 'mine' : 'pair';
+    });
   }
 
   /** Claims the first term of a VM that starts; lost when another node has run it and its record stands. */
