@@ -43,9 +43,18 @@ export class Terms {
     });
   }
 
-  /** From (t, alone: me) to (t+1, me and the peer). */
+  /**
+   * From (t, me) to (t+1, me and the peer). The record is read first: an earlier claim of ours, of which we heard nothing,
+   * may have been made after all.
+   */
   claimPair(peer: string): Promise<ClaimOutcome> {
-    return this.queue(() => this.claim(this.record?.term ?? 0, peer));
+    return this.queue(async () => {
+      const { vm, node } = this.context.config;
+      const known = await this.read(vm);
+      if (known === 'error') return 'error';
+      if (known?.owner !== node) return known === undefined ? 'lost' : this.seen(known, 'lost');
+      return this.claim(known.term, peer);
+    });
   }
 
   /**
