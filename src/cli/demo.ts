@@ -14,6 +14,7 @@ export interface DemoArguments {
   mode: 'colo' | 'remus' | 'none';
   fault: FaultKind;
   seconds: number;
+  failovers: number;
   verify: boolean;
   report: string | undefined;
   json: boolean;

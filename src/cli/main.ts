@@ -45,6 +45,9 @@ function addDemo(program: Command, finish: (code: number) => void): void {
     )
     .addOption(new Option('--seconds <n>', 'how long the clients run').argParser(seconds).default(16))
     .option('--name <vm>', 'name of the VM, so that several demos can run at once', 'demo')
+    .addOption(
+      new Option('--failovers <n>', 'kill the primary this often, with repair between').argParser(count).default(1),
+    )
     .option('--verify', 'compare the whole RAM of both sides after every checkpoint (longer pauses)', false)
     .option('--report <file>', 'write the report as JSON to a file')
     .option('--json', 'print only the report, as JSON', false)

@@ -20,7 +20,7 @@ function protectedPrimary(): PrimaryPair {
     { kind: 'applied', epoch: 1 },
   ];
   for (const event of events) pair.on(event);
-  assert.deepEqual(pair.state, { kind: 'protected', phase: 'running', epoch: 1, refusals: 0 });
+  assert.deepEqual(pair.state, { kind: 'protected', phase: 'running', epoch: 1, refusals: 0, complete: true });
   return pair;
 }
 

@@ -6,10 +6,11 @@
 //     └───────────────── term won ───────── suspecting ◄────────────┘
 //                                               │ term lost
 //   any ──the VM ends──► ended                  ▼
-//   protected ──handover──► fenced ◄────────────┘
+//   protected ──handover, VM lost──► fenced ◄───┘
 //
 // Who may speak (docs/ARCHITECTURE.md): in `protected` the proxy releases only what the secondary can honour. From the
-// first doubt (`suspecting`) the gate is shut, and it opens again only with the term. `fenced` never speaks again.
+// first doubt (`suspecting`) the gate is shut, and it opens again only with the term. `fenced` never speaks again;
+// its node comes back as a secondary (role.ts).
 //
 // Within `protected` one checkpoint runs at a time:
 //
@@ -26,7 +27,8 @@ export type PrimaryState =
   | { kind: 'alone' }
   | { kind: 'syncing'; round: number; lastDirtyPages: number }
   | { kind: 'pairing' }
-  | { kind: 'protected'; phase: CheckpointPhase; epoch: number; refusals: number }
+  /** `complete`: the secondary holds a checkpoint that it could run. */
+  | { kind: 'protected'; phase: CheckpointPhase; epoch: number; refusals: number; complete: boolean }
   | { kind: 'suspecting'; why: string }
   | { kind: 'fenced'; why: string }
   | { kind: 'ended'; why: string };
@@ -117,7 +119,7 @@ export class PrimaryPair {
       case 'vmEnded':
         return this.onVmEnded(event.why, event.byGuest);
       case 'handover':
-        return this.state.kind === 'protected' ? this.handOver(event.why) : [];
+        return this.state.kind === 'protected' && this.state.complete ? this.handOver(event.why) : [];
       default:
         return unreachable(event);
     }
@@ -149,7 +151,7 @@ export class PrimaryPair {
       this.move({ kind: 'suspecting', why: 'the arbiter did not answer' });
       return [{ kind: 'dropPeer', why: 'the arbiter did not answer' }, { kind: 'claimAlone' }];
     }
-    this.move({ kind: 'protected', phase: 'capturing', epoch: 0, refusals: 0 });
+    this.move({ kind: 'protected', phase: 'capturing', epoch: 0, refusals: 0, complete: false });
     return [{ kind: 'capture', reason: { kind: 'initial' } }];
   }
 
@@ -178,7 +180,7 @@ export class PrimaryPair {
       return [];
     }
     if (event.kind === 'committed' && state.phase === 'sending' && event.epoch === state.epoch) {
-      this.move({ ...state, phase: 'applying', refusals: 0 });
+      this.move({ ...state, phase: 'applying', refusals: 0, complete: true });
       return [{ kind: 'release', epoch: event.epoch }];
     }
     if (event.kind === 'applied' && state.phase === 'applying' && event.epoch === state.epoch) {
@@ -200,7 +202,7 @@ export class PrimaryPair {
     first: PrimaryAction[],
   ): PrimaryAction[] {
     this.move({ ...state, phase: 'running', refusals: state.refusals + 1 });
-    const giveUp = state.refusals + 1 >= refusalsMax || state.epoch === 0;
+    const giveUp = state.refusals + 1 >= refusalsMax || !state.complete;
     return giveUp ? [...first, ...this.onDoubt(`no checkpoint could be made: ${why}`)] : first;
   }
 
@@ -221,7 +223,9 @@ export class PrimaryPair {
   private onVmEnded(why: string, byGuest: boolean): PrimaryAction[] {
     const state = this.state;
     if (state.kind === 'fenced' || state.kind === 'ended') return [];
-    if (state.kind === 'protected' && !byGuest) return this.handOver(why);
+    // A checkpoint that is being sent may be complete over there before we hear of it.
+    const mayBeRun = state.kind === 'protected' && (state.complete || state.phase === 'sending');
+    if (mayBeRun && !byGuest) return this.handOver(why);
     this.move({ kind: 'ended', why });
     return [{ kind: 'tellEnd', why }];
   }

@@ -1,12 +1,13 @@
 // The secondary's half of a pair, as a pure state machine: events in, actions out.
 //
-//   idle ──session──► joining ──staged──► protected ──link lost, silence, handover──► suspecting
-//    ▲ ▲                 │ link lost         │ the guest ended                        │ won     │ lost
-//    │ └─────────────────┘                   ▼                                        ▼         ▼
-//    │                                     idle                                  taking-over   idle
-//    └──────── SVM lost, apply failed (nothing left to run)                           │ done
-//                                                                                     ▼
-//                                                                                  primary
+//   idle ──session──► joining ──staged──► protected ──link lost, silence, handover──► suspecting ──won──► taking-over
+//    ▲                   │                    │                                        │                    │      │
+//    │          link lost, SVM lost,   the guest ended,                            term lost,            failed    │ done
+//    │            guest ended       SVM lost, apply failed                       apply failed               │      ▼
+//    │                   ▼                    ▼                                        ▼                    ▼   primary
+//    └──────left────── leaving ◄──────────────┴────────────────────────────────────────┴────────────────────┘
+//
+// `leaving` lasts until the SVM is gone and everything it used is free: a new session needs the same files and sockets.
 //
 // A staged checkpoint is acknowledged (`commit`) first and applied then: from the acknowledgement on, only it may be
 // run. So a claim that is won while it is being applied waits for the end of the apply; and a secondary that cannot
@@ -21,14 +22,16 @@ export type SecondaryState =
   | { kind: 'protected'; epoch: number; applying: boolean }
   | { kind: 'suspecting'; epoch: number; applying: boolean; why: string; won: boolean }
   | { kind: 'taking-over'; epoch: number; why: string }
+  | { kind: 'leaving'; why: string }
   | { kind: 'primary' };
 
 export const secondarySuccessors = {
   idle: ['joining'],
-  joining: ['protected', 'idle'],
-  protected: ['protected', 'suspecting', 'idle'],
-  suspecting: ['suspecting', 'taking-over', 'idle'],
-  'taking-over': ['primary', 'idle'],
+  joining: ['protected', 'leaving'],
+  protected: ['protected', 'suspecting', 'leaving'],
+  suspecting: ['suspecting', 'taking-over', 'leaving'],
+  'taking-over': ['primary', 'leaving'],
+  leaving: ['idle'],
   primary: [],
 } as const satisfies Record<SecondaryState['kind'], readonly SecondaryState['kind'][]>;
 
@@ -47,14 +50,16 @@ export type SecondaryEvent =
   | { kind: 'vmEnded'; why: string }
   | { kind: 'aloneClaimed'; outcome: 'won' | 'lost' | 'error' }
   | { kind: 'tookOver' }
-  | { kind: 'takeoverFailed'; why: string };
+  | { kind: 'takeoverFailed'; why: string }
+  /** The SVM is gone and all it used is free. */
+  | { kind: 'left' };
 
 export type SecondaryAction =
   | { kind: 'commit'; epoch: number }
   | { kind: 'apply'; epoch: number }
   | { kind: 'claimAlone' }
   | { kind: 'takeOver'; why: string }
-  /** Closes the links and the VM: this node holds nothing that may run. */
+  /** Closes the links and the VM, and says `left`: this node holds nothing that may run. */
   | { kind: 'leave'; why: string };
 
 export class SecondaryPair {
@@ -86,6 +91,9 @@ export class SecondaryPair {
         return this.onAloneClaimed(event.outcome);
       case 'tookOver':
         if (this.state.kind === 'taking-over') this.move({ kind: 'primary' });
+        return [];
+      case 'left':
+        if (this.state.kind === 'leaving') this.move({ kind: 'idle', why: this.state.why });
         return [];
       default:
         return unreachable(event);
@@ -137,8 +145,9 @@ export class SecondaryPair {
   }
 
   private leave(why: string): SecondaryAction[] {
-    if (this.state.kind === 'idle' || this.state.kind === 'primary') return [];
-    this.move({ kind: 'idle', why });
+    const { kind } = this.state;
+    if (kind === 'idle' || kind === 'leaving' || kind === 'primary') return [];
+    this.move({ kind: 'leaving', why });
     return [{ kind: 'leave', why }];
   }
 

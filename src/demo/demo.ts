@@ -14,7 +14,7 @@ import type { Client, ClientReport } from './client.ts';
 import { consoleSays } from './console.ts';
 import { DatagramClient } from './datagrams.ts';
 import { DownloadClient } from './download.ts';
-import { type FaultKind, faultTexts, inject, survivorOf } from './faults.ts';
+import { type FaultKind, faultTexts, inject, injectInto, survivorOf } from './faults.ts';
 import { echoRules, LineClient, redisRules } from './lines.ts';
 
 export interface DemoOptions {
@@ -24,6 +24,8 @@ export interface DemoOptions {
   fault: FaultKind;
   /** How long the clients run; the fault comes in the middle. */
   seconds: number;
+  /** More than one: the primary's node is killed, comes back as the secondary, and again, this often. */
+  failovers: number;
   verify: boolean;
   guest: Guest;
   clock: Clock;
@@ -103,7 +105,8 @@ export async function runDemo(options: DemoOptions): Promise<DemoReport> {
     clients.push(await LineClient.start(redisRules(redis), clock));
     clients.push(await LineClient.start(echoRules(echo), clock));
     clients.push(await DatagramClient.start(udp, clock));
-    return await story({ options, spec, pair, clients });
+    const cast = { options, spec, pair, clients };
+    return options.failovers > 1 ? await longStory(cast) : await story(cast);
   } finally {
     for (const client of clients) client.abort();
     await pair.stop();
@@ -146,13 +149,66 @@ async function story(cast: Cast): Promise<DemoReport> {
   const survivor = await theSurvivor(cast, problems);
   await watch(cast, half, 'the survivor serves');
   injected.wake();
-  if (fault === 'primary-stop') await expectFenced(pair, problems);
+  if (options.mode !== 'none' && (fault === 'primary-stop' || fault === 'primary-qemu-kill'))
+    await expectRepaired(cast, problems);
   say('waiting for the clients to finish');
   const reports = await finish(cast);
   const after = (await pair.statuses()).find((status) => status.node === survivorOf(fault));
-  problems.push(...voices(pair, spec, fault));
+  problems.push(...voices(pair, spec, survivorOf(fault) === 'b' ? 2 : 1));
   problems.push(...reports.filter((report) => !report.ok).map((report) => `${report.name}: ${report.detail}`));
   return report(cast, { problems, reports, before, after: after ?? survivor, faultAt: injected.at });
+}
+
+/** The primary's node dies, comes back as the secondary, the VM is protected again: and again, as often as asked for. */
+async function longStory(cast: Cast): Promise<DemoReport> {
+  const { options, pair, clients, spec } = cast;
+  const { clock, say, failovers } = options;
+  const problems: string[] = [];
+  const half = (options.seconds * 1000) / 2;
+  let seen: { before?: NodeStatus | undefined; after?: NodeStatus | undefined; faultAt: number } = { faultAt: 0 };
+  await watch(cast, half, 'clients run');
+  for (let index = 1; index <= failovers && problems.length === 0; index += 1) {
+    const [name, other] = index % 2 === 1 ? (['a', 'b'] as const) : (['b', 'a'] as const);
+    const before = await pair.primary();
+    if (index === 1) for (const client of clients) client.markFault();
+    say(`failover ${index} of ${failovers}: the whole node ${name} is killed, and started again`);
+    const { at } = await injectInto(pair[name], 'primary-kill', () => wallTime(clock.now()));
+    const after = await expectState(cast, problems, `taken over by node ${other}`, (all) =>
+      all.find((one) => one.node === other && one.role === 'primary' && (one.failover?.doneAt ?? 0) >= at),
+    );
+    await pair.restart(name);
+    const start = clock.now();
+    const isRepaired = (one: NodeStatus) => one.node === other && one.role === 'primary' && one.protected;
+    await expectState(cast, problems, 'protected again', (all) => all.find(isRepaired));
+    say(`protected again by node ${name} (${seconds(clock.now() - start)}), without being asked`);
+    await watch(cast, half, `the survivor serves, failover ${index} of ${failovers} is behind it`);
+    seen = { before, after, faultAt: at };
+  }
+  say('waiting for the clients to finish');
+  const reports = await finish(cast);
+  problems.push(...voices(pair, spec, failovers + 1));
+  problems.push(...reports.filter((report) => !report.ok).map((report) => `${report.name}: ${report.detail}`));
+  return report(cast, { problems, reports, before: seen.before, after: seen.after, faultAt: seen.faultAt });
+}
+
+/** Waits for a status; it is a problem of the report when it does not come. */
+async function expectState(
+  { options, pair }: Cast,
+  problems: string[],
+  what: string,
+  find: (statuses: NodeStatus[]) => NodeStatus | undefined,
+): Promise<NodeStatus | undefined> {
+  try {
+    const timeoutMs = failoverTimeoutMs + protectTimeoutMs;
+    const isOver = (statuses: NodeStatus[]) => options.signal.aborted || find(statuses) !== undefined;
+    const statuses = await pair.until(what, timeoutMs, isOver);
+    options.signal.throwIfAborted();
+    return find(statuses);
+  } catch (error) {
+    options.signal.throwIfAborted();
+    problems.push(error instanceof Error ? error.message : String(error));
+    return undefined;
+  }
 }
 
 /** Shows the state of things for a while. */
@@ -171,25 +227,24 @@ async function theSurvivor(cast: Cast, problems: string[]): Promise<NodeStatus |
   const { options, pair } = cast;
   if (options.fault === 'none' || options.mode === 'none') return pair.primary();
   const name = survivorOf(options.fault);
-  const isAlone = (status: NodeStatus) => status.node === name && status.role === 'primary' && status.state === 'alone';
+  // It may be protected again when we look: a node that lost its term comes back by itself.
+  const isSurvivor = (status: NodeStatus) =>
+    status.node === name && status.role === 'primary' && status.failover !== null;
   try {
-    const statuses = await pair.until(`taken over by node ${name}`, failoverTimeoutMs, (all) => all.some(isAlone));
-    return statuses.find(isAlone);
+    const statuses = await pair.until(`taken over by node ${name}`, failoverTimeoutMs, (all) => all.some(isSurvivor));
+    return statuses.find(isSurvivor);
   } catch (error) {
     problems.push(error instanceof Error ? error.message : String(error));
     return undefined;
   }
 }
 
-/** A primary that was stopped and wakes up finds that its term is over, and ends its VM. */
-async function expectFenced(pair: LocalPair, problems: string[]): Promise<void> {
-  try {
-    await pair.until('fenced on node a', failoverTimeoutMs, (all) =>
-      all.some((status) => status.node === 'a' && status.role === 'fenced'),
-    );
-  } catch (error) {
-    problems.push(error instanceof Error ? error.message : String(error));
-  }
+/** A primary whose process lives finds that its term is over, ends its VM, and becomes the secondary of the survivor. */
+async function expectRepaired(cast: Cast, problems: string[]): Promise<void> {
+  await expectState(cast, problems, 'protected again by node a', (all) => {
+    const loser = all.some((one) => one.node === 'a' && one.role === 'secondary' && one.protected);
+    return loser ? all.find((one) => one.node === 'b' && one.role === 'primary' && one.protected) : undefined;
+  });
 }
 
 async function finish(cast: Cast): Promise<ClientReport[]> {
@@ -206,9 +261,8 @@ async function finish(cast: Cast): Promise<ClientReport[]> {
 }
 
 /** Which nodes spoke for the guest, as the switch saw it: the primary, then the survivor, and never back. */
-function voices(pair: LocalPair, spec: Spec, fault: FaultKind): string[] {
+function voices(pair: LocalPair, spec: Spec, expected: number): string[] {
   const ports = pair.lan.spokenBy(spec.network.mac).map((record) => record.port);
-  const expected = survivorOf(fault) === 'b' ? 2 : 1;
   if (ports.length === expected && new Set(ports).size === expected) return [];
   return [`${ports.length} turns of speaking on ports ${ports.join(', ')} of the switch, not ${expected}`];
 }

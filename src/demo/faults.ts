@@ -1,6 +1,7 @@
 // What the demo does to a pair, and what must then be seen.
 
 import { processIdentity } from '../host/processes.ts';
+import type { NodeProcess } from '../local/node-process.ts';
 import type { LocalPair } from '../local/pair.ts';
 
 export const faultKinds = ['primary-kill', 'primary-stop', 'primary-qemu-kill', 'secondary-kill', 'none'] as const;
@@ -27,7 +28,15 @@ export interface Injected {
 }
 
 export async function inject(kind: FaultKind, pair: LocalPair, wallNow: () => number): Promise<Injected> {
-  const node = kind === 'secondary-kill' ? pair.b : pair.a;
+  return injectInto(kind === 'secondary-kill' ? pair.b : pair.a, kind, wallNow);
+}
+
+/** Does it to this node. */
+export async function injectInto(
+  node: NodeProcess | undefined,
+  kind: FaultKind,
+  wallNow: () => number,
+): Promise<Injected> {
   if (kind === 'none' || node === undefined) return { at: wallNow(), wake: () => undefined };
   const qemu = await node.findQemu();
   const identity = processIdentity(qemu);

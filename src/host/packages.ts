@@ -13,14 +13,20 @@ const programOf: Record<string, string | null> = {
   'qemu-system-x86': 'qemu-system-x86_64',
   'qemu-utils': 'qemu-img',
   cpio: 'cpio',
+  'etcd-server': 'etcd',
   gcc: 'gcc',
+  iproute2: 'ip',
   'libc6-dev': null,
   'liblz4-1': null,
+  openssl: 'openssl',
   'util-linux': 'flock',
 };
 
 /** Needed to run and protect a machine. */
 export const runtimePackages = ['qemu-system-x86', 'qemu-utils', 'gcc', 'libc6-dev', 'liblz4-1', 'util-linux'];
+
+/** Needed, in addition, for several hosts as namespaces of this one. */
+export const clusterPackages = ['etcd-server', 'iproute2', 'openssl'];
 
 /** Needed, in addition, to build the demo guest. */
 export const guestPackages = ['cpio'];

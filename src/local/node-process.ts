@@ -2,7 +2,6 @@
 // or "failed ..." comes back on standard output.
 
 import { type ChildProcess, spawn } from 'node:child_process';
-import { rmSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { nodeStatus } from '../api/client.ts';
 import { ColoError, type ErrorCode, errorCodes } from '../base/errors.ts';
@@ -33,7 +32,6 @@ export class NodeProcess {
   }
 
   static spawn(config: DaemonConfig): NodeProcess {
-    rmSync(config.logFile, { force: true });
     const child = spawn(process.execPath, [program], { stdio: ['pipe', 'pipe', 'pipe'] });
     return new NodeProcess(config, child);
   }

@@ -4,7 +4,7 @@
 //   ordinary sockets ── gateway (QEMU, user network) ── switch ─┬─ colod a (primary) ── QEMU
 //                                                              └─ colod b (secondary) ─ QEMU
 
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { buildPreload } from '../../native/build.ts';
@@ -13,6 +13,7 @@ import type { NodeStatus } from '../api/status.ts';
 import { type Clock, delay } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import type { Spec } from '../config/spec.ts';
+import type { WantedRole } from '../controller/role.ts';
 import { type Forward, Gateway } from '../lan/gateway.ts';
 import { Switch } from '../lan/switch.ts';
 import type { FaultPoint } from '../node/context.ts';
@@ -38,7 +39,7 @@ export interface PairOptions {
 }
 
 export class LocalPair {
-  readonly a: NodeProcess;
+  a: NodeProcess;
   /** The secondary's node, once started. */
   b: NodeProcess | undefined;
   readonly lan: Switch;
@@ -72,6 +73,7 @@ export class LocalPair {
     try {
       const logDir = logDirectory(spec.vm);
       mkdirSync(logDir, { recursive: true, mode: 0o700 });
+      for (const name of ['a', 'b']) rmSync(join(logDir, `${name}.log`), { force: true });
       mkdirSync(join(directory, 'arbiter'), { mode: 0o700 });
       const lan = new Switch(() => clock.now());
       undo.push(() => lan.close());
@@ -86,7 +88,7 @@ export class LocalPair {
         ...(options.qemuPath === undefined ? {} : { qemuPath: options.qemuPath }),
       });
       undo.push(() => gateway.stop());
-      const a = NodeProcess.spawn(nodeOptions(options, { name: 'a', directory, logDir }));
+      const a = NodeProcess.spawn(nodeOptions(options, { name: 'a', role: 'primary', directory, logDir }));
       undo.push(() => a.kill());
       await a.ready;
       return new LocalPair({ options, a, lan, gateway, directory, logDir });
@@ -99,8 +101,16 @@ export class LocalPair {
   /** Starts the other node; the primary finds it and protects the VM, which runs on meanwhile. */
   async startSecondary(): Promise<void> {
     const { directory, logDir } = this;
-    this.b = NodeProcess.spawn(nodeOptions(this.options, { name: 'b', directory, logDir }));
+    this.b = NodeProcess.spawn(nodeOptions(this.options, { name: 'b', role: 'secondary', directory, logDir }));
     await this.b.ready;
+  }
+
+  /** Starts a dead node again, as an operator or systemd would: it finds out by itself what to be. */
+  async restart(name: 'a' | 'b'): Promise<void> {
+    const { directory, logDir } = this;
+    const node = NodeProcess.spawn(nodeOptions(this.options, { name, role: 'auto', directory, logDir }));
+    this[name] = node;
+    await node.ready;
   }
 
   get nodes(): NodeProcess[] {
@@ -152,7 +162,10 @@ export class LocalPair {
   }
 }
 
-function nodeOptions(options: PairOptions, at: { name: 'a' | 'b'; directory: string; logDir: string }) {
+function nodeOptions(
+  options: PairOptions,
+  at: { name: 'a' | 'b'; role: WantedRole; directory: string; logDir: string },
+) {
   const { spec, boot } = options;
   const { name, directory, logDir } = at;
   const own = join(directory, name);
@@ -179,8 +192,8 @@ function nodeOptions(options: PairOptions, at: { name: 'a' | 'b'; directory: str
     node: {
       vm: spec.vm,
       node: name,
-      role: name === 'a' ? ('primary' as const) : ('secondary' as const),
-      peer: { node: other, address: { path: join(directory, other, 'link.sock') } },
+      role: at.role,
+      peers: [{ node: other, address: { path: join(directory, other, 'link.sock') } }],
       listen: { path: join(own, 'link.sock') },
       machine,
       protect: spec.protect,

@@ -15,7 +15,7 @@ import type { CheckpointRecord } from '../checkpoint/record.ts';
 import type { Reason } from '../controller/primary-pair.ts';
 import type { Capture } from '../qemu/vm.ts';
 import { encodeNumber, messages } from './message.ts';
-import { settle } from './platform.ts';
+import { type PeerLink, settle } from './platform.ts';
 import type { PrimaryNode } from './primary.ts';
 import { machineHash } from './session.ts';
 
@@ -43,9 +43,9 @@ export class Checkpointer {
   private readonly node: PrimaryNode;
   private readonly compressor: Compressor;
   private inFlight: InFlight | undefined;
+  /** Resolves when no capture is under way. */
+  private capturing: Promise<void> = Promise.resolve();
   private rounds = 0;
-  /** The epoch of the newest capture. */
-  private epoch = 0;
   /** The epoch of the newest checkpoint that the secondary holds complete. */
   private base = 0;
 
@@ -58,8 +58,9 @@ export class Checkpointer {
   async sendSession(template: Uint8Array): Promise<void> {
     this.base = 0;
     const { config } = this.node.context;
+    const link = this.bulkLink();
     const message = await encodeTemplate(template, { specHash: machineHash(config), compressor: this.compressor });
-    this.node.links?.bulk.send(message.type, ...message.parts);
+    await sendBulk(link, message);
   }
 
   /** Sends every page written since the round before (the first: every page) while the guest runs. */
@@ -71,17 +72,19 @@ export class Checkpointer {
       runs.clear();
       runs.add(0, vm.ram.length);
     }
-    const epoch = this.epoch + 1;
+    const epoch = this.node.proxy.currentEpoch + 1;
+    const link = this.bulkLink();
     const encoder = new CheckpointEncoder({
       ...{ epoch, base: this.base, sequence: round, kind: 'round' as const },
       compressor: this.compressor,
     });
     try {
-      for await (const message of encoder.round(runs, vm.ram)) await this.sendBulk(message);
+      for await (const message of encoder.round(runs, vm.ram)) await sendBulk(link, message);
     } catch (error) {
       vm.tracker.putBack(runs);
       throw error;
     }
+    if (this.node.links?.bulk !== link) return;
     this.rounds = round + 1;
     this.node.context.platform.reached('round.sent', epoch);
     this.node.context.log.debug({ round, pages: runs.pages, sent: encoder.totals.sentBytes }, 'round');
@@ -90,7 +93,22 @@ export class Checkpointer {
 
   /** Captures; the guest runs again when this returns or throws. */
   async capture(reason: Reason): Promise<void> {
+    const before = this.capturing;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.capturing = promise;
+    try {
+      // One that was begun for a secondary that is gone may still stop and resume the guest.
+      await before;
+      await this.captureFor(this.bulkLink(), reason);
+    } finally {
+      this.node.releaseIngress();
+      resolve();
+    }
+  }
+
+  private async captureFor(link: PeerLink, reason: Reason): Promise<void> {
     const { node } = this;
+    const isCurrent = () => node.links?.bulk === link;
     const { clock, config } = node.context;
     const { vm, nic } = node.parts;
     node.holdIngress();
@@ -103,11 +121,12 @@ export class Checkpointer {
       const capture = await vm.capture({
         onStopped: () => {
           stoppedAt = clock.now();
+          // The secondary is gone: no line may be drawn that nobody would ever commit.
+          if (!isCurrent()) return;
           nic.drain();
           heldFrames = node.proxy.counters.heldFrames;
           const closing = node.proxy.capture(stoppedAt);
           taken.closing = closing;
-          this.epoch = closing.epoch;
           node.links?.packet.send(messages.marker, encodeNumber(closing.epoch));
           if (!settled) node.replayRecent(stoppedAt);
           node.context.platform.reached('capture.stopped', closing.epoch);
@@ -117,10 +136,15 @@ export class Checkpointer {
         },
       });
       const closing = taken.closing;
-      if (closing === undefined) throw new ColoError(errorCodes.checkpoint, 'the guest was never stopped');
+      if (closing === undefined || !isCurrent()) {
+        vm.tracker.putBack(capture.runs);
+        capture.release();
+        throw new ColoError(errorCodes.channel, 'the secondary was lost during the capture');
+      }
       this.keep({ reason, capture, closing, capturedAt: stoppedAt, hash, heldFrames });
     } catch (error) {
-      if (taken.closing !== undefined) this.undo(taken.closing.epoch, clock.now());
+      // What was captured for a secondary that is gone has been undone with it (PrimaryProxy.goAlone).
+      if (taken.closing !== undefined && isCurrent()) this.undo(taken.closing.epoch, clock.now());
       throw error;
     }
     node.context.platform.reached('capture.done', this.inFlight?.epoch ?? 0);
@@ -131,6 +155,7 @@ export class Checkpointer {
   async send(): Promise<void> {
     const { node, inFlight } = this;
     if (inFlight === undefined) return;
+    const link = this.bulkLink();
     const { epoch, capture, captured } = inFlight;
     const encoder = new CheckpointEncoder({
       ...{ epoch, base: this.base, sequence: this.rounds, kind: 'checkpoint' as const },
@@ -147,7 +172,7 @@ export class Checkpointer {
     };
     let messageCount = 0;
     for await (const message of encoder.checkpoint(capture.runs, capture.pages, state)) {
-      await this.sendBulk(message);
+      await sendBulk(link, message);
       messageCount += 1;
       if (messageCount === 2) node.context.platform.reached('send.half', epoch);
     }
@@ -195,7 +220,6 @@ export class Checkpointer {
 
   private undo(epoch: number, now: number): void {
     this.inFlight = undefined;
-    this.epoch = epoch - 1;
     this.node.proxy.abort(epoch, now);
     this.node.links?.packet.send(messages.abort, encodeNumber(epoch));
   }
@@ -232,12 +256,18 @@ export class Checkpointer {
     };
   }
 
-  private async sendBulk(message: { type: number; parts: Uint8Array[] }): Promise<void> {
+  /** The link of this pairing: whoever waits holds on to it, and never sends to the next secondary by mistake. */
+  private bulkLink(): PeerLink {
     const link = this.node.links?.bulk;
-    if (link === undefined || link.ended) throw new ColoError(errorCodes.channel, 'the link to the secondary is gone');
-    link.send(message.type, ...message.parts);
-    await link.drain();
+    if (link === undefined) throw new ColoError(errorCodes.channel, 'the link to the secondary is gone');
+    return link;
   }
+}
+
+async function sendBulk(link: PeerLink, message: { type: number; parts: Uint8Array[] }): Promise<void> {
+  if (link.ended) throw new ColoError(errorCodes.channel, 'the link to the secondary is gone');
+  link.send(message.type, ...message.parts);
+  await link.drain();
 }
 
 /** A reason in one line: the connection, the offset and the bytes, where there are any. */

@@ -4,16 +4,23 @@ import type { Clock } from '../base/clock.ts';
 import type { Log } from '../base/log.ts';
 import type { Address } from '../channel/link.ts';
 import type { Protect } from '../config/spec.ts';
+import type { WantedRole } from '../controller/role.ts';
 import type { Arbiter } from '../failover/arbiter/arbiter.ts';
 import type { MachineSpec } from '../qemu/machine.ts';
 import type { Platform } from './platform.ts';
 
+export interface Peer {
+  node: string;
+  address: Address;
+}
+
 export interface NodeConfig {
   vm: string;
   node: string;
-  /** Which role the node begins with; roles change at failover. */
-  role: 'primary' | 'secondary';
-  peer: { node: string; address: Address } | undefined;
+  /** Which role the node begins with; roles change at failover (controller/role.ts). */
+  role: WantedRole;
+  /** The nodes that can be the secondary of this one, in the order in which they are asked. */
+  peers: readonly Peer[];
   listen: Address;
   machine: MachineSpec;
   protect: Protect;

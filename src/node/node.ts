@@ -1,18 +1,21 @@
-// A node of a protected VM: one role at a time, the same uplink and the same arbiter through all of them.
+// A node of a protected VM: one role at a time (controller/role.ts decides which), the same uplink and the same arbiter
+// through all of them.
 //
-//   role secondary ──takes over──► role primary ──fenced──► nothing runs here
+//   role secondary ──takes over──► role primary ──fenced──► everything freed ──► role secondary ...
 //
-// Everything that outlives a role (uplink, terms, log) is owned here; everything else by the role.
+// Everything that outlives a role (uplink, terms, log) is owned here; everything else by the role, and gone with it.
 
 import { cpus } from 'node:os';
 import type { NodeStatus } from '../api/status.ts';
 import { wallTime } from '../base/clock.ts';
-import { ColoError, errorCodes } from '../base/errors.ts';
+import { ColoError, errorCodes, errorText } from '../base/errors.ts';
+import { Fifo } from '../base/fifo.ts';
+import { Role, type RoleAction, type RoleEvent } from '../controller/role.ts';
 import type { Uplink } from '../netdev/endpoint.ts';
 import { announce } from '../packet/arp.ts';
 import type { NodeContext } from './context.ts';
 import type { GuestCard, GuestVm } from './platform.ts';
-import { PrimaryNode } from './primary.ts';
+import { PrimaryNode, type PrimaryParts } from './primary.ts';
 import { type Inheritance, SecondaryNode } from './secondary.ts';
 import { describeNode } from './status.ts';
 import { Terms } from './terms.ts';
@@ -24,21 +27,29 @@ const announceEveryMs = 100;
 export class ColoNode {
   readonly context: NodeContext;
   readonly terms: Terms;
+  readonly role: Role;
   primary: PrimaryNode | undefined;
   secondary: SecondaryNode | undefined;
   failoverRecord: NodeStatus['failover'] = null;
-  ending: string | undefined;
   uplink: Uplink | undefined;
   private vm: GuestVm | undefined;
   private nic: GuestCard | undefined;
+  private inheritance: Inheritance | undefined;
+  private readonly queue = new Fifo<RoleEvent>();
+  private handling = false;
+  private readonly started = Promise.withResolvers<void>();
+  /** Resolves when nothing is being started or freed. */
+  private work: Promise<void> = Promise.resolve();
 
   constructor(context: NodeContext) {
     this.context = context;
     this.terms = new Terms(context);
+    this.role = new Role(context.config.role);
   }
 
+  /** Resolves when the node has its first role; rejects when it cannot have the one it was told to have. */
   async start(): Promise<void> {
-    const { config, clock } = this.context;
+    this.started.promise.catch(() => undefined);
     this.uplink = await this.context.platform.connectUplink({
       frame: (frame) => {
         if (this.primary !== undefined) this.primary.fromNetwork(frame);
@@ -46,47 +57,132 @@ export class ColoNode {
       },
       closed: () => this.context.log.error('the uplink is gone: nobody can reach the VM through this node'),
     });
-    if (config.role === 'secondary') await this.startSecondary();
-    else await this.startPrimary(this.uplink);
-    this.context.log.info({ role: config.role, now: clock.now() }, 'node started');
+    this.post({ kind: 'start' });
+    await this.started.promise;
   }
 
-  private async startPrimary(uplink: Uplink): Promise<void> {
-    const { config } = this.context;
-    const outcome = await this.terms.claimFirst();
-    if (outcome !== 'won') {
-      const owner = this.terms.record?.owner ?? 'nobody';
-      throw new ColoError(errorCodes.termLost, `the arbiter says that ${owner} owns ${config.vm}`, {
-        hint: 'start this node as a secondary, or remove the VM first',
-      });
+  /** Ends the role, the VM and the uplink. */
+  async stop(): Promise<void> {
+    this.primary?.sayEnd();
+    this.post({ kind: 'stop', why: 'stopped by the operator' });
+    await this.work;
+    this.uplink?.close();
+    await this.context.arbiter.close();
+  }
+
+  private post(event: RoleEvent): void {
+    this.queue.push(event);
+    if (this.handling) return;
+    this.handling = true;
+    for (let next = this.queue.shift(); next !== undefined; next = this.queue.shift()) this.handle(next);
+    this.handling = false;
+  }
+
+  private handle(event: RoleEvent): void {
+    const before = this.role.state.kind;
+    const actions = this.role.on(event);
+    const { kind } = this.role.state;
+    if (kind !== before) {
+      const why = 'why' in event ? event.why : undefined;
+      this.context.log.info({ from: before, to: kind, why, now: this.context.clock.now() }, 'role');
     }
+    for (const action of actions) this.perform(action);
+  }
+
+  private perform(action: RoleAction): void {
+    switch (action.kind) {
+      case 'look':
+        void this.terms.look().then((standing) => this.post({ kind: 'seen', standing }));
+        return;
+      case 'claimFirst':
+        void this.terms.claimFirst().then((outcome) => this.post({ kind: 'claimed', outcome }));
+        return;
+      case 'startPrimary':
+        this.inOrder(() => this.startPrimary());
+        return;
+      case 'startSecondary':
+        this.inOrder(() => this.startSecondary());
+        return;
+      case 'carryOn':
+        this.carryOn();
+        return;
+      case 'clear':
+        this.leaveRole();
+        this.inOrder(() => this.free());
+        return;
+      case 'refuse':
+        this.refuse();
+        return;
+    }
+  }
+
+  /** One start or freeing at a time; what fails ends the node's part in this VM. */
+  private inOrder(task: () => Promise<void>): void {
+    this.work = this.work.then(task).catch((error: unknown) => {
+      this.context.log.error({ error: errorText(error) }, 'this node can have no role');
+      this.started.reject(error);
+      this.post({ kind: 'failed', why: errorText(error) });
+    });
+  }
+
+  private refuse(): void {
+    const { vm } = this.context.config;
+    const owner = this.terms.record?.owner;
+    const error =
+      owner === undefined
+        ? new ColoError(errorCodes.arbiter, `the arbiter did not say who runs ${vm}`, {
+            hint: 'see the log of this node',
+          })
+        : new ColoError(errorCodes.termLost, `the arbiter says that ${owner} owns ${vm}`, {
+            hint: 'start this node as a secondary, or remove the VM first',
+          });
+    this.started.reject(error);
+  }
+
+  private async startPrimary(): Promise<void> {
+    const { uplink } = this;
+    if (uplink === undefined || this.role.state.kind !== 'primary') return;
     const nic = await this.context.platform.listenCard();
     this.nic = nic;
     const vm = await this.context.platform.startVm({});
     this.vm = vm;
     const template = await vm.makeTemplate();
-    this.becomePrimary(new PrimaryNode(this.context, { vm, nic, uplink, terms: this.terms, template }));
+    if (this.role.state.kind !== 'primary') return;
+    this.becomePrimary({ vm, nic, uplink, terms: this.terms, template });
     await vm.resume();
+    this.started.resolve();
   }
 
   private async startSecondary(): Promise<void> {
+    if (this.role.state.kind !== 'secondary') return;
     const secondary = new SecondaryNode(this.context, { terms: this.terms });
     this.secondary = secondary;
-    secondary.onTakenOver = (inheritance) => this.takeOver(inheritance);
+    secondary.onTakenOver = (inheritance) => {
+      this.inheritance = inheritance;
+      this.post({ kind: 'tookOver' });
+    };
     await secondary.start();
+    this.started.resolve();
   }
 
-  /** The secondary has the term and a running VM: it is the primary from here on. */
-  private takeOver(inheritance: Inheritance): void {
+  /** The secondary has the term and a running VM: this node is the primary from here on. */
+  private carryOn(): void {
     const { config, clock, log } = this.context;
+    const { inheritance, uplink } = this;
+    if (uplink === undefined || inheritance === undefined) return;
     const { applier, table, resend, early, why, detectedAt, takenOverAt } = inheritance;
-    const uplink = this.uplink;
-    if (uplink === undefined) return;
+    this.inheritance = undefined;
     this.vm = applier.vm;
     this.nic = applier.nic;
     this.secondary = undefined;
-    const parts = { vm: applier.vm, nic: applier.nic, uplink, terms: this.terms, template: applier.template, table };
-    this.becomePrimary(new PrimaryNode(this.context, parts));
+    this.becomePrimary({
+      vm: applier.vm,
+      nic: applier.nic,
+      uplink,
+      terms: this.terms,
+      template: applier.template,
+      table,
+    });
     this.announce(uplink);
     for (const frame of resend) uplink.send(frame);
     for (const frame of early) this.primary?.fromNetwork(frame);
@@ -94,17 +190,38 @@ export class ColoNode {
     log.warn({ why, resent: resend.length, early: early.length, vm: config.vm, at: clock.now() }, 'took over');
   }
 
-  private becomePrimary(primary: PrimaryNode): void {
+  private becomePrimary(parts: PrimaryParts): void {
+    const primary = new PrimaryNode(this.context, parts);
     this.primary = primary;
     primary.onFenced = (why) => {
-      this.ending = why;
       this.context.log.error({ why }, 'this node no longer runs the VM');
-      void this.vm?.kill();
+      this.post({ kind: 'fenced', why });
     };
+    primary.onVmOver = (why) => this.post({ kind: 'vmOver', why });
     primary.onAlone = (why, detectedAt) => {
       this.failoverRecord = { why, detectedAt: wallTime(detectedAt), doneAt: wallTime(this.context.clock.now()) };
     };
     primary.start();
+  }
+
+  /** From this moment on nothing is said for the VM; what it used is freed then. */
+  private leaveRole(): void {
+    this.primary?.shutDown();
+    this.primary = undefined;
+  }
+
+  private async free(): Promise<void> {
+    const { vm, nic, secondary } = this;
+    this.vm = undefined;
+    this.nic = undefined;
+    this.secondary = undefined;
+    await secondary?.stop();
+    // A takeover that was done when the node was already told to stop.
+    await this.inheritance?.applier.close();
+    this.inheritance = undefined;
+    await vm?.kill();
+    await nic?.close();
+    this.post({ kind: 'cleared' });
   }
 
   private announce(uplink: Uplink): void {
@@ -113,7 +230,7 @@ export class ColoNode {
     uplink.send(frame);
     for (let index = 1; index < announcements; index += 1)
       this.context.clock.after(announceEveryMs * index, () => {
-        if (this.ending === undefined) uplink.send(frame);
+        if (this.role.state.kind === 'primary') uplink.send(frame);
       });
   }
 
@@ -129,19 +246,8 @@ export class ColoNode {
     this.asPrimary().failover();
   }
 
-  /** Ends the role, the VM and the uplink. */
-  async stop(): Promise<void> {
-    this.ending ??= 'stopped by the operator';
-    this.primary?.stop();
-    await this.secondary?.stop();
-    await this.vm?.kill();
-    await this.nic?.close();
-    this.uplink?.close();
-    await this.context.arbiter.close();
-  }
-
   private asPrimary(): PrimaryNode {
-    if (this.primary !== undefined && this.ending === undefined) return this.primary;
+    if (this.primary !== undefined) return this.primary;
     throw new ColoError(errorCodes.input, 'this node is not the primary of the VM', { hint: 'ask the other node' });
   }
 }

@@ -10,7 +10,7 @@
 
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { Fifo } from '../base/fifo.ts';
-import type { Address, LinkKind } from '../channel/link.ts';
+import type { LinkKind } from '../channel/link.ts';
 import { Records } from '../checkpoint/record.ts';
 import { Policy } from '../controller/policy.ts';
 import { type PrimaryAction, type PrimaryEvent, PrimaryPair, type Reason } from '../controller/primary-pair.ts';
@@ -19,7 +19,7 @@ import type { Uplink } from '../netdev/endpoint.ts';
 import { PrimaryProxy } from '../proxy/primary.ts';
 import type { CheckpointReason } from '../proxy/reason.ts';
 import { Checkpointer } from './checkpointer.ts';
-import type { NodeContext } from './context.ts';
+import type { NodeContext, Peer } from './context.ts';
 import { PairLinks } from './links.ts';
 import { decodeText, encodeNumber, encodeNumbers, encodeText, messages, numberAt } from './message.ts';
 import type { GuestCard, GuestVm } from './platform.ts';
@@ -31,8 +31,10 @@ const tickMs = 5;
 const countDirtyMs = 50;
 /** A hanging QEMU is looked for this often. */
 const pingMs = 1000;
-/** Between two tries to reach a peer that is not there. */
+/** Between two rounds of asking the other nodes whether one can be the secondary. */
 const reconnectMs = 300;
+/** A peer that is not protecting yet is given up after this silence: it may be starting its VM, or take in all RAM. */
+const unprotectedSilenceMs = 20_000;
 /** Ingress of the last moments that is repeated to the secondary when a capture could not wait for QEMU to take it. */
 const replayWindowMs = 10;
 
@@ -73,11 +75,15 @@ export class PrimaryNode {
   private releasedTold = 0;
   private pinging = false;
   private readonly waiters: { resolve: () => void; reject: (error: Error) => void }[] = [];
-  /** Called once when this node may never speak again as primary. */
+  /** Called once when this node may never speak again as primary; another may run the VM. */
   onFenced: (why: string) => void = () => undefined;
+  /** Called once when the VM has ended and nobody is to run it. */
+  onVmOver: (why: string) => void = () => undefined;
   /** Called when this node goes on alone after a doubt, with why and when that began. */
   onAlone: (why: string, detectedAt: number) => void = () => undefined;
   private doubt: { why: string; at: number } | undefined;
+  /** When the peer last said anything. */
+  private heardAt = 0;
 
   constructor(context: NodeContext, parts: PrimaryParts) {
     this.context = context;
@@ -88,7 +94,7 @@ export class PrimaryNode {
       mode,
       compareTimeoutMs: protect.compareTimeout,
       patienceMs: protect.patience,
-      ...(parts.table === undefined ? {} : { table: parts.table }),
+      ...(parts.table === undefined ? {} : { table: parts.table, now: context.clock.now() }),
     });
     this.checkpointer = new Checkpointer(this);
     this.policy = this.newPolicy();
@@ -140,20 +146,20 @@ export class PrimaryNode {
   /** A planned failover: the secondary takes over now. */
   failover(): void {
     const state = this.pair.state;
-    if (state.kind !== 'protected' || state.phase === 'capturing' || state.epoch === 0)
+    if (state.kind !== 'protected' || state.phase === 'capturing' || !state.complete)
       throw new ColoError(errorCodes.input, `the VM is not protected (${state.kind}): nobody could take over`, {
         hint: 'wait until `colo status` says protected',
       });
     this.post({ kind: 'handover', why: 'the operator asked for a failover' });
   }
 
-  /** Ends everything of this role; the VM is the owner's. The peer is told that nothing is to be taken over. */
-  stop(): void {
+  /** Tells the peer that nothing is to be taken over: the operator ends the VM. */
+  sayEnd(): void {
     this.links?.packet.send(messages.end, encodeText('the primary was stopped by its operator'));
-    this.shutDown();
   }
 
-  private shutDown(): void {
+  /** Ends everything of this role; the VM is the owner's. Safe to call again. */
+  shutDown(): void {
     this.stopped.abort();
     for (const stop of this.stops.splice(0)) stop();
     this.links?.close();
@@ -166,6 +172,7 @@ export class PrimaryNode {
     this.heartbeat?.tick(now);
     this.checkLease(now);
     if (this.heartbeat?.detector.suspects(now) === true) this.post({ kind: 'silence' });
+    this.giveUpSilentCandidate(now);
     this.proxy.poll(now);
     this.tellReleased();
     const state = this.pair.state;
@@ -188,6 +195,15 @@ export class PrimaryNode {
         this.post({ kind: 'vmEnded', why: `QEMU hangs: ${errorText(error)}`, byGuest: false });
       },
     );
+  }
+
+  /** Before it is protected nothing waits for the peer, so it has time; but a host that died may never close a link. */
+  private giveUpSilentCandidate(now: number): void {
+    const { kind } = this.pair.state;
+    if (this.links === undefined || (kind !== 'alone' && kind !== 'syncing')) return;
+    if (now - this.heardAt < unprotectedSilenceMs) return;
+    this.links.close();
+    this.onLinksLost('it said nothing while it was to become the secondary');
   }
 
   private dirtyPages(now: number): number {
@@ -293,7 +309,7 @@ export class PrimaryNode {
       case 'tellEnd':
         this.links?.packet.send(messages.end, encodeText(action.why));
         this.shutDown();
-        this.onFenced(action.why);
+        this.onVmOver(action.why);
         return;
       case 'fence':
         this.shutDown();
@@ -303,18 +319,14 @@ export class PrimaryNode {
   }
 
   private async claimPair(): Promise<void> {
-    const outcome = await this.parts.terms.claimPair(this.context.config.peer?.node ?? '');
+    const outcome = await this.parts.terms.claimPair(this.links?.beat.peer.node ?? '');
     this.context.platform.reached('pair.claimed', 0);
     this.post({ kind: 'pairClaimed', outcome });
   }
 
   /** Captures and sends; what the secondary answers comes back as events. */
   private async capture(reason: Reason): Promise<void> {
-    try {
-      await this.checkpointer.capture(reason);
-    } finally {
-      this.releaseIngress();
-    }
+    await this.checkpointer.capture(reason);
     this.policy.captured(this.context.clock.now());
     await this.checkpointer.send();
   }
@@ -356,9 +368,12 @@ export class PrimaryNode {
 
   /** Runs a task of an action; how it fails is an event, never an exception that nobody sees. */
   private background(task: Promise<void>, what: string): void {
+    const { links } = this;
     task.catch((error: unknown) => {
       const why = errorText(error);
       this.context.log.warn({ error: why }, `${what} failed`);
+      // That pairing is over and was dealt with; the one of now, if any, has nothing to do with it.
+      if (this.links !== links) return;
       const state = this.pair.state;
       if (state.kind === 'protected' && state.phase === 'capturing') this.post({ kind: 'captureFailed', why });
       else this.post({ kind: 'linkLost', why });
@@ -407,23 +422,32 @@ export class PrimaryNode {
 
   private async seekPeer(): Promise<void> {
     const { config, clock } = this.context;
-    while (!this.stopped.signal.aborted && config.peer !== undefined) {
-      if (this.pair.state.kind === 'alone' && this.links === undefined) await this.tryPeer(config.peer.address);
+    while (!this.stopped.signal.aborted && config.peers.length > 0) {
+      for (const peer of config.peers) if (this.isSeeking) await this.tryPeer(peer);
       await new Promise<void>((resolve) => void clock.after(reconnectMs, resolve));
     }
   }
 
-  private async tryPeer(address: Address): Promise<void> {
+  private get isSeeking(): boolean {
+    return !this.stopped.signal.aborted && this.pair.state.kind === 'alone' && this.links === undefined;
+  }
+
+  private async tryPeer(peer: Peer): Promise<void> {
     try {
       const term = this.parts.terms.record?.term ?? 0;
-      const opened = await this.context.platform.openLinks(address, term, this.stopped.signal);
+      const opened = await this.context.platform.openLinks(peer.address, term, this.stopped.signal);
+      if (!this.isSeeking) {
+        for (const link of Object.values(opened)) link.destroy();
+        return;
+      }
+      this.heardAt = this.context.clock.now();
       this.links = new PairLinks(opened, {
         message: (kind, type, payload) => this.onMessage(kind, type, payload),
         lost: (why) => this.onLinksLost(why),
       });
       await this.checkpointer.sendSession(this.parts.template);
     } catch (error) {
-      this.context.log.debug({ error: errorText(error) }, 'the peer is not there yet');
+      this.context.log.debug({ peer: peer.node, error: errorText(error) }, 'no secondary there yet');
     }
   }
 
@@ -441,6 +465,7 @@ export class PrimaryNode {
 
   private onMessage(kind: LinkKind, type: number, payload: Uint8Array): void {
     const now = this.context.clock.now();
+    this.heardAt = now;
     if (kind === 'beat') {
       if (this.heartbeat?.receive(type, payload, now) === false)
         throw new ColoError(errorCodes.channel, 'the peer sent something else than an echo');

@@ -52,6 +52,9 @@ export class SecondaryNode {
   private readonly stops: (() => void)[] = [];
   private suspectedAt = 0;
   private applying: Promise<void> = Promise.resolve();
+  /** Resolves when no VM is being started. */
+  private opening: Promise<void> = Promise.resolve();
+  private isOpening = false;
   /** Called when this node has taken over: it is the primary from now on. */
   onTakenOver: (inheritance: Inheritance) => void = () => undefined;
 
@@ -83,8 +86,10 @@ export class SecondaryNode {
   /** Ends this role; the VM with it. */
   async stop(): Promise<void> {
     await this.shutDown();
-    await this.applier?.close();
+    await this.opening;
+    const applier = this.applier;
     this.applier = undefined;
+    await applier?.close();
   }
 
   post(event: SecondaryEvent): void {
@@ -187,11 +192,15 @@ export class SecondaryNode {
     this.links?.close();
     this.links = undefined;
     this.heartbeat = undefined;
+    await this.opening;
+    await this.applying;
     const applier = this.applier;
     this.applier = undefined;
-    await this.applying;
-    await applier?.close();
+    await applier
+      ?.close()
+      .catch((error: unknown) => this.context.log.error({ error: errorText(error) }, 'the SVM is not gone'));
     this.proxy = this.newProxy();
+    this.post({ kind: 'left' });
   }
 
   private tick(now: number): void {
@@ -203,6 +212,10 @@ export class SecondaryNode {
 
   private onPaired(links: PeerLinks): void {
     const now = this.context.clock.now();
+    if (this.pair.state.kind !== 'idle') {
+      for (const link of Object.values(links)) link.destroy();
+      return;
+    }
     this.post({ kind: 'session' });
     this.heartbeat = new HeartbeatSecondary({ send: (type, payload) => links.beat.send(type, payload) }, { now });
     this.links = new PairLinks(links, {
@@ -254,7 +267,12 @@ export class SecondaryNode {
 
   private onBulk(type: number, payload: Uint8Array): void {
     if (type === templateType) {
-      void this.begin(Uint8Array.from(payload));
+      if (this.applier !== undefined || this.isOpening)
+        throw new ColoError(errorCodes.channel, 'the peer began its session twice');
+      this.isOpening = true;
+      this.opening = this.begin(Uint8Array.from(payload)).finally(() => {
+        this.isOpening = false;
+      });
       return;
     }
     const applier = this.applier;

@@ -20,7 +20,7 @@ export function describeNode(node: ColoNode, cores: number): NodeStatus {
     qemuPid: vm?.pid ?? null,
     role: roleOf(node),
     state: state === undefined ? 'stopped' : stateText(node, state.kind),
-    why: node.ending ?? (state !== undefined && 'why' in state ? state.why : ''),
+    why: whyOf(node, state),
     protected: isProtected(node),
     mode: config.protect.mode,
     term: node.terms.record?.term ?? 0,
@@ -53,14 +53,20 @@ function stateText(node: ColoNode, kind: string): string {
 }
 
 function roleOf(node: ColoNode): NodeStatus['role'] {
-  if (node.primary !== undefined) return node.ending === undefined ? 'primary' : 'fenced';
-  return node.ending === undefined ? 'secondary' : 'stopped';
+  const { kind } = node.role.state;
+  if (kind === 'primary' || kind === 'secondary') return kind;
+  return kind === 'clearing' ? 'fenced' : 'stopped';
+}
+
+function whyOf(node: ColoNode, state: { kind: string; why?: string } | undefined): string {
+  const role = node.role.state;
+  return 'why' in role ? role.why : (state?.why ?? '');
 }
 
 /** A primary is protected once a first checkpoint is committed; a secondary when it holds one. */
 function isProtected(node: ColoNode): boolean {
   const primary = node.primary?.pair.state;
-  if (primary !== undefined) return primary.kind === 'protected' && (primary.epoch > 1 || primary.phase === 'running');
+  if (primary !== undefined) return primary.kind === 'protected' && primary.complete;
   return node.secondary?.pair.state.kind === 'protected';
 }
 

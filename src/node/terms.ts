@@ -2,6 +2,7 @@
 // the outcome means is decided in controller/.
 
 import { errorText } from '../base/errors.ts';
+import type { Standing } from '../controller/role.ts';
 import type { TermRecord } from '../failover/arbiter/arbiter.ts';
 import type { NodeContext } from './context.ts';
 
@@ -19,6 +20,18 @@ export class Terms {
     this.context = context;
   }
 
+  /** What the newest record says of this node. */
+  look(): Promise<Standing | 'error'> {
+    return this.queue(async () => {
+      const { vm, node } = this.context.config;
+      const known = await this.read(vm);
+      if (known === 'error' || known === undefined) return known ?? 'none';
+      this.record = known;
+      if (known.owner !== node) return 'other';
+      return known.peer === null ? 'mine' : 'pair';
+    });
+  }
+
   /** Claims the first term of a VM that starts; lost when another node has run it and its record stands. */
   claimFirst(): Promise<ClaimOutcome> {
     return this.queue(async () => {
@@ -30,9 +43,18 @@ export class Terms {
     });
   }
 
-  /** From (t, alone: me) to (t+1, me and the peer). */
+  /**
+   * From (t, me) to (t+1, me and the peer). The record is read first: an earlier claim of ours, of which we heard nothing,
+   * may have been made after all.
+   */
   claimPair(peer: string): Promise<ClaimOutcome> {
-    return this.queue(() => this.claim(this.record?.term ?? 0, peer));
+    return this.queue(async () => {
+      const { vm, node } = this.context.config;
+      const known = await this.read(vm);
+      if (known === 'error') return 'error';
+      if (known?.owner !== node) return known === undefined ? 'lost' : this.seen(known, 'lost');
+      return this.claim(known.term, peer);
+    });
   }
 
   /**

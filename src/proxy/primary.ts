@@ -532,6 +532,11 @@ export class PrimaryProxy {
     return count;
   }
 
+  /** The epoch of the newest committed checkpoint; the next capture makes the one after it. */
+  get currentEpoch(): number {
+    return this.epoch;
+  }
+
   /** The last epoch whose closing frames have all left: the secondary may forget the copies in its checkpoint. */
   get releasedEpoch(): number {
     return this.released;

@@ -40,7 +40,9 @@ for (const [mode, fault] of cases)
       await someReplies(stage);
       injected.wake();
       if (fault === 'primary-stop')
-        await stage.pair.until('fenced', 60_000, (all) => all.some((one) => one.node === 'a' && one.role === 'fenced'));
+        await stage.pair.until('a secondary again', 60_000, (all) =>
+          all.some((one) => one.node === 'a' && one.role === 'secondary'),
+        );
       await expectClients(stage);
       assert.equal(voices(stage).length, survivorOf(fault) === 'b' ? 2 : 1);
     } finally {

@@ -89,10 +89,10 @@ export async function protect(stage: Stage): Promise<void> {
   );
 }
 
-/** Waits until `node` is the primary and alone. */
+/** Waits until `node` is the primary after a change of who runs the VM. */
 export function survives(stage: Stage, node: 'a' | 'b'): Promise<NodeStatus[]> {
   return stage.pair.until(`taken over by ${node}`, 60_000, (all) =>
-    all.some((one) => one.node === node && one.role === 'primary' && one.state === 'alone'),
+    all.some((one) => one.node === node && one.role === 'primary' && one.failover !== null),
   );
 }
 

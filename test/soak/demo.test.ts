@@ -33,5 +33,7 @@ for (const mode of ['colo', 'remus'] as const)
       }
       gaps.sort((left, right) => left - right);
       const at = (share: number) => gaps[Math.min(gaps.length - 1, Math.floor(gaps.length * share))] ?? 0;
-      context.diagnostic(`${mode} ${fault}: longest gap of a client p50 ${at(0.5)} ms, p99 ${at(0.99)} ms, n ${gaps.length}`);
+      context.diagnostic(
+        `${mode} ${fault}: longest gap of a client p50 ${at(0.5)} ms, p99 ${at(0.99)} ms, n ${gaps.length}`,
+      );
     });

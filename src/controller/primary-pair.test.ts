@@ -1,0 +1,67 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { type PrimaryEvent, PrimaryPair } from './primary-pair.ts';
+
+const toInitialCapture: PrimaryEvent[] = [
+  { kind: 'peerReady' },
+  { kind: 'roundSent', dirtyPages: 0 },
+  { kind: 'pairClaimed', outcome: 'won' },
+];
+
+function run(pair: PrimaryPair, ...events: PrimaryEvent[]): string[] {
+  let last: string[] = [];
+  for (const event of events) last = pair.on(event).map((action) => action.kind);
+  return last;
+}
+
+/** One whole checkpoint of `epoch`, from the capture on. */
+const checkpoint = (epoch: number): PrimaryEvent[] => [
+  { kind: 'captured', epoch },
+  { kind: 'committed', epoch },
+  { kind: 'applied', epoch },
+];
+
+const lost: PrimaryEvent[] = [
+  { kind: 'linkLost', why: 'its process is gone' },
+  { kind: 'aloneClaimed', outcome: 'won' },
+];
+
+function isComplete(pair: PrimaryPair): boolean {
+  return pair.state.kind === 'protected' && pair.state.complete;
+}
+
+test('the second secondary is protected by its own first checkpoint, not by epochs of the one before', () => {
+  const pair = new PrimaryPair();
+  run(pair, ...toInitialCapture, ...checkpoint(1));
+  assert.ok(isComplete(pair));
+  run(pair, ...lost, ...toInitialCapture, { kind: 'captured', epoch: 2 });
+  assert.ok(!isComplete(pair));
+  run(pair, { kind: 'committed', epoch: 2 });
+  assert.ok(isComplete(pair));
+});
+
+test('a second secondary that refuses its first checkpoint is given up, like the first', () => {
+  const pair = new PrimaryPair();
+  run(pair, ...toInitialCapture, ...checkpoint(1), ...lost, ...toInitialCapture, { kind: 'captured', epoch: 2 });
+  const actions = run(pair, { kind: 'refused', epoch: 2, why: 'no room' });
+  assert.deepEqual(actions, ['abortCapture', 'shutGate', 'dropPeer', 'claimAlone']);
+});
+
+test('a VM that is lost before anybody holds a checkpoint of it is over', () => {
+  const pair = new PrimaryPair();
+  const actions = run(pair, ...toInitialCapture, { kind: 'vmEnded', why: 'killed', byGuest: false });
+  assert.deepEqual(actions, ['tellEnd']);
+  assert.equal(pair.state.kind, 'ended');
+});
+
+test('a VM that is lost while its first checkpoint is on the way is handed over: it may be complete over there', () => {
+  const pair = new PrimaryPair();
+  const end: PrimaryEvent = { kind: 'vmEnded', why: 'killed', byGuest: false };
+  const actions = run(pair, ...toInitialCapture, { kind: 'captured', epoch: 1 }, end);
+  assert.deepEqual(actions, ['shutGate', 'tellHandover', 'fence']);
+});
+
+test('a failover that is asked for before the secondary could run is not begun', () => {
+  const pair = new PrimaryPair();
+  assert.deepEqual(run(pair, ...toInitialCapture, { kind: 'handover', why: 'operator' }), []);
+});

@@ -1,0 +1,87 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { Role, type RoleAction, type RoleEvent, roleSuccessors, type WantedRole } from './role.ts';
+
+const kinds = (actions: RoleAction[]) => actions.map((action) => action.kind);
+
+function run(wanted: WantedRole, ...events: RoleEvent[]): { state: string; actions: string[] } {
+  const role = new Role(wanted);
+  const actions = [{ kind: 'start' } as const, ...events].flatMap((event) => kinds(role.on(event)));
+  return { state: role.state.kind, actions };
+}
+
+test('a node that is told its role takes it, and one that cannot be the primary says so', () => {
+  const won = { kind: 'claimed', outcome: 'won' } as const;
+  assert.deepEqual(run('primary', won), { state: 'primary', actions: ['claimFirst', 'startPrimary'] });
+  assert.deepEqual(run('secondary'), { state: 'secondary', actions: ['startSecondary'] });
+  for (const outcome of ['lost', 'error'] as const)
+    assert.deepEqual(run('primary', { kind: 'claimed', outcome }), {
+      state: 'ended',
+      actions: ['claimFirst', 'refuse'],
+    });
+});
+
+test("auto: the arbiter's record decides, and is asked until it answers", () => {
+  const roleAt = (standing: 'none' | 'mine' | 'pair' | 'other') =>
+    run('auto', { kind: 'seen', standing: 'error' }, { kind: 'seen', standing }).actions;
+  assert.deepEqual(roleAt('none'), ['look', 'look', 'claimFirst']);
+  assert.deepEqual(roleAt('mine'), ['look', 'look', 'claimFirst']);
+  assert.deepEqual(roleAt('pair'), ['look', 'look', 'startSecondary']);
+  assert.deepEqual(roleAt('other'), ['look', 'look', 'startSecondary']);
+});
+
+test('auto: of two nodes that start a VM together the loser of the first term is the secondary', () => {
+  const result = run(
+    'auto',
+    { kind: 'seen', standing: 'none' },
+    { kind: 'claimed', outcome: 'error' },
+    { kind: 'claimed', outcome: 'lost' },
+  );
+  assert.deepEqual(result, { state: 'secondary', actions: ['look', 'claimFirst', 'claimFirst', 'startSecondary'] });
+});
+
+test('a node goes round: secondary, primary, fenced, cleared, secondary, as often as it must', () => {
+  const round: RoleEvent[] = [{ kind: 'tookOver' }, { kind: 'fenced', why: 'term lost' }, { kind: 'cleared' }];
+  const { state, actions } = run('secondary', ...round, ...round, ...round);
+  assert.equal(state, 'secondary');
+  const each = ['carryOn', 'clear', 'startSecondary'];
+  assert.deepEqual(actions, ['startSecondary', ...each, ...each, ...each]);
+});
+
+test('a fenced node is no secondary before everything of its VM is gone', () => {
+  const fenced = run('secondary', { kind: 'tookOver' }, { kind: 'fenced', why: 'term lost' });
+  assert.equal(fenced.state, 'clearing');
+});
+
+test('whatever happens, the VM is cleared away once when the node ends, and nothing is started after it', () => {
+  const event: fc.Arbitrary<RoleEvent> = fc.constantFrom<RoleEvent>(
+    { kind: 'seen', standing: 'none' },
+    { kind: 'seen', standing: 'other' },
+    { kind: 'claimed', outcome: 'won' },
+    { kind: 'claimed', outcome: 'lost' },
+    { kind: 'tookOver' },
+    { kind: 'fenced', why: 'x' },
+    { kind: 'cleared' },
+  );
+  const wanted = fc.constantFrom<WantedRole>('primary', 'secondary', 'auto');
+  fc.assert(
+    fc.property(wanted, fc.array(event), fc.array(event), (role, before, after) => {
+      const machine = new Role(role);
+      for (const one of [{ kind: 'start' } as const, ...before]) machine.on(one);
+      const refused = machine.state.kind === 'ended';
+      const ending = kinds(machine.on({ kind: 'stop', why: 'operator' }));
+      assert.deepEqual(ending, refused ? [] : ['clear']);
+      assert.deepEqual(
+        after.flatMap((one) => kinds(machine.on(one))),
+        [],
+      );
+    }),
+  );
+});
+
+test('the picture at the head of the file names every state', () => {
+  const head = readFileSync(new URL('./role.ts', import.meta.url), 'utf8').split('import ')[0] ?? '';
+  for (const state of Object.keys(roleSuccessors)) assert.ok(head.includes(state), state);
+});

@@ -1,0 +1,64 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { type SecondaryEvent, SecondaryPair } from './secondary-pair.ts';
+
+function run(...events: SecondaryEvent[]): { pair: SecondaryPair; last: string[] } {
+  const pair = new SecondaryPair();
+  let last: string[] = [];
+  for (const event of events) last = pair.on(event).map((action) => action.kind);
+  return { pair, last };
+}
+
+const protectedBy: SecondaryEvent[] = [
+  { kind: 'session' },
+  { kind: 'staged', epoch: 1 },
+  { kind: 'applied', epoch: 1 },
+];
+
+test('no new session begins before everything of the old one is gone', () => {
+  const { pair, last } = run(...protectedBy, { kind: 'vmEnded', why: 'killed' });
+  assert.deepEqual(last, ['leave']);
+  assert.equal(pair.state.kind, 'leaving');
+  assert.deepEqual(pair.on({ kind: 'session' }), []);
+  assert.equal(pair.state.kind, 'leaving');
+  pair.on({ kind: 'left' });
+  pair.on({ kind: 'session' });
+  assert.equal(pair.state.kind, 'joining');
+});
+
+test('a secondary whose primary kept the term leaves, and is free for a new session', () => {
+  const { pair, last } = run(
+    ...protectedBy,
+    { kind: 'linkLost', why: 'dropped' },
+    { kind: 'aloneClaimed', outcome: 'lost' },
+  );
+  assert.deepEqual(last, ['leave']);
+  pair.on({ kind: 'left' });
+  assert.deepEqual(pair.state, { kind: 'idle', why: 'the primary kept the term' });
+});
+
+test('what it was leaving for happens once: later troubles of the same session change nothing', () => {
+  const { pair } = run(...protectedBy, { kind: 'vmEnded', why: 'killed' });
+  for (const event of [
+    { kind: 'linkLost', why: 'x' },
+    { kind: 'applyFailed', epoch: 1, why: 'x' },
+    { kind: 'handover', why: 'x' },
+    { kind: 'silence' },
+    { kind: 'staged', epoch: 2 },
+  ] as const)
+    assert.deepEqual(pair.on(event), []);
+});
+
+test('a takeover that is won while a checkpoint is applied waits for the end of the apply', () => {
+  const { pair, last } = run(
+    { kind: 'session' },
+    { kind: 'staged', epoch: 1 },
+    { kind: 'linkLost', why: 'dead' },
+    { kind: 'aloneClaimed', outcome: 'won' },
+  );
+  assert.deepEqual(last, []);
+  assert.deepEqual(
+    pair.on({ kind: 'applied', epoch: 1 }).map((action) => action.kind),
+    ['takeOver'],
+  );
+});

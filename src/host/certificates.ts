@@ -1,0 +1,94 @@
+// The certificates of a cluster: one authority, and one certificate per node that says who the node is. Made by openssl,
+// which every host of a cluster has; nothing here is worth a library and its dozen dependencies.
+//
+//   FOLDER/ca.pem  ca.key                 the authority (`colo init`); the key stays where it was made
+//   FOLDER/NODE/ca.pem  node.pem  node.key   what a node is given (base/identity.ts)
+//
+// A node's certificate carries its name as common name and DNS name, and its addresses, and is good for both ends of a
+// connection. Elliptic curve P-256: fast, and known to every TLS there is.
+//
+// Limits: no revocation. A node whose key was lost is kept out by a new authority (`colo init` again).
+
+import { chmod, copyFile, mkdir, rm, writeFile } from 'node:fs/promises';
+import { isIP } from 'node:net';
+import { join } from 'node:path';
+import { ColoError, errorCodes } from '../base/errors.ts';
+import { identityFiles } from '../base/identity.ts';
+import { runCommand } from './command.ts';
+
+const authorityKey = 'ca.key';
+const authorityDays = 3650;
+const nodeDays = 825;
+const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes'];
+
+/** Makes the authority of a new cluster in `folder`; refuses to replace one. */
+export async function createAuthority(folder: string, cluster: string): Promise<void> {
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  await chmod(folder, 0o700);
+  const keyPath = join(folder, authorityKey);
+  try {
+    await writeFile(keyPath, '', { flag: 'wx', mode: 0o600 });
+  } catch (cause) {
+    throw new ColoError(errorCodes.input, `${folder} holds the authority of a cluster already`, {
+      cause,
+      hint: 'Choose another folder; replacing an authority locks out every node of its cluster.',
+    });
+  }
+  await runCommand('openssl', [
+    ...['req', '-x509', ...newKey, '-sha256', '-days', String(authorityDays)],
+    ...['-subj', `/O=COLO/CN=${cluster}`],
+    ...['-addext', 'basicConstraints=critical,CA:TRUE,pathlen:0'],
+    ...['-addext', 'keyUsage=critical,keyCertSign,cRLSign'],
+    ...['-keyout', keyPath, '-out', join(folder, identityFiles.ca)],
+  ]);
+}
+
+export interface NodeCertificate {
+  node: string;
+  /** Addresses and names under which the node is reached, beside its own name. */
+  addresses: readonly string[];
+  days?: number;
+}
+
+/** Makes a node's certificate with the authority in `folder`; returns the folder to give to the node. */
+export async function issueCertificate(folder: string, options: NodeCertificate): Promise<string> {
+  const { node, addresses, days = nodeDays } = options;
+  const target = join(folder, node);
+  await mkdir(target, { recursive: true, mode: 0o700 });
+  const at = (file: string) => join(target, file);
+  const keyPath = at(identityFiles.key);
+  await writeFile(keyPath, '', { mode: 0o600 });
+  await runCommand('openssl', [
+    'req',
+    '-new',
+    ...newKey,
+    '-subj',
+    `/O=COLO/CN=${node}`,
+    '-keyout',
+    keyPath,
+    '-out',
+    at('request'),
+  ]);
+  await writeFile(at('extensions'), extensionsOf(node, addresses));
+  await runCommand('openssl', [
+    ...['x509', '-req', '-in', at('request'), '-sha256', '-days', String(days), '-extfile', at('extensions')],
+    ...['-CA', join(folder, identityFiles.ca), '-CAkey', join(folder, authorityKey), '-CAcreateserial'],
+    ...['-out', at(identityFiles.certificate)],
+  ]);
+  await copyFile(join(folder, identityFiles.ca), at(identityFiles.ca));
+  await Promise.all([rm(at('request')), rm(at('extensions'))]);
+  return target;
+}
+
+function extensionsOf(node: string, addresses: readonly string[]): string {
+  const names = [`DNS:${node}`, ...addresses.map((one) => `${isIP(one) === 0 ? 'DNS' : 'IP'}:${one}`)];
+  return [
+    'basicConstraints=critical,CA:FALSE',
+    'keyUsage=critical,digitalSignature',
+    'extendedKeyUsage=serverAuth,clientAuth',
+    'subjectKeyIdentifier=hash',
+    'authorityKeyIdentifier=keyid',
+    `subjectAltName=${[...new Set(names)].join(',')}`,
+    '',
+  ].join('\n');
+}

@@ -1,0 +1,131 @@
+// The etcd arbiter against Debian's etcd: one member without TLS, and three members with mutual TLS of which some die.
+
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { ColoError, errorCodes } from '../../src/base/errors.ts';
+import { readIdentity } from '../../src/base/identity.ts';
+import { arbiterConformance } from '../../src/failover/arbiter/arbiter.conformance.ts';
+import { EtcdArbiter } from '../../src/failover/arbiter/etcd.ts';
+import { createAuthority, issueCertificate } from '../../src/host/certificates.ts';
+import { clusterPackages, ensurePackages } from '../../src/host/packages.ts';
+import { freePorts } from '../../src/lan/gateway.ts';
+import { EtcdMember } from '../../src/local/etcd.ts';
+
+const host = '127.0.0.1';
+const isUnreachable = (error: unknown) => error instanceof ColoError && error.code === errorCodes.arbiter;
+
+before(() => ensurePackages(clusterPackages, { why: 'test the etcd arbiter' }));
+
+interface Etcd {
+  folder: string;
+  members: EtcdMember[];
+  end(): Promise<void>;
+}
+
+/** An etcd of `names.length` members; with `secure`, everybody shows a certificate of one authority. */
+async function startEtcd(names: string[], secure: boolean): Promise<Etcd> {
+  const folder = mkdtempSync('/dev/shm/colo-etcd-');
+  if (secure) await createAuthority(join(folder, 'ca'), 'test');
+  const ports = await freePorts(2 * names.length);
+  const peerPort = (index: number) => ports[names.length + index] ?? 0;
+  const scheme = secure ? 'https' : 'http';
+  const cluster = names.map((name, index) => ({ name, peerUrl: `${scheme}://${host}:${peerPort(index)}` }));
+  const members: EtcdMember[] = [];
+  for (const [index, name] of names.entries()) {
+    const identity = secure
+      ? { identityFolder: await issueCertificate(join(folder, 'ca'), { node: name, addresses: [host] }) }
+      : {};
+    members.push(
+      EtcdMember.spawn({
+        ...{ name, host, clientPort: ports[index] ?? 0, peerPort: peerPort(index), cluster, ...identity },
+        ...{ dataDir: join(folder, name), logFile: join(folder, `${name}.log`) },
+      }),
+    );
+  }
+  const end = async () => {
+    await Promise.all(members.map((member) => member.stop()));
+    rmSync(folder, { recursive: true, force: true });
+  };
+  try {
+    await Promise.all(members.map((member) => member.ready()));
+  } catch (error) {
+    await end();
+    throw error;
+  }
+  return { folder, members, end };
+}
+
+describe('one member', () => {
+  let etcd: Etcd;
+  let clusters = 0;
+  before(async () => {
+    etcd = await startEtcd(['one'], false);
+  });
+  after(() => etcd.end());
+
+  // Each test has a prefix of its own: an empty cluster as far as it can see.
+  arbiterConformance('etcd', async () => {
+    const prefix = `/colo-${clusters++}`;
+    return {
+      open: async () => new EtcdArbiter({ endpoints: etcd.members.map((one) => one.clientUrl), prefix }),
+      end: async () => undefined,
+    };
+  });
+
+  test('a record that was not written by claims is an error, never an answer', async () => {
+    const { clientUrl } = etcd.members[0] ?? assert.fail();
+    const write = (value: string) =>
+      fetch(`${clientUrl}/v3/kv/put`, {
+        method: 'POST',
+        body: JSON.stringify({ key: btoa('/hand/terms/guest'), value: btoa(value) }),
+      });
+    const arbiter = new EtcdArbiter({ endpoints: [clientUrl], prefix: '/hand' });
+    for (const value of ['nonsense', '{}', '{"term":7,"owner":"left","peer":null}']) {
+      await write(value);
+      await assert.rejects(arbiter.read('guest'), isUnreachable);
+      await assert.rejects(arbiter.claim('guest', 7, { owner: 'right', peer: null }), isUnreachable);
+    }
+    await arbiter.close();
+  });
+});
+
+describe('three members with mutual TLS', () => {
+  let etcd: Etcd;
+  before(async () => {
+    etcd = await startEtcd(['one', 'two', 'three'], true);
+  });
+  after(() => etcd.end());
+
+  const open = async (identityFolder?: string) =>
+    new EtcdArbiter({
+      endpoints: etcd.members.map((member) => member.clientUrl),
+      identity: readIdentity(
+        identityFolder ?? (await issueCertificate(join(etcd.folder, 'ca'), { node: 'colo', addresses: [] })),
+      ),
+    });
+
+  test('a node with a certificate of another authority gets no answer', async () => {
+    const other = join(etcd.folder, 'other');
+    await createAuthority(other, 'other');
+    const folder = await issueCertificate(other, { node: 'colo', addresses: [] });
+    const arbiter = await open(folder);
+    await assert.rejects(arbiter.read('guest'), isUnreachable);
+    await arbiter.close();
+  });
+
+  test('one member dead: claims go on; two dead: nobody may change the term, and nobody is told that he did', async () => {
+    const arbiter = await open();
+    const [one, two] = etcd.members;
+    assert.ok(one !== undefined && two !== undefined);
+    assert.ok((await arbiter.claim('guest', 0, { owner: 'left', peer: 'right' })).won);
+    await one.stop();
+    assert.equal((await arbiter.read('guest'))?.term, 1);
+    assert.ok((await arbiter.claim('guest', 1, { owner: 'right', peer: null })).won);
+    await two.stop();
+    await assert.rejects(arbiter.claim('guest', 2, { owner: 'right', peer: 'left' }), isUnreachable);
+    await assert.rejects(arbiter.read('guest'), isUnreachable);
+    await arbiter.close();
+  });
+});
