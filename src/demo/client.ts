@@ -22,6 +22,8 @@ export interface Client {
   progress(): string;
   /** The fault happens now: gaps so far belong to normal running. */
   markFault(): void;
+  /** Longest time without progress since the last call, milliseconds. */
+  takeGap(): number;
   /** Sends nothing new, waits for what is outstanding; resolves with the report, at `deadline` with what is there. */
   finish(deadlineMs: number): Promise<ClientReport>;
   /** Ends at once. */
@@ -33,6 +35,7 @@ export class Gaps {
   private last: number | undefined;
   private longest = 0;
   private before = 0;
+  private sinceTaken = 0;
   private readonly latencies: number[] = [];
   private readonly now: () => number;
 
@@ -42,7 +45,10 @@ export class Gaps {
 
   progress(latencyMs?: number): void {
     const now = this.now();
-    if (this.last !== undefined) this.longest = Math.max(this.longest, now - this.last);
+    if (this.last !== undefined) {
+      this.longest = Math.max(this.longest, now - this.last);
+      this.sinceTaken = Math.max(this.sinceTaken, now - this.last);
+    }
     this.last = now;
     if (latencyMs !== undefined && this.latencies.length < 100_000) this.latencies.push(latencyMs);
   }
@@ -50,6 +56,14 @@ export class Gaps {
   markFault(): void {
     this.before = this.longest;
     this.longest = 0;
+  }
+
+  /** The longest silence since the last call, the one that lasts still included. */
+  take(): number {
+    const lasting = this.last === undefined ? 0 : this.now() - this.last;
+    const gap = Math.max(this.sinceTaken, lasting);
+    this.sinceTaken = 0;
+    return gap;
   }
 
   report() {

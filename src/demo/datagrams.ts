@@ -52,6 +52,10 @@ export class DatagramClient implements Client {
     this.gaps.markFault();
   }
 
+  takeGap(): number {
+    return this.gaps.take();
+  }
+
   async finish(deadlineMs: number): Promise<ClientReport> {
     this.finishing = true;
     const { promise, resolve } = Promise.withResolvers<void>();

@@ -63,6 +63,10 @@ export class DownloadClient implements Client {
     this.gaps.markFault();
   }
 
+  takeGap(): number {
+    return this.gaps.take();
+  }
+
   async finish(deadlineMs: number): Promise<ClientReport> {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.done = resolve;

@@ -64,6 +64,10 @@ export class LineClient implements Client {
     this.gaps.markFault();
   }
 
+  takeGap(): number {
+    return this.gaps.take();
+  }
+
   async finish(deadlineMs: number): Promise<ClientReport> {
     this.finishing = true;
     this.stopPacing();

@@ -14,6 +14,7 @@ import { FrameSocket } from '../netdev/frame-socket.ts';
 
 const addressesMax = 4096;
 const portsMax = 64;
+const turnsMax = 4096;
 
 export interface SpokeRecord {
   port: number;
@@ -102,7 +103,7 @@ export class Switch {
     if (last?.port === port.id) {
       last.frames += 1;
       last.lastAt = now;
-    } else if (records.length < 64) {
+    } else if (records.length < turnsMax) {
       records.push({ port: port.id, frames: 1, firstAt: now, lastAt: now });
       if (this.spoken.size < addressesMax) this.spoken.set(address, records);
     }

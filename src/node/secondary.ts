@@ -294,8 +294,10 @@ export class SecondaryNode {
       this.applier = applier;
       this.proxy = this.newProxy();
       applier.nic.handler = (frame) => this.proxy.fromGuest(frame, this.context.clock.now());
-      void applier.vm.exited.then((end) => {
-        if (this.applier === applier)
+      // Not the applier: this lives as long as the VM does, and the shadow of the RAM must not.
+      const { vm } = applier;
+      void vm.exited.then((end) => {
+        if (this.applier?.vm === vm)
           this.post({ kind: 'vmEnded', why: `the SVM ended (${end.signal ?? `code ${end.code}`})` });
       });
       this.links.packet.send(messages.ready);

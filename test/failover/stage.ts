@@ -20,6 +20,7 @@ export interface Stage {
   clients: Client[];
   /** Takes a checkpoint and waits for it; rejects when the primary is gone. */
   checkpoint(): Promise<unknown>;
+  checkpointAt(node: 'a' | 'b'): Promise<unknown>;
   /** Ends the clients; every one must have seen exactly what it had to see. */
   finish(): Promise<ClientReport[]>;
   close(): Promise<void>;
@@ -57,6 +58,8 @@ export async function setStage(options: {
     ...(options.dieAt === undefined ? {} : { dieAt: options.dieAt }),
   });
   const clients: Client[] = [];
+  const checkpointAt = (node: 'a' | 'b') =>
+    callNode({ socketPath: pair[node]?.apiPath ?? '', method: 'POST', path: '/checkpoint', timeoutMs: 30_000 });
   const close = async () => {
     for (const client of clients) client.abort();
     await pair.stop();
@@ -70,8 +73,8 @@ export async function setStage(options: {
       pair,
       mac: spec.network.mac,
       clients,
-      checkpoint: () =>
-        callNode({ socketPath: pair.a.apiPath, method: 'POST', path: '/checkpoint', timeoutMs: 30_000 }),
+      checkpoint: () => checkpointAt('a'),
+      checkpointAt,
       finish: () => Promise.all(clients.map((client) => client.finish(60_000))),
       close,
     };

@@ -1,0 +1,140 @@
+// The campaign: one guest, two nodes, and fault after fault, each as soon as the VM is protected again, at random moments
+// and right into checkpoints. The clients are those of the beginning: every connection lives through all of it, every
+// reply is exact, and one node speaks at a time. The table at the end goes to docs/reliability.md.
+//
+//   COLO_FAULTS (default 200) and COLO_SEED (default 1) in the environment choose how many and which.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { nodeStatus } from '../../src/api/client.ts';
+import type { NodeStatus } from '../../src/api/status.ts';
+import { delay, systemClock } from '../../src/base/clock.ts';
+import { seededRandom } from '../../src/base/random.ts';
+import { processIdentity } from '../../src/host/processes.ts';
+import { protect, type Stage, setStage, voices } from '../failover/stage.ts';
+
+const faults = [
+  'primary node killed',
+  'primary node stopped, woken after the takeover',
+  'primary QEMU killed',
+  'primary QEMU hangs',
+  'primary colod killed',
+  'secondary node killed',
+  'secondary node stopped, woken when the primary is alone',
+  'secondary QEMU killed',
+  'secondary colod killed',
+] as const;
+type Fault = (typeof faults)[number];
+
+type NodeName = 'a' | 'b';
+
+interface Seen {
+  fault: Fault;
+  intoCheckpoint: boolean;
+  gapMs: number;
+  repairMs: number;
+}
+
+async function roles(stage: Stage): Promise<{ primary: NodeName; secondary: NodeName }> {
+  const all = await stage.pair.until('protected', 120_000, (statuses) =>
+    statuses.some((one) => one.role === 'primary' && one.protected),
+  );
+  const primary: NodeName = all.find((one) => one.role === 'primary')?.node === 'a' ? 'a' : 'b';
+  return { primary, secondary: primary === 'a' ? 'b' : 'a' };
+}
+
+/** Every client gets replies now. */
+async function served(stage: Stage): Promise<void> {
+  const before = stage.clients.map((client) => Number.parseInt(client.progress(), 10));
+  await stage.pair.until('serving', 60_000, () =>
+    stage.clients.every((client, index) => Number.parseInt(client.progress(), 10) >= (before[index] ?? 0) + 5),
+  );
+}
+
+/** Does it; resolves when the node is there again, as far as that is not its own business. */
+async function strike(stage: Stage, fault: Fault, name: NodeName): Promise<void> {
+  const node = stage.pair[name];
+  assert.ok(node);
+  const other: NodeName = name === 'a' ? 'b' : 'a';
+  const qemu = await node.findQemu();
+  const identity = processIdentity(qemu);
+  const qemuSignal = (signal: NodeJS.Signals) => {
+    if (identity !== undefined && processIdentity(qemu) === identity) process.kill(qemu, signal);
+  };
+  const before = (await nodeStatus(stage.pair[other]?.apiPath ?? '')).failover?.doneAt ?? 0;
+  const changed = (all: NodeStatus[]) =>
+    all.some((one) => one.node === other && one.role === 'primary' && (one.failover?.doneAt ?? 0) > before);
+  if (fault.endsWith('QEMU killed')) qemuSignal('SIGKILL');
+  else if (fault.endsWith('QEMU hangs')) qemuSignal('SIGSTOP');
+  else if (fault.includes('stopped')) {
+    node.signal('SIGSTOP');
+    qemuSignal('SIGSTOP');
+  } else {
+    node.signal('SIGKILL');
+    if (fault.endsWith('node killed')) qemuSignal('SIGKILL');
+  }
+  await stage.pair.until(`${other} is the primary alone`, 60_000, changed);
+  if (fault.includes('stopped')) {
+    qemuSignal('SIGCONT');
+    node.signal('SIGCONT');
+  } else if (!fault.includes('QEMU')) {
+    await node.exited;
+    await stage.pair.restart(name);
+  }
+}
+
+function table(seen: Seen[]): string[] {
+  const lines = [
+    '| fault | tried | into a checkpoint | lost | gap p50 | gap p99 | repaired p50 |',
+    '|---|---|---|---|---|---|---|',
+  ];
+  for (const fault of faults) {
+    const own = seen.filter((one) => one.fault === fault);
+    const at = (values: number[], share: number) => {
+      const sorted = values.toSorted((left, right) => left - right);
+      return Math.round(sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0);
+    };
+    const gaps = own.map((one) => one.gapMs);
+    const repairs = own.map((one) => one.repairMs);
+    const into = own.filter((one) => one.intoCheckpoint).length;
+    lines.push(
+      `| ${fault} | ${own.length} | ${into} | 0 | ${at(gaps, 0.5)} ms | ${at(gaps, 0.99)} ms | ${at(repairs, 0.5)} ms |`,
+    );
+  }
+  return lines;
+}
+
+test('fault after fault: no connection is lost, no reply is wrong or missing, one node speaks at a time', async (context) => {
+  const count = Number(process.env['COLO_FAULTS'] ?? '200');
+  const random = seededRandom(Number(process.env['COLO_SEED'] ?? '1'));
+  const stage = await setStage({ vm: 'campaign', protect: { mode: 'colo', verify: true } });
+  const seen: Seen[] = [];
+  let takeovers = 0;
+  try {
+    await protect(stage);
+    for (let index = 0; index < count; index += 1) {
+      const fault = faults[Math.floor(random() * faults.length)] ?? faults[0];
+      const { primary, secondary } = await roles(stage);
+      await served(stage);
+      for (const client of stage.clients) client.takeGap();
+      const intoCheckpoint = random() < 0.5;
+      if (intoCheckpoint) stage.checkpointAt(primary).catch(() => undefined);
+      await delay(random() * (intoCheckpoint ? 20 : 500));
+      const start = systemClock.now();
+      await strike(stage, fault, fault.startsWith('primary') ? primary : secondary);
+      if (fault.startsWith('primary')) takeovers += 1;
+      await served(stage);
+      const gapMs = Math.max(...stage.clients.map((client) => client.takeGap()));
+      await roles(stage);
+      seen.push({ fault, intoCheckpoint, gapMs, repairMs: systemClock.now() - start });
+      if (index % 10 === 9) process.stderr.write(`campaign: ${index + 1} faults, nothing lost\n`);
+    }
+    const reports = await stage.finish();
+    for (const report of reports) assert.equal(report.ok, true, `${report.name}: ${report.detail}`);
+    assert.equal(voices(stage).length, takeovers + 1, 'one turn of speaking for each takeover');
+  } finally {
+    for (const line of table(seen)) context.diagnostic(line);
+    for (const client of stage.clients) context.diagnostic(`${client.name}: ${client.progress()}`);
+    await stage.close();
+  }
+});
