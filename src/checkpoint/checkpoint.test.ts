@@ -146,7 +146,10 @@ test('after any number of epochs, with any faults in between, RAM, shadow and th
         await replica.write(staged, async () => undefined);
         const touched = dirty(replica.ram, random, 0.02);
         replica.restoreAfterLoad(touched);
-        assert.deepEqual(replica.verify(staged.state.ramHash, hash), { equalToShadow: true, equalToPrimary: true });
+        assert.deepEqual(await replica.verify(staged.state.ramHash, hash, async () => undefined), {
+          equalToShadow: true,
+          equalToPrimary: true,
+        });
         assert.ok(replica.ram.equals(image));
         staging.release(epoch);
         assert.equal(staging.heldBytes, 0);

@@ -141,7 +141,7 @@ export class Applier {
     lap();
     context.platform.reached('apply.loaded', staged.epoch);
     replica.restoreAfterLoad(vm.tracker.collect());
-    const verified = this.verify(staged.state.ramHash);
+    const verified = await this.verify(staged.state.ramHash);
     lap();
     proxy.resume(staged.epoch, staged.state.table, staged.state.held, clock.now());
     nic.flush();
@@ -170,7 +170,7 @@ export class Applier {
     const start = clock.now();
     await this.replica.write(staged, () => this.context.platform.turn());
     const writeMs = clock.now() - start;
-    const verified = this.verify(staged.state.ramHash);
+    const verified = await this.verify(staged.state.ramHash);
     const { state } = staged;
     if (this.pending === undefined) await this.learnLoadTouches(state.deviceState);
     this.pending = { ...state };
@@ -215,10 +215,13 @@ export class Applier {
     this.context.log.debug({ epoch: staged.epoch, lagMs, aligned }, 'clock aligned');
   }
 
-  private verify(expected: string): boolean | null {
+  private async verify(expected: string): Promise<boolean | null> {
     if (!this.context.config.protect.verify) return null;
-    const { equalToShadow, equalToPrimary } = this.replica.verify(expected, (ram) =>
-      this.context.platform.hashRam(ram),
+    const { platform } = this.context;
+    const { equalToShadow, equalToPrimary } = await this.replica.verify(
+      expected,
+      (ram) => platform.hashRam(ram),
+      () => platform.turn(),
     );
     return equalToShadow && equalToPrimary !== false;
   }

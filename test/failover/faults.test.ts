@@ -50,6 +50,28 @@ for (const [mode, fault] of cases)
     }
   });
 
+for (const [name, machine] of [
+  ['pc', { type: 'pc' }],
+  ['microvm', { type: 'microvm' }],
+  ['q35 with two vCPUs', { vcpus: 2 }],
+] as const)
+  test(`${name}: checkpoints under load, and a takeover`, async () => {
+    const stage = await setStage({ vm: 'machines', protect: { mode: 'colo' }, machine });
+    try {
+      await protect(stage);
+      for (let count = 0; count < 3; count += 1) {
+        await someReplies(stage);
+        await stage.checkpoint();
+      }
+      await inject('primary-kill', stage.pair, () => 0);
+      await survives(stage, 'b');
+      await expectClients(stage);
+      assert.equal(voices(stage).length, 2);
+    } finally {
+      await stage.close();
+    }
+  });
+
 test('a QEMU of the primary that hangs is given up, and the secondary takes over', async () => {
   const stage = await setStage({ vm: 'faults', protect: { mode: 'colo' } });
   try {
