@@ -6,7 +6,6 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { nodeStatus } from '../../src/api/client.ts';
 import type { NodeStatus } from '../../src/api/status.ts';
 import { delay, systemClock } from '../../src/base/clock.ts';
 import { seededRandom } from '../../src/base/random.ts';
@@ -61,9 +60,9 @@ async function strike(stage: Stage, fault: Fault, name: NodeName): Promise<void>
   const qemuSignal = (signal: NodeJS.Signals) => {
     if (identity !== undefined && processIdentity(qemu) === identity) process.kill(qemu, signal);
   };
-  const before = (await nodeStatus(stage.pair[other]?.apiPath ?? '')).failover?.doneAt ?? 0;
+  // Of a lost primary the other node takes over; of a lost secondary it goes on alone.
   const changed = (all: NodeStatus[]) =>
-    all.some((one) => one.node === other && one.role === 'primary' && (one.failover?.doneAt ?? 0) > before);
+    all.some((one) => one.node === other && one.role === 'primary' && (fault.startsWith('primary') || !one.protected));
   if (fault.endsWith('QEMU killed')) qemuSignal('SIGKILL');
   else if (fault.endsWith('QEMU hangs')) qemuSignal('SIGSTOP');
   else if (fault.includes('stopped')) {
