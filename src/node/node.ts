@@ -113,7 +113,8 @@ export class ColoNode {
     uplink.send(frame);
     for (let index = 1; index < announcements; index += 1)
       this.context.clock.after(announceEveryMs * index, () => {
-        if (this.ending === undefined) uplink.send(frame);
+        // A node that was stopped meanwhile may find that another one has the guest.
+        if (this.ending === undefined && this.primary?.maySpeak === true) uplink.send(frame);
       });
   }
 
