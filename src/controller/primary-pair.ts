@@ -26,7 +26,8 @@ export type PrimaryState =
   | { kind: 'alone' }
   | { kind: 'syncing'; round: number; lastDirtyPages: number }
   | { kind: 'pairing' }
-  | { kind: 'protected'; phase: CheckpointPhase; epoch: number; refusals: number }
+  /** `committed`: the secondary of this pairing has held a complete checkpoint; before the first one it can take over nothing. */
+  | { kind: 'protected'; phase: CheckpointPhase; epoch: number; refusals: number; committed: boolean }
   | { kind: 'suspecting'; why: string }
   | { kind: 'fenced'; why: string }
   | { kind: 'ended'; why: string };
@@ -149,7 +150,7 @@ export class PrimaryPair {
       this.move({ kind: 'suspecting', why: 'the arbiter did not answer' });
       return [{ kind: 'dropPeer', why: 'the arbiter did not answer' }, { kind: 'claimAlone' }];
     }
-    this.move({ kind: 'protected', phase: 'capturing', epoch: 0, refusals: 0 });
+    this.move({ kind: 'protected', phase: 'capturing', epoch: 0, refusals: 0, committed: false });
     return [{ kind: 'capture', reason: { kind: 'initial' } }];
   }
 
@@ -178,7 +179,7 @@ export class PrimaryPair {
       return [];
     }
     if (event.kind === 'committed' && state.phase === 'sending' && event.epoch === state.epoch) {
-      this.move({ ...state, phase: 'applying', refusals: 0 });
+      this.move({ ...state, phase: 'applying', refusals: 0, committed: true });
       return [{ kind: 'release', epoch: event.epoch }];
     }
     if (event.kind === 'applied' && state.phase === 'applying' && event.epoch === state.epoch) {
@@ -200,7 +201,7 @@ export class PrimaryPair {
     first: PrimaryAction[],
   ): PrimaryAction[] {
     this.move({ ...state, phase: 'running', refusals: state.refusals + 1 });
-    const giveUp = state.refusals + 1 >= refusalsMax || state.epoch === 0;
+    const giveUp = state.refusals + 1 >= refusalsMax || !state.committed;
     return giveUp ? [...first, ...this.onDoubt(`no checkpoint could be made: ${why}`)] : first;
   }
 

@@ -141,7 +141,7 @@ export class PrimaryNode {
   /** A planned failover: the secondary takes over now. */
   failover(): void {
     const state = this.pair.state;
-    if (state.kind !== 'protected' || state.phase === 'capturing' || state.epoch === 0)
+    if (state.kind !== 'protected' || state.phase === 'capturing' || !state.committed)
       throw new ColoError(errorCodes.input, `the VM is not protected (${state.kind}): nobody could take over`, {
         hint: 'wait until `colo status` says protected',
       });

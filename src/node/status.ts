@@ -55,7 +55,7 @@ function roleOf(node: ColoNode): NodeStatus['role'] {
 /** A primary is protected once a first checkpoint is committed; a secondary when it holds one. */
 function isProtected(node: ColoNode): boolean {
   const primary = node.primary?.pair.state;
-  if (primary !== undefined) return primary.kind === 'protected' && (primary.epoch > 1 || primary.phase === 'running');
+  if (primary !== undefined) return primary.kind === 'protected' && primary.committed;
   return node.secondary?.pair.state.kind === 'protected';
 }
 
