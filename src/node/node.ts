@@ -65,6 +65,12 @@ export class ColoNode {
     const vm = await this.context.platform.startVm({});
     this.vm = vm;
     const template = await vm.makeTemplate();
+    if (this.ending !== undefined) {
+      // Stopped while it started: what came up meanwhile was not there to be stopped.
+      await vm.kill();
+      await nic.close();
+      throw new ColoError(errorCodes.termLost, `the node did not start: ${this.ending}`);
+    }
     this.becomePrimary(new PrimaryNode(this.context, { vm, nic, uplink, terms: this.terms, template }));
     await vm.resume();
   }
@@ -81,7 +87,10 @@ export class ColoNode {
     const { config, clock, log } = this.context;
     const { applier, table, resend, early, why, detectedAt, takenOverAt } = inheritance;
     const uplink = this.uplink;
-    if (uplink === undefined) return;
+    if (uplink === undefined || this.ending !== undefined) {
+      void applier.close();
+      return;
+    }
     this.vm = applier.vm;
     this.nic = applier.nic;
     this.secondary = undefined;
