@@ -103,7 +103,12 @@ export class PrimaryNode {
   /** Begins as a primary that is alone, and looks for its peer. */
   start(): void {
     const { clock } = this.context;
-    this.parts.nic.handler = (frame) => this.proxy.fromGuest(frame, clock.now());
+    this.parts.nic.handler = (frame) => {
+      const now = clock.now();
+      // A node that was stopped wakes with frames of its guest waiting that the SVM has answered long ago.
+      this.checkLease(now);
+      this.proxy.fromGuest(frame, now);
+    };
     this.stops.push(clock.every(tickMs, () => this.tick(clock.now())));
     void this.parts.vm.exited.then((end) =>
       this.post({
@@ -225,6 +230,12 @@ export class PrimaryNode {
     this.setGate(this.heartbeat.lease.valid(now), now);
   }
 
+  /** Whether this node may say something to the network now, by its term or by what the secondary lends it. */
+  get maySpeak(): boolean {
+    this.checkLease(this.context.clock.now());
+    return this.gateOpen;
+  }
+
   private setGate(open: boolean, now: number): void {
     if (open === this.gateOpen) return;
     this.gateOpen = open;
@@ -278,7 +289,8 @@ export class PrimaryNode {
         void this.claimPair();
         return;
       case 'claimAlone':
-        void this.parts.terms.claimAlone().then((outcome) => this.post({ kind: 'aloneClaimed', outcome }));
+        if (action.afterMs === undefined) this.claimAlone();
+        else this.context.clock.after(action.afterMs, () => this.claimAlone());
         return;
       case 'capture':
         this.background(this.capture(action.reason), 'a checkpoint');
@@ -316,6 +328,11 @@ export class PrimaryNode {
         this.onFenced(action.why);
         return;
     }
+  }
+
+  private claimAlone(): void {
+    if (this.stopped.signal.aborted) return;
+    void this.parts.terms.claimAlone().then((outcome) => this.post({ kind: 'aloneClaimed', outcome }));
   }
 
   private async claimPair(): Promise<void> {
