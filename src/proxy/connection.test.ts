@@ -2,9 +2,11 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { FlowKey, family, portsOf } from '../packet/flow-key.ts';
 import { FrameView } from '../packet/frame-view.ts';
+import { ipProtocol } from '../packet/ipv4.ts';
 import { tcpFlag } from '../packet/tcp.ts';
-import { ConnectionTable, keyOfGuestFrame, portsOf } from './connection.ts';
+import { ConnectionTable } from './connection.ts';
 import { proxyLimits } from './limits.ts';
 import { fromGuest, synOptionBytes, toGuest } from './testbed.ts';
 
@@ -14,13 +16,20 @@ const newTable = (connectionsMax?: number) =>
     ({ attachment }) => attachment?.isBusy === true,
     connectionsMax,
   );
-const key = (clientPort: number) => ({ guestIp: 1, clientIp: 2, ports: portsOf(80, clientPort) });
+const key = (clientPort: number) => {
+  const found = new FlowKey();
+  found.a0 = 1;
+  found.b0 = 2;
+  found.ports = portsOf(80, clientPort);
+  found.protocol = (family.ipv4 << 16) | ipProtocol.tcp;
+  return found;
+};
 const syn = new FrameView().parse(fromGuest({ sequence: 9, ack: 1, flags: tcpFlag.syn, options: synOptionBytes }));
 
 test('offset, ISN and window shift travel with the table', () => {
   const table = newTable();
   for (let port = 1; port <= 200; port += 1) table.add(key(port));
-  const connection = table.add(keyOfGuestFrame(syn));
+  const connection = table.add(syn.key);
   assert.ok(connection !== undefined);
   connection.delta = 0xfffffff0;
   connection.clientIsn = 9;

@@ -1,23 +1,28 @@
 // The TCP connections that a node knows, and how its guest's sequence space maps to the client space:
 //
 //    client sequence = guest sequence + delta          (0 on a primary that never failed over)
+//    client TSval    = guest TSval + time delta
 //
 // The table travels with every checkpoint, so every connection keeps its travelling part in one record of a flat array
 // that is copied in one go while the guest stands still:
 //
-//    0           16      20           24      25             26
-//    | flow key  | delta | client ISN | flags | window shift | reserved |      28 bytes
+//    0           44      48           52           56      57             58
+//    | flow key  | delta | client ISN | time delta | flags | window shift | reserved |      60 bytes
 //
 // "Client ISN" is the guest's initial sequence number as the client knows it. A new connection on an old 5-tuple begins
 // when the guest sends a SYN or SYN-ACK with another ISN, never when a client asks for it: anybody can forge a SYN, and
 // a connection that is being translated must survive that.
 //
-// A secondary may not know delta yet: it is *paired* once both its guest's ISN and the primary's are known.
+// A secondary may not know its deltas yet: it is *paired* once both its guest's SYN and the primary's are known. An
+// *announcement* is what the primary says of its own:
+//
+//    0           44     45
+//    | flow key  | 0, 1 | TSval of its SYN, where the byte before is 1 |       49 bytes; the ISN travels beside it
 // Ended connections linger, then go. Idle ones stay: an idle session must survive a failover too.
 
 import { Fifo } from '../base/fifo.ts';
 import { read32, write32 } from '../packet/checksum.ts';
-import { type FlowKey, packFlowKey, unpackFlowKey } from '../packet/flow-key.ts';
+import { FlowKey, flowKeyBytes, packFlowKey, unpackFlowKey } from '../packet/flow-key.ts';
 import type { FrameView } from '../packet/frame-view.ts';
 import { ipProtocol } from '../packet/ipv4.ts';
 import { distance } from '../packet/sequence.ts';
@@ -25,23 +30,24 @@ import { synOptions } from '../packet/tcp.ts';
 import { type FlowEntry, FlowMap } from './flow-map.ts';
 import { proxyLimits } from './limits.ts';
 
-const record = { delta: 16, clientIsn: 20, flags: 24, windowShift: 25, bytes: 28 } as const;
-const tableMagic = 0x434f5401;
+const record = { delta: 44, clientIsn: 48, timeDelta: 52, flags: 56, windowShift: 57, bytes: 60 } as const;
+/** The last byte is the version of the encoding. */
+const tableMagic = 0x434f5402;
 const tableHeaderBytes = 8;
 
 const flag = { clientIsn: 1, guestFin: 2, clientFin: 4, guestReset: 8, clientReset: 16 } as const;
 
 export class Connection<Attachment> implements FlowEntry<Connection<Attachment>> {
-  readonly a: number;
-  readonly b: number;
-  readonly c: number;
-  readonly d = ipProtocol.tcp;
+  /** Named from the guest. */
+  readonly key: FlowKey;
   next: Connection<Attachment> | undefined = undefined;
 
   delta = 0;
+  timeDelta = 0;
   clientIsn: number | undefined = undefined;
-  /** The guest's ISN in its own space; only a secondary that is not paired needs it. */
+  /** The guest's ISN and first TSval in its own space; only a secondary that is not paired needs them. */
   guestIsn: number | undefined = undefined;
+  guestTime: number | undefined = undefined;
   paired = true;
   /** Bits by which the guest's window field is shifted. */
   windowShift = 0;
@@ -57,13 +63,7 @@ export class Connection<Attachment> implements FlowEntry<Connection<Attachment>>
   attachment: Attachment | undefined = undefined;
 
   constructor(key: FlowKey) {
-    this.a = key.guestIp;
-    this.b = key.clientIp;
-    this.c = key.ports;
-  }
-
-  get key(): FlowKey {
-    return { guestIp: this.a, clientIp: this.b, ports: this.c };
+    this.key = new FlowKey().copyFrom(key);
   }
 }
 
@@ -72,6 +72,7 @@ export class ConnectionTable<Attachment> {
   private readonly bySlot: Connection<Attachment>[] = [];
   private records = new Uint8Array(tableHeaderBytes + 64 * record.bytes);
   private readonly ended = new Fifo<Connection<Attachment>>();
+  private readonly reversed = new FlowKey();
   private evictAt = 0;
   /** Connections forgotten, or not remembered, because the table was full. */
   evicted = 0;
@@ -96,17 +97,17 @@ export class ConnectionTable<Attachment> {
   }
 
   find(key: FlowKey): Connection<Attachment> | undefined {
-    return this.map.get(key.guestIp, key.clientIp, key.ports, ipProtocol.tcp);
+    return this.map.get(key);
   }
 
   /** The connection of a TCP frame of the guest. */
   ofGuestFrame(view: FrameView): Connection<Attachment> | undefined {
-    return this.map.get(view.sourceIp, view.targetIp, portsOf(view.sourcePort, view.targetPort), ipProtocol.tcp);
+    return this.map.get(view.key);
   }
 
   /** The connection of a TCP frame to the guest. */
   ofClientFrame(view: FrameView): Connection<Attachment> | undefined {
-    return this.map.get(view.targetIp, view.sourceIp, portsOf(view.targetPort, view.sourcePort), ipProtocol.tcp);
+    return this.map.get(this.reversed.reverse(view.key));
   }
 
   /** Adds an unknown connection; undefined when the table is full of connections that must stay. */
@@ -137,8 +138,10 @@ export class ConnectionTable<Attachment> {
   /** A new connection on the same 5-tuple begins: everything learned of the old one is void. */
   restart(connection: Connection<Attachment>): void {
     connection.delta = 0;
+    connection.timeDelta = 0;
     connection.clientIsn = undefined;
     connection.guestIsn = undefined;
+    connection.guestTime = undefined;
     connection.flags = 0;
     connection.windowShift = 0;
     connection.endedAt = -1;
@@ -155,6 +158,7 @@ export class ConnectionTable<Attachment> {
     packFlowKey(connection.key, bytes, at);
     write32(bytes, at + record.delta, connection.delta);
     write32(bytes, at + record.clientIsn, connection.clientIsn ?? 0);
+    write32(bytes, at + record.timeDelta, connection.timeDelta);
     bytes[at + record.flags] = flags;
     bytes[at + record.windowShift] = connection.windowShift;
   }
@@ -179,12 +183,13 @@ export class ConnectionTable<Attachment> {
   }
 
   private adoptRecord(table: Uint8Array, at: number, now: number): boolean {
-    const key = unpackFlowKey(table, at);
+    const key = unpackFlowKey(table, at, ipProtocol.tcp);
     if (key === undefined) return false;
     const connection = this.find(key) ?? this.add(key);
     if (connection === undefined) return true;
     const flags = table[at + record.flags] as number;
     connection.delta = read32(table, at + record.delta);
+    connection.timeDelta = read32(table, at + record.timeDelta);
     connection.clientIsn = (flags & flag.clientIsn) !== 0 ? read32(table, at + record.clientIsn) : undefined;
     connection.flags = flags;
     connection.windowShift = Math.min(table[at + record.windowShift] as number, 14);
@@ -319,17 +324,24 @@ export function hasClientReset(connection: Connection<unknown>): boolean {
   return (connection.flags & flag.clientReset) !== 0;
 }
 
-/** Guest port and client port as one number. */
-export function portsOf(guestPort: number, clientPort: number): number {
-  return ((guestPort << 16) | clientPort) >>> 0;
+/** What the primary says of its guest's SYN, as it travels. `time` is its TSval in client space. */
+export function packAnnouncement(key: FlowKey, time: number | undefined): Uint8Array {
+  const bytes = new Uint8Array(flowKeyBytes + 5);
+  packFlowKey(key, bytes, 0);
+  bytes[flowKeyBytes] = time === undefined ? 0 : 1;
+  write32(bytes, flowKeyBytes + 1, time ?? 0);
+  return bytes;
 }
 
-export function keyOfGuestFrame(view: FrameView): FlowKey {
-  return { guestIp: view.sourceIp, clientIp: view.targetIp, ports: portsOf(view.sourcePort, view.targetPort) };
+export interface Announcement {
+  key: FlowKey;
+  time: number | undefined;
 }
 
-export function keyOfClientFrame(view: FrameView): FlowKey {
-  return { guestIp: view.targetIp, clientIp: view.sourceIp, ports: portsOf(view.targetPort, view.sourcePort) };
+export function unpackAnnouncement(bytes: Uint8Array): Announcement | undefined {
+  const key = unpackFlowKey(bytes, 0, ipProtocol.tcp);
+  if (key === undefined || bytes.length < flowKeyBytes + 5) return undefined;
+  return { key, time: bytes[flowKeyBytes] === 1 ? read32(bytes, flowKeyBytes + 1) : undefined };
 }
 
 /** Whether `sequence` of the guest, translated, is the ISN under which the client knows this connection. */

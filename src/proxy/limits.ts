@@ -47,6 +47,16 @@ export const proxyLimits = {
    *  the client has not answered. Beyond: the oldest but the SYN is dropped; TCP sends again. */
   unpairedFramesMax: 8,
 
+  /** Bytes kept free for frames to come. Beyond: left to the garbage collector. Longer frames are never kept free. */
+  pooledBytesMax: 8 << 20,
+  frameBytesMax: 65_550,
+
+  /** IP packets whose fragments have not all come, and their bytes, on each side. Beyond: a checkpoint on the primary's
+   *  side; on the secondary's the oldest is forgotten. */
+  fragmentedMax: 64,
+  fragmentedBytesMax: 4 << 20,
+  fragmentsPerPacketMax: 128,
+
   /** Divergences kept for the status, and bytes shown of each side. Beyond: the oldest leaves, the rest is not shown. */
   divergencesKept: 32,
   divergenceBytes: 16,

@@ -1,7 +1,7 @@
 // For tests: both proxies, joined without a network in between, and a client that checks every frame it is given.
 
 import assert from 'node:assert/strict';
-import { type Address, buildTcp, type Segment } from '../packet/build.ts';
+import { buildTcp, type Segment } from '../packet/build.ts';
 import { checksum } from '../packet/checksum.ts';
 import { FrameView } from '../packet/frame-view.ts';
 import { ipProtocol } from '../packet/ipv4.ts';
@@ -12,8 +12,8 @@ import { PrimaryProxy } from './primary.ts';
 import type { CheckpointReason } from './reason.ts';
 import { SecondaryProxy } from './secondary.ts';
 
-export const guest: Address = { mac: Uint8Array.of(2, 0, 0, 0, 0, 1), ip: 0x0a00020f, port: 80 };
-export const client: Address = { mac: Uint8Array.of(2, 0, 0, 0, 0, 2), ip: 0x0a000202, port: 4711 };
+export const guest = { mac: Uint8Array.of(2, 0, 0, 0, 0, 1), ip: 0x0a00020f, port: 80 };
+export const client = { mac: Uint8Array.of(2, 0, 0, 0, 0, 2), ip: 0x0a000202, port: 4711 };
 
 export const synOptionBytes = Uint8Array.of(2, 4, 5, 180, 1, 3, 3, 7, 4, 2, 1, 1);
 
@@ -21,16 +21,16 @@ export const synOptionBytes = Uint8Array.of(2, 4, 5, 180, 1, 3, 3, 7, 4, 2, 1, 1
 export const fromGuest = (segment: Segment): Uint8Array => buildTcp(guest, client, segment);
 export const toGuest = (segment: Segment): Uint8Array => buildTcp(client, guest, segment);
 
-/** Lengths and checksums of an IPv4 frame must be right. */
+/** Lengths and checksums of a frame must be right. */
 export function assertValid(frame: Uint8Array): void {
   const view = new FrameView().parse(frame);
   assert.equal(view.refusal, undefined);
   if (view.kind !== 'tcp' && view.kind !== 'udp') return;
-  assert.equal(checksum(frame, view.ipAt, view.transportAt), 0, 'IP checksum');
+  if (!view.isIpv6) assert.equal(checksum(frame, view.ipAt, view.transportAt), 0, 'IP checksum');
   const protocol = view.kind === 'tcp' ? ipProtocol.tcp : ipProtocol.udp;
   const field = view.transportAt + (view.kind === 'tcp' ? 16 : 6);
   const found = ((frame[field] ?? 0) << 8) | (frame[field + 1] ?? 0);
-  const right = transportChecksum(frame, view.transportAt, view.endAt, protocol);
+  const right = transportChecksum(frame, view.ipAt, view.transportAt, view.endAt, protocol);
   assert.ok(found === right || (found === 0xffff && right === 0), 'transport checksum');
 }
 
