@@ -37,7 +37,7 @@ import { HoldTimes } from './hold-times.ts';
 import { proxyLimits } from './limits.ts';
 import type { CheckpointReason, DivergenceRecord } from './reason.ts';
 import { defaultSimilarity, type Similarity } from './similarity.ts';
-import { isTranslated, QuoteTranslator, toClientSpace, toGuestSpace } from './translate.ts';
+import { isTranslated, QuoteTranslator, restamp, toClientSpace, toGuestSpace } from './translate.ts';
 
 /** A frame handed to a port is valid only during the call. A frame handed in by `fromGuest` may be changed where it lies. */
 export interface PrimaryPorts {
@@ -280,16 +280,27 @@ export class PrimaryProxy {
   }
 
   private encodeHeld(): Uint8Array {
-    const frames = this.gate.frames();
+    const frames = this.gate.frames().map((frame) => this.upToDate(frame));
     const all = this.inOrder();
     const bytes = all.reduce((sum, { frame }) => sum + frame.length, 0);
     const isTooMuch = bytes + this.gate.bytes > proxyLimits.heldBytesInCheckpointMax;
-    for (const { frame, isTcpData } of all) if (!isTooMuch || !isTcpData) frames.push(frame);
+    for (const { frame, isTcpData } of all) if (!isTooMuch || !isTcpData) frames.push(this.upToDate(frame));
     for (const flow of this.active) {
       const ack = flow instanceof TcpStream ? this.tcp.owedFrame(flow) : undefined;
       if (ack !== undefined) frames.push(ack);
     }
     return encodeFrames(frames);
+  }
+
+  /** A survivor may send `frame` when later ones of its connection have left: with its own TSval the client would drop it. */
+  private upToDate(frame: Uint8Array): Uint8Array {
+    const view = this.heldView.parse(frame);
+    if (view.kind !== 'tcp' || view.timestampsAt === 0) return frame;
+    const stream = this.table.ofGuestFrame(view)?.attachment;
+    if (stream?.pTimeKnown !== true || stream.pTime === view.timestamp) return frame;
+    const copy = Buffer.from(frame);
+    restamp(view.parse(copy), stream.pTime);
+    return copy;
   }
 
   /** Everything held of the current epoch, in the order in which the guest sent it. */

@@ -309,7 +309,7 @@ export class TcpComparer {
     const { out } = this;
     out.ack = parts.ack;
     out.window = parts.window;
-    out.timestamp = parts.timestampsAt === 0 ? 0 : this.clampTime(stream, parts.timestamp);
+    out.timestamp = parts.timestampsAt === 0 ? 0 : this.clampTime(stream, parts);
     const shift = shiftOf(stream, parts.flags);
     const wanted = edgeOf(parts, shift);
     out.edge = wanted;
@@ -326,10 +326,12 @@ export class TcpComparer {
     out.edge = advance(ack, out.window << shift);
   }
 
-  private clampTime(stream: TcpStream, timestamp: number): number {
+  private clampTime(stream: TcpStream, { timestamp, flags }: SegmentParts): number {
     if (this.similarity.timestamps === 'passed') return timestamp;
     let time = stream.sTimeKnown ? earlier(timestamp, stream.sTime) : timestamp;
-    if (this.similarity.timestamps === 'coarse') time = (time & coarseTimestampMask) >>> 0;
+    // Who opens a connection checks that its SYN's TSval comes back, so that one leaves as it is.
+    const isCoarse = this.similarity.timestamps === 'coarse' && (flags & tcpFlag.syn) === 0;
+    if (isCoarse) time = (time & coarseTimestampMask) >>> 0;
     return stream.rTimeKnown ? later(time, stream.rTime) : time;
   }
 
