@@ -12,7 +12,7 @@ import { advance, distance } from '../packet/sequence.ts';
 import { tcpFlag } from '../packet/tcp.ts';
 import { proxyLimits } from './limits.ts';
 import { PrimaryProxy } from './primary.ts';
-import { allEnds, assertValid, Bed, type Ends, fromGuest, overIpv4, Reassembly } from './testbed.ts';
+import { allEnds, assertValid, Bed, type Ends, fromGuest, Reassembly } from './testbed.ts';
 
 const anyIsn = fc.oneof(fc.nat({ max: 0xffffffff }), fc.integer({ min: 0xffffffc0, max: 0xffffffff }));
 const clientIsn = 5000;
