@@ -1,6 +1,7 @@
 // `colo doctor`, `colo bench` and `colo test` behind their words on the command line.
 
 import { benchCheckpoint } from '../../bench/checkpoint.ts';
+import { benchProxy } from '../../bench/proxy.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { ensurePackages, guestPackages, runtimePackages } from '../host/packages.ts';
 import { doctor, formatDoctor } from './doctor.ts';
@@ -28,12 +29,12 @@ export async function testCommand(
 }
 
 export async function bench(what: string, options: { rounds: number; json: boolean }): Promise<number> {
-  if (what !== 'checkpoint')
-    throw new ColoError(errorCodes.input, `there is no benchmark ${what}`, { hint: 'there is: checkpoint' });
+  if (what !== 'checkpoint' && what !== 'proxy')
+    throw new ColoError(errorCodes.input, `there is no benchmark ${what}`, { hint: 'there are: checkpoint, proxy' });
   await ensurePackages([...runtimePackages, ...guestPackages], {
     why: 'run the benchmark',
     onProgress: (line) => process.stderr.write(`- ${line}\n`),
   });
-  await benchCheckpoint(options);
+  await (what === 'proxy' ? benchProxy(options) : benchCheckpoint(options));
   return 0;
 }

@@ -173,7 +173,8 @@ export class ByteStream {
       gone += 1;
       if (piece !== this.borrowed) this.giveBack(piece);
     }
-    if (gone === this.pieces.length) this.pieces.length = 0;
+    // Taking the only one off the end keeps the array's memory, which emptying it by its length would not.
+    if (gone === 1 && this.pieces.length === 1) this.pieces.pop();
     else if (gone > 0) this.pieces.splice(0, gone);
   }
 

@@ -225,7 +225,8 @@ export class DatagramComparer {
     for (let at = 0; at < flow.ahead.length; at += 1) {
       const datagram = flow.ahead[at] as Datagram;
       if (!isEqual(held, datagram)) continue;
-      if (at === 0) flow.ahead.shift();
+      if (at === flow.ahead.length - 1) flow.ahead.pop();
+      else if (at === 0) flow.ahead.shift();
       else flow.ahead.splice(at, 1);
       flow.aheadBytes -= datagram.frame.length;
       this.match(held, datagram);
@@ -256,7 +257,8 @@ export class DatagramComparer {
     for (;;) {
       const head = flow.held[0];
       if (head?.isMatched !== true) return;
-      flow.held.shift();
+      if (flow.held.length === 1) flow.held.pop();
+      else flow.held.shift();
       if (head.pieces === undefined) {
         flow.heldBytes -= head.frame.length;
         this.sink.heldChanged(-1, -head.frame.length);

@@ -558,7 +558,8 @@ export class TcpComparer {
 
   /** Lets what is left of the head leave, and takes it from the list. */
   private finishHead(stream: TcpStream, head: Held): true {
-    stream.held.shift();
+    if (stream.held.length === 1) stream.held.pop();
+    else stream.held.shift();
     if (head === this.fresh) this.fresh = undefined;
     stream.heldBytes -= head.frame.length;
     this.sink.heldChanged(-1, -head.frame.length);
