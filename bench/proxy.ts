@@ -287,9 +287,11 @@ function measureMemory(): ProxyReport['memory'] {
   const before = process.memoryUsage();
   const proxy = newProxy(() => undefined);
   for (let index = 0; index < connections; index += 1) {
-    const client = clientOf(index, index % 2 === 0);
+    // As many of both families as fit into a table.
+    const isIpv6 = index % 10 === 0;
+    const client = clientOf(index, isIpv6);
     const syn = { sequence: 999 + index, ack: 5001, flags: tcpFlag.syn, options: timestampsOption(index, 7) };
-    const frame = buildTcp(index % 2 === 0 ? guestIpv6 : guest, client, syn);
+    const frame = buildTcp(isIpv6 ? guestIpv6 : guest, client, syn);
     proxy.fromGuest(Buffer.from(frame), 0);
     proxy.fromSecondary(1, index, frame, 0);
   }

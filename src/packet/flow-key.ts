@@ -3,10 +3,10 @@
 // words; one of IPv4 fills the first.
 //
 // Named from the guest: the same key comes out of a frame of the guest and, reversed, of a frame to it. As it travels
-// between the nodes, 44 bytes:
+// between the nodes, where the family is known; addresses have 4 or 16 bytes, so that a key has 16 or 40:
 //
-//    0        1          4      8            24            40           42            44
-//    | family | reserved | tags | guest address | client address | guest port | client port |
+//    0      4               8, 20            12, 36       14, 38        16, 40
+//    | tags | guest address | client address | guest port | client port |
 //
 // "tags" is the number of 802.1Q tags in the high byte, then 12 bits of each. Priority bits name no flow.
 
@@ -14,7 +14,7 @@ import { read32, write32 } from './checksum.ts';
 import { ipText } from './ipv4.ts';
 import { ipv6Text } from './ipv6.ts';
 
-export const flowKeyBytes = 44;
+export const flowKeyBytes = { ipv4: 16, ipv6: 40 } as const;
 export const family = { none: 0, ipv4: 4, ipv6: 6 } as const;
 
 export class FlowKey {
@@ -117,30 +117,35 @@ export class FlowKey {
   }
 }
 
-export function packFlowKey(key: FlowKey, into: Uint8Array, at: number): void {
-  write32(into, at, key.family << 24);
-  write32(into, at + 4, key.tags);
-  write32(into, at + 8, key.a0);
-  write32(into, at + 12, key.a1);
-  write32(into, at + 16, key.a2);
-  write32(into, at + 20, key.a3);
-  write32(into, at + 24, key.b0);
-  write32(into, at + 28, key.b1);
-  write32(into, at + 32, key.b2);
-  write32(into, at + 36, key.b3);
-  write32(into, at + 40, key.ports);
+/** Writes the key at `at`; returns how many bytes it has. */
+export function packFlowKey(key: FlowKey, into: Uint8Array, at: number): number {
+  write32(into, at, key.tags);
+  write32(into, at + 4, key.a0);
+  if (key.family !== family.ipv6) {
+    write32(into, at + 8, key.b0);
+    write32(into, at + 12, key.ports);
+    return flowKeyBytes.ipv4;
+  }
+  write32(into, at + 8, key.a1);
+  write32(into, at + 12, key.a2);
+  write32(into, at + 16, key.a3);
+  write32(into, at + 20, key.b0);
+  write32(into, at + 24, key.b1);
+  write32(into, at + 28, key.b2);
+  write32(into, at + 32, key.b3);
+  write32(into, at + 36, key.ports);
+  return flowKeyBytes.ipv6;
 }
 
-/** The key of `protocol` at `at`; undefined when these are not the bytes of one. */
-export function unpackFlowKey(bytes: Uint8Array, at: number, protocol: number): FlowKey | undefined {
-  const version = bytes[at];
-  const isIpv6 = version === family.ipv6;
-  if (bytes.length < at + flowKeyBytes || (version !== family.ipv4 && !isIpv6)) return undefined;
+/** The key of `protocol` at `at`; undefined when there are too few bytes. */
+export function unpackFlowKey(bytes: Uint8Array, at: number, isIpv6: boolean, protocol: number): FlowKey | undefined {
+  const end = at + (isIpv6 ? flowKeyBytes.ipv6 : flowKeyBytes.ipv4);
+  if (bytes.length < end) return undefined;
   const key = new FlowKey();
-  key.readAddresses(bytes, at + 8, at + 24, isIpv6);
-  key.tags = read32(bytes, at + 4) | 0;
-  key.ports = read32(bytes, at + 40) | 0;
-  key.protocol = (version << 16) | protocol;
+  key.readAddresses(bytes, at + 4, at + (isIpv6 ? 20 : 8), isIpv6);
+  key.tags = read32(bytes, at) | 0;
+  key.ports = read32(bytes, end - 4) | 0;
+  key.protocol = ((isIpv6 ? family.ipv6 : family.ipv4) << 16) | protocol;
   return key;
 }
 

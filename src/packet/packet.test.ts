@@ -81,11 +81,11 @@ test('any bytes are parsed without throwing, and no field points outside the fra
 
 test('a flow key survives its packed form and names the client first', () => {
   const { key } = new FrameView().parse(buildTcp(guest, client, { sequence: 1, ack: 1, flags: 0 }));
-  const bytes = new Uint8Array(flowKeyBytes);
+  const bytes = new Uint8Array(flowKeyBytes.ipv4);
   packFlowKey(key, bytes, 0);
-  assert.deepEqual(unpackFlowKey(bytes, 0, 6), key);
+  assert.deepEqual(unpackFlowKey(bytes, 0, false, 6), key);
   assert.ok(new FlowKey().reverse(new FlowKey().reverse(key)).equals(key));
-  assert.equal(unpackFlowKey(bytes.subarray(1), 0, 6), undefined);
+  assert.equal(unpackFlowKey(bytes.subarray(1), 0, false, 6), undefined);
   assert.equal(flowText(key, 'tcp'), '10.0.2.2:4711 > 10.0.2.15:80 tcp');
 });
 
