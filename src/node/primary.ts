@@ -184,7 +184,7 @@ export class PrimaryNode {
     for (const stop of this.stops.splice(0)) stop();
     this.links?.close();
     this.links = undefined;
-    this.pcap?.close();
+    void this.pcap?.close();
     this.parts.nic.handler = undefined;
     this.settleWaiters(new ColoError(errorCodes.termLost, 'this node is no longer the primary'));
   }
