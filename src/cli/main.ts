@@ -87,9 +87,13 @@ function addTools(program: Command, finish: (code: number) => void): void {
   program
     .command('bench <what>')
     .description(
-      'measure: checkpoint (pause per phase by dirty pages and RAM), proxy (frames a second, beside colo-compare)',
+      'measure: checkpoint (pause per phase by dirty pages and RAM), proxy (frames a second, beside colo-compare), similarity (what each measure is worth)',
     )
-    .addOption(new Option('--rounds <n>', 'repetitions per figure').argParser(count).default(30))
+    .addOption(
+      new Option('--rounds <n>', 'repetitions per figure; similarity: seconds of each run')
+        .argParser(count)
+        .default(30),
+    )
     .option('--json', 'as JSON', false)
     .action(async (what, options) => finish(await (await import('./tools.ts')).bench(what, options)));
   program
