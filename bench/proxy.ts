@@ -288,7 +288,7 @@ function measureMemory(): ProxyReport['memory'] {
   const proxy = newProxy(() => undefined);
   for (let index = 0; index < connections; index += 1) {
     // As many of both families as fit into a table.
-    const isIpv6 = index % 10 === 0;
+    const isIpv6 = index % 50 === 0;
     const client = clientOf(index, isIpv6);
     const syn = { sequence: 999 + index, ack: 5001, flags: tcpFlag.syn, options: timestampsOption(index, 7) };
     const frame = buildTcp(isIpv6 ? guestIpv6 : guest, client, syn);

@@ -88,3 +88,14 @@ test('at the bound a connection is forgotten that needs no translation and has n
   assert.equal(table.size, 3);
   assert.equal(table.evicted, 2);
 });
+
+test('a table that is full of IPv4 connections fits into a checkpoint', () => {
+  const table = newTable();
+  const one = key(1);
+  for (let at = 0; at < proxyLimits.connectionsMax; at += 1) {
+    one.ports = at;
+    table.add(one);
+  }
+  assert.equal(table.size, proxyLimits.connectionsMax);
+  assert.ok(table.encode().length <= proxyLimits.tableBytesMax);
+});

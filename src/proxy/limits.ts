@@ -5,8 +5,8 @@ export const proxyLimits = {
   /** TCP connections known by a node. Beyond: the oldest untranslated one without work is forgotten; a checkpoint makes
    *  a forgotten one comparable again. */
   connectionsMax: 100_000,
-  /** Encoded bytes of the table: 100,000 connections of IPv4, or 62,000 of IPv6. Beyond: as at `connectionsMax`. */
-  tableBytesMax: 3_500_000,
+  /** Encoded bytes of the table: 100,000 connections of IPv4, or 58,000 of IPv6. Beyond: as at `connectionsMax`. */
+  tableBytesMax: 3_300_000,
   /** How long an ended connection is remembered, for late retransmissions. */
   lingerMs: 60_000,
 
