@@ -8,6 +8,7 @@
 import { type Address, buildUdp } from '../src/packet/build.ts';
 import { FrameView } from '../src/packet/frame-view.ts';
 import { distance } from '../src/packet/sequence.ts';
+import { targetIp } from './addresses.ts';
 import { datagramPort, guestIp, guestMac, servicePort } from './guest.ts';
 import {
   type Answer,
@@ -131,7 +132,7 @@ export class Client {
 
   frame(frame: Uint8Array): void {
     const view = this.view.parse(frame);
-    if (view.targetIp !== this.local.ip) return;
+    if (targetIp(view) !== this.local.ip) return;
     if (view.kind === 'udp') this.takeDatagram(view);
     if (view.kind !== 'tcp') return;
     const { tcp } = this;

@@ -13,6 +13,7 @@ import { deserialize, serialize } from 'node:v8';
 import { pageSize } from '../src/base/page-runs.ts';
 import { buildUdp } from '../src/packet/build.ts';
 import { FrameView } from '../src/packet/frame-view.ts';
+import { sourceIp, targetIp } from './addresses.ts';
 import {
   encodeAnswer,
   encodeDatagram,
@@ -147,7 +148,7 @@ export class Guest {
   frame(frame: Uint8Array, now: number): void {
     this.now = now;
     const view = this.frameView.parse(frame);
-    if (view.targetIp !== guestIp) return;
+    if (targetIp(view) !== guestIp) return;
     if (view.kind === 'udp' && view.targetPort === datagramPort) this.answerDatagram(view);
     if (view.kind === 'tcp') this.segment(view);
   }
@@ -155,7 +156,7 @@ export class Guest {
   private segment(view: FrameView): void {
     const { sessions } = this.registers;
     const known = sessions.find(
-      ({ tcp }) => tcp.remote.port === view.sourcePort && tcp.remote.ip === view.sourceIp && tcp.phase !== 'dead',
+      ({ tcp }) => tcp.remote.port === view.sourcePort && tcp.remote.ip === sourceIp(view) && tcp.phase !== 'dead',
     );
     const isAnew = view.isSyn && !view.hasAck && (known === undefined || this.stack.isDone(known.tcp));
     if (isAnew) {
@@ -272,5 +273,5 @@ export class Guest {
 const none = new Uint8Array(0);
 
 function remoteOf(view: FrameView): { mac: Uint8Array; ip: number; port: number } {
-  return { mac: Uint8Array.from(view.frame.subarray(6, 12)), ip: view.sourceIp, port: view.sourcePort };
+  return { mac: Uint8Array.from(view.frame.subarray(6, 12)), ip: sourceIp(view), port: view.sourcePort };
 }

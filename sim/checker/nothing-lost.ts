@@ -4,6 +4,7 @@
 // Watched on datagrams, which nobody sends again: a lost TCP segment would only cost its repetition.
 
 import { FrameView } from '../../src/packet/frame-view.ts';
+import { targetIp } from '../addresses.ts';
 import type { Checker } from '../checker.ts';
 import type { SimProcess } from '../process.ts';
 import type { SimVm } from '../vm.ts';
@@ -94,5 +95,5 @@ export function nothingLost(world: World): Checker {
 
 function contentOf(view: FrameView): string {
   const content = view.frame.subarray(view.contentFrom, view.contentTo);
-  return `${view.targetIp} ${Buffer.from(content.buffer, content.byteOffset, content.length).toString('latin1')}`;
+  return `${targetIp(view)} ${Buffer.from(content.buffer, content.byteOffset, content.length).toString('latin1')}`;
 }

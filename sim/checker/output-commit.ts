@@ -15,6 +15,7 @@
 
 import { FrameView } from '../../src/packet/frame-view.ts';
 import { distance } from '../../src/packet/sequence.ts';
+import { targetIp } from '../addresses.ts';
 import type { Checker } from '../checker.ts';
 import type { SimNode } from '../node.ts';
 import type { TcpState } from '../tcp.ts';
@@ -178,7 +179,7 @@ class OutputCommit implements Checker {
   }
 
   private segmentLeft(view: FrameView): void {
-    const flow = `${view.targetIp}:${view.targetPort}`;
+    const flow = `${targetIp(view)}:${view.targetPort}`;
     if (view.isSyn && view.hasAck) {
       const clientIsn = (view.ack - 1) >>> 0;
       this.newest.set(flow, { key: `${flow} ${clientIsn}`, clientIsn });
@@ -250,5 +251,5 @@ function keyOf(tcp: TcpState): string {
 
 function contentOf(view: FrameView): string {
   const content = view.frame.subarray(view.contentFrom, view.contentTo);
-  return `${view.targetIp} ${Buffer.from(content.buffer, content.byteOffset, content.length).toString('latin1')}`;
+  return `${targetIp(view)} ${Buffer.from(content.buffer, content.byteOffset, content.length).toString('latin1')}`;
 }

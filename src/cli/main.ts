@@ -86,8 +86,14 @@ function addTools(program: Command, finish: (code: number) => void): void {
     .action(async (options) => finish(await (await import('./tools.ts')).doctorCommand(options)));
   program
     .command('bench <what>')
-    .description('measure: checkpoint (pause per phase by dirty pages and RAM)')
-    .addOption(new Option('--rounds <n>', 'checkpoints per figure').argParser(count).default(30))
+    .description(
+      'measure: checkpoint (pause per phase by dirty pages and RAM), proxy (frames a second, beside colo-compare), similarity (what each measure is worth)',
+    )
+    .addOption(
+      new Option('--rounds <n>', 'repetitions per figure; similarity: seconds of each run')
+        .argParser(count)
+        .default(30),
+    )
     .option('--json', 'as JSON', false)
     .action(async (what, options) => finish(await (await import('./tools.ts')).bench(what, options)));
   program

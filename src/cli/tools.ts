@@ -1,6 +1,8 @@
 // `colo doctor`, `colo bench` and `colo test` behind their words on the command line.
 
 import { benchCheckpoint } from '../../bench/checkpoint.ts';
+import { benchProxy } from '../../bench/proxy.ts';
+import { benchSimilarity } from '../../bench/similarity.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { ensurePackages, guestPackages, runtimePackages } from '../host/packages.ts';
 import { doctor, formatDoctor } from './doctor.ts';
@@ -27,13 +29,22 @@ export async function testCommand(
   });
 }
 
+const benchmarks = new Map<string, (options: { rounds: number; json: boolean }) => Promise<unknown>>([
+  ['checkpoint', benchCheckpoint],
+  ['proxy', benchProxy],
+  ['similarity', benchSimilarity],
+]);
+
 export async function bench(what: string, options: { rounds: number; json: boolean }): Promise<number> {
-  if (what !== 'checkpoint')
-    throw new ColoError(errorCodes.input, `there is no benchmark ${what}`, { hint: 'there is: checkpoint' });
+  const measure = benchmarks.get(what);
+  if (measure === undefined)
+    throw new ColoError(errorCodes.input, `there is no benchmark ${what}`, {
+      hint: `there are: ${[...benchmarks.keys()].join(', ')}`,
+    });
   await ensurePackages([...runtimePackages, ...guestPackages], {
     why: 'run the benchmark',
     onProgress: (line) => process.stderr.write(`- ${line}\n`),
   });
-  await benchCheckpoint(options);
+  await measure(options);
   return 0;
 }

@@ -46,6 +46,9 @@ export function statusBlock(statuses: NodeStatus[]): string[] {
       `node ${status.node}  ${status.role.padEnd(9)} ${status.state}${why}  term ${status.term}  epoch ${status.epoch}${host}`,
     );
     if (status.role === 'primary') lines.push(...primaryLines(status));
+    if (status.role === 'primary')
+      for (const { rule, frames, bytes } of status.bypass)
+        lines.push(`  NOT COMPARED by rule: ${rule}  ${frames} frames ${formatSize(bytes)}`);
   }
   if (statuses.length > 0 && !statuses.some((status) => status.role === 'primary' && status.protected))
     lines.push('NOT PROTECTED: the loss of the primary would lose the VM');
@@ -75,6 +78,10 @@ function primaryLines(status: NodeStatus): string[] {
         `    epoch ${String(last.epoch).padStart(5)}  ${last.reason.padEnd(11)} pause ${ms(last.pauseMs).padStart(8)}  ${String(last.dirtyPages).padStart(6)} pages  ${formatSize(last.sentBytes).padStart(8)} sent  ${last.why}`,
       );
   }
+  for (const { epoch, kind, connection, offset, primary, secondary } of status.divergences.slice(-3))
+    lines.push(
+      `    epoch ${String(epoch).padStart(5)}  ${kind} differs at ${offset} of ${connection}: ${primary} | ${secondary}`,
+    );
   if (released !== null)
     lines.push(
       `  released ${released.byMatch} by match, ${released.byCommit} by commit (${share(released)} by match)  hold p50 ${ms(released.holdMs.p50)} p99 ${ms(released.holdMs.p99)}`,

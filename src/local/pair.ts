@@ -199,6 +199,7 @@ function nodeOptions(
       machine,
       protect: spec.protect,
       guest: { mac: spec.network.mac, address: spec.network.address },
+      network: { bypass: spec.network.bypass, pcapDir: spec.network.pcap },
       runDir,
       spillDir: tmpdir(),
       uplinkPath: join(directory, 'lan.sock'),

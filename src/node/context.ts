@@ -6,6 +6,7 @@ import type { Address } from '../channel/link.ts';
 import type { Protect } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';
 import type { Arbiter } from '../failover/arbiter/arbiter.ts';
+import type { BypassRule } from '../proxy/bypass.ts';
 import type { MachineSpec } from '../qemu/machine.ts';
 import type { Platform } from './platform.ts';
 
@@ -25,6 +26,8 @@ export interface NodeConfig {
   machine: MachineSpec;
   protect: Protect;
   guest: { mac: string; address: string };
+  /** Traffic that is not compared, and where pcap files go. */
+  network?: { bypass: readonly BypassRule[]; pcapDir: string | undefined };
   /** Run directory of the VM on this node, on tmpfs. */
   runDir: string;
   /** Folder on a disk, for checkpoints that do not fit into the memory set aside for staging. */

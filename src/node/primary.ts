@@ -22,6 +22,7 @@ import { Checkpointer } from './checkpointer.ts';
 import type { NodeContext, Peer } from './context.ts';
 import { PairLinks } from './links.ts';
 import { decodeText, encodeNumber, encodeNumbers, encodeText, messages, numberAt } from './message.ts';
+import { PcapLegs } from './pcap-legs.ts';
 import type { GuestCard, GuestVm } from './platform.ts';
 import type { Terms } from './terms.ts';
 
@@ -58,6 +59,7 @@ export class PrimaryNode {
   readonly pair = new PrimaryPair();
   readonly records = new Records();
   readonly proxy: PrimaryProxy;
+  private readonly pcap: PcapLegs | undefined;
   readonly parts: PrimaryParts;
   readonly context: NodeContext;
   links: PairLinks | undefined;
@@ -90,10 +92,13 @@ export class PrimaryNode {
     this.parts = parts;
     const protect = context.config.protect;
     const mode = protect.mode === 'remus' ? 'remus' : 'colo';
+    this.pcap = openPcap(context);
     this.proxy = new PrimaryProxy(this.ports(), {
       mode,
       compareTimeoutMs: protect.compareTimeout,
       patienceMs: protect.patience,
+      similarity: protect.similarity,
+      bypass: context.config.network?.bypass ?? [],
       ...(parts.table === undefined ? {} : { table: parts.table, now: context.clock.now() }),
     });
     this.checkpointer = new Checkpointer(this);
@@ -103,12 +108,7 @@ export class PrimaryNode {
   /** Begins as a primary that is alone, and looks for its peer. */
   start(): void {
     const { clock } = this.context;
-    this.parts.nic.handler = (frame) => {
-      const now = clock.now();
-      // A node that was stopped wakes with frames of its guest waiting that the SVM has answered long ago.
-      this.checkLease(now);
-      this.proxy.fromGuest(frame, now);
-    };
+    this.parts.nic.handler = (frame) => this.fromGuest(frame, clock.now());
     this.stops.push(clock.every(tickMs, () => this.tick(clock.now())));
     void this.parts.vm.exited.then((end) =>
       this.post({
@@ -119,6 +119,23 @@ export class PrimaryNode {
     );
     this.stops.push(clock.every(pingMs, () => this.ping()));
     if (this.context.config.protect.mode !== 'none') void this.seekPeer();
+  }
+
+  private fromGuest(frame: Uint8Array, now: number): void {
+    // A node that was stopped wakes with frames of its guest waiting that the SVM has answered long ago.
+    this.checkLease(now);
+    this.pcap?.write('primary', frame, now);
+    this.proxy.fromGuest(frame, now);
+  }
+
+  private fromSecondary(epoch: number, id: number, frame: Uint8Array, now: number): void {
+    this.pcap?.write('secondary', frame, now);
+    this.proxy.fromSecondary(epoch, id, frame, now);
+  }
+
+  private toNetwork(frame: Uint8Array): void {
+    this.pcap?.write('released', frame, this.context.clock.now());
+    this.parts.uplink.send(frame);
   }
 
   /** A frame of the network. */
@@ -169,6 +186,7 @@ export class PrimaryNode {
     for (const stop of this.stops.splice(0)) stop();
     this.links?.close();
     this.links = undefined;
+    void this.pcap?.close();
     this.parts.nic.handler = undefined;
     this.settleWaiters(new ColoError(errorCodes.termLost, 'this node is no longer the primary'));
   }
@@ -245,7 +263,7 @@ export class PrimaryNode {
 
   private ports() {
     return {
-      toNetwork: (frame: Uint8Array) => this.parts.uplink.send(frame),
+      toNetwork: (frame: Uint8Array) => this.toNetwork(frame),
       toGuest: (frame: Uint8Array) => this.parts.nic.send(frame),
       mirror: (frame: Uint8Array) => this.links?.packet.send(messages.ingress, frame),
       announceIsn: (key: Uint8Array, isn: number) => this.links?.packet.send(messages.isn, encodeNumber(isn), key),
@@ -492,7 +510,7 @@ export class PrimaryNode {
     if (kind !== 'packet') throw new ColoError(errorCodes.channel, `the peer sent type ${type} on the ${kind} link`);
     switch (type) {
       case messages.egress:
-        this.proxy.fromSecondary(numberAt(payload, 0), numberAt(payload, 4), payload.subarray(8), now);
+        this.fromSecondary(numberAt(payload, 0), numberAt(payload, 4), payload.subarray(8), now);
         return;
       case messages.ready:
         this.onReady(now);
@@ -541,6 +559,11 @@ export class PrimaryNode {
       this.context.clock.now(),
     );
   }
+}
+
+function openPcap({ config, log }: NodeContext): PcapLegs | undefined {
+  const directory = config.network?.pcapDir;
+  return directory === undefined ? undefined : new PcapLegs(directory, `${config.vm}-${config.node}`, log);
 }
 
 /** Frames held for the few milliseconds of a capture; more are dropped, as a full ring would. */

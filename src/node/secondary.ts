@@ -317,7 +317,7 @@ export class SecondaryNode {
         toPrimary: (epoch, id, frame) =>
           this.links?.packet.send(messages.egress, encodeNumber(epoch), encodeNumber(id), frame),
       },
-      { mode },
+      { mode, bypass: this.context.config.network?.bypass ?? [] },
     );
   }
 }
