@@ -69,6 +69,8 @@ export class SecondaryProxy {
   private readonly keptById = new Map<number, Kept>();
   private held: Uint8Array[] = [];
   private readonly toGuest = (frame: Uint8Array): void => this.ports.toGuest(frame);
+  /** The newest epoch whose held frames have left; the primary may say so before the apply is done here. */
+  private releasedEpoch = 0;
 
   constructor(ports: SecondaryPorts, options: { mode: 'colo' | 'remus' }) {
     this.ports = ports;
@@ -296,7 +298,7 @@ export class SecondaryProxy {
     this.table.adopt(table, now);
     this.forgetAll();
     this.epoch = epoch;
-    this.held = decodeFrames(held);
+    this.held = epoch <= this.releasedEpoch ? [] : decodeFrames(held);
     this.log.dropBefore(epoch);
     if (this.mode === 'remus') return;
     this.isRunning = true;
@@ -323,6 +325,7 @@ export class SecondaryProxy {
 
   /** The frames that the checkpoint of `epoch` brought along have left. */
   released(epoch: number): void {
+    this.releasedEpoch = Math.max(this.releasedEpoch, epoch);
     if (epoch === this.epoch) this.held = [];
   }
 
