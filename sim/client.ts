@@ -146,7 +146,7 @@ export class Client {
   }
 
   private checkHistory(tcp: TcpState, view: FrameView): void {
-    if (view.isSyn || tcp.phase !== 'open' || view.payloadBytes === 0) return;
+    if (view.isSyn || tcp.phase !== 'open' || view.payloadBytes === 0 || !this.stack.isOurs(tcp, view)) return;
     const at = tcp.rcv + distance(view.sequence, (tcp.irs + tcp.rcv) >>> 0);
     for (let index = 0; index < view.payloadBytes; index += 1) {
       const position = at + index;

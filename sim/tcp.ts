@@ -108,6 +108,12 @@ export class TcpStack {
     this.transmit(state, now);
   }
 
+  /** Whether the acknowledgement of a segment can be of this connection. */
+  isOurs(state: TcpState, view: FrameView): boolean {
+    const ack = state.una + distance(view.ack, (state.iss + state.una) >>> 0);
+    return ack <= state.max && ack >= state.una - 150_000;
+  }
+
   /** Both directions have ended and were acknowledged. */
   isDone(state: TcpState): boolean {
     return state.phase === 'dead' || (state.una > state.finAt && state.rcv > state.remoteFinAt);
@@ -175,7 +181,8 @@ export class TcpStack {
   /** False: the segment is to be dropped. */
   private inputAck(state: TcpState, view: FrameView, now: number): boolean {
     const ack = state.una + distance(view.ack, (state.iss + state.una) >>> 0);
-    if (ack > state.max) return false;
+    // RFC 5961: neither of what was never sent, nor so old that it is of another connection.
+    if (ack > state.max || ack < state.una - 150_000) return false;
     if (state.phase === 'syn-received') {
       if (ack < 1) return false;
       state.phase = 'open';

@@ -1,8 +1,10 @@
 // One run: two hosts, the network between and around them, the arbiter, clients, faults and checkers, from one seed.
 
+import { crc32 } from 'node:zlib';
 import type { FaultPoint } from '../src/node/context.ts';
 import type { TermRecord } from '../src/failover/arbiter/arbiter.ts';
 import type { Terms } from '../src/failover/arbiter/memory.ts';
+import { FrameView } from '../src/packet/frame-view.ts';
 import type { Reach } from './arbiter.ts';
 import type { Checker, MakeChecker } from './checker.ts';
 import { Client } from './client.ts';
@@ -26,6 +28,16 @@ export interface Violation {
 /** How long after the last fault everything must be well again. */
 export const recoverMs = 9000;
 const pollMs = 10;
+const traceView = new FrameView();
+
+function frameText(frame: Uint8Array): string {
+  const view = traceView.parse(frame);
+  if (view.kind !== 'tcp') return `${view.kind} ${frame.length} bytes`;
+  const flags = `${view.isSyn ? 'S' : ''}${view.isFin ? 'F' : ''}${view.isReset ? 'R' : ''}`;
+  const bytes = crc32(frame.subarray(view.payloadAt, view.payloadAt + view.payloadBytes)).toString(16);
+  return `${view.targetPort} ${flags} seq ${view.sequence} +${view.payloadBytes} ack ${view.ack} win ${view.window} [${bytes}]`;
+}
+
 /** A VM that nobody holds is booted anew by its operator after this. */
 const operatorMs = 1500;
 const eventsMax = 400_000;
@@ -69,6 +81,7 @@ export class World implements VmObserver {
     this.checkers = makers.map((make) => make(this));
     this.network.onFrame = (name, frame) => {
       const node = name === 'a' ? this.a : this.b;
+      if (this.plan.verbose) node.say(`uplink  ${frameText(frame)}`);
       for (const checker of this.checkers) checker.frameLeft?.(node, frame);
     };
     this.faults = new Faults(this);
@@ -213,7 +226,7 @@ export class World implements VmObserver {
     this.boots += 1;
     if (this.boots === 1) return;
     node.say('boots a fresh guest');
-    this.lastHolders = [vm];
+    this.lastHolders = [];
     for (const checker of this.checkers) checker.booted?.();
     for (const client of this.clients) client.forget();
   }
@@ -239,6 +252,7 @@ export class World implements VmObserver {
   }
 
   guestSaid(vm: SimVm, frame: Uint8Array): void {
+    if (this.plan.verbose) this.trace.add(this.schedule.now, vm.parts.name, `guest   ${frameText(frame)}`);
     for (const checker of this.checkers) checker.guestSaid?.(vm, frame);
   }
 }
