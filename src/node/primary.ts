@@ -103,7 +103,12 @@ export class PrimaryNode {
   /** Begins as a primary that is alone, and looks for its peer. */
   start(): void {
     const { clock } = this.context;
-    this.parts.nic.handler = (frame) => this.proxy.fromGuest(frame, clock.now());
+    this.parts.nic.handler = (frame) => {
+      const now = clock.now();
+      // A node that was stopped wakes with frames of its guest waiting that the SVM has answered long ago.
+      this.checkLease(now);
+      this.proxy.fromGuest(frame, now);
+    };
     this.stops.push(clock.every(tickMs, () => this.tick(clock.now())));
     void this.parts.vm.exited.then((end) =>
       this.post({
