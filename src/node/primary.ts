@@ -230,6 +230,12 @@ export class PrimaryNode {
     this.setGate(this.heartbeat.lease.valid(now), now);
   }
 
+  /** Whether this node may say something to the network now, by its term or by what the secondary lends it. */
+  get maySpeak(): boolean {
+    this.checkLease(this.context.clock.now());
+    return this.gateOpen;
+  }
+
   private setGate(open: boolean, now: number): void {
     if (open === this.gateOpen) return;
     this.gateOpen = open;
