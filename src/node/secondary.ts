@@ -280,6 +280,8 @@ export class SecondaryNode {
     const outcome = applier.stage(type, payload);
     if (outcome === undefined) return;
     if (outcome.kind === 'complete') this.post({ kind: 'staged', epoch: outcome.epoch });
+    // Pages of the initial copy are missing here now, and nothing that follows in this session can bring them again.
+    else if (this.pair.state.kind === 'joining') throw new ColoError(errorCodes.checkpoint, outcome.why);
     else this.links?.packet.send(messages.refused, encodeNumber(outcome.epoch), encodeText(outcome.why));
   }
 
