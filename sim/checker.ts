@@ -3,6 +3,7 @@
 
 import type { FaultPoint } from '../src/node/context.ts';
 import type { SimNode } from './node.ts';
+import type { TcpState } from './tcp.ts';
 import type { SimVm } from './vm.ts';
 import type { World } from './world.ts';
 
@@ -12,7 +13,7 @@ export interface Checker {
   /** A node puts a frame onto the network. */
   frameLeft?(node: SimNode, frame: Uint8Array): void;
   /** A guest says something, to its card. */
-  guestSaid?(vm: SimVm, frame: Uint8Array): void;
+  guestSaid?(vm: SimVm, frame: Uint8Array, connection: TcpState | undefined): void;
   captured?(vm: SimVm, captureId: number): void;
   resumedFrom?(vm: SimVm, captureId: number): void;
   reached?(node: SimNode, point: FaultPoint, epoch: number): void;

@@ -62,7 +62,7 @@ export interface GuestTraits {
 }
 
 export interface GuestPorts {
-  emit(frame: Uint8Array): void;
+  emit(frame: Uint8Array, connection: TcpState | undefined): void;
   touch(page: number): void;
   entropy: Random;
 }
@@ -86,7 +86,7 @@ export class Guest {
     this.stack = new TcpStack(
       { mac: guestMac, ip: guestIp },
       {
-        emit: (frame) => ports.emit(frame),
+        emit: (frame, state) => ports.emit(frame, state),
         segmentBytes: () => (entropy.chance(0.3) ? 100 + entropy.below(1360) : 1460),
         ackDelayMs: () => (entropy.chance(0.4) ? 0 : entropy.next() * traits.ackDelayMs),
         windowBytes: () => 8192 + 4 * entropy.below(6000),
@@ -258,7 +258,7 @@ export class Guest {
     if (question === undefined || question.kind !== 1) return;
     const from = { mac: guestMac, ip: guestIp, port: view.targetPort };
     const to = remoteOf(view);
-    this.ports.emit(buildUdp(from, to, encodeDatagram(question.client, question.number, 2)));
+    this.ports.emit(buildUdp(from, to, encodeDatagram(question.client, question.number, 2)), undefined);
   }
 }
 

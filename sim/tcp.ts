@@ -42,7 +42,8 @@ export interface TcpState {
 }
 
 export interface TcpPorts {
-  emit(frame: Uint8Array): void;
+  /** `state`: whose frame it is; undefined for the reset of a connection that nobody has. */
+  emit(frame: Uint8Array, state: TcpState | undefined): void;
   /** Largest payload of the next segment. */
   segmentBytes(): number;
   /** Until an acknowledgement leaves by itself; 0: at once. */
@@ -312,7 +313,7 @@ export class TcpStack {
 
   emitReset(remote: Address, localPort: number, sequence: number): void {
     const from = { ...this.local, port: localPort };
-    this.ports.emit(buildTcp(from, remote, { sequence, flags: tcpFlag.rst, window: 0 }));
+    this.ports.emit(buildTcp(from, remote, { sequence, flags: tcpFlag.rst, window: 0 }), undefined);
   }
 
   private windowField(state: TcpState): number {
@@ -323,7 +324,7 @@ export class TcpStack {
   }
 
   private emit(state: TcpState, segment: Parameters<typeof buildTcp>[2]): void {
-    this.ports.emit(buildTcp({ ...this.local, port: state.localPort }, state.remote, segment));
+    this.ports.emit(buildTcp({ ...this.local, port: state.localPort }, state.remote, segment), state);
   }
 }
 

@@ -18,6 +18,7 @@ import { Guest, type GuestTraits } from './guest.ts';
 import type { SimProcess } from './process.ts';
 import type { Random } from './random.ts';
 import type { Due, Schedule } from './schedule.ts';
+import type { TcpState } from './tcp.ts';
 
 export interface VmTimes {
   stopMs: number;
@@ -40,7 +41,7 @@ export interface VmObserver {
   captured(vm: SimVm, captureId: number): void;
   /** A machine that was loaded runs from what it holds now. */
   resumedFrom(vm: SimVm, captureId: number): void;
-  guestSaid(vm: SimVm, frame: Uint8Array): void;
+  guestSaid(vm: SimVm, frame: Uint8Array, connection: TcpState | undefined): void;
 }
 
 export interface VmParts {
@@ -91,7 +92,7 @@ export class SimVm implements GuestVm {
       parts.ramBytes,
     );
     this.guest = new Guest(this.memory, parts.traits, {
-      emit: (frame) => this.emit(frame),
+      emit: (frame, connection) => this.emit(frame, connection),
       touch: (page) => this.touch(page),
       entropy: parts.random.fork('entropy'),
     });
@@ -250,8 +251,8 @@ export class SimVm implements GuestVm {
     );
   }
 
-  private emit(frame: Uint8Array): void {
-    this.parts.observer.guestSaid(this, frame);
+  private emit(frame: Uint8Array, connection: TcpState | undefined): void {
+    this.parts.observer.guestSaid(this, frame, connection);
     this.parts.card.fromGuest(frame);
   }
 

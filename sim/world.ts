@@ -14,6 +14,7 @@ import { SimSwitch } from './network.ts';
 import { SimNode, vmName } from './node.ts';
 import { drawPlan, type Plan } from './plan.ts';
 import { Random } from './random.ts';
+import type { TcpState } from './tcp.ts';
 import { Schedule } from './schedule.ts';
 import { Trace } from './trace.ts';
 import type { SimVm, VmObserver } from './vm.ts';
@@ -160,7 +161,9 @@ export class World implements VmObserver {
   // ---- who holds a complete copy of the guest ----
 
   /** The machine of a node from which the guest can go on. */
-  heldBy({ node, process, vm }: SimNode): SimVm | undefined {
+  heldBy({ name, node, process, vm }: SimNode): SimVm | undefined {
+    // What the arbiter gave to another one is void, whatever this node still believes.
+    if (this.record !== undefined && this.record.owner !== name && this.record.peer !== name) return undefined;
     if (process?.alive !== true || vm?.alive !== true || node === undefined) return undefined;
     if (node.primary !== undefined) return node.ending === undefined ? vm : undefined;
     const kind = node.secondary?.pair.state.kind;
@@ -251,8 +254,8 @@ export class World implements VmObserver {
     for (const checker of this.checkers) checker.resumedFrom?.(vm, captureId);
   }
 
-  guestSaid(vm: SimVm, frame: Uint8Array): void {
+  guestSaid(vm: SimVm, frame: Uint8Array, connection: TcpState | undefined): void {
     if (this.plan.verbose) this.trace.add(this.schedule.now, vm.parts.name, `guest   ${frameText(frame)}`);
-    for (const checker of this.checkers) checker.guestSaid?.(vm, frame);
+    for (const checker of this.checkers) checker.guestSaid?.(vm, frame, connection);
   }
 }
