@@ -49,6 +49,7 @@ interface Registers {
   total: number;
   sessions: Session[];
   nextChoreAt: number;
+  connectionsMade: number;
 }
 
 /** How a copy differs from another copy: drawn for the whole run. */
@@ -74,7 +75,7 @@ export class Guest {
   private readonly traits: GuestTraits;
   private readonly stack: TcpStack;
   private readonly frameView = new FrameView();
-  private registers: Registers = { total: 0, sessions: [], nextChoreAt: 0 };
+  private registers: Registers = { total: 0, sessions: [], nextChoreAt: 0, connectionsMade: 0 };
   private now = 0;
 
   constructor(ram: Buffer, traits: GuestTraits, ports: GuestPorts) {
@@ -104,7 +105,7 @@ export class Guest {
 
   boot(): void {
     this.writeRom();
-    this.registers = { total: 0, sessions: [], nextChoreAt: 0 };
+    this.registers = { total: 0, sessions: [], nextChoreAt: 0, connectionsMade: 0 };
   }
 
   /** What a reset of the machine writes to RAM. */
@@ -167,7 +168,9 @@ export class Guest {
   /** Of the copy's own clock, as Linux takes it; some begin just before the numbers wrap. */
   private isn(): number {
     const { entropy } = this.ports;
-    return this.traits.wrapping ? (0xffffffff - entropy.below(4000)) >>> 0 : entropy.u32();
+    if (!this.traits.wrapping) return entropy.u32();
+    this.registers.connectionsMade += 1;
+    return (0xffffffff - 30_000 + this.registers.connectionsMade * 1000 + entropy.below(1000)) >>> 0;
   }
 
   private take(state: TcpState, bytes: Uint8Array): void {
