@@ -289,7 +289,8 @@ export class PrimaryNode {
         void this.claimPair();
         return;
       case 'claimAlone':
-        void this.parts.terms.claimAlone().then((outcome) => this.post({ kind: 'aloneClaimed', outcome }));
+        if (action.afterMs === undefined) this.claimAlone();
+        else this.context.clock.after(action.afterMs, () => this.claimAlone());
         return;
       case 'capture':
         this.background(this.capture(action.reason), 'a checkpoint');
@@ -327,6 +328,11 @@ export class PrimaryNode {
         this.onFenced(action.why);
         return;
     }
+  }
+
+  private claimAlone(): void {
+    if (this.stopped.signal.aborted) return;
+    void this.parts.terms.claimAlone().then((outcome) => this.post({ kind: 'aloneClaimed', outcome }));
   }
 
   private async claimPair(): Promise<void> {
