@@ -110,7 +110,7 @@ function drawClient(random: Random): ClientTraits {
     thinkMs: random.pick([8, 20, 45, 90]),
     diverge: random.chance(0.6) ? random.next() * 0.25 : 0,
     long: random.next() * 0.5,
-    datagrams: random.chance(0.6) ? 4 + random.below(14) : 0,
+    datagrams: random.pick([0, 0, 6, 15, 80]),
     requests: random.pick([2, 6, 30]),
     reuse: random.chance(0.5) ? 0.7 : 0,
     pipeline: random.chance(0.3),

@@ -3,6 +3,7 @@
 import type { MakeChecker } from './checker.ts';
 import { bounds } from './checker/bounds.ts';
 import { liveness } from './checker/liveness.ts';
+import { nothingLost } from './checker/nothing-lost.ts';
 import { outputCommit } from './checker/output-commit.ts';
 import { ramEpoch } from './checker/ram-epoch.ts';
 import { singleVoice } from './checker/single-voice.ts';
@@ -10,7 +11,7 @@ import { survivor } from './checker/survivor.ts';
 import { faultText } from './plan.ts';
 import { type Violation, World } from './world.ts';
 
-export const checkers: readonly MakeChecker[] = [liveness, outputCommit, ramEpoch, singleVoice, survivor, bounds];
+export const checkers: readonly MakeChecker[] = [liveness, outputCommit, nothingLost, ramEpoch, singleVoice, survivor, bounds];
 
 export interface Outcome {
   seed: number;

@@ -14,8 +14,7 @@ export function survivor(world: World): Checker {
     const state = node?.primary?.pair.state;
     const isRunning = process?.alive === true && vm?.alive === true && node?.ending === undefined;
     if (!isRunning || state?.kind !== 'protected' || process === undefined) return false;
-    const isCommitted = state.epoch > 1 || state.phase === 'applying' || state.phase === 'running';
-    return state.epoch > 0 && isCommitted && node?.primary?.heartbeat?.lease.valid(process.clock.now()) === true;
+    return state.committed && node?.primary?.heartbeat?.lease.valid(process.clock.now()) === true;
   };
   return {
     ...checker,

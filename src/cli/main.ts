@@ -91,6 +91,14 @@ function addTools(program: Command, finish: (code: number) => void): void {
     .option('--json', 'as JSON', false)
     .action(async (what, options) => finish(await (await import('./tools.ts')).bench(what, options)));
   program
+    .command('sim')
+    .description('simulate both nodes, network, arbiter and clients from seeds, with faults, and check every promise')
+    .addOption(new Option('--seed <n>', 'the first seed; alone: only this one').argParser(count))
+    .addOption(new Option('--seeds <count>', 'how many seeds (default 1000)').argParser(count))
+    .option('--trace', 'print every event of one seed', false)
+    .option('--json', 'as JSON', false)
+    .action(async (options) => finish(await (await import('./sim.ts')).sim(options)));
+  program
     .command('check [only...]')
     .description('types, lint, format and layers')
     .action(async (only) => finish(await (await import('./check.ts')).check(only)));

@@ -1,0 +1,73 @@
+// What the secondary's guest has said in the primary's stead leaves at a takeover, if it has not left before; and a node
+// that takes over speaks at once, so that the network learns where the guest lives now.
+//
+// Watched on datagrams, which nobody sends again: a lost TCP segment would only cost its repetition.
+
+import { FrameView } from '../../src/packet/frame-view.ts';
+import type { Checker } from '../checker.ts';
+import type { SimProcess } from '../process.ts';
+import type { SimVm } from '../vm.ts';
+import type { World } from '../world.ts';
+
+const withinMs = 60;
+
+export function nothingLost(world: World): Checker {
+  const checker = {
+    name: 'nothing-lost',
+    sentence: 'What the survivor has said and nobody was told leaves at the takeover, and the network learns its place.',
+  };
+  const view = new FrameView();
+  /** Of each machine: datagrams said since it was loaded, that have not left. */
+  const waiting = new Map<SimVm, Set<string>>();
+  const takeovers: { process: SimProcess; vm: SimVm; due: Set<string>; deadline: number; spoke: boolean }[] = [];
+  const known = new Set<SimProcess>();
+
+  const look = () => {
+    for (const { node, process, vm } of world.nodes) {
+      if (process === undefined || vm === undefined || node?.primary === undefined || known.has(process)) continue;
+      known.add(process);
+      const due = new Set(waiting.get(vm) ?? []);
+      if (vm.loadedFrom === 0) continue;
+      takeovers.push({ process, vm, due, deadline: world.schedule.now + withinMs, spoke: false });
+    }
+  };
+
+  const judge = (takeover: (typeof takeovers)[number]) => {
+    const { process, vm, due, spoke } = takeover;
+    if (!process.alive || process.paused || !vm.alive) return;
+    if (!spoke) world.violate(checker.name, checker.sentence, `${process.name} took over and said nothing`);
+    else if (due.size > 0)
+      world.violate(checker.name, checker.sentence, `${process.name} kept ${due.size} datagrams to itself at its takeover`);
+  };
+
+  return {
+    ...checker,
+    resumedFrom: (vm) => void waiting.set(vm, new Set()),
+    guestSaid: (vm, frame) => {
+      const said = view.parse(frame);
+      if (said.kind === 'udp') waiting.get(vm)?.add(contentOf(said));
+    },
+    frameLeft: (node, frame) => {
+      look();
+      const left = view.parse(frame);
+      for (const takeover of takeovers) if (takeover.process === node.process) takeover.spoke = true;
+      if (left.kind !== 'udp') return;
+      const content = contentOf(left);
+      for (const one of waiting.values()) one.delete(content);
+      for (const one of takeovers) one.due.delete(content);
+    },
+    polled: () => {
+      look();
+      for (let takeover = takeovers[0]; takeover !== undefined; takeover = takeovers[0]) {
+        if (world.schedule.now < takeover.deadline) return;
+        takeovers.shift();
+        judge(takeover);
+      }
+    },
+  };
+}
+
+function contentOf(view: FrameView): string {
+  const content = view.frame.subarray(view.contentFrom, view.contentTo);
+  return `${view.targetIp} ${Buffer.from(content.buffer, content.byteOffset, content.length).toString('latin1')}`;
+}
