@@ -15,8 +15,8 @@ import {
   encodeDatagram,
   encodeRequest,
   fillBody,
-  operations,
   type Operation,
+  operations,
   readAnswer,
   readDatagram,
   sumOf,
@@ -191,7 +191,11 @@ export class Client {
     fillBody(body, this.id, this.number);
     this.asked.push({ number: this.number, operation, sum: sumOf(body) });
     if (traits.thinkMs > 0 && this.waitingSince === never) this.waitingSince = this.schedule.now;
-    this.stack.send(tcp, encodeRequest({ client: this.id, number: this.number, operation, bodyBytes }), this.schedule.now);
+    this.stack.send(
+      tcp,
+      encodeRequest({ client: this.id, number: this.number, operation, bodyBytes }),
+      this.schedule.now,
+    );
     this.arm();
   }
 
@@ -270,7 +274,8 @@ export class Client {
   private takeDatagram(view: FrameView): void {
     const answer = readDatagram(view.frame.subarray(view.contentFrom, view.contentTo));
     const isRight = answer !== undefined && answer.client === this.id && answer.kind === 2;
-    if (!isRight || answer.number > this.datagram) this.complain(`client ${this.id}: a datagram that nobody could send`);
+    if (!isRight || answer.number > this.datagram)
+      this.complain(`client ${this.id}: a datagram that nobody could send`);
   }
 
   private arm(): void {

@@ -1,24 +1,24 @@
 // Deliberate defects, to show that the checkers bite. Each replaces a method of the product for as long as a test runs,
 // from outside: nothing of this is in the product. Every one is a mistake that somebody could have made.
 
+import { Replica } from '../src/checkpoint/apply.ts';
+import { checkpointTypes } from '../src/checkpoint/message.ts';
+import { Staging } from '../src/checkpoint/stage.ts';
 import { PrimaryPair } from '../src/controller/primary-pair.ts';
 import { SecondaryPair } from '../src/controller/secondary-pair.ts';
-import { Replica } from '../src/checkpoint/apply.ts';
-import { Staging } from '../src/checkpoint/stage.ts';
 import { Grant, Lease } from '../src/heartbeat/lease.ts';
+import { encodeNumber, messages } from '../src/node/message.ts';
 import { ColoNode } from '../src/node/node.ts';
 import { PrimaryNode } from '../src/node/primary.ts';
 import { SecondaryNode } from '../src/node/secondary.ts';
-import { encodeNumber, messages } from '../src/node/message.ts';
 import { Terms } from '../src/node/terms.ts';
-import { TcpComparer } from '../src/proxy/compare/tcp.ts';
 import { DatagramComparer } from '../src/proxy/compare/datagram.ts';
+import { TcpComparer } from '../src/proxy/compare/tcp.ts';
 import { ConnectionTable } from '../src/proxy/connection.ts';
 import { IngressLog } from '../src/proxy/ingress-log.ts';
 import { PrimaryProxy } from '../src/proxy/primary.ts';
 import { SecondaryProxy } from '../src/proxy/secondary.ts';
 import { RunTracker } from '../src/qemu/dirty/tracker.ts';
-import { checkpointTypes } from '../src/checkpoint/message.ts';
 
 /** What a replaced method is called with, and the one that it replaces. */
 // biome-ignore lint: a defect reaches into what is private, so it knows no types.
@@ -121,7 +121,7 @@ export const defects: readonly Defect[] = [
   },
   {
     name: 'no-rollback',
-    mistake: "What the SVM wrote itself stays in its RAM when a checkpoint is applied.",
+    mistake: 'What the SVM wrote itself stays in its RAM when a checkpoint is applied.',
     seeds: 10,
     changes: [{ owner: Replica, method: 'rollback', replace: always(0) }],
   },
@@ -277,7 +277,8 @@ export const defects: readonly Defect[] = [
   },
   {
     name: 'refused-round-ignored',
-    mistake: 'A refused round of the initial copy is only reported (a defect that the simulation found in the product).',
+    mistake:
+      'A refused round of the initial copy is only reported (a defect that the simulation found in the product).',
     seeds: 150,
     changes: [
       {

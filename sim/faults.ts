@@ -1,8 +1,8 @@
 // Does what a plan's faults say, and undoes all of them when the world heals.
 
 import type { FaultPoint } from '../src/node/context.ts';
-import { type Fault, faultText } from './plan.ts';
 import type { SimNode } from './node.ts';
+import { type Fault, faultText } from './plan.ts';
 import type { World } from './world.ts';
 
 export class Faults {

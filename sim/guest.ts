@@ -160,7 +160,11 @@ export class Guest {
     const isAnew = view.isSyn && !view.hasAck && (known === undefined || this.stack.isDone(known.tcp));
     if (isAnew) {
       if (known !== undefined) sessions.splice(sessions.indexOf(known), 1);
-      sessions.push({ tcp: this.stack.accept(remoteOf(view), view, this.isn(), this.now), input: none, work: undefined });
+      sessions.push({
+        tcp: this.stack.accept(remoteOf(view), view, this.isn(), this.now),
+        input: none,
+        work: undefined,
+      });
     } else if (known !== undefined) this.stack.input(known.tcp, view, this.now);
     else if (!view.isReset) this.stack.emitReset(remoteOf(view), view.targetPort, view.hasAck ? view.ack : 0);
   }

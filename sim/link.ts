@@ -9,8 +9,8 @@
 
 import { ColoError, errorCodes } from '../src/base/errors.ts';
 import { Fifo } from '../src/base/fifo.ts';
-import type { Hello, LinkHandlers, LinkKind } from '../src/channel/link.ts';
 import { copiedPartBytesMax } from '../src/channel/limits.ts';
+import type { Hello, LinkHandlers, LinkKind } from '../src/channel/link.ts';
 import type { PeerLink } from '../src/node/platform.ts';
 import type { SimProcess } from './process.ts';
 import type { Schedule } from './schedule.ts';
@@ -228,7 +228,9 @@ export class SimLink implements PeerLink {
     if (this.over) return;
     this.finish();
     this.put({ kind: 'end' }, 0);
-    this.tell(new ColoError(errorCodes.channel, `the ${this.kind} link to ${this.peer.node} is lost: the peer ${what}`));
+    this.tell(
+      new ColoError(errorCodes.channel, `the ${this.kind} link to ${this.peer.node} is lost: the peer ${what}`),
+    );
   }
 
   private tell(error: ColoError | undefined): void {

@@ -5,6 +5,7 @@
 //   a dead process                                 ─► started again: as the primary if the arbiter says that it was alone
 //                                                     (its guest is gone with it: a fresh one boots), else as a secondary
 
+import { crc32 } from 'node:zlib';
 import { ColoError, errorCodes } from '../src/base/errors.ts';
 import type { Log } from '../src/base/log.ts';
 import type { LinkKind } from '../src/channel/link.ts';
@@ -12,7 +13,6 @@ import { openCompressor } from '../src/checkpoint/compress.ts';
 import type { NodeConfig, NodeContext } from '../src/node/context.ts';
 import { ColoNode } from '../src/node/node.ts';
 import type { PeerLinks, Platform } from '../src/node/platform.ts';
-import { crc32 } from 'node:zlib';
 import { SimArbiter } from './arbiter.ts';
 import { SimLink } from './link.ts';
 import { SimProcess } from './process.ts';

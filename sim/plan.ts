@@ -61,13 +61,16 @@ export interface Plan {
   healMs: number;
 }
 
-export function drawPlan(seed: number, random: Random, verbose: boolean): Plan {
+/** What a seed draws; how much is traced is the caller's. */
+export type DrawnPlan = Omit<Plan, 'verbose'>;
+
+export function drawPlan(seed: number, random: Random): DrawnPlan {
   const pages = 40 + 8 * random.below(8);
   const isWild = random.chance(0.3);
   const faults = drawFaults(random);
   const latest = faults.reduce((last, { when }) => ('atMs' in when ? Math.max(last, when.atMs) : last), 1500);
   return {
-    ...{ seed, verbose, faults },
+    ...{ seed, faults },
     ramBytes: pages * 4096,
     protect: drawProtect(random),
     clients: Array.from({ length: 1 + random.below(2) }, () => drawClient(random)),
@@ -165,6 +168,7 @@ function drawKind(random: Random): FaultKind {
 }
 
 export function faultText(fault: Fault): string {
-  const when = 'atMs' in fault.when ? `at ${fault.when.atMs.toFixed(0)} ms` : `at ${fault.when.point} #${fault.when.nth}`;
+  const when =
+    'atMs' in fault.when ? `at ${fault.when.atMs.toFixed(0)} ms` : `at ${fault.when.point} #${fault.when.nth}`;
   return `${fault.kind} on ${fault.on} ${when} for ${fault.forMs.toFixed(0)} ms (${fault.choice})`;
 }

@@ -1,6 +1,5 @@
 // Runs seeds, and says of each what came of it.
 
-import type { MakeChecker } from './checker.ts';
 import { bounds } from './checker/bounds.ts';
 import { liveness } from './checker/liveness.ts';
 import { nothingLost } from './checker/nothing-lost.ts';
@@ -8,10 +7,19 @@ import { outputCommit } from './checker/output-commit.ts';
 import { ramEpoch } from './checker/ram-epoch.ts';
 import { singleVoice } from './checker/single-voice.ts';
 import { survivor } from './checker/survivor.ts';
+import type { MakeChecker } from './checker.ts';
 import { faultText } from './plan.ts';
-import { type Violation, World } from './world.ts';
+import { type RunOptions, type Violation, World } from './world.ts';
 
-export const checkers: readonly MakeChecker[] = [liveness, outputCommit, nothingLost, ramEpoch, singleVoice, survivor, bounds];
+export const checkers: readonly MakeChecker[] = [
+  liveness,
+  outputCommit,
+  nothingLost,
+  ramEpoch,
+  singleVoice,
+  survivor,
+  bounds,
+];
 
 export interface Outcome {
   seed: number;
@@ -32,7 +40,7 @@ const linesShown = 40;
 /** One world at a time: an error that nobody handles belongs to it. */
 let current: World | undefined;
 
-export function runSeed(seed: number, options: { write?: (line: string) => void } = {}): Outcome {
+export function runSeed(seed: number, options: RunOptions = {}): Outcome {
   watchRejections();
   const world = new World(seed, checkers, options);
   current = world;

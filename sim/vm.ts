@@ -407,9 +407,7 @@ function section(id: number, name: string, version: number, content: Uint8Array)
 }
 
 /** The sections stand where `encodeDevices` puts them. */
-function decodeDevices(
-  state: Uint8Array,
-): { clockMs: number; captureId: number; registers: Uint8Array } | undefined {
+function decodeDevices(state: Uint8Array): { clockMs: number; captureId: number; registers: Uint8Array } | undefined {
   const bytes = Buffer.from(state.buffer, state.byteOffset, state.length);
   const timerAt = 8 + 6 + 'timer'.length + 8;
   const guestAt = timerAt + 24 + 5 + 6 + guestSection.length + 8;
@@ -417,7 +415,11 @@ function decodeDevices(
   const length = bytes.readUInt32BE(guestAt + 4);
   if (bytes.length < guestAt + 8 + length) return undefined;
   const clockMs = Number(bytes.readBigInt64BE(timerAt + 16)) / 1e6;
-  return { clockMs, captureId: bytes.readUInt32BE(guestAt), registers: bytes.subarray(guestAt + 8, guestAt + 8 + length) };
+  return {
+    clockMs,
+    captureId: bytes.readUInt32BE(guestAt),
+    registers: bytes.subarray(guestAt + 8, guestAt + 8 + length),
+  };
 }
 
 /** Which capture a device state is of. */

@@ -1,9 +1,9 @@
 // One run: two hosts, the network between and around them, the arbiter, clients, faults and checkers, from one seed.
 
 import { crc32 } from 'node:zlib';
-import type { FaultPoint } from '../src/node/context.ts';
 import type { TermRecord } from '../src/failover/arbiter/arbiter.ts';
 import type { Terms } from '../src/failover/arbiter/memory.ts';
+import type { FaultPoint } from '../src/node/context.ts';
 import { FrameView } from '../src/packet/frame-view.ts';
 import type { Reach } from './arbiter.ts';
 import type { Checker, MakeChecker } from './checker.ts';
@@ -12,12 +12,19 @@ import { Faults } from './faults.ts';
 import { Path } from './link.ts';
 import { SimSwitch } from './network.ts';
 import { SimNode, vmName } from './node.ts';
-import { drawPlan, type Plan } from './plan.ts';
+import { type DrawnPlan, drawPlan, type Plan } from './plan.ts';
 import { Random } from './random.ts';
-import type { TcpState } from './tcp.ts';
 import { Schedule } from './schedule.ts';
+import type { TcpState } from './tcp.ts';
 import { Trace } from './trace.ts';
 import type { SimVm, VmObserver } from './vm.ts';
+
+export interface RunOptions {
+  /** Takes every line of the trace. */
+  write?: (line: string) => void;
+  /** Instead of what the seed draws: a kept seed keeps its plan, so that it means the same when plans are drawn anew. */
+  plan?: DrawnPlan;
+}
 
 export interface Violation {
   checker: string;
@@ -66,10 +73,11 @@ export class World implements VmObserver {
   private lastHolders: SimVm[] = [];
   private nobodySince: number | undefined = undefined;
 
-  constructor(seed: number, makers: readonly MakeChecker[], options: { write?: (line: string) => void } = {}) {
+  constructor(seed: number, makers: readonly MakeChecker[], options: RunOptions = {}) {
     this.random = new Random(seed);
     this.trace = new Trace(options.write);
-    this.plan = drawPlan(seed, this.random.fork('plan'), options.write !== undefined);
+    const verbose = options.write !== undefined;
+    this.plan = { ...(options.plan ?? drawPlan(seed, this.random.fork('plan'))), verbose };
     const { path, arbiter } = this.plan;
     this.paths = {
       a: new Path(path.delayMs, path.jitterMs, path.bytesPerMs),
@@ -129,7 +137,11 @@ export class World implements VmObserver {
 
   crashed(node: SimNode | undefined, error: unknown): void {
     const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
-    this.violate('no-crash', 'No fault makes the code of a node throw where nobody catches.', `${node?.name ?? ''} ${text}`);
+    this.violate(
+      'no-crash',
+      'No fault makes the code of a node throw where nobody catches.',
+      `${node?.name ?? ''} ${text}`,
+    );
   }
 
   private heal(): void {
@@ -147,8 +159,7 @@ export class World implements VmObserver {
         random: this.random.fork(`client ${index}`),
         traits,
         send: (frame) => this.network.fromClients(frame),
-        complain: (what) =>
-          this.violate('connection', 'What a client sees goes on exactly, whoever answers it.', what),
+        complain: (what) => this.violate('connection', 'What a client sees goes on exactly, whoever answers it.', what),
       });
       this.clients.push(client);
       client.begin(20 + 100 * index);

@@ -13,8 +13,7 @@ export function bounds(world: World): Checker {
     sentence: 'Everything that waits is bounded, and what leaves gives its place back.',
   };
   const check = (node: SimNode, what: string, count: number): void => {
-    if (count > framesMax || count < 0)
-      world.violate(checker.name, checker.sentence, `${node.name}: ${count} ${what}`);
+    if (count > framesMax || count < 0) world.violate(checker.name, checker.sentence, `${node.name}: ${count} ${what}`);
   };
   return {
     ...checker,

@@ -37,7 +37,11 @@ export function liveness(world: World): Checker {
           `${name} is ${node?.primary?.pair.state.kind ?? node?.secondary?.pair.state.kind ?? 'down'}${node?.ending === undefined ? '' : ' (ended)'}`,
       );
       const what = client === undefined ? 'the VM is not protected' : `client ${client.id} is not answered`;
-      world.violate(checker.name, checker.sentence, `${what} ${recoverMs} ms after the last fault: ${states.join(', ')}`);
+      world.violate(
+        checker.name,
+        checker.sentence,
+        `${what} ${recoverMs} ms after the last fault: ${states.join(', ')}`,
+      );
     },
   };
 }

@@ -14,7 +14,8 @@ const withinMs = 60;
 export function nothingLost(world: World): Checker {
   const checker = {
     name: 'nothing-lost',
-    sentence: 'What the survivor has said and nobody was told leaves at the takeover, and the network learns its place.',
+    sentence:
+      'What the survivor has said and nobody was told leaves at the takeover, and the network learns its place.',
   };
   const view = new FrameView();
   /** Of each machine: datagrams said since it was loaded, that have not left. */
@@ -37,7 +38,11 @@ export function nothingLost(world: World): Checker {
     if (!process.alive || process.paused || !vm.alive) return;
     if (!spoke) world.violate(checker.name, checker.sentence, `${process.name} took over and said nothing`);
     else if (due.size > 0)
-      world.violate(checker.name, checker.sentence, `${process.name} kept ${due.size} datagrams to itself at its takeover`);
+      world.violate(
+        checker.name,
+        checker.sentence,
+        `${process.name} kept ${due.size} datagrams to itself at its takeover`,
+      );
   };
 
   return {

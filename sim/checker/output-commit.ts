@@ -167,7 +167,8 @@ class OutputCommit implements Checker {
     if (this.replica === undefined) return;
     const content = contentOf(view);
     const isCovered = (this.datagrams.get(content) ?? 0) <= this.datagramsCovered;
-    if (!isCovered && !this.svmDatagrams.has(content)) this.complain('a datagram leaves that the secondary has not said');
+    if (!isCovered && !this.svmDatagrams.has(content))
+      this.complain('a datagram leaves that the secondary has not said');
   }
 
   private segmentLeft(view: FrameView): void {
@@ -184,7 +185,8 @@ class OutputCommit implements Checker {
     const ack = distance(view.ack, newest.clientIsn);
     const end = position + view.payloadBytes + (view.isSyn ? 1 : 0) + (view.isFin ? 1 : 0);
     // Late frames of an older connection on the same ports.
-    if (position < 0 || ack < 0 || end > 1e8 || ack > 1e8 || position > Math.max(book.left, book.covered) + 200_000) return;
+    if (position < 0 || ack < 0 || end > 1e8 || ack > 1e8 || position > Math.max(book.left, book.covered) + 200_000)
+      return;
     if (this.replica !== undefined) this.judge(newest.key, book, view, { position, end, ack });
     book.left = Math.max(book.left, end);
     book.leftAck = Math.max(book.leftAck, ack);
@@ -197,12 +199,16 @@ class OutputCommit implements Checker {
     { position, end, ack }: { position: number; end: number; ack: number },
   ): void {
     if (ack > Math.max(book.leftAck, book.coveredAck, book.saidAck))
-      this.complain(`${key}: byte ${ack} is acknowledged, and the secondary has ${Math.max(book.coveredAck, book.saidAck)}`);
+      this.complain(
+        `${key}: byte ${ack} is acknowledged, and the secondary has ${Math.max(book.coveredAck, book.saidAck)}`,
+      );
     const free = Math.max(book.left, book.covered);
     const hasBytes = view.payloadBytes + (view.isSyn || view.isFin ? 1 : 0) > 0;
     if (!hasBytes || end <= free) return;
     if (end > book.said) {
-      this.complain(`${key}: position ${end} leaves; the secondary has said ${book.said}, its checkpoint ${book.covered}`);
+      this.complain(
+        `${key}: position ${end} leaves; the secondary has said ${book.said}, its checkpoint ${book.covered}`,
+      );
       return;
     }
     const from = position + (view.isSyn ? 1 : 0);
@@ -240,4 +246,3 @@ function contentOf(view: FrameView): string {
   const content = view.frame.subarray(view.contentFrom, view.contentTo);
   return `${view.targetIp} ${Buffer.from(content.buffer, content.byteOffset, content.length).toString('latin1')}`;
 }
-

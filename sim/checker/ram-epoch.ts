@@ -19,7 +19,11 @@ export function ramEpoch(world: World): Checker {
     },
     resumedFrom: (vm, captureId) => {
       if (sums.get(captureId) === vm.ramSum) return;
-      world.violate(checker.name, checker.sentence, `${vm.parts.name} runs with other RAM than capture ${captureId} had`);
+      world.violate(
+        checker.name,
+        checker.sentence,
+        `${vm.parts.name} runs with other RAM than capture ${captureId} had`,
+      );
     },
   };
 }

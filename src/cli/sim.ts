@@ -68,7 +68,11 @@ async function many(options: SimOptions): Promise<number> {
     return 'go on';
   });
   const seconds = (performance.now() - startedMs) / 1000;
-  const violated = failed.map(({ seed, violation }) => ({ seed, checker: violation?.checker, detail: violation?.detail }));
+  const violated = failed.map(({ seed, violation }) => ({
+    seed,
+    checker: violation?.checker,
+    detail: violation?.detail,
+  }));
   if (options.json) process.stdout.write(`${JSON.stringify({ ...sum, seconds, violated })}\n`);
   else {
     for (const { seed, checker, detail } of violated) process.stdout.write(`seed ${seed}: ${checker}: ${detail}\n`);
