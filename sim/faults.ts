@@ -34,6 +34,7 @@ export class Faults {
   heal(): void {
     this.over = true;
     for (const undo of this.undo.splice(0)) undo();
+    for (const reach of [this.world.reach.a, this.world.reach.b]) reach.lose = 0;
     for (const node of [this.world.a, this.world.b]) {
       node.spoilBatches = 0;
       node.failNextLoad = false;

@@ -204,7 +204,10 @@ export class World implements VmObserver {
       return;
     }
     this.nobodySince ??= this.schedule.now;
-    const unhurt = this.lastHolders.find((vm) => !this.struck.has(vm));
+    // Who went on alone is the only copy from then on, even if it died while it asked for the term.
+    const { owner, peer } = this.record ?? { owner: '', peer: null };
+    const counts = (vm: SimVm) => peer !== null || vm.parts.name.startsWith(owner);
+    const unhurt = this.lastHolders.find((vm) => counts(vm) && !this.struck.has(vm));
     if (unhurt !== undefined && this.schedule.now - this.nobodySince > 0)
       this.violate(
         'survivor',

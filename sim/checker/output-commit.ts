@@ -84,11 +84,17 @@ class OutputCommit implements Checker {
     if (view.kind === 'udp') {
       const content = contentOf(view);
       if (isReplica) this.svmDatagrams.add(content);
-      if (this.isPrimary(vm)) this.datagrams.set(content, ++this.datagramCount);
+      if (this.isPrimary(vm)) this.datagramSaid(content);
       return;
     }
     if (view.kind !== 'tcp' || tcp === undefined || !isReplica) return;
     this.note(this.bookOf(keyOf(tcp)), view, distance(view.sequence, tcp.iss), tcp.irs);
+  }
+
+  /** A question that was doubled on its way is answered twice; the first answer is the one that counts. */
+  private datagramSaid(content: string): void {
+    this.datagramCount += 1;
+    if (!this.datagrams.has(content)) this.datagrams.set(content, this.datagramCount);
   }
 
   private isPrimary(vm: SimVm): boolean {
