@@ -48,7 +48,8 @@ export class Faults {
 
   private strike(fault: Fault, at: SimNode | undefined): void {
     if (this.over) return;
-    const node = at ?? this.nodeOf(fault.on);
+    // At a named point: the node that reached it, or the one that the plan names.
+    const node = at !== undefined && fault.choice % 2 === 0 ? at : this.nodeOf(fault.on);
     this.world.trace.add(this.world.schedule.now, node.name, `FAULT ${faultText(fault)}`);
     this.perform(fault, node);
   }

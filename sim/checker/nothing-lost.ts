@@ -1,5 +1,5 @@
-// What the secondary's guest has said in the primary's stead leaves at a takeover, if it has not left before; and a node
-// that takes over speaks at once, so that the network learns where the guest lives now.
+// What the secondary's guest has said in the primary's stead, and what a checkpoint brought along that had not left yet,
+// leaves at a takeover; and a node that takes over speaks at once, so that the network learns where the guest lives now.
 //
 // Watched on datagrams, which nobody sends again: a lost TCP segment would only cost its repetition.
 
@@ -10,6 +10,7 @@ import type { SimVm } from '../vm.ts';
 import type { World } from '../world.ts';
 
 const withinMs = 60;
+const capturesKept = 16;
 
 export function nothingLost(world: World): Checker {
   const checker = {
@@ -22,6 +23,9 @@ export function nothingLost(world: World): Checker {
   const waiting = new Map<SimVm, Set<string>>();
   const takeovers: { process: SimProcess; vm: SimVm; due: Set<string>; deadline: number; spoke: boolean }[] = [];
   const known = new Set<SimProcess>();
+  /** Of the PVM: what has not left; and that as it was at each capture. */
+  let unsaid = new Set<string>();
+  const atCapture = new Map<number, Set<string>>();
 
   const look = () => {
     for (const { node, process, vm } of world.nodes) {
@@ -29,6 +33,8 @@ export function nothingLost(world: World): Checker {
       known.add(process);
       const due = new Set(waiting.get(vm) ?? []);
       if (vm.loadedFrom === 0) continue;
+      // What the lost primary had said beyond it is gone with it, and was never promised.
+      unsaid = new Set(due);
       takeovers.push({ process, vm, due, deadline: world.schedule.now + withinMs, spoke: false });
     }
   };
@@ -47,10 +53,22 @@ export function nothingLost(world: World): Checker {
 
   return {
     ...checker,
-    resumedFrom: (vm) => void waiting.set(vm, new Set()),
+    captured: (_vm, captureId) => {
+      atCapture.set(captureId, new Set(unsaid));
+      atCapture.delete(captureId - capturesKept);
+    },
+    resumedFrom: (vm, captureId) => void waiting.set(vm, new Set(atCapture.get(captureId))),
+    booted: () => {
+      unsaid = new Set();
+      waiting.clear();
+      atCapture.clear();
+    },
     guestSaid: (vm, frame) => {
       const said = view.parse(frame);
-      if (said.kind === 'udp') waiting.get(vm)?.add(contentOf(said));
+      if (said.kind !== 'udp') return;
+      const isPrimary = world.nodes.some(({ node, vm: own }) => own === vm && node?.primary !== undefined);
+      if (isPrimary) unsaid.add(contentOf(said));
+      else waiting.get(vm)?.add(contentOf(said));
     },
     frameLeft: (node, frame) => {
       look();
@@ -58,6 +76,8 @@ export function nothingLost(world: World): Checker {
       for (const takeover of takeovers) if (takeover.process === node.process) takeover.spoke = true;
       if (left.kind !== 'udp') return;
       const content = contentOf(left);
+      unsaid.delete(content);
+      for (const one of atCapture.values()) one.delete(content);
       for (const one of waiting.values()) one.delete(content);
       for (const one of takeovers) one.due.delete(content);
     },

@@ -3,12 +3,12 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { defects, switchOn } from '../../sim/defects.ts';
+import { type Defect, defects, switchOn } from '../../sim/defects.ts';
 import { runSeed } from '../../sim/run.ts';
 
 /** The first seed that finds the defect; undefined when none of them does. */
-function firstFound(seeds: number): number | undefined {
-  for (let seed = 1; seed <= seeds; seed += 1) if (runSeed(seed).violation !== undefined) return seed;
+function firstFound({ seeds, from = 1 }: Defect): number | undefined {
+  for (let seed = from; seed <= seeds; seed += 1) if (runSeed(seed).violation !== undefined) return seed;
   return undefined;
 }
 
@@ -29,7 +29,7 @@ for (const defect of defects) {
     const found = await outside(() => {
       const switchOff = switchOn(defect);
       try {
-        return firstFound(defect.seeds);
+        return firstFound(defect);
       } finally {
         switchOff();
       }
