@@ -57,7 +57,7 @@ export class Faults {
   private nodeOf(on: Fault['on']): SimNode {
     const { a, b } = this.world;
     if (on === 'a' || on === 'b') return on === 'a' ? a : b;
-    const primary = [a, b].find(({ node }) => node?.primary !== undefined && node.ending === undefined) ?? a;
+    const primary = [a, b].find(({ node }) => node?.primary !== undefined) ?? a;
     return on === 'primary' ? primary : primary.other;
   }
 

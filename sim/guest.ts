@@ -11,6 +11,7 @@
 
 import { deserialize, serialize } from 'node:v8';
 import { pageSize } from '../src/base/page-runs.ts';
+import { announce } from '../src/packet/arp.ts';
 import { buildUdp } from '../src/packet/build.ts';
 import { FrameView } from '../src/packet/frame-view.ts';
 import { sourceIp, targetIp } from './addresses.ts';
@@ -50,6 +51,8 @@ interface Registers {
   total: number;
   sessions: Session[];
   nextChoreAt: number;
+  /** The guest has said where it is, as one does that boots. */
+  announced: boolean;
   connectionsMade: number;
 }
 
@@ -76,7 +79,7 @@ export class Guest {
   private readonly traits: GuestTraits;
   private readonly stack: TcpStack;
   private readonly frameView = new FrameView();
-  private registers: Registers = { total: 0, sessions: [], nextChoreAt: 0, connectionsMade: 0 };
+  private registers: Registers = { total: 0, sessions: [], nextChoreAt: 0, announced: false, connectionsMade: 0 };
   private now = 0;
 
   constructor(ram: Buffer, traits: GuestTraits, ports: GuestPorts) {
@@ -106,7 +109,7 @@ export class Guest {
 
   boot(): void {
     this.writeRom();
-    this.registers = { total: 0, sessions: [], nextChoreAt: 0, connectionsMade: 0 };
+    this.registers = { total: 0, sessions: [], nextChoreAt: 0, announced: false, connectionsMade: 0 };
   }
 
   /** What a reset of the machine writes to RAM. */
@@ -136,6 +139,8 @@ export class Guest {
 
   tick(now: number): void {
     this.now = now;
+    if (!this.registers.announced) this.ports.emit(announce(guestMac, guestIp), undefined);
+    this.registers.announced = true;
     if (now >= this.registers.nextChoreAt) this.chore();
     for (const session of this.registers.sessions) {
       this.stack.tick(session.tcp, now);

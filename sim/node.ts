@@ -1,15 +1,16 @@
 // One host with its node: starts it, lets it die, stop or wake, and starts it again, as a supervisor of the real product
 // would. The node itself is the production ColoNode on the simulated platform.
 //
-//   a node that ended by itself (fenced, stopped)  ─► ended, then started again as a secondary
-//   a dead process                                 ─► started again: as the primary if the arbiter says that it was alone
-//                                                     (its guest is gone with it: a fresh one boots), else as a secondary
+//   a node whose part in the VM has ended  ─► its process is ended, and started again
+//   a dead process                         ─► started again with role `auto`: it does what the arbiter's record says
+//   no copy of the guest anywhere          ─► its operator boots a fresh one (world.ts)
 
 import { crc32 } from 'node:zlib';
 import { ColoError, errorCodes } from '../src/base/errors.ts';
 import type { Log } from '../src/base/log.ts';
 import type { LinkKind } from '../src/channel/link.ts';
 import { openCompressor } from '../src/checkpoint/compress.ts';
+import type { WantedRole } from '../src/controller/role.ts';
 import type { NodeConfig, NodeContext } from '../src/node/context.ts';
 import { ColoNode } from '../src/node/node.ts';
 import type { PeerLinks, Platform } from '../src/node/platform.ts';
@@ -66,7 +67,7 @@ export class SimNode {
     return this.process?.alive === true;
   }
 
-  start(role: 'primary' | 'secondary'): void {
+  start(role: WantedRole): void {
     const { world } = this;
     this.incarnation += 1;
     this.startedAt = world.schedule.now;
@@ -129,9 +130,7 @@ export class SimNode {
   }
 
   startAgain(): void {
-    const record = this.world.record;
-    const wasAlone = record === undefined || (record.owner === this.name && record.peer === null);
-    this.start(wasAlone && this.world.mayBoot() ? 'primary' : 'secondary');
+    this.start('auto');
   }
 
   pause(withQemu: boolean): void {
@@ -167,7 +166,7 @@ export class SimNode {
 
   // ---- the platform ----
 
-  private newContext(process: SimProcess, role: 'primary' | 'secondary'): NodeContext {
+  private newContext(process: SimProcess, role: WantedRole): NodeContext {
     const { world } = this;
     const arbiter = new SimArbiter(process, world.terms, {
       reach: world.reach[this.name],

@@ -176,7 +176,7 @@ export class World implements VmObserver {
     // What the arbiter gave to another one is void, whatever this node still believes.
     if (this.record !== undefined && this.record.owner !== name && this.record.peer !== name) return undefined;
     if (process?.alive !== true || vm?.alive !== true || node === undefined) return undefined;
-    if (node.primary !== undefined) return node.ending === undefined ? vm : undefined;
+    if (node.primary !== undefined) return vm;
     const kind = node.secondary?.pair.state.kind;
     const holds = kind === 'protected' || kind === 'suspecting' || kind === 'taking-over';
     return holds && node.secondary?.applier !== undefined ? vm : undefined;
@@ -232,10 +232,6 @@ export class World implements VmObserver {
     owner.say('no copy is left: its operator boots the guest anew');
     owner.kill('process');
     owner.start('primary');
-  }
-
-  mayBoot(): boolean {
-    return this.nodes.every((node) => this.heldBy(node) === undefined);
   }
 
   machineStarted(node: SimNode, vm: SimVm, isSecondary: boolean): void {

@@ -15,7 +15,7 @@ export function liveness(world: World): Checker {
   let done = false;
   const unserved = () => world.clients.find(({ answered }, index) => answered < (before[index] ?? 0) + answersWanted);
   const isProtected = () => {
-    const primary = world.nodes.find(({ node }) => node?.primary !== undefined && node.ending === undefined);
+    const primary = world.nodes.find(({ node }) => node?.primary !== undefined);
     const state = primary?.node?.primary?.pair.state;
     const peer = primary?.other.node?.secondary?.pair.state.kind;
     return state?.kind === 'protected' && state.epoch > 0 && state.phase === 'running' && peer === 'protected';
@@ -34,7 +34,7 @@ export function liveness(world: World): Checker {
       if (done || world.schedule.now - healedAt < recoverMs) return;
       const states = world.nodes.map(
         ({ name, node }) =>
-          `${name} is ${node?.primary?.pair.state.kind ?? node?.secondary?.pair.state.kind ?? 'down'}${node?.ending === undefined ? '' : ' (ended)'}`,
+          `${name} is ${node?.primary?.pair.state.kind ?? node?.secondary?.pair.state.kind ?? 'down'}${node?.role.state.kind === 'ended' ? ' (ended)' : ''}`,
       );
       const what = client === undefined ? 'the VM is not protected' : `client ${client.id} is not answered`;
       world.violate(

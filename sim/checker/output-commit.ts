@@ -246,7 +246,7 @@ class OutputCommit implements Checker {
 }
 
 function keyOf(tcp: TcpState): string {
-  return `${tcp.remote.ip}:${tcp.remote.port} ${tcp.irs}`;
+  return `${String(tcp.remote.ip)}:${tcp.remote.port} ${tcp.irs}`;
 }
 
 function contentOf(view: FrameView): string {

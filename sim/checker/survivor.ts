@@ -12,7 +12,7 @@ export function survivor(world: World): Checker {
   };
   const isProtected = ({ node, process, vm }: SimNode): boolean => {
     const state = node?.primary?.pair.state;
-    const isRunning = process?.alive === true && vm?.alive === true && node?.ending === undefined;
+    const isRunning = process?.alive === true && vm?.alive === true && node !== undefined;
     if (!isRunning || state?.kind !== 'protected' || process === undefined) return false;
     return state.complete && node?.primary?.heartbeat?.lease.valid(process.clock.now()) === true;
   };
