@@ -31,6 +31,7 @@ function build(finish: (code: number) => void): Command {
     .configureHelp({ showGlobalOptions: true });
   addDemo(program, finish);
   addControl(program, finish);
+  addCluster(program, finish);
   addTools(program, finish);
   return program;
 }
@@ -76,6 +77,19 @@ function addControl(program: Command, finish: (code: number) => void): void {
     .description('planned failover: the secondary takes over now')
     .option('--json', 'as JSON', false)
     .action(async (vm, options) => finish(await (await import('./control.ts')).failover(vm, options)));
+}
+
+function addCluster(program: Command, finish: (code: number) => void): void {
+  program
+    .command('init <folder>')
+    .description('make the certificate authority of a new cluster')
+    .option('--name <name>', 'of the cluster', 'colo')
+    .action(async (folder, options) => finish(await (await import('./cluster.ts')).init(folder, options)));
+  program
+    .command('join <folder> <node>')
+    .description('make the certificate of a node, with the authority in the folder')
+    .option('--address <address...>', 'under which the node is reached', [])
+    .action(async (folder, node, options) => finish(await (await import('./cluster.ts')).join(folder, node, options)));
 }
 
 function addTools(program: Command, finish: (code: number) => void): void {

@@ -14,6 +14,9 @@ export interface Peer {
   address: Address;
 }
 
+/** A folder that both nodes see, or the members of an etcd. */
+export type ArbiterConfig = { kind: 'folder'; folder: string } | { kind: 'etcd'; endpoints: readonly string[] };
+
 export interface NodeConfig {
   vm: string;
   node: string;
@@ -30,7 +33,9 @@ export interface NodeConfig {
   /** Folder on a disk, for checkpoints that do not fit into the memory set aside for staging. */
   spillDir: string;
   uplinkPath: string;
-  arbiterDir: string;
+  arbiter: ArbiterConfig;
+  /** Folder with this node's certificates (base/identity.ts); needed for whatever goes over a network. */
+  identityFolder: string | undefined;
   qemuPath: string | undefined;
   /** For tests: the node kills itself (SIGKILL) when it reaches this point of this epoch or a later one. */
   dieAt: { point: FaultPoint; epoch: number } | undefined;

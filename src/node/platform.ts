@@ -3,13 +3,13 @@
 //
 // The promises are those of the real things: src/qemu/vm.ts, src/node/nic.ts, src/channel/link.ts.
 
-import type { Address, Hello, LinkHandlers, LinkKind } from '../channel/link.ts';
+import type { Hello, LinkHandlers, LinkKind } from '../channel/link.ts';
 import type { Compressor } from '../checkpoint/compress.ts';
 import type { Spill } from '../checkpoint/spill.ts';
 import type { Uplink } from '../netdev/endpoint.ts';
 import type { DirtyTracker } from '../qemu/dirty/tracker.ts';
 import type { Capture, CaptureOptions } from '../qemu/vm.ts';
-import type { FaultPoint, NodeContext } from './context.ts';
+import type { FaultPoint, NodeContext, Peer } from './context.ts';
 
 /** One virtual machine on this node: qemu/vm.ts. */
 export interface GuestVm {
@@ -59,7 +59,7 @@ export interface Platform {
   connectUplink(handlers: { frame(frame: Uint8Array): void; closed(): void }): Promise<Uplink>;
   listenCard(): Promise<GuestCard>;
   startVm(options: { vmstateTemplate?: Uint8Array }): Promise<GuestVm>;
-  openLinks(address: Address, term: number, signal: AbortSignal): Promise<PeerLinks>;
+  openLinks(peer: Peer, term: number, signal: AbortSignal): Promise<PeerLinks>;
   /** Accepts pairings: three links of one session, handed over together. */
   acceptLinks(options: {
     busy: () => string | undefined;
