@@ -36,6 +36,8 @@ export interface GuestCard {
   flush(): void;
   /** Takes what the guest has sent until this instant. */
   drain(): void;
+  /** What the last `drain` found; `much`: the machine may have had more to send than the socket took. */
+  readonly found?: 'nothing' | 'some' | 'much';
   /** Whether the guest's machine has read everything sent to it; undefined when nobody can tell. */
   settled(): boolean | undefined;
   pause(paused: boolean): void;
@@ -84,4 +86,19 @@ export async function settle(card: GuestCard, waitMs: number, context: NodeConte
     if (context.clock.now() - start >= waitMs) return false;
     await context.platform.turn();
   }
+}
+
+/**
+ * Waits until a stopped machine has nothing left to send. A card that found its socket full finishes its frame when there
+ * is room again, even while the machine is stopped, and writes to the guest's RAM as it does. Returns whether it had to
+ * wait: what was saved before then does not fit the RAM.
+ */
+export async function finishSending(card: GuestCard, answer: () => Promise<unknown>): Promise<boolean> {
+  let waited = false;
+  for (let found = card.found; found === 'much' || (waited && found === 'some'); found = card.found) {
+    waited = true;
+    await answer();
+    card.drain();
+  }
+  return waited;
 }
