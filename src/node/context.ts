@@ -14,6 +14,9 @@ export interface Peer {
   address: Address;
 }
 
+/** A port of the switch of this machine, or a TAP that becomes a port of a bridge of this host. */
+export type UplinkConfig = { kind: 'switch'; path: string } | { kind: 'tap'; name: string; bridge: string };
+
 /** A folder that both nodes see, or the members of an etcd. */
 export type ArbiterConfig = { kind: 'folder'; folder: string } | { kind: 'etcd'; endpoints: readonly string[] };
 
@@ -32,7 +35,7 @@ export interface NodeConfig {
   runDir: string;
   /** Folder on a disk, for checkpoints that do not fit into the memory set aside for staging. */
   spillDir: string;
-  uplinkPath: string;
+  uplink: UplinkConfig;
   arbiter: ArbiterConfig;
   /** Folder with this node's certificates (base/identity.ts); needed for whatever goes over a network. */
   identityFolder: string | undefined;

@@ -6,7 +6,9 @@ import { type Identity, readIdentity } from '../base/identity.ts';
 import { connect, type Hello, type Link, LinkServer } from '../channel/link.ts';
 import { openCompressor } from '../checkpoint/compress.ts';
 import { SpillFile } from '../checkpoint/spill.ts';
-import { connectForFrames } from '../netdev/endpoint.ts';
+import { connectForFrames, type Uplink } from '../netdev/endpoint.ts';
+import type { FrameHandlers } from '../netdev/frame-socket.ts';
+import { TapUplink } from '../netdev/tap.ts';
 import { ramHash } from '../qemu/hash.ts';
 import { vmFiles } from '../qemu/machine.ts';
 import { Vm } from '../qemu/vm.ts';
@@ -17,7 +19,7 @@ import type { PeerLinks, Platform } from './platform.ts';
 /** The platform of one node; `context` is complete when the first of these is called. */
 export function realPlatform(context: () => NodeContext): Platform {
   return {
-    connectUplink: (handlers) => connectForFrames(context().config.uplinkPath, handlers),
+    connectUplink: (handlers) => openUplink(context(), handlers),
     listenCard: () => Nic.listen(filesOf(context()).nicPaths[0] ?? ''),
     startVm: (options) => startVm(context(), options.vmstateTemplate),
     openLinks: (peer, term, signal) => openPairLinks(context(), peer, term, signal),
@@ -32,6 +34,12 @@ export function realPlatform(context: () => NodeContext): Platform {
       if (dieAt !== undefined && dieAt.point === point && epoch >= dieAt.epoch) process.kill(process.pid, 'SIGKILL');
     },
   };
+}
+
+function openUplink({ config, log }: NodeContext, handlers: FrameHandlers): Promise<Uplink> {
+  const { uplink } = config;
+  if (uplink.kind === 'switch') return connectForFrames(uplink.path, handlers);
+  return TapUplink.open({ name: uplink.name, bridge: uplink.bridge, log }, handlers);
 }
 
 function filesOf(context: NodeContext) {
