@@ -13,6 +13,13 @@ function seconds(text: string): number {
   return value;
 }
 
+function hosts(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 3 || value > 9)
+    throw new InvalidArgumentError('3 to 9: a new secondary must be left after one has died');
+  return value;
+}
+
 function count(text: string): number {
   const value = Number(text);
   if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError('a whole number from 1');
@@ -45,6 +52,11 @@ function addDemo(program: Command, finish: (code: number) => void): void {
       new Option('--fault <fault>', 'what happens in the middle').choices([...faultKinds]).default('primary-kill'),
     )
     .addOption(new Option('--seconds <n>', 'how long the clients run').argParser(seconds).default(16))
+    .addOption(
+      new Option('--hosts <n>', 'on this many hosts, as network namespaces of this machine (needs root)').argParser(
+        hosts,
+      ),
+    )
     .option('--name <vm>', 'name of the VM, so that several demos can run at once', 'demo')
     .addOption(
       new Option('--failovers <n>', 'kill the primary this often, with repair between').argParser(count).default(1),

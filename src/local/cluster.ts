@@ -143,7 +143,7 @@ export class LocalCluster {
 
   /** Ends everything this started, and removes everything it made. */
   async stop(): Promise<void> {
-    await Promise.all(this.hosts.map((host) => host.node?.stop()));
+    await Promise.all(this.hosts.flatMap((host) => (host.node === undefined ? [] : [host.node.stop()])));
     for (const step of this.undo.splice(0).reverse()) await step();
   }
 

@@ -20,7 +20,7 @@ export async function askNodes(nodes: readonly NodeProcess[]): Promise<NodeStatu
 export interface Wanted {
   what: string;
   timeoutMs: number;
-  holds(statuses: NodeStatus[]): boolean;
+  holds: (statuses: NodeStatus[]) => boolean;
 }
 
 /** Waits until `holds` for the statuses; an error that says what was seen last when it does not in time. */
