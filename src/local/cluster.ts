@@ -215,7 +215,11 @@ export class LocalCluster {
         uplink: { kind: 'tap' as const, name: 'colo%d', bridge: 'br0' },
         arbiter: {
           kind: 'etcd' as const,
-          endpoints: this.lab.hosts.map((_, at) => `https://${hostAddress(at)}:${etcdClientPort}`),
+          // The own host's member first: it is the one that a cut cable does not take away.
+          endpoints: [
+            address(index),
+            ...hosts.filter((other) => other.node !== name).map((other) => other.address),
+          ].map(({ host }) => `https://${host}:${etcdClientPort}`),
         },
         identityFolder,
         qemuPath: undefined,
