@@ -13,6 +13,13 @@ function seconds(text: string): number {
   return value;
 }
 
+function hosts(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 3 || value > 9)
+    throw new InvalidArgumentError('3 to 9: a new secondary must be left after one has died');
+  return value;
+}
+
 function count(text: string): number {
   const value = Number(text);
   if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError('a whole number from 1');
@@ -31,6 +38,7 @@ function build(finish: (code: number) => void): Command {
     .configureHelp({ showGlobalOptions: true });
   addDemo(program, finish);
   addControl(program, finish);
+  addCluster(program, finish);
   addTools(program, finish);
   return program;
 }
@@ -44,6 +52,11 @@ function addDemo(program: Command, finish: (code: number) => void): void {
       new Option('--fault <fault>', 'what happens in the middle').choices([...faultKinds]).default('primary-kill'),
     )
     .addOption(new Option('--seconds <n>', 'how long the clients run').argParser(seconds).default(16))
+    .addOption(
+      new Option('--hosts <n>', 'on this many hosts, as network namespaces of this machine (needs root)').argParser(
+        hosts,
+      ),
+    )
     .option('--name <vm>', 'name of the VM, so that several demos can run at once', 'demo')
     .addOption(
       new Option('--failovers <n>', 'kill the primary this often, with repair between').argParser(count).default(1),
@@ -76,6 +89,19 @@ function addControl(program: Command, finish: (code: number) => void): void {
     .description('planned failover: the secondary takes over now')
     .option('--json', 'as JSON', false)
     .action(async (vm, options) => finish(await (await import('./control.ts')).failover(vm, options)));
+}
+
+function addCluster(program: Command, finish: (code: number) => void): void {
+  program
+    .command('init <folder>')
+    .description('make the certificate authority of a new cluster')
+    .option('--name <name>', 'of the cluster', 'colo')
+    .action(async (folder, options) => finish(await (await import('./cluster.ts')).init(folder, options)));
+  program
+    .command('join <folder> <node>')
+    .description('make the certificate of a node, with the authority in the folder')
+    .option('--address <address...>', 'under which the node is reached', [])
+    .action(async (folder, node, options) => finish(await (await import('./cluster.ts')).join(folder, node, options)));
 }
 
 function addTools(program: Command, finish: (code: number) => void): void {

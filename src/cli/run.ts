@@ -6,7 +6,8 @@ import { delay, systemClock } from '../base/clock.ts';
 import { readSpec, type Spec } from '../config/spec.ts';
 import { ensurePackages, guestPackages, runtimePackages } from '../host/packages.ts';
 import type { Forward } from '../lan/gateway.ts';
-import { type BootFiles, LocalPair } from '../local/pair.ts';
+import type { BootFiles } from '../local/machine.ts';
+import { LocalPair } from '../local/pair.ts';
 import { Interrupted, interruptSignal } from './interrupt.ts';
 import { LiveBlock, statusBlock, statusLine } from './view.ts';
 

@@ -117,19 +117,25 @@ export class Checkpointer {
     let stoppedAt = 0;
     let hash = '';
     let heldFrames = 0;
+    let wasFull = false;
     try {
       const capture = await vm.capture({
         onStopped: () => {
           stoppedAt = clock.now();
           // The secondary is gone: no line may be drawn that nobody would ever commit.
           if (!isCurrent()) return;
-          nic.drain();
           heldFrames = node.proxy.counters.heldFrames;
           const closing = node.proxy.capture(stoppedAt);
           taken.closing = closing;
           node.links?.packet.send(messages.marker, encodeNumber(closing.epoch));
           if (!settled) node.replayRecent(stoppedAt);
           node.context.platform.reached('capture.stopped', closing.epoch);
+        },
+        isQuiet: () => {
+          nic.drain();
+          // A card that found its socket full goes on sending now that there is room: until there is nothing, it is not done.
+          if (nic.found === 'much') wasFull = true;
+          return !wasFull || nic.found === 'nothing';
         },
         beforeResume: () => {
           if (config.protect.verify) hash = node.context.platform.hashRam(vm.ram);

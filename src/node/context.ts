@@ -15,6 +15,12 @@ export interface Peer {
   address: Address;
 }
 
+/** A port of the switch of this machine, or a TAP that becomes a port of a bridge of this host. */
+export type UplinkConfig = { kind: 'switch'; path: string } | { kind: 'tap'; name: string; bridge: string };
+
+/** A folder that both nodes see, or the members of an etcd. */
+export type ArbiterConfig = { kind: 'folder'; folder: string } | { kind: 'etcd'; endpoints: readonly string[] };
+
 export interface NodeConfig {
   vm: string;
   node: string;
@@ -32,8 +38,10 @@ export interface NodeConfig {
   runDir: string;
   /** Folder on a disk, for checkpoints that do not fit into the memory set aside for staging. */
   spillDir: string;
-  uplinkPath: string;
-  arbiterDir: string;
+  uplink: UplinkConfig;
+  arbiter: ArbiterConfig;
+  /** Folder with this node's certificates (base/identity.ts); needed for whatever goes over a network. */
+  identityFolder: string | undefined;
   qemuPath: string | undefined;
   /** For tests: the node kills itself (SIGKILL) when it reaches this point of this epoch or a later one. */
   dieAt: { point: FaultPoint; epoch: number } | undefined;

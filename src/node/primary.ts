@@ -470,7 +470,7 @@ export class PrimaryNode {
   private async tryPeer(peer: Peer): Promise<void> {
     try {
       const term = this.parts.terms.record?.term ?? 0;
-      const opened = await this.context.platform.openLinks(peer.address, term, this.stopped.signal);
+      const opened = await this.context.platform.openLinks(peer, term, this.stopped.signal);
       if (!this.isSeeking) {
         for (const link of Object.values(opened)) link.destroy();
         return;

@@ -20,6 +20,8 @@ import type { PeerLinks } from './platform.ts';
 import type { Terms } from './terms.ts';
 
 const tickMs = 5;
+/** A primary that is silent for so long before its first checkpoint is given up; it may be busy, so this is long. */
+const joiningSilenceMs = 20_000;
 /** Frames of the network that arrive here while the primary's port is dead already; given to the guest at takeover. */
 const earlyFramesMax = 2048;
 const earlyMs = 1000;
@@ -51,6 +53,8 @@ export class SecondaryNode {
   private readonly early = new Fifo<{ at: number; frame: Uint8Array }>();
   private readonly stops: (() => void)[] = [];
   private suspectedAt = 0;
+  /** When the primary last said anything. */
+  private heardAt = 0;
   private applying: Promise<void> = Promise.resolve();
   /** Resolves when no VM is being started. */
   private opening: Promise<void> = Promise.resolve();
@@ -206,6 +210,10 @@ export class SecondaryNode {
   private tick(now: number): void {
     const state = this.pair.state;
     if (state.kind === 'protected' && this.heartbeat?.mayTakeOver(now) === true) this.post({ kind: 'silence' });
+    // A host that died may never close a link, and this node must be free for another primary.
+    if (state.kind !== 'joining' || now - this.heardAt < joiningSilenceMs) return;
+    this.links?.close();
+    this.onLinksLost('the primary said nothing while its state was to be copied');
   }
 
   // ---- what the primary says ----
@@ -216,6 +224,7 @@ export class SecondaryNode {
       for (const link of Object.values(links)) link.destroy();
       return;
     }
+    this.heardAt = now;
     this.post({ kind: 'session' });
     this.heartbeat = new HeartbeatSecondary({ send: (type, payload) => links.beat.send(type, payload) }, { now });
     this.links = new PairLinks(links, {
@@ -232,6 +241,7 @@ export class SecondaryNode {
 
   private onMessage(kind: LinkKind, type: number, payload: Uint8Array): void {
     const now = this.context.clock.now();
+    this.heardAt = now;
     if (kind === 'beat') {
       if (this.heartbeat?.receive(type, payload, now) === false)
         throw new ColoError(errorCodes.channel, 'the peer sent something else than a beat');
