@@ -183,7 +183,9 @@ export class SimNode {
       },
       protect: world.plan.protect,
       guest: { mac: '52:54:00:12:34:56', address: '10.0.2.15' },
-      ...{ runDir: '', spillDir: '', uplinkPath: '', arbiterDir: '', qemuPath: undefined, dieAt: undefined },
+      ...{ runDir: '', spillDir: '', identityFolder: undefined, qemuPath: undefined, dieAt: undefined },
+      uplink: { kind: 'switch', path: '' },
+      arbiter: { kind: 'folder', folder: '' },
     };
     return { config, clock: process.clock, log: this.newLog(process), arbiter, platform: this.newPlatform(process) };
   }
