@@ -301,8 +301,8 @@ export const defects: readonly Defect[] = [
     changes: [
       {
         owner: DatagramComparer,
-        method: 'takeAhead',
-        replace: always(1),
+        method: 'matchAhead',
+        replace: () => (_flow, held) => void Object.assign(held as object, { isMatched: true }),
       },
     ],
   },
