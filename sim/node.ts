@@ -268,6 +268,7 @@ export class SimNode {
       vm.faults.failLoad = this.failNextLoad;
       this.failNextLoad = false;
       this.vm = vm;
+      if (vm.faults.failLoad) world.strike(this);
       world.machineStarted(this, vm, isSecondary);
       resolve(vm);
     });
