@@ -44,12 +44,23 @@ async function untilInterrupted(
   interrupt: AbortSignal,
 ): Promise<void> {
   while (!interrupt.aborted && pair.nodes.some((node) => node.alive)) {
+    await repair(pair, live, json);
     const statuses = await pair.statuses();
     if (json) process.stdout.write(`${JSON.stringify(statuses)}\n`);
     else live.show(statusBlock(statuses), statusLine(statuses));
     await delay(json ? 1000 : 250);
   }
   if (interrupt.aborted && !(interrupt.reason instanceof Interrupted)) throw interrupt.reason;
+}
+
+/** A node whose process died is started again; it finds its role by itself, and the VM is protected again. */
+async function repair(pair: LocalPair, live: LiveBlock, json: boolean): Promise<void> {
+  const dead = pair.nodes.filter((node) => !node.alive);
+  if (dead.length === 0 || dead.length === pair.nodes.length) return;
+  for (const node of dead) {
+    if (!json) live.say(`- node ${node.name} died; it is started again`);
+    await pair.restart(node.name === 'a' ? 'a' : 'b');
+  }
 }
 
 async function bootFiles(spec: Spec, say: (line: string) => void): Promise<BootFiles> {
