@@ -21,6 +21,8 @@ const headerSchema = z.strictObject({
   sizes: z.array(z.number().int().positive()),
   state: z.enum(['syncing', 'epoch', 'applying', 'owner']),
   epoch: z.number().int().min(0),
+  /** owner: the arbiter's term under which this node took over; only a later one may overwrite it. */
+  term: z.number().int().min(0),
   /** applying: the newest segment to replay. */
   through: z.number().int().min(0),
   durable: z.boolean(),

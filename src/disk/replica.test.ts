@@ -48,6 +48,7 @@ class Model {
     this.opened = await Replica.begin({
       folder: this.folder,
       vm: 'test',
+      term: 1,
       session: { sizes, durable },
       events: { held: (position) => (this.held = position), failed: (error) => void this.failures.push(error) },
     });
@@ -109,7 +110,7 @@ test('after each apply the replica is the primary at that mark, and nothing late
           assert.deepEqual(model.files(), model.marked.get(number));
           assert.equal(readHeader(model.folder)?.epoch, number);
         }
-        await model.replica.takeOver();
+        await model.replica.takeOver(1);
         assert.deepEqual(model.files(), model.marked.get(epochs.length));
         assert.deepEqual(await recover(model.folder), { kind: 'owner', epoch: epochs.length });
         assert.equal(
@@ -198,7 +199,7 @@ test('the newest disks of a VM are never overwritten by a new session', () =>
     model.mark(1);
     await model.replica.complete(1);
     await model.replica.apply(1);
-    await model.replica.takeOver();
+    await model.replica.takeOver(1);
     await assert.rejects(new Model(folder).begin(), /newest disks/);
     assert.ok(existsSync(replicaPath(model.folder, 0)));
   }));

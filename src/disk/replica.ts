@@ -13,7 +13,7 @@
 // the same. Bytes are appended in the order of their arrival, many records at a time; what waits for that is bounded by
 // the primary's window. Owns the files; decides nothing.
 
-import { mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { type FileHandle, open, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { assert } from '../base/assert.ts';
@@ -88,16 +88,20 @@ export class Replica {
     this.journal = new JournalIndex(this.sizes.length);
   }
 
-  /** Begins a session: what the folder held before is gone. The folder is this VM's alone. */
+  /**
+   * Begins a session of a primary with the arbiter's `term`: what the folder held before is gone, unless it is the newest
+   * truth of the VM. The folder is this VM's alone.
+   */
   static async begin(options: {
     folder: string;
     vm: string;
+    term: number;
     session: Session;
     events: ReplicaEvents;
   }): Promise<Replica> {
     const { folder, session } = options;
     mkdirSync(folder, { recursive: true, mode: 0o700 });
-    refuseOwner(folder);
+    refuseOwner(folder, options.term);
     removeFiles(folder);
     const disks: FileHandle[] = [];
     try {
@@ -170,7 +174,7 @@ export class Replica {
     const cost: ApplyCost = { records: 0, writtenBytes: 0 };
     const through = covered.segments.at(-1)?.serial ?? 0;
     if (covered.segments.some((segment) => segment.records > 0)) {
-      this.writeHeader('applying', epoch, through);
+      this.writeHeader('applying', epoch, { through });
       for (const segment of covered.segments) {
         cost.records += segment.records;
         for (const [disk, extents] of segment.disks.entries())
@@ -199,11 +203,11 @@ export class Replica {
   }
 
   /** The VM runs on here: what no applied checkpoint covers never happened. The files are QEMU's from now on. */
-  async takeOver(): Promise<void> {
+  async takeOver(term: number): Promise<void> {
     this.pending.clear();
     await this.written();
     await this.removeSegments(this.journal.discard());
-    this.writeHeader('owner', this.epoch);
+    this.writeHeader('owner', this.epoch, { term });
     // QEMU flushes what it writes itself; what we wrote must reach the disk as well, but the guest need not wait.
     const disks = this.disks.splice(0);
     void Promise.allSettled(disks.map((disk) => disk.datasync().finally(() => disk.close())));
@@ -326,10 +330,16 @@ export class Replica {
     return this.disk(index).fd;
   }
 
-  private writeHeader(state: ReplicaHeader['state'], epoch: number, through = 0): void {
+  private writeHeader(
+    state: ReplicaHeader['state'],
+    epoch: number,
+    { through = 0, term = 0 }: { through?: number; term?: number } = {},
+  ): void {
     const { vm, durable } = this;
     const sizes = [...this.sizes];
-    writeHeader(this.folder, { version: 1, vm, sizes, state, epoch, through, durable, boot: bootId() }, durable);
+    const header = { version: 1 as const, vm, sizes, state, epoch, term, through, durable, boot: bootId() };
+    // An owner is the only copy of the newest state there is.
+    writeHeader(this.folder, header, durable || state === 'owner');
   }
 }
 
@@ -368,11 +378,12 @@ function writeFailure(folder: string, cause: unknown): ColoError {
 }
 
 /** Never overwrites the newest truth of a VM. */
-function refuseOwner(folder: string): void {
+export function refuseOwner(folder: string, term: number): void {
   const header = readHeader(folder);
-  if (header?.state !== 'owner') return;
+  if (header?.state !== 'owner' || term > header.term) return;
+  const newest = existsSync(overlayPath(folder, 0)) ? overlayPath(folder, 0) : replicaPath(folder, 0);
   throw new ColoError(errorCodes.input, `${folder} holds the newest disks of ${header.vm}, which ran on from there`, {
-    hint: `bring them back to their place first (qemu-img convert ${overlayPath(folder, 0)} ...), then remove the folder`,
+    hint: `bring them back first, such as with "qemu-img convert -O raw ${newest} IMAGE", then remove that folder`,
   });
 }
 

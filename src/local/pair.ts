@@ -23,9 +23,15 @@ import { logDirectory, releaseRunDirectory, takeRunDirectory } from './directori
 import { NodeProcess } from './node-process.ts';
 
 export interface BootFiles {
-  kernel: string;
+  /** undefined: the machine starts from its first disk. */
+  kernel: string | undefined;
   initrd: string | undefined;
   cmdline: string;
+}
+
+/** Where a node of a local pair keeps its replica of the VM's disks. */
+export function replicaDirectory(spec: Spec, node: string): string {
+  return join(spec.replicaFolder ?? join(logDirectory(spec.vm), 'disks'), node);
 }
 
 export interface PairOptions {
@@ -201,6 +207,8 @@ function nodeOptions(
       guest: { mac: spec.network.mac, address: spec.network.address },
       runDir,
       spillDir: tmpdir(),
+      disks: spec.disks,
+      replicaDir: replicaDirectory(spec, name),
       uplinkPath: join(directory, 'lan.sock'),
       arbiterDir: join(directory, 'arbiter'),
       qemuPath: options.qemuPath,

@@ -59,6 +59,7 @@ export class Checkpointer {
     this.base = 0;
     const { config } = this.node.context;
     const link = this.bulkLink();
+    await this.node.disks?.announce(link);
     const message = await encodeTemplate(template, { specHash: machineHash(config), compressor: this.compressor });
     await sendBulk(link, message);
   }
@@ -66,6 +67,9 @@ export class Checkpointer {
   /** Sends every page written since the round before (the first: every page) while the guest runs. */
   async sendRound(round: number): Promise<void> {
     const { vm } = this.node.parts;
+    const link = this.bulkLink();
+    // First the disks, then the RAM: copying a disk takes long, and the guest writes its RAM meanwhile.
+    if (round === 0) await this.node.disks?.protect(link);
     const runs = vm.tracker.collect();
     if (round === 0) {
       // A secondary that has nothing needs every page, whatever was collected for one before it.
@@ -73,7 +77,6 @@ export class Checkpointer {
       runs.add(0, vm.ram.length);
     }
     const epoch = this.node.proxy.currentEpoch + 1;
-    const link = this.bulkLink();
     const encoder = new CheckpointEncoder({
       ...{ epoch, base: this.base, sequence: round, kind: 'round' as const },
       compressor: this.compressor,
@@ -127,12 +130,15 @@ export class Checkpointer {
           heldFrames = node.proxy.counters.heldFrames;
           const closing = node.proxy.capture(stoppedAt);
           taken.closing = closing;
+          node.disks?.mark(closing.epoch);
           node.links?.packet.send(messages.marker, encodeNumber(closing.epoch));
           if (!settled) node.replayRecent(stoppedAt);
           node.context.platform.reached('capture.stopped', closing.epoch);
         },
         beforeResume: () => {
-          if (config.protect.verify) hash = node.context.platform.hashRam(vm.ram);
+          if (!config.protect.verify) return;
+          hash = node.context.platform.hashRam(vm.ram);
+          if (taken.closing !== undefined) node.disks?.sendHashes(taken.closing.epoch, link);
         },
       });
       const closing = taken.closing;
@@ -185,6 +191,7 @@ export class Checkpointer {
     const { inFlight } = this;
     if (inFlight?.epoch !== epoch) return;
     this.base = epoch;
+    this.node.disks?.protectedNow();
     inFlight.record.commitMs = now - inFlight.capturedAt;
     inFlight.capture.release();
     this.node.records.add(inFlight.record);
@@ -222,6 +229,7 @@ export class Checkpointer {
     this.inFlight = undefined;
     this.node.proxy.abort(epoch, now);
     this.node.links?.packet.send(messages.abort, encodeNumber(epoch));
+    this.node.disks?.abort(epoch, this.node.links?.bulk);
   }
 
   private keep(parts: {

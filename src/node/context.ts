@@ -14,6 +14,15 @@ export interface Peer {
   address: Address;
 }
 
+/** One disk of the guest. */
+export interface DiskConfig {
+  /** The image on the node that starts the VM. A secondary has its replica instead. */
+  path: string;
+  format: 'raw' | 'qcow2';
+  /** When a write of the guest is done: with its own host's disk, or only with the secondary's as well (docs/disks.md). */
+  flush: 'local' | 'replicated';
+}
+
 export interface NodeConfig {
   vm: string;
   node: string;
@@ -29,6 +38,10 @@ export interface NodeConfig {
   runDir: string;
   /** Folder on a disk, for checkpoints that do not fit into the memory set aside for staging. */
   spillDir: string;
+  /** The guest's disks in their order; none when left out. */
+  disks?: DiskConfig[];
+  /** Folder of this node's replica of the disks, on a real disk. Needed when there are disks. */
+  replicaDir?: string;
   uplinkPath: string;
   arbiterDir: string;
   qemuPath: string | undefined;

@@ -21,8 +21,9 @@ import type { CheckpointReason } from '../proxy/reason.ts';
 import { Checkpointer } from './checkpointer.ts';
 import type { NodeContext, Peer } from './context.ts';
 import { PairLinks } from './links.ts';
-import { decodeText, encodeNumber, encodeNumbers, encodeText, messages, numberAt } from './message.ts';
-import type { GuestCard, GuestVm } from './platform.ts';
+import { decodePosition, decodeText, encodeNumber, encodeNumbers, encodeText, messages, numberAt } from './message.ts';
+import type { DiskSource, GuestCard, GuestVm } from './platform.ts';
+import { PrimaryDisks } from './primary-disks.ts';
 import type { Terms } from './terms.ts';
 
 /** The proxy is asked for timeouts, the heartbeat for beats, the policy for due checkpoints, this often. */
@@ -45,6 +46,8 @@ export interface PrimaryParts {
   terms: Terms;
   /** Template of the VM's device state, for secondaries. */
   template: Uint8Array;
+  /** The VM's disks, where it has some. */
+  disks?: DiskSource;
   /** Connections begun before a takeover, from SecondaryProxy. */
   table?: Uint8Array;
 }
@@ -63,6 +66,7 @@ export class PrimaryNode {
   links: PairLinks | undefined;
   heartbeat: HeartbeatPrimary | undefined;
   readonly checkpointer: Checkpointer;
+  readonly disks: PrimaryDisks | undefined;
   private policy: Policy;
   private readonly queue = new Fifo<PrimaryEvent>();
   private performing = false;
@@ -97,6 +101,8 @@ export class PrimaryNode {
       ...(parts.table === undefined ? {} : { table: parts.table, now: context.clock.now() }),
     });
     this.checkpointer = new Checkpointer(this);
+    if (parts.disks !== undefined)
+      this.disks = new PrimaryDisks(context, parts.disks, (why) => this.post({ kind: 'linkLost', why }));
     this.policy = this.newPolicy();
   }
 
@@ -164,6 +170,7 @@ export class PrimaryNode {
     for (const stop of this.stops.splice(0)) stop();
     this.links?.close();
     this.links = undefined;
+    this.disks?.drop('this node is no longer the primary');
     this.parts.nic.handler = undefined;
     this.settleWaiters(new ColoError(errorCodes.termLost, 'this node is no longer the primary'));
   }
@@ -363,6 +370,7 @@ export class PrimaryNode {
     this.heartbeat = undefined;
     this.links?.close();
     this.links = undefined;
+    this.disks?.drop(why);
     this.checkpointer.dropped();
   }
 
@@ -429,7 +437,8 @@ export class PrimaryNode {
   }
 
   private get isSeeking(): boolean {
-    return !this.stopped.signal.aborted && this.pair.state.kind === 'alone' && this.links === undefined;
+    const mayTry = this.disks?.mayTry(this.context.clock.now()) ?? true;
+    return mayTry && !this.stopped.signal.aborted && this.pair.state.kind === 'alone' && this.links === undefined;
   }
 
   private async tryPeer(peer: Peer): Promise<void> {
@@ -454,6 +463,8 @@ export class PrimaryNode {
   private onLinksLost(why: string): void {
     this.links = undefined;
     this.heartbeat?.closed();
+    // At once: a stop that is under way waits for writes that wait for the peer.
+    this.disks?.drop(why);
     this.setGateIfPaired();
     this.post({ kind: 'linkLost', why });
   }
@@ -487,6 +498,12 @@ export class PrimaryNode {
         return;
       case messages.applied:
         this.postNow({ kind: 'applied', epoch: this.checkpointer.applied(payload) });
+        return;
+      case messages.diskHeld:
+        this.disks?.held(decodePosition(payload));
+        return;
+      case messages.diskFailed:
+        this.disks?.failed(decodeText(payload));
         return;
       case messages.refused:
         this.post({ kind: 'refused', epoch: numberAt(payload, 0), why: decodeText(payload.subarray(4)) });

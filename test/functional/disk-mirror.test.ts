@@ -75,6 +75,7 @@ test('what the primary writes reaches the replica with its checkpoint, and not b
   const replica = await Replica.begin({
     folder: replicaFolder,
     vm: 'test',
+    term: 1,
     session: { sizes: [sizeBytes], durable: false },
     events: { held: (position) => sink.held(position), failed: (error) => void failures.push(error.message) },
   });
@@ -140,7 +141,7 @@ test('what the primary writes reaches the replica with its checkpoint, and not b
   // The unfinished epoch: the primary writes on and is lost; the secondary goes on with its own writes.
   await io(primary, 'write -P 4 0 64k');
   await io(secondary, 'write -P 5 1M 64k');
-  await replica.takeOver();
+  await replica.takeOver(2);
   await secondary.keepDisks();
   await secondary.resume();
   await foldOverlay({ qmp: secondary.qmp, top: diskNode(0), base: replicaNode(0), progress: () => undefined });
