@@ -266,6 +266,7 @@ async function rebootAndAudit(stage: Stage, path: string): Promise<void> {
   const { options, problems } = stage;
   const spec: Spec = {
     ...stage.spec,
+    vm: `${vmName}-again`,
     disks: [{ path, format: 'raw', flush: 'local' }],
     protect: { ...stage.spec.protect, mode: 'none' },
   };

@@ -12,6 +12,7 @@
 
 import { createHash } from 'node:crypto';
 import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { z } from 'zod';
 
@@ -80,6 +81,18 @@ export function writeHeader(folder: string, header: ReplicaHeader, flush: boolea
   }
   renameSync(`${path}.new`, path);
   if (flush) flushFolder(dirname(path));
+}
+
+/** Brings a header that was written without flushing to the disk. */
+export async function flushHeader(folder: string): Promise<void> {
+  for (const path of [join(folder, headerName), folder]) {
+    const file = await open(path, 'r');
+    try {
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+  }
 }
 
 function flushFolder(folder: string): void {

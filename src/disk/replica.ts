@@ -20,7 +20,7 @@ import { assert } from '../base/assert.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { Fifo } from '../base/fifo.ts';
 import { type Extent, type Run, runs } from './extents.ts';
-import { bootId, type ReplicaHeader, readHeader, writeHeader } from './header.ts';
+import { bootId, flushHeader, type ReplicaHeader, readHeader, writeHeader } from './header.ts';
 import { JournalIndex, type Segment } from './journal.ts';
 import { batchBytesMax, batchRecordsMax } from './limits.ts';
 import { type DiskRecord, diskError, type Mark, parseRecord, recordKinds, type Session } from './message.ts';
@@ -210,7 +210,10 @@ export class Replica {
     this.writeHeader('owner', this.epoch, { term });
     // QEMU flushes what it writes itself; what we wrote must reach the disk as well, but the guest need not wait.
     const disks = this.disks.splice(0);
-    void Promise.allSettled(disks.map((disk) => disk.datasync().finally(() => disk.close())));
+    void Promise.allSettled([
+      flushHeader(this.folder),
+      ...disks.map((disk) => disk.datasync().finally(() => disk.close())),
+    ]);
   }
 
   /** Ends the session; the replica stays what it is. */
@@ -338,8 +341,7 @@ export class Replica {
     const { vm, durable } = this;
     const sizes = [...this.sizes];
     const header = { version: 1 as const, vm, sizes, state, epoch, term, through, durable, boot: bootId() };
-    // An owner is the only copy of the newest state there is.
-    writeHeader(this.folder, header, durable || state === 'owner');
+    writeHeader(this.folder, header, durable);
   }
 }
 

@@ -4,7 +4,7 @@
 
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { diskMessages, parseAbort, parseHash, parseMark, parseSession, type Session } from '../disk/message.ts';
-import type { Replica } from '../disk/replica.ts';
+import type { Replica, ReplicaEvents } from '../disk/replica.ts';
 import type { NodeContext } from './context.ts';
 
 /** Types of the bulk link from here on are the disks'. */
@@ -23,12 +23,11 @@ export class SecondaryDisks {
 
   static async open(
     context: NodeContext,
-    options: { session: Session; term: number; held(position: number): void; failed(error: ColoError): void },
+    options: { session: Session; term: number; events: ReplicaEvents },
   ): Promise<SecondaryDisks> {
-    const { session, term, held, failed } = options;
-    const { openReplica } = context.platform;
-    if (openReplica === undefined) throw new ColoError(errorCodes.input, 'this node has no place for disks');
-    return new SecondaryDisks(context, await openReplica({ session, term, events: { held, failed } }));
+    const replica = await context.platform.openReplica?.(options);
+    if (replica === undefined) throw new ColoError(errorCodes.input, 'this node has no place for disks');
+    return new SecondaryDisks(context, replica);
   }
 
   get journalBytes(): number {
@@ -53,8 +52,8 @@ export class SecondaryDisks {
 
   /** `verify`: whether the replicas are the primary's disks at that capture; null when it did not say. */
   verify(epoch: number): Promise<boolean | null> {
-    const { hashFile } = this.context.platform;
-    return hashFile === undefined ? Promise.resolve(null) : this.replica.verify(epoch, hashFile);
+    const { platform } = this.context;
+    return this.replica.verify(epoch, (path) => platform.hashFile?.(path) ?? '');
   }
 
   takeOver(term: number): Promise<void> {

@@ -314,11 +314,14 @@ export class SecondaryNode {
 
   private openDisks(session: Session, term: number): Promise<SecondaryDisks> {
     return SecondaryDisks.open(this.context, {
-      ...{ session, term },
-      held: (position) => this.links?.packet.send(messages.diskHeld, encodePosition(position)),
-      failed: (error) => {
-        this.context.log.error({ error: error.message }, 'the replica cannot be written');
-        this.links?.packet.send(messages.diskFailed, encodeText(error.message));
+      session,
+      term,
+      events: {
+        held: (position) => this.links?.packet.send(messages.diskHeld, encodePosition(position)),
+        failed: (error) => {
+          this.context.log.error({ error: error.message }, 'the replica cannot be written');
+          this.links?.packet.send(messages.diskFailed, encodeText(error.message));
+        },
       },
     });
   }

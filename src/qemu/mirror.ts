@@ -154,7 +154,7 @@ export interface FoldOptions {
   /** The overlay, and the node below it that becomes the guest's disk. */
   top: string;
   base: string;
-  progress(progress: Progress): void;
+  progress: (progress: Progress) => void;
 }
 
 /** Writes an overlay into what is below it while the guest runs, and lets the guest go on there (block-commit). */
