@@ -192,11 +192,13 @@ export class Replica {
   }
 
   /** protect.verify: whether every disk is what the primary's was; null when the primary did not say. */
-  async verify(epoch: number, hash: (path: string) => string): Promise<boolean | null> {
+  async verify(epoch: number, hash: (path: string) => Promise<string>): Promise<boolean | null> {
     let verified: boolean | null = null;
     for (const disk of this.sizes.keys()) {
       const expected = this.hashes.get(`${epoch} ${disk}`);
-      if (expected !== undefined) verified = (verified ?? true) && hash(replicaPath(this.folder, disk)) === expected;
+      if (expected === undefined) continue;
+      const found = await hash(replicaPath(this.folder, disk));
+      verified = (verified ?? true) && found === expected;
     }
     this.hashes.clear();
     return verified;

@@ -135,10 +135,10 @@ export class Checkpointer {
           if (!settled) node.replayRecent(stoppedAt);
           node.context.platform.reached('capture.stopped', closing.epoch);
         },
-        beforeResume: () => {
+        beforeResume: async () => {
           if (!config.protect.verify) return;
           hash = node.context.platform.hashRam(vm.ram);
-          if (taken.closing !== undefined) node.disks?.sendHashes(taken.closing.epoch, link);
+          if (taken.closing !== undefined) await node.disks?.sendHashes(taken.closing.epoch, link);
         },
       });
       const closing = taken.closing;

@@ -1,14 +1,14 @@
 // The disks of a VM that runs on this node: their mirrors over an NBD socket of ours, and the fold after a takeover.
 // Owns the socket and the jobs; decides nothing.
 
-import { readFileSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { NbdServer } from '../nbd/server.ts';
-import { ramHash } from '../qemu/hash.ts';
 import { type DiskFiles, diskNode, replicaNode } from '../qemu/machine.ts';
 import { diskSizes, foldOverlay, Mirror, type Progress } from '../qemu/mirror.ts';
 import type { Vm } from '../qemu/vm.ts';
+import { hashFile } from './hash-file.ts';
 import type { DiskMirrors, DiskSource } from './platform.ts';
 
 type Handlers = Parameters<DiskSource['mirror']>[0];
@@ -84,10 +84,9 @@ export class QemuDisks implements DiskSource {
     }
   }
 
-  hashes(): string[] {
-    return this.disks.map((disk) =>
-      disk.kind === 'image' && disk.format === 'raw' ? ramHash(readFileSync(disk.path)) : '',
-    );
+  hashes(): Promise<string[]> {
+    const isPlain = (disk: DiskFiles) => disk.kind === 'image' && disk.format === 'raw';
+    return Promise.all(this.disks.map((disk) => (isPlain(disk) && 'path' in disk ? hashFile(disk.path) : '')));
   }
 
   private rootOf(index: number): string {

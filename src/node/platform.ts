@@ -48,7 +48,7 @@ export interface DiskSource {
   /** Lets the host write out what it caches of the images, so that a stop, which flushes, has little to do. */
   flush(): Promise<void>;
   /** `verify`: a hash of each disk, '' where the image is not the disk's bytes. The guest stands still. */
-  hashes(): string[];
+  hashes(): Promise<string[]>;
 }
 
 export interface DiskMirrors {
@@ -94,7 +94,7 @@ export interface Platform {
   diskSource?(vm: GuestVm): DiskSource;
   openReplica?(options: { session: Session; term: number; events: ReplicaEvents }): Promise<Replica>;
   /** `verify`: the hash of a file. */
-  hashFile?(path: string): string;
+  hashFile?(path: string): Promise<string>;
   openLinks(address: Address, term: number, signal: AbortSignal): Promise<PeerLinks>;
   /** Accepts pairings: three links of one session, handed over together. */
   acceptLinks(options: {

@@ -122,10 +122,10 @@ export class PrimaryDisks {
   }
 
   /** `verify`: what the replicas must be. The guest stands still. */
-  sendHashes(epoch: number, link: PeerLink | undefined): void {
-    this.source
-      .hashes()
-      .forEach((hash, disk) => hash !== '' && link?.send(diskMessages.hash, encodeHash({ epoch, disk, hash })));
+  async sendHashes(epoch: number, link: PeerLink | undefined): Promise<void> {
+    const hashes = await this.source.hashes();
+    for (const [disk, hash] of hashes.entries())
+      if (hash !== '') link?.send(diskMessages.hash, encodeHash({ epoch, disk, hash }));
   }
 
   /** That capture never happened. */

@@ -1,7 +1,6 @@
 // The real things a node stands on: QEMU, Unix sockets, liblz4. Nothing is decided here.
 
 import { randomUUID } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { type Address, connect, type Hello, type Link, LinkServer } from '../channel/link.ts';
 import { openCompressor } from '../checkpoint/compress.ts';
@@ -13,6 +12,7 @@ import { type DiskFiles, vmFiles } from '../qemu/machine.ts';
 import { Vm } from '../qemu/vm.ts';
 import type { NodeContext } from './context.ts';
 import { QemuDisks } from './disk-source.ts';
+import { hashFile } from './hash-file.ts';
 import { Nic } from './nic.ts';
 import type { PeerLinks, Platform } from './platform.ts';
 
@@ -33,7 +33,7 @@ export function realPlatform(context: () => NodeContext): Platform {
       return new QemuDisks(running.vm, { runDir: context().config.runDir, disks: running.disks });
     },
     openReplica: (options) => Replica.begin({ folder: replicaFolder(context()), vm: context().config.vm, ...options }),
-    hashFile: (path) => ramHash(readFileSync(path)),
+    hashFile,
     openLinks: (address, term, signal) => openPairLinks(context(), address, term, signal),
     acceptLinks: (options) => acceptPairLinks(context(), options),
     compressor: () => openCompressor({ fellBack: (text) => context().log.warn(text) }),

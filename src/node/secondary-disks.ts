@@ -53,7 +53,7 @@ export class SecondaryDisks {
   /** `verify`: whether the replicas are the primary's disks at that capture; null when it did not say. */
   verify(epoch: number): Promise<boolean | null> {
     const { platform } = this.context;
-    return this.replica.verify(epoch, (path) => platform.hashFile?.(path) ?? '');
+    return this.replica.verify(epoch, (path) => platform.hashFile?.(path) ?? Promise.resolve(''));
   }
 
   takeOver(term: number): Promise<void> {

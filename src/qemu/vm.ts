@@ -91,8 +91,8 @@ export interface Capture {
 export interface CaptureOptions {
   /** The guest stands still; called before anything restarts it. */
   onStopped: () => void;
-  /** Everything is captured; called right before the guest is restarted. */
-  beforeResume?: () => void;
+  /** Everything is captured; called right before the guest is restarted, which waits for it. */
+  beforeResume?: () => unknown;
 }
 
 const oldestQemu = { major: 7, minor: 2 };
@@ -247,7 +247,7 @@ export class Vm {
       taken.pages = this.#pool.take(runs.bytes);
       copyRuns(this.ram, runs, taken.pages);
       times.push(now());
-      beforeResume?.();
+      await beforeResume?.();
     } catch (error) {
       this.#abandon(taken);
       await this.#resumeAfter(error);
