@@ -74,6 +74,10 @@ export class Teller implements Client {
     this.gaps.markFault();
   }
 
+  takeGap(): number {
+    return this.gaps.take();
+  }
+
   async finish(deadlineMs: number): Promise<ClientReport> {
     this.finishing = true;
     await Promise.race([this.work, delay(deadlineMs, this.clock)]);

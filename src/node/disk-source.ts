@@ -85,8 +85,9 @@ export class QemuDisks implements DiskSource {
   }
 
   hashes(): Promise<string[]> {
-    const isPlain = (disk: DiskFiles) => disk.kind === 'image' && disk.format === 'raw';
-    return Promise.all(this.disks.map((disk) => (isPlain(disk) && 'path' in disk ? hashFile(disk.path) : '')));
+    const hashOf = async (disk: DiskFiles) =>
+      disk.kind === 'image' && disk.format === 'raw' ? await hashFile(disk.path) : '';
+    return Promise.all(this.disks.map(hashOf));
   }
 
   private rootOf(index: number): string {

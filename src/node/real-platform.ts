@@ -5,7 +5,7 @@ import { ColoError, errorCodes } from '../base/errors.ts';
 import { type Address, connect, type Hello, type Link, LinkServer } from '../channel/link.ts';
 import { openCompressor } from '../checkpoint/compress.ts';
 import { SpillFile } from '../checkpoint/spill.ts';
-import { overlayPath, Replica, replicaPath } from '../disk/replica.ts';
+import { overlayPath, Replica, refuseOwner, replicaPath } from '../disk/replica.ts';
 import { connectForFrames } from '../netdev/endpoint.ts';
 import { ramHash } from '../qemu/hash.ts';
 import { type DiskFiles, vmFiles } from '../qemu/machine.ts';
@@ -62,8 +62,11 @@ function replicaFolder(context: NodeContext): string {
 
 /** The images of the VM's first node, or overlays over the replica. */
 function diskFiles(context: NodeContext, options: { vmstateTemplate?: Uint8Array; overlays?: number }): DiskFiles[] {
-  if (options.vmstateTemplate === undefined)
+  if (options.vmstateTemplate === undefined) {
+    // An image that a survivor has left behind must never run again by itself.
+    if (context.config.replicaDir !== undefined) refuseOwner(context.config.replicaDir, 0);
     return (context.config.disks ?? []).map(({ path, format }) => ({ kind: 'image', path, format }));
+  }
   return Array.from({ length: options.overlays ?? 0 }, (_, disk) => {
     const folder = replicaFolder(context);
     return { kind: 'overlay', overlayPath: overlayPath(folder, disk), replicaPath: replicaPath(folder, disk) };
