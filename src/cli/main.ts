@@ -99,7 +99,9 @@ function addTools(program: Command, finish: (code: number) => void): void {
     .action(async (options) => finish(await (await import('./tools.ts')).doctorCommand(options)));
   program
     .command('bench <what>')
-    .description('measure: checkpoint (pause per phase by dirty pages and RAM)')
+    .description(
+      'measure: checkpoint (pause per phase by dirty pages and RAM), disk (pause by bytes written; a database)',
+    )
     .addOption(new Option('--rounds <n>', 'checkpoints per figure').argParser(count).default(30))
     .option('--json', 'as JSON', false)
     .action(async (what, options) => finish(await (await import('./tools.ts')).bench(what, options)));

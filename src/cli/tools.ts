@@ -1,6 +1,7 @@
 // `colo doctor`, `colo bench` and `colo test` behind their words on the command line.
 
 import { benchCheckpoint } from '../../bench/checkpoint.ts';
+import { benchDisk } from '../../bench/disk.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { ensurePackages, guestPackages, runtimePackages } from '../host/packages.ts';
 import { doctor, formatDoctor } from './doctor.ts';
@@ -28,12 +29,13 @@ export async function testCommand(
 }
 
 export async function bench(what: string, options: { rounds: number; json: boolean }): Promise<number> {
-  if (what !== 'checkpoint')
-    throw new ColoError(errorCodes.input, `there is no benchmark ${what}`, { hint: 'there is: checkpoint' });
+  if (what !== 'checkpoint' && what !== 'disk')
+    throw new ColoError(errorCodes.input, `there is no benchmark ${what}`, { hint: 'there are: checkpoint, disk' });
   await ensurePackages([...runtimePackages, ...guestPackages], {
     why: 'run the benchmark',
     onProgress: (line) => process.stderr.write(`- ${line}\n`),
   });
-  await benchCheckpoint(options);
+  if (what === 'disk') await benchDisk(options);
+  else await benchCheckpoint(options);
   return 0;
 }

@@ -75,6 +75,7 @@ function primaryLines(status: NodeStatus): string[] {
         `    epoch ${String(last.epoch).padStart(5)}  ${last.reason.padEnd(11)} pause ${ms(last.pauseMs).padStart(8)}  ${String(last.dirtyPages).padStart(6)} pages  ${formatSize(last.sentBytes).padStart(8)} sent  ${last.why}`,
       );
   }
+  lines.push(...diskLines(status));
   if (released !== null)
     lines.push(
       `  released ${released.byMatch} by match, ${released.byCommit} by commit (${share(released)} by match)  hold p50 ${ms(released.holdMs.p50)} p99 ${ms(released.holdMs.p99)}`,
@@ -83,6 +84,20 @@ function primaryLines(status: NodeStatus): string[] {
     `  in ${traffic.ingressFrames} frames ${formatSize(traffic.ingressBytes)}  out ${traffic.egressFrames} frames ${formatSize(traffic.egressBytes)}`,
   );
   return lines;
+}
+
+function diskLines({ disks }: NodeStatus): string[] {
+  if (disks === undefined || disks === null) return [];
+  const { copying, backlogBytes, writtenBytes, problem } = disks;
+  const done = copying === null ? 0 : (copying.doneBytes * 100) / Math.max(1, copying.totalBytes);
+  const what = copying?.what === 'fold' ? 'writing the overlay into the disk' : 'copying to the secondary';
+  return [
+    ...(copying === null ? [] : [`  disks: ${what}, ${done.toFixed(0)} %`]),
+    ...(copying !== null || writtenBytes === 0
+      ? []
+      : [`  disks: ${formatSize(writtenBytes)} mirrored, ${formatSize(backlogBytes)} on the way`]),
+    ...(problem === '' ? [] : [`  disks are not protected: ${problem}`]),
+  ];
 }
 
 function share(released: { byMatch: number; byCommit: number }): string {

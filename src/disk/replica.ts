@@ -135,6 +135,8 @@ export class Replica {
     if (wrong !== undefined) return wrong;
     this.counters.records += 1;
     this.counters.receivedBytes += record.data.length;
+    // After a failure nothing can be completed any more: the primary is told, and ends the session.
+    if (this.failure !== undefined) return undefined;
     this.pending.push({ record, segment });
     this.pump();
     return undefined;

@@ -35,7 +35,7 @@ interface Waiting {
 }
 
 export class DiskSink {
-  readonly counters = { writes: 0, writtenBytes: 0, zeroedBytes: 0, heldBackWrites: 0 };
+  readonly counters = { writes: 0, writtenBytes: 0, zeroedBytes: 0 };
   private readonly ports: SinkPorts;
   private readonly replicated: readonly boolean[];
   private readonly windowBytes: number;
@@ -137,7 +137,6 @@ export class DiskSink {
     void this.ports.drain().then(() => {
       entry.drained = true;
       this.answerDue();
-      if (this.waiting.peek() !== undefined) this.counters.heldBackWrites += 1;
     });
   }
 

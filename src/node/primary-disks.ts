@@ -99,6 +99,17 @@ export class PrimaryDisks {
     this.sink = sink;
     this.copied = false;
     this.flushedBytes = 0;
+    const begun = this.begin(sink);
+    // The next secondary waits for it, however it ends.
+    this.ending = begun.then(
+      () => undefined,
+      () => undefined,
+    );
+    await this.untilCopied(await begun);
+    this.copied = true;
+  }
+
+  private async begin(sink: DiskSink): Promise<DiskMirrors> {
     const mirrors = await this.source.mirror({
       request: (disk, request, answer) => {
         sink.request(disk, request, answer);
@@ -106,13 +117,12 @@ export class PrimaryDisks {
       },
       failed: (why) => this.onMirrorFailed(sink, why),
     });
-    if (this.sink !== sink) {
-      await mirrors.cancel();
-      throw new ColoError(errorCodes.channel, 'the secondary was lost while the disks were prepared');
+    if (this.sink === sink) {
+      this.mirrors = mirrors;
+      return mirrors;
     }
-    this.mirrors = mirrors;
-    await this.untilCopied(mirrors);
-    this.copied = true;
+    await mirrors.cancel();
+    throw new ColoError(errorCodes.channel, 'the secondary was lost while the disks were prepared');
   }
 
   /** The guest stands still: all it has written belongs to `epoch`. Throws when the secondary lacks some of it. */
