@@ -157,7 +157,7 @@ async function story(stage: Stage): Promise<BankReport> {
   // The kill comes at a random moment of the middle half.
   const faultAfterMs = options.seconds * 1000 * (0.25 + seededRandom(seed)() * 0.5);
   await watch(stage, faultAfterMs, `clients write; in ${(faultAfterMs / 1000).toFixed(1)} s: ${fault}`);
-  const before = await pair.primary();
+  const before = await thePrimary(stage);
   for (const client of clients) client.markFault();
   say(faultTexts[fault]);
   const injected = await inject(fault, pair, () => wallTime(clock.now()));
@@ -207,8 +207,15 @@ async function watch({ options, pair, clients }: Stage, forMs: number, phase: st
   }
 }
 
-async function theSurvivor({ options, pair, problems }: Stage): Promise<NodeStatus | undefined> {
-  if (options.fault === 'none') return pair.primary();
+/** On a busy host a status may take its time. */
+async function thePrimary({ pair }: Stage): Promise<NodeStatus | undefined> {
+  const isPrimary = (status: NodeStatus) => status.role === 'primary';
+  return (await pair.until('running', finishTimeoutMs, (all) => all.some(isPrimary))).find(isPrimary);
+}
+
+async function theSurvivor(stage: Stage): Promise<NodeStatus | undefined> {
+  const { options, pair, problems } = stage;
+  if (options.fault === 'none') return thePrimary(stage);
   const name = survivorOf(options.fault);
   const isAlone = (status: NodeStatus) => status.node === name && status.role === 'primary' && status.state === 'alone';
   try {
@@ -244,7 +251,8 @@ async function haltGuest({ pair, options, ports, problems }: Stage): Promise<voi
   guest.on('error', () => undefined);
   guest.on('connect', () => guest.end('halt\n'));
   try {
-    const ended = (statuses: NodeStatus[]) => statuses.every((one) => one.node !== name || one.role !== 'primary');
+    // On every node: a guest that switched itself off is not brought back by the other.
+    const ended = (statuses: NodeStatus[]) => statuses.every((one) => one.role !== 'primary');
     await pair.until('shut down', haltTimeoutMs, ended);
   } catch (error) {
     problems.push(errorText(error));

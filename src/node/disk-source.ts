@@ -101,7 +101,7 @@ export class QemuDisks implements DiskSource {
       name,
       socketPath: this.socketPath,
       exportName: name,
-      failed: (why) => handlers.failed(why),
+      failed: (why, cancelled) => handlers.failed(why, cancelled),
     });
   }
 }

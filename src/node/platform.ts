@@ -37,10 +37,10 @@ export interface GuestVm {
 
 /** The disks of a VM that runs here, as a primary needs them: disk-source.ts. */
 export interface DiskSource {
-  /** Every write goes to `request` as well from now on; `failed` when that ended although nobody cancelled it. */
+  /** Every write goes to `request` as well from now on; `failed` when that ended by itself (see qemu/mirror.ts). */
   mirror(handlers: {
     request(disk: number, request: NbdRequest, answer: Answer): void;
-    failed(why: string): void;
+    failed(why: string, cancelled: boolean): void;
   }): Promise<DiskMirrors>;
   sizes(): Promise<number[]>;
   /** Writes overlays of a takeover into the images below them while the guest runs; nothing to do without overlays. */

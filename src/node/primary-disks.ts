@@ -17,6 +17,8 @@ import type { DiskMirrors, DiskSource, PeerLink } from './platform.ts';
 
 const firstPauseMs = 1000;
 const pauseMsMax = 60_000;
+/** From QEMU cancelling its jobs to its end, at most; then it was something else. */
+const endingMs = 3000;
 
 export interface DisksStatus {
   /** The initial copy, or the fold after a takeover, while it is under way. */
@@ -115,7 +117,7 @@ export class PrimaryDisks {
         sink.request(disk, request, answer);
         this.flushSometimes(sink);
       },
-      failed: (why) => this.onMirrorFailed(sink, why),
+      failed: (why, cancelled) => this.onMirrorFailed(sink, why, cancelled),
     });
     if (this.sink === sink) {
       this.mirrors = mirrors;
@@ -180,10 +182,15 @@ export class PrimaryDisks {
     return this.context.config.disks ?? [];
   }
 
-  private onMirrorFailed(sink: DiskSink, why: string): void {
+  private onMirrorFailed(sink: DiskSink, why: string, cancelled: boolean): void {
     if (this.sink !== sink) return;
     sink.fail(why);
-    this.failed(`the mirror of the disks ended: ${why}`);
+    const tell = () => {
+      if (this.sink === sink) this.failed(`the mirror of the disks ended: ${why}`);
+    };
+    // A guest that switched itself off must not be brought back by a secondary: its end comes right behind this.
+    if (cancelled) this.context.clock.after(endingMs, tell);
+    else tell();
   }
 
   private async untilCopied(mirrors: DiskMirrors): Promise<void> {

@@ -17,8 +17,11 @@ export interface MirrorOptions {
   /** Our NBD server, and the export there. */
   socketPath: string;
   exportName: string;
-  /** The mirror ended although nobody cancelled it. */
-  failed(why: string): void;
+  /**
+   * The mirror ended although we did not cancel it. `cancelled`: somebody did, which is what QEMU does with every job
+   * when the guest has switched its machine off, a moment before it ends itself.
+   */
+  failed(why: string, cancelled: boolean): void;
 }
 
 export interface Progress {
@@ -114,18 +117,18 @@ export class Mirror {
         }),
       );
     on('BLOCK_JOB_READY', () => this.ready.resolve());
-    on('BLOCK_JOB_CANCELLED', () => this.end('it was cancelled'));
+    on('BLOCK_JOB_CANCELLED', () => this.end('it was cancelled', true));
     on('BLOCK_JOB_COMPLETED', (data) => this.end(data.error === undefined ? 'it ended' : String(data.error)));
     this.offs.push(qmp.onLost(() => this.end('QEMU is gone')));
   }
 
-  private end(why: string): void {
+  private end(why: string, cancelled = false): void {
     if (this.over) return;
     this.over = true;
     for (const off of this.offs.splice(0)) off();
     this.ready.reject(new ColoError(errorCodes.qemu, `the mirror of ${this.options.name} ended: ${why}`));
     this.ended.resolve();
-    if (!this.cancelling) this.options.failed(why);
+    if (!this.cancelling) this.options.failed(why, cancelled);
   }
 }
 
