@@ -2,7 +2,8 @@
 // whatever was written, aborted and marked again meanwhile, and whatever part of an apply a crash let through.
 
 import assert from 'node:assert/strict';
-import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -202,4 +203,45 @@ test('the newest disks of a VM are never overwritten by a new session', () =>
     await model.replica.takeOver(1);
     await assert.rejects(new Model(folder).begin(), /newest disks/);
     assert.ok(existsSync(replicaPath(model.folder, 0)));
+  }));
+
+test('a full disk refuses the checkpoint before it is committed, and the replica stays the epoch it is', (context) =>
+  withFolder(async (folder) => {
+    const small = join(folder, 'small');
+    mkdirSync(small);
+    const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=256k', 'none', small]).status === 0;
+    if (!mounted) return context.skip('a small file system can be mounted by root only');
+    try {
+      const big = 1024 * 1024;
+      const failures: ColoError[] = [];
+      const replica = await Replica.begin({
+        ...{ folder: join(small, 'replica'), vm: 'test', term: 1, session: { sizes: [big], durable: false } },
+        events: { held: () => undefined, failed: (error) => void failures.push(error) },
+      });
+      let position = 0;
+      const write = (offset: number, length: number) => {
+        position += 1;
+        const head = encodeRecordHead({ disk: 0, kind: recordKinds.data, offset, length, position });
+        assert.equal(replica.receive(Buffer.concat([head, Buffer.alloc(length, position)])), undefined);
+      };
+      replica.mark({ epoch: 1, position });
+      await replica.complete(1);
+      await replica.apply(1);
+      // The journal has room for it, the replica has not.
+      write(0, 150 * 1024);
+      replica.mark({ epoch: 2, position });
+      await assert.rejects(replica.complete(2), /full/);
+      assert.equal(failures.length, 0);
+      // Now not even the journal.
+      write(0, 200 * 1024);
+      replica.abort(2);
+      replica.mark({ epoch: 2, position });
+      await assert.rejects(replica.complete(2), /full/);
+      assert.match(failures[0]?.message ?? '', /full/);
+      await replica.close();
+      assert.deepEqual(await recover(join(small, 'replica')), { kind: 'epoch', epoch: 1 });
+      assert.ok(readFileSync(replicaPath(join(small, 'replica'), 0)).every((byte) => byte === 0));
+    } finally {
+      spawnSync('umount', [small]);
+    }
   }));
