@@ -28,6 +28,13 @@ export interface DivergenceLine {
   secondary: string;
 }
 
+/** Traffic that the operator declared unprotected. */
+export interface BypassLine {
+  rule: string;
+  frames: number;
+  bytes: number;
+}
+
 export interface NodeStatus {
   vm: string;
   node: string;
@@ -56,6 +63,8 @@ export interface NodeStatus {
   } | null;
   released: { byMatch: number; byCommit: number; holdMs: { p50: number; p99: number } } | null;
   divergences: DivergenceLine[];
+  /** Rules of `network.bypass`, with what left uncompared by each. */
+  bypass: BypassLine[];
   traffic: { ingressFrames: number; ingressBytes: number; egressFrames: number; egressBytes: number };
   proxy: Record<string, unknown>;
   /** The last change of who runs the VM: moments in milliseconds since 1970. */

@@ -39,6 +39,7 @@ export type RefusalKind =
   | 'sequence'
   | 'checksum'
   | 'hello'
+  | 'identity'
   | 'timeout'
   | 'end';
 

@@ -109,27 +109,6 @@ test('both sides learn who the peer is, and messages arrive in order both ways',
   assert.equal(client.counters.messagesSent, 1000);
 });
 
-test('a link works over TCP too', async (context) => {
-  const server = await LinkServer.listen(
-    { host: '127.0.0.1', port: 0 },
-    {
-      accept: () => undefined,
-      local: (peer) => peer,
-      handshakeTimeoutMs: 5_000,
-      link: (link) => {
-        link.start({ message: (type, payload) => link.send(type, payload), closed: () => undefined });
-      },
-    },
-  );
-  context.after(() => server.close());
-  const client = await connect(server.address, hello, { timeoutMs: 5_000 });
-  const heard = hear(client);
-  client.send(5, Buffer.from('echo'));
-  await heard.count(1);
-  client.close();
-  assert.equal(await heard.closed, undefined);
-});
-
 test('close delivers what was queued, and ends both sides without an error', async (context) => {
   const { client, server } = await pair(context);
   const atClient = hear(client);

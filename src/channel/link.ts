@@ -19,13 +19,14 @@
 import type { Server, Socket } from 'node:net';
 import { setImmediate } from 'node:timers';
 import { type Clock, systemClock } from '../base/clock.ts';
-import { ColoError, errorCodes } from '../base/errors.ts';
+import { ColoError, errorCodes, errorText } from '../base/errors.ts';
+import type { Identity } from '../base/identity.ts';
 import { type FrameDecoder, linkTypes, type Refusal, type RefusalKind, userTypeMax } from './frame.ts';
 import { afterHello, checkClientHello, type FirstMessage, readFirstMessage } from './handshake.ts';
 import { encodeHello, encodeRefuse, type Hello, parseHello, parseRefuse } from './hello.ts';
 import { closeTimeoutMs, congestedBytes, handshakesMax, queueBytesMax } from './limits.ts';
 import { Outbox } from './outbox.ts';
-import { type Address, addressText, bind, dial } from './socket.ts';
+import { type Address, addressText, bind, dial, peerName } from './socket.ts';
 
 export type { Hello, LinkKind } from './hello.ts';
 export type { Address } from './socket.ts';
@@ -235,11 +236,11 @@ function linkError(message: string, cause: unknown): ColoError {
 export async function connect(
   address: Address,
   hello: Hello,
-  options: { timeoutMs: number; signal?: AbortSignal },
+  options: { timeoutMs: number; signal?: AbortSignal; identity?: Identity; peerNode?: string },
 ): Promise<Link> {
   const timeout = AbortSignal.timeout(options.timeoutMs);
   const signal = options.signal === undefined ? timeout : AbortSignal.any([timeout, options.signal]);
-  const socket = await dial(address, signal);
+  const socket = await dial(address, signal, options.identity);
   socket.on('error', () => undefined);
   const outbox = new Outbox();
   outbox.add(linkTypes.hello, [encodeHello(hello)]);
@@ -252,8 +253,16 @@ export async function connect(
   if ('kind' in first) throw refused(first);
   const peer = serverHello(first, hello);
   if (!('vm' in peer)) throw refused(peer);
+  const stranger = checkName(peer, peerName(socket)) ?? checkName(peer, options.peerNode);
+  if (stranger !== undefined) throw refused(stranger);
   if (first.rest.length > 0) socket.unshift(first.rest);
   return new Link(socket, peer, { decoder: afterHello(first.decoder), outbox });
+}
+
+/** Whether the peer is who it says: `name` is what its certificate says, or whom we meant to reach. */
+function checkName(peer: Hello, name: string | undefined): Refusal | undefined {
+  if (name === undefined || name === peer.node) return undefined;
+  return { kind: 'identity', text: `says that it is ${peer.node}, and is ${name === '' ? 'nobody' : name}` };
 }
 
 /** The server's answer, as far as it is for this VM and this kind of link. */
@@ -277,6 +286,8 @@ export interface LinkServerOptions {
   /** This node's hello to an accepted peer. */
   local(peer: Hello): Hello;
   handshakeTimeoutMs: number;
+  /** This node's certificate; needed on TCP. */
+  identity?: Identity;
   /** A connection that got no link, for the log. */
   refused?(error: ColoError): void;
 }
@@ -304,7 +315,13 @@ export class LinkServer {
 
   static async listen(address: Address, options: LinkServerOptions): Promise<LinkServer> {
     const links = new LinkServer(options);
-    links.server = await bind(address, (socket) => void links.onSocket(socket));
+    const acceptor = {
+      accept: (socket: Socket) => void links.onSocket(socket),
+      refused: (cause: unknown) =>
+        links.count({ kind: 'identity', text: `did not prove who it is: ${errorText(cause)}` }),
+      handshakeTimeoutMs: options.handshakeTimeoutMs,
+    };
+    links.server = await bind(address, acceptor, options.identity);
     return links;
   }
 
@@ -340,14 +357,16 @@ export class LinkServer {
 
   private answer(socket: Socket, first: FirstMessage): void {
     const peer = checkClientHello(first) ?? parseHello(first.payload);
-    if (!('vm' in peer)) {
-      this.refuse(socket, peer);
+    const refusal = 'vm' in peer ? checkName(peer, peerName(socket)) : peer;
+    if (refusal !== undefined || !('vm' in peer)) {
+      if (refusal !== undefined) this.refuse(socket, refusal);
       return;
     }
     const reason = this.options.accept(peer);
     if (reason !== undefined) {
       this.counters.unwanted += 1;
-      this.turnAway(socket, reason, `${peer.node} was turned away: ${reason}`);
+      turnAway(socket, reason);
+      this.options.refused?.(linkError(`${peer.node} was turned away: ${reason}`, undefined));
       return;
     }
     this.counters.accepted += 1;
@@ -358,15 +377,19 @@ export class LinkServer {
   }
 
   private refuse(socket: Socket, refusal: Refusal): void {
-    this.counters.refused[refusal.kind] = (this.counters.refused[refusal.kind] ?? 0) + 1;
-    this.turnAway(socket, refusal.text, `a connection was refused: it ${refusal.text}`);
+    turnAway(socket, refusal.text);
+    this.count(refusal);
   }
 
-  private turnAway(socket: Socket, reason: string, text: string): void {
-    const outbox = new Outbox();
-    outbox.add(linkTypes.refuse, [encodeRefuse(reason)]);
-    for (const piece of outbox.take()) socket.write(piece);
-    socket.destroySoon();
-    this.options.refused?.(linkError(text, undefined));
+  private count(refusal: Refusal): void {
+    this.counters.refused[refusal.kind] = (this.counters.refused[refusal.kind] ?? 0) + 1;
+    this.options.refused?.(linkError(`a connection was refused: it ${refusal.text}`, undefined));
   }
+}
+
+function turnAway(socket: Socket, reason: string): void {
+  const outbox = new Outbox();
+  outbox.add(linkTypes.refuse, [encodeRefuse(reason)]);
+  for (const piece of outbox.take()) socket.write(piece);
+  socket.destroySoon();
 }

@@ -1,14 +1,23 @@
-// The transport below the link: a Unix socket of this machine, or TCP on loopback. This is the only file that knows;
-// mutual TLS between hosts is to be put here (a TLSSocket is a Socket, so nothing above changes).
+// The transport below the link, and the only file that knows it: a Unix socket of this machine, or TCP between hosts with
+// mutual TLS 1.3, always. A TLSSocket is a Socket, so nothing above differs.
+//
+// Who a peer is, its certificate says: signed by the cluster's authority, valid now, with the node's name as its common
+// name (host/certificates.ts makes them). `peerName` is what the link compares with the peer's own words. Names of hosts
+// are not checked: nodes are known by their names, whatever address they have today.
 //
 // A socket file left over by a dead process is replaced; one that answers is in use and is left alone. Files are
 // created with mode 0600: who may open them may speak for a node.
+//
+// Limits: certificates are read when listening or dialling begins; a renewed one counts from the next start on. There is
+// no revocation. A TLS session is never resumed, so that every connection proves who it is.
 
 import { once } from 'node:events';
 import { lstatSync, unlinkSync } from 'node:fs';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
+import { connect as connectTls, createServer as createTlsServer, type SecureVersion, TLSSocket } from 'node:tls';
 import { isMainThread } from 'node:worker_threads';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import type { Identity } from '../base/identity.ts';
 import { probeTimeoutMs } from './limits.ts';
 
 export type Address = { path: string } | { host: string; port: number };
@@ -17,9 +26,20 @@ export function addressText(address: Address): string {
   return 'path' in address ? address.path : `${address.host}:${address.port}`;
 }
 
+/** The name in the certificate that the peer has proven to own; undefined on a Unix socket. */
+export function peerName(socket: Socket): string | undefined {
+  if (!(socket instanceof TLSSocket)) return undefined;
+  const name: unknown = socket.getPeerCertificate().subject?.CN;
+  // No name, or several, is a name that nobody has.
+  return typeof name === 'string' ? name : '';
+}
+
 /** Opens a connection; rejects with a ColoError that names the address, also when the signal ends it. */
-export function dial(address: Address, signal: AbortSignal): Promise<Socket> {
-  const socket = createConnection({ ...address });
+export function dial(address: Address, signal: AbortSignal, identity?: Identity): Promise<Socket> {
+  const isTls = !('path' in address);
+  const socket = isTls
+    ? connectTls({ ...address, ...tlsOptions(address, identity), checkServerIdentity: () => undefined })
+    : createConnection({ ...address });
   socket.setNoDelay(true);
   return new Promise((resolve, reject) => {
     const fail = (cause: unknown): void => {
@@ -30,12 +50,21 @@ export function dial(address: Address, signal: AbortSignal): Promise<Socket> {
     if (signal.aborted) abort();
     signal.addEventListener('abort', abort, { once: true });
     socket.once('error', fail);
-    socket.once('connect', () => {
+    socket.once(isTls ? 'secureConnect' : 'connect', () => {
       signal.removeEventListener('abort', abort);
       socket.removeListener('error', fail);
       resolve(socket);
     });
   });
+}
+
+function tlsOptions(address: Address, identity: Identity | undefined) {
+  if (identity === undefined)
+    throw new ColoError(errorCodes.input, `no certificates for the connection at ${addressText(address)}`, {
+      hint: 'Between hosts TLS is never left out: make certificates with `colo init` and `colo join`.',
+    });
+  const minVersion: SecureVersion = 'TLSv1.3';
+  return { ca: identity.ca, cert: identity.certificate, key: identity.key, minVersion, rejectUnauthorized: true };
 }
 
 function dialError(address: Address, cause: unknown): ColoError {
@@ -45,10 +74,17 @@ function dialError(address: Address, cause: unknown): ColoError {
   });
 }
 
-/** Listens at the address; every accepted socket goes to `accept`. */
-export async function bind(address: Address, accept: (socket: Socket) => void): Promise<Server> {
+export interface Acceptor {
+  accept(socket: Socket): void;
+  /** A connection that did not get through the TLS handshake, with the reason. */
+  refused?(cause: unknown): void;
+  handshakeTimeoutMs?: number;
+}
+
+/** Listens at the address; every accepted socket, on TCP one whose peer has proven who it is, goes to `accept`. */
+export async function bind(address: Address, acceptor: Acceptor, identity?: Identity): Promise<Server> {
   if ('path' in address) await clearLeftOver(address.path);
-  const server = createServer({ noDelay: true }, accept);
+  const server = 'path' in address ? plainServer(acceptor) : secureServer(address, acceptor, identity);
   // The file is made inside listen(), in this tick: no other file of this process is created under this mask.
   const mask = isMainThread && 'path' in address ? process.umask(0o177) : undefined;
   try {
@@ -64,6 +100,28 @@ export async function bind(address: Address, accept: (socket: Socket) => void): 
       hint: 'Choose another address, or end the process that holds this one.',
     });
   }
+  return server;
+}
+
+function plainServer(acceptor: Acceptor): Server {
+  return createServer({ noDelay: true }, (socket) => acceptor.accept(socket));
+}
+
+function secureServer(address: Address, acceptor: Acceptor, identity: Identity | undefined): Server {
+  const { handshakeTimeoutMs } = acceptor;
+  const server = createTlsServer(
+    {
+      ...tlsOptions(address, identity),
+      requestCert: true,
+      noDelay: true,
+      ...(handshakeTimeoutMs === undefined ? {} : { handshakeTimeout: handshakeTimeoutMs }),
+    },
+    (socket) => acceptor.accept(socket),
+  );
+  server.on('tlsClientError', (cause, socket) => {
+    socket.destroy();
+    acceptor.refused?.(cause);
+  });
   return server;
 }
 

@@ -20,10 +20,10 @@ export const stagedBytesMax = 40 * 1024 * 1024;
 export const deviceBytesMax = 2 * 1024 * 1024;
 
 /**
- * The proxy's connection table: 28 bytes for each of 100,000 connections, and some more. A larger one cannot be encoded:
+ * The proxy's connection table: 32 bytes for each of 100,000 connections, and some more. A larger one cannot be encoded:
  * the checkpoint fails and says so. With device state and held frames it must fit into one message of the link (8 MiB).
  */
-export const tableBytesMax = 3 * 1024 * 1024;
+export const tableBytesMax = 3.25 * 1024 * 1024;
 
 /** Frames the primary held at the capture. A larger amount cannot be encoded: the proxy's own queues are smaller. */
 export const heldBytesMax = 2.5 * 1024 * 1024;

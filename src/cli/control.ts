@@ -1,6 +1,6 @@
 // `colo status`, `colo checkpoint` and `colo failover`: talk to the nodes of VMs that run on this machine.
 
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { callNode, nodeStatus } from '../api/client.ts';
 import type { NodeStatus } from '../api/status.ts';
@@ -107,11 +107,18 @@ async function primaryOf(vm: string | undefined): Promise<Found> {
 }
 
 async function nodesOf(vm: string): Promise<Found[]> {
-  const paths = ['a', 'b'].map((node) => join(runDirectory(vm), node, 'api.sock')).filter((path) => existsSync(path));
+  const paths = nodeFolders(vm)
+    .map((node) => join(runDirectory(vm), node, 'api.sock'))
+    .filter((path) => existsSync(path));
   const answers = await Promise.allSettled(
     paths.map(async (socketPath) => ({ socketPath, status: await nodeStatus(socketPath) })),
   );
   return answers.flatMap((answer) => (answer.status === 'fulfilled' ? [answer.value] : []));
+}
+
+/** Every node of the VM has a folder, whatever the nodes are called. */
+function nodeFolders(vm: string): string[] {
+  return existsSync(runDirectory(vm)) ? readdirSync(runDirectory(vm)) : [];
 }
 
 function notRunning(vm: string): ColoError {

@@ -3,6 +3,8 @@
 import { writeFile } from 'node:fs/promises';
 import { buildGuest } from '../../guest/build.ts';
 import { systemClock } from '../base/clock.ts';
+import { ColoError, errorCodes } from '../base/errors.ts';
+import type { ClientReport } from '../demo/client.ts';
 import { type DemoReport, type DemoView, runDemo } from '../demo/demo.ts';
 import type { FaultKind } from '../demo/faults.ts';
 import { ensurePackages, guestPackages, runtimePackages } from '../host/packages.ts';
@@ -15,6 +17,7 @@ export interface DemoArguments {
   fault: FaultKind;
   seconds: number;
   failovers: number;
+  hosts?: number;
   verify: boolean;
   report: string | undefined;
   json: boolean;
@@ -22,6 +25,13 @@ export interface DemoArguments {
 
 /** Runs the demo; 0 only if everything held. */
 export async function demo(options: DemoArguments): Promise<number> {
+  const { hosts, mode } = options;
+  if (hosts === undefined) return demoOfFaults(options);
+  if (mode === 'none') throw new ColoError(errorCodes.input, 'several hosts are shown in mode colo or remus');
+  return (await import('./demo-hosts.ts')).demoOfHosts({ ...options, hosts, mode });
+}
+
+async function demoOfFaults(options: DemoArguments): Promise<number> {
   const clock = systemClock;
   const live = new LiveBlock(() => clock.now());
   const say = (line: string) => {
@@ -41,18 +51,23 @@ export async function demo(options: DemoArguments): Promise<number> {
   return report.ok ? 0 : 1;
 }
 
-function block(view: DemoView): string[] {
+export function block(view: DemoView): string[] {
   const clients = view.clients.map((client) => `${client.name} ${client.progress}`).join('   ');
   return ['', view.phase, ...statusBlock(view.statuses), `clients: ${clients}`];
 }
 
-function line(view: DemoView): string {
+export function line(view: DemoView): string {
   const clients = view.clients.map((client) => `${client.name} ${client.progress}`).join(', ');
   return `${statusLine(view.statuses)}; ${clients}`;
 }
 
 function summary(report: DemoReport): string[] {
-  const rows = report.clients.map((client) => [
+  return ['', ...clientTable(report.clients), '', ...facts(report), '', ...verdict(report)];
+}
+
+/** What each client saw, as lines. */
+export function clientTable(clients: readonly ClientReport[]): string[] {
+  const rows = clients.map((client) => [
     client.name,
     client.ok ? 'ok' : 'FAILED',
     String(client.connections),
@@ -74,7 +89,7 @@ function summary(report: DemoReport): string[] {
     'latency',
     'what it saw',
   ];
-  return ['', ...table(head, rows), '', ...facts(report), '', ...verdict(report)];
+  return table(head, rows);
 }
 
 function facts(report: DemoReport): string[] {

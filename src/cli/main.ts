@@ -13,6 +13,13 @@ function seconds(text: string): number {
   return value;
 }
 
+function hosts(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 3 || value > 9)
+    throw new InvalidArgumentError('3 to 9: a new secondary must be left after one has died');
+  return value;
+}
+
 function count(text: string): number {
   const value = Number(text);
   if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError('a whole number from 1');
@@ -31,6 +38,7 @@ function build(finish: (code: number) => void): Command {
     .configureHelp({ showGlobalOptions: true });
   addDemo(program, finish);
   addControl(program, finish);
+  addCluster(program, finish);
   addTools(program, finish);
   return program;
 }
@@ -44,6 +52,11 @@ function addDemo(program: Command, finish: (code: number) => void): void {
       new Option('--fault <fault>', 'what happens in the middle').choices([...faultKinds]).default('primary-kill'),
     )
     .addOption(new Option('--seconds <n>', 'how long the clients run').argParser(seconds).default(16))
+    .addOption(
+      new Option('--hosts <n>', 'on this many hosts, as network namespaces of this machine (needs root)').argParser(
+        hosts,
+      ),
+    )
     .option('--name <vm>', 'name of the VM, so that several demos can run at once', 'demo')
     .addOption(
       new Option('--failovers <n>', 'kill the primary this often, with repair between').argParser(count).default(1),
@@ -91,6 +104,19 @@ function addControl(program: Command, finish: (code: number) => void): void {
     .action(async (vm, options) => finish(await (await import('./control.ts')).failover(vm, options)));
 }
 
+function addCluster(program: Command, finish: (code: number) => void): void {
+  program
+    .command('init <folder>')
+    .description('make the certificate authority of a new cluster')
+    .option('--name <name>', 'of the cluster', 'colo')
+    .action(async (folder, options) => finish(await (await import('./cluster.ts')).init(folder, options)));
+  program
+    .command('join <folder> <node>')
+    .description('make the certificate of a node, with the authority in the folder')
+    .option('--address <address...>', 'under which the node is reached', [])
+    .action(async (folder, node, options) => finish(await (await import('./cluster.ts')).join(folder, node, options)));
+}
+
 function addTools(program: Command, finish: (code: number) => void): void {
   program
     .command('doctor')
@@ -100,11 +126,23 @@ function addTools(program: Command, finish: (code: number) => void): void {
   program
     .command('bench <what>')
     .description(
-      'measure: checkpoint (pause per phase by dirty pages and RAM), disk (pause by bytes written; a database)',
+      'measure: checkpoint (pause per phase by dirty pages and RAM), disk (pause by bytes written; a database), proxy (frames a second, beside colo-compare), similarity (what each measure is worth)',
     )
-    .addOption(new Option('--rounds <n>', 'checkpoints per figure').argParser(count).default(30))
+    .addOption(
+      new Option('--rounds <n>', 'repetitions per figure; similarity: seconds of each run')
+        .argParser(count)
+        .default(30),
+    )
     .option('--json', 'as JSON', false)
     .action(async (what, options) => finish(await (await import('./tools.ts')).bench(what, options)));
+  program
+    .command('sim')
+    .description('simulate both nodes, network, arbiter and clients from seeds, with faults, and check every promise')
+    .addOption(new Option('--seed <n>', 'the first seed; alone: only this one').argParser(count))
+    .addOption(new Option('--seeds <count>', 'how many seeds (default 1000)').argParser(count))
+    .option('--trace', 'print every event of one seed', false)
+    .option('--json', 'as JSON', false)
+    .action(async (options) => finish(await (await import('./sim.ts')).sim(options)));
   program
     .command('check [only...]')
     .description('types, lint, format and layers')

@@ -9,7 +9,8 @@ import { refuseOwner } from '../disk/replica.ts';
 import { checkImage } from '../host/disk-image.ts';
 import { ensurePackages, guestPackages, runtimePackages } from '../host/packages.ts';
 import type { Forward } from '../lan/gateway.ts';
-import { type BootFiles, LocalPair, replicaDirectory } from '../local/pair.ts';
+import type { BootFiles } from '../local/machine.ts';
+import { LocalPair, replicaDirectory } from '../local/pair.ts';
 import { Interrupted, interruptSignal } from './interrupt.ts';
 import { LiveBlock, statusBlock, statusLine } from './view.ts';
 

@@ -2,6 +2,8 @@
 
 import { benchCheckpoint } from '../../bench/checkpoint.ts';
 import { benchDisk } from '../../bench/disk.ts';
+import { benchProxy } from '../../bench/proxy.ts';
+import { benchSimilarity } from '../../bench/similarity.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { ensurePackages, guestPackages, runtimePackages } from '../host/packages.ts';
 import { doctor, formatDoctor } from './doctor.ts';
@@ -28,14 +30,23 @@ export async function testCommand(
   });
 }
 
+const benchmarks = new Map<string, (options: { rounds: number; json: boolean }) => Promise<unknown>>([
+  ['checkpoint', benchCheckpoint],
+  ['disk', benchDisk],
+  ['proxy', benchProxy],
+  ['similarity', benchSimilarity],
+]);
+
 export async function bench(what: string, options: { rounds: number; json: boolean }): Promise<number> {
-  if (what !== 'checkpoint' && what !== 'disk')
-    throw new ColoError(errorCodes.input, `there is no benchmark ${what}`, { hint: 'there are: checkpoint, disk' });
+  const measure = benchmarks.get(what);
+  if (measure === undefined)
+    throw new ColoError(errorCodes.input, `there is no benchmark ${what}`, {
+      hint: `there are: ${[...benchmarks.keys()].join(', ')}`,
+    });
   await ensurePackages([...runtimePackages, ...guestPackages], {
     why: 'run the benchmark',
     onProgress: (line) => process.stderr.write(`- ${line}\n`),
   });
-  if (what === 'disk') await benchDisk(options);
-  else await benchCheckpoint(options);
+  await measure(options);
   return 0;
 }

@@ -46,6 +46,9 @@ export function statusBlock(statuses: NodeStatus[]): string[] {
       `node ${status.node}  ${status.role.padEnd(9)} ${status.state}${why}  term ${status.term}  epoch ${status.epoch}${host}`,
     );
     if (status.role === 'primary') lines.push(...primaryLines(status));
+    if (status.role === 'primary')
+      for (const { rule, frames, bytes } of status.bypass)
+        lines.push(`  NOT COMPARED by rule: ${rule}  ${frames} frames ${formatSize(bytes)}`);
   }
   if (statuses.length > 0 && !statuses.some((status) => status.role === 'primary' && status.protected))
     lines.push('NOT PROTECTED: the loss of the primary would lose the VM');
@@ -76,6 +79,10 @@ function primaryLines(status: NodeStatus): string[] {
       );
   }
   lines.push(...diskLines(status));
+  for (const { epoch, kind, connection, offset, primary, secondary } of status.divergences.slice(-3))
+    lines.push(
+      `    epoch ${String(epoch).padStart(5)}  ${kind} differs at ${offset} of ${connection}: ${primary} | ${secondary}`,
+    );
   if (released !== null)
     lines.push(
       `  released ${released.byMatch} by match, ${released.byCommit} by commit (${share(released)} by match)  hold p50 ${ms(released.holdMs.p50)} p99 ${ms(released.holdMs.p99)}`,

@@ -51,6 +51,15 @@ test('the example that names every key holds the defaults', async () => {
   assert.deepEqual({ ...rest, vm, network: { ...network, forwards: [] } }, defaults);
 });
 
+test('a bypass rule names protocol and port, and an address that is one', () => {
+  const withRule = (rule: string) => `${smallest}network: {bypass: [${rule}]}\n`;
+  const accepted = checkSpec(parse(withRule('{protocol: udp, address: "fe80::1", port: 514}')), 'spec.yaml');
+  assert.deepEqual(accepted.network.bypass, [{ protocol: 'udp', address: 'fe80::1', port: 514 }]);
+  assert.match(refusal(withRule('{protocol: udp}')), /network\.bypass\.0\.port/);
+  assert.match(refusal(withRule('{protocol: tcp, address: host, port: 1}')), /an IPv4 or IPv6 address/);
+  assert.match(refusal(withRule('{protocol: icmp, port: 1}')), /network\.bypass\.0\.protocol/);
+});
+
 test('paths of a spec are relative to its file', async () => {
   await withExamples(async (folder) => {
     const { boot } = await readSpec(join(folder, 'kernel.yaml'));

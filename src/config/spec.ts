@@ -3,6 +3,7 @@
 
 import { constants } from 'node:fs';
 import { access, readFile } from 'node:fs/promises';
+import { isIP } from 'node:net';
 import { dirname, resolve } from 'node:path';
 import { LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
@@ -42,6 +43,17 @@ const bootSchema = z.union(
   { error: 'either "guest: demo", or "from: disk", or "kernel", "initrd" and "cmdline"' },
 );
 
+/** An address of IPv4 or IPv6. */
+const anyAddress = z.string().refine((text) => isIP(text) !== 0, { error: 'an IPv4 or IPv6 address' });
+
+const bypassSchema = z.strictObject({
+  protocol: z.enum(['tcp', 'udp']),
+  /** The other end; any when absent. */
+  address: anyAddress.optional(),
+  /** The port at either end. */
+  port,
+});
+
 const networkSchema = z.strictObject({
   mac: mac.default('52:54:00:12:34:56'),
   /** The guest's IPv4 address in the user-mode network 10.0.2.0/24. */
@@ -53,6 +65,20 @@ const networkSchema = z.strictObject({
     .array(z.strictObject({ protocol: z.enum(['tcp', 'udp']).default('tcp'), host: port, guest: port }))
     .max(64)
     .default([]),
+  /** Traffic that is not protected: it leaves uncompared, and no survivor can carry it on. Never a default. */
+  bypass: z.array(bypassSchema).max(32).default([]),
+  /** A folder for pcap files of what each guest said and of what was released. */
+  pcap: z.string().min(1).optional(),
+});
+
+/** What the proxy does so that two equal guests answer alike (docs/comparison.md). */
+const similaritySchema = z.strictObject({
+  /** clamped: no TCP timestamp leaves that the secondary has not reached. coarse: also in steps of 16. passed: as it is. */
+  timestamps: z.enum(['clamped', 'coarse', 'passed']).default('clamped'),
+  /** merged: a client is given an ACK when the slower guest has given it. held: with the primary's next segment. */
+  acks: z.enum(['merged', 'held']).default('merged'),
+  /** exact: the smaller of both windows. coarse: that, in steps of 8 KiB. */
+  window: z.enum(['exact', 'coarse']).default('exact'),
 });
 
 const diskSchema = z.strictObject({
@@ -78,6 +104,7 @@ export const protectSchema = z.strictObject({
   dirtyMax: sizeSchema({ min: MiB, max: 4096 * MiB, example: '32M' }).prefault('32M'),
   /** After each apply, compare the whole RAM of both sides: for tests, since the pause grows with the RAM. */
   verify: z.boolean().default(false),
+  similarity: similaritySchema.prefault({}),
   tracker: z.enum(['auto', 'userfaultfd', 'soft-dirty', 'compare']).default('auto'),
 });
 
@@ -126,6 +153,7 @@ export async function readSpec(path: string): Promise<Spec> {
   if (problem !== undefined) throw new ColoError(errorCodes.input, `${path}: ${problem.message.split('\n')[0] ?? ''}`);
   const folder = dirname(resolve(path));
   const spec = withFolder(checkSpec(document.toJS(), path), folder);
+  if (spec.network.pcap !== undefined) spec.network.pcap = resolve(folder, spec.network.pcap);
   if (!('kernel' in spec.boot)) return spec;
   const boot = { ...spec.boot, kernel: resolve(folder, spec.boot.kernel) };
   if (spec.boot.initrd !== undefined) boot.initrd = resolve(folder, spec.boot.initrd);

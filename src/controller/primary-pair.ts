@@ -6,7 +6,9 @@
 //     └───────────────── term won ───────── suspecting ◄────────────┘
 //                                               │ term lost
 //   any ──the VM ends──► ended                  ▼
-//   protected ──handover, VM lost──► fenced ◄───┘
+//   protected ──VM lost──► fenced ◄─────────────┘
+//
+// A planned failover is a doubt too: the secondary is asked to take over, and has a moment to win the term.
 //
 // Who may speak (docs/ARCHITECTURE.md): in `protected` the proxy releases only what the secondary can honour. From the
 // first doubt (`suspecting`) the gate is shut, and it opens again only with the term. `fenced` never speaks again;
@@ -73,7 +75,7 @@ export type PrimaryAction =
   | { kind: 'startMirroring' }
   | { kind: 'sendRound'; round: number }
   | { kind: 'claimPair' }
-  | { kind: 'claimAlone' }
+  | { kind: 'claimAlone'; afterMs?: number }
   | { kind: 'capture'; reason: Reason }
   | { kind: 'release'; epoch: number }
   | { kind: 'compare'; epoch: number }
@@ -88,6 +90,8 @@ export type PrimaryAction =
   /** Tells the secondary that the guest ended by itself: nothing is to be taken over. */
   | { kind: 'tellEnd'; why: string };
 
+/** How long a secondary that was asked to take over has for it; longer than its claim and the announcement need. */
+const offerMs = 1000;
 /** Refused or failed checkpoints in a row after which the secondary is given up. */
 const refusalsMax = 3;
 
@@ -119,7 +123,7 @@ export class PrimaryPair {
       case 'vmEnded':
         return this.onVmEnded(event.why, event.byGuest);
       case 'handover':
-        return this.state.kind === 'protected' && this.state.complete ? this.handOver(event.why) : [];
+        return this.state.kind === 'protected' && this.state.complete ? this.offer(event.why) : [];
       default:
         return unreachable(event);
     }
@@ -228,6 +232,16 @@ export class PrimaryPair {
     if (mayBeRun && !byGuest) return this.handOver(why);
     this.move({ kind: 'ended', why });
     return [{ kind: 'tellEnd', why }];
+  }
+
+  /**
+   * A planned failover: silent from now on, but the guest lives until the secondary has the term. When it does not take
+   * it (it may have died unnoticed), this node goes on.
+   */
+  private offer(why: string): PrimaryAction[] {
+    this.move({ kind: 'suspecting', why });
+    const later = { kind: 'claimAlone' as const, afterMs: offerMs };
+    return [{ kind: 'shutGate' }, { kind: 'tellHandover', why }, { kind: 'dropPeer', why }, later];
   }
 
   private handOver(why: string): PrimaryAction[] {

@@ -5,9 +5,12 @@
 import { mkdir, rm } from 'node:fs/promises';
 import { systemClock } from '../base/clock.ts';
 import { errorText } from '../base/errors.ts';
+import { readIdentity } from '../base/identity.ts';
 import { openLog } from '../base/log.ts';
+import type { Arbiter } from '../failover/arbiter/arbiter.ts';
+import { EtcdArbiter } from '../failover/arbiter/etcd.ts';
 import { FolderArbiter } from '../failover/arbiter/folder.ts';
-import type { NodeContext } from '../node/context.ts';
+import type { NodeConfig, NodeContext } from '../node/context.ts';
 import { ColoNode } from '../node/node.ts';
 import { realPlatform } from '../node/real-platform.ts';
 import type { DaemonConfig } from './config.ts';
@@ -18,7 +21,7 @@ async function main(): Promise<void> {
   const { vm, node: name } = config.node;
   const log = openLog({ level: config.logLevel, file: config.logFile, bindings: { vm, node: name, pid: process.pid } });
   await mkdir(config.node.runDir, { recursive: true, mode: 0o700 });
-  const arbiter = await FolderArbiter.open(config.node.arbiterDir);
+  const arbiter = await openArbiter(config.node);
   const platform = realPlatform(() => context);
   const context: NodeContext = { config: config.node, clock: systemClock, log, arbiter, platform };
   const node = new ColoNode(context);
@@ -47,6 +50,12 @@ async function main(): Promise<void> {
     process.stdout.write(`failed ${JSON.stringify(failureOf(error))}\n`);
     stop(1);
   }
+}
+
+async function openArbiter({ arbiter, identityFolder }: NodeConfig): Promise<Arbiter> {
+  if (arbiter.kind === 'folder') return FolderArbiter.open(arbiter.folder);
+  const identity = identityFolder === undefined ? {} : { identity: readIdentity(identityFolder) };
+  return new EtcdArbiter({ endpoints: arbiter.endpoints, ...identity });
 }
 
 /** The first line of standard input; the rest stays open, and its end means that our starter is gone. */

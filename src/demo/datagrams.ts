@@ -13,6 +13,7 @@ export class DatagramClient implements Client {
   private readonly gaps: Gaps;
   private readonly socket: Socket;
   private readonly port: number;
+  private readonly host: string;
   private sent = 0;
   private received = 0;
   private repeated = 0;
@@ -24,18 +25,19 @@ export class DatagramClient implements Client {
   private done: () => void = () => undefined;
   private readonly stopTimer: () => void;
 
-  private constructor(port: number, clock: Clock, socket: Socket, paceMs: number) {
-    this.port = port;
+  private constructor(at: { host: string; port: number }, clock: Clock, socket: Socket, paceMs: number) {
+    this.port = at.port;
+    this.host = at.host;
     this.clock = clock;
     this.gaps = new Gaps(() => clock.now());
     this.socket = socket;
     this.stopTimer = clock.every(paceMs, () => this.turn());
   }
 
-  static async start(port: number, clock: Clock, paceMs = 20): Promise<DatagramClient> {
+  static async start(port: number, clock: Clock, paceMs = 20, host = '127.0.0.1'): Promise<DatagramClient> {
     const socket = createSocket('udp4');
-    await new Promise<void>((resolve) => socket.bind(0, '127.0.0.1', resolve));
-    const client = new DatagramClient(port, clock, socket, paceMs);
+    await new Promise<void>((resolve) => socket.bind(0, resolve));
+    const client = new DatagramClient({ host, port }, clock, socket, paceMs);
     socket.on('message', (bytes) => client.take(bytes.toString('latin1')));
     socket.on('error', (error) => {
       client.wrong ||= error.message;
@@ -104,7 +106,7 @@ export class DatagramClient implements Client {
 
   private send(index: number, now: number): void {
     this.lastSentAt = now;
-    this.socket.send(text(index), this.port, '127.0.0.1');
+    this.socket.send(text(index), this.port, this.host);
   }
 
   private take(answer: string): void {

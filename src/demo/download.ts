@@ -8,6 +8,8 @@ import type { Clock } from '../base/clock.ts';
 import { type Client, type ClientReport, Gaps } from './client.ts';
 
 export interface DownloadRules {
+  /** Of the guest or of its forward; 127.0.0.1 by default. */
+  host?: string;
   port: number;
   /** Path with query. */
   path: string;
@@ -42,7 +44,7 @@ export class DownloadClient implements Client {
   }
 
   static async start(rules: DownloadRules, clock: Clock): Promise<DownloadClient> {
-    const socket = createConnection({ port: rules.port, host: '127.0.0.1' });
+    const socket = createConnection({ port: rules.port, host: rules.host ?? '127.0.0.1' });
     await new Promise<void>((resolve, reject) => {
       socket.once('connect', resolve);
       socket.once('error', reject);

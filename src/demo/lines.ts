@@ -7,6 +7,8 @@ import { type Client, type ClientReport, Gaps } from './client.ts';
 
 export interface LineRules {
   name: string;
+  /** Of the guest or of its forward; 127.0.0.1 by default. */
+  host?: string;
   port: number;
   /** Milliseconds between requests; 0: the next follows the reply at once. */
   paceMs: number;
@@ -42,7 +44,7 @@ export class LineClient implements Client {
   }
 
   static async start(rules: LineRules, clock: Clock): Promise<LineClient> {
-    const socket = createConnection({ port: rules.port, host: '127.0.0.1', noDelay: true });
+    const socket = createConnection({ port: rules.port, host: rules.host ?? '127.0.0.1', noDelay: true });
     await new Promise<void>((resolve, reject) => {
       socket.once('connect', resolve);
       socket.once('error', reject);

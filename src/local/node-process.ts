@@ -1,11 +1,12 @@
 // One colod as a child process: its configuration goes in by standard input, which stays open as its life line; "ready"
 // or "failed ..." comes back on standard output.
 
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { nodeStatus } from '../api/client.ts';
 import { ColoError, type ErrorCode, errorCodes } from '../base/errors.ts';
 import type { DaemonConfig } from '../daemon/config.ts';
+import { spawnChild } from './namespace.ts';
 
 const program = fileURLToPath(new URL('../daemon/colod.ts', import.meta.url));
 /** A node that is told to stop and does not is killed after this time. */
@@ -31,8 +32,9 @@ export class NodeProcess {
     child.stdin?.write(`${JSON.stringify(config)}\n`);
   }
 
-  static spawn(config: DaemonConfig): NodeProcess {
-    const child = spawn(process.execPath, [program], { stdio: ['pipe', 'pipe', 'pipe'] });
+  /** Starts it; with `namespace`, in that network namespace of this machine. */
+  static spawn(config: DaemonConfig, namespace?: string): NodeProcess {
+    const child = spawnChild(process.execPath, [program], { stdio: ['pipe', 'pipe', 'pipe'], namespace });
     return new NodeProcess(config, child);
   }
 

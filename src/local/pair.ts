@@ -8,26 +8,17 @@ import { mkdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { buildPreload } from '../../native/build.ts';
-import { nodeStatus } from '../api/client.ts';
 import type { NodeStatus } from '../api/status.ts';
-import { type Clock, delay } from '../base/clock.ts';
-import { ColoError, errorCodes } from '../base/errors.ts';
+import type { Clock } from '../base/clock.ts';
 import type { Spec } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';
-import { tscKhz } from '../host/processor.ts';
 import { type Forward, Gateway } from '../lan/gateway.ts';
 import { Switch } from '../lan/switch.ts';
 import type { FaultPoint } from '../node/context.ts';
-import type { MachineSpec } from '../qemu/machine.ts';
 import { logDirectory, releaseRunDirectory, takeRunDirectory } from './directories.ts';
+import { type BootFiles, machineOf } from './machine.ts';
 import { NodeProcess } from './node-process.ts';
-
-export interface BootFiles {
-  /** undefined: the machine starts from its first disk. */
-  kernel: string | undefined;
-  initrd: string | undefined;
-  cmdline: string;
-}
+import { askNodes, untilNodes } from './statuses.ts';
 
 /** Where a node of a local pair keeps its replica of the VM's disks. */
 export function replicaDirectory(spec: Spec, node: string): string {
@@ -53,7 +44,7 @@ export class LocalPair {
   readonly logDir: string;
   private readonly gateway: Gateway;
   private readonly directory: string;
-  private readonly clock: Clock;
+  readonly clock: Clock;
   private readonly options: PairOptions;
 
   private constructor(parts: {
@@ -125,11 +116,8 @@ export class LocalPair {
   }
 
   /** Statuses of the nodes that answer. */
-  async statuses(): Promise<NodeStatus[]> {
-    const answers = await Promise.allSettled(
-      this.nodes.filter((node) => node.alive).map((node) => nodeStatus(node.apiPath, 1000)),
-    );
-    return answers.flatMap((answer) => (answer.status === 'fulfilled' ? [answer.value] : []));
+  statuses(): Promise<NodeStatus[]> {
+    return askNodes(this.nodes);
   }
 
   /** The node that is primary now, as far as anybody says so. */
@@ -138,25 +126,8 @@ export class LocalPair {
   }
 
   /** Waits until `holds` for the statuses; an error that says what was seen last when it does not in time. */
-  async until(what: string, timeoutMs: number, holds: (statuses: NodeStatus[]) => boolean): Promise<NodeStatus[]> {
-    const deadline = this.clock.now() + timeoutMs;
-    for (;;) {
-      const statuses = await this.statuses();
-      if (holds(statuses)) return statuses;
-      if (this.clock.now() > deadline) {
-        const seen = statuses
-          .map((status) => `${status.node}: ${status.role} ${status.state} ${status.why}`)
-          .join('; ');
-        throw new ColoError(
-          errorCodes.timeout,
-          `not ${what} within ${timeoutMs / 1000} s (${seen || 'no node answers'})`,
-          {
-            hint: `see the logs in ${this.logDir}`,
-          },
-        );
-      }
-      await delay(50, this.clock);
-    }
+  until(what: string, timeoutMs: number, holds: (statuses: NodeStatus[]) => boolean): Promise<NodeStatus[]> {
+    return untilNodes(() => this.statuses(), { what, timeoutMs, holds }, this);
   }
 
   /** Ends everything this started. */
@@ -179,19 +150,6 @@ function nodeOptions(
   const other = name === 'a' ? 'b' : 'a';
   const runDir = join(own, 'vm');
   mkdirSync(runDir, { recursive: true, mode: 0o700 });
-  const machine: MachineSpec = {
-    machine: spec.machine.type,
-    accel: spec.machine.accel,
-    cpu: spec.machine.cpu,
-    vcpus: spec.machine.vcpus,
-    ramBytes: spec.machine.memory,
-    kernel: boot.kernel,
-    initrd: boot.initrd,
-    cmdline: cmdlineOf(spec, boot),
-    nics: [{ mac: spec.network.mac }],
-    serialLog: join(logDir, `${name}.serial`),
-    extraArgs: [],
-  };
   return {
     apiPath: join(own, 'api.sock'),
     logFile: join(logDir, `${name}.log`),
@@ -202,26 +160,19 @@ function nodeOptions(
       role: at.role,
       peers: [{ node: other, address: { path: join(directory, other, 'link.sock') } }],
       listen: { path: join(own, 'link.sock') },
-      machine,
+      machine: machineOf(spec, boot, join(logDir, `${name}.serial`)),
       protect: spec.protect,
       guest: { mac: spec.network.mac, address: spec.network.address },
+      network: { bypass: spec.network.bypass, pcapDir: spec.network.pcap },
       runDir,
       spillDir: tmpdir(),
       disks: spec.disks,
       replicaDir: replicaDirectory(spec, name),
-      uplinkPath: join(directory, 'lan.sock'),
-      arbiterDir: join(directory, 'arbiter'),
+      uplink: { kind: 'switch' as const, path: join(directory, 'lan.sock') },
+      arbiter: { kind: 'folder' as const, folder: join(directory, 'arbiter') },
+      identityFolder: undefined,
       qemuPath: options.qemuPath,
       dieAt: options.dieAt?.node === name ? { point: options.dieAt.point, epoch: options.dieAt.epoch } : undefined,
     },
   };
-}
-
-/**
- * A microvm has no timer that Linux could measure its clock against; emulated and on a busy host it then hangs at boot
- * (seen in 5 of 6 starts). It is told the rate: under TCG the guest's counter is the host's.
- */
-function cmdlineOf(spec: Spec, boot: BootFiles): string {
-  const khz = spec.machine.type === 'microvm' && spec.machine.accel === 'tcg' ? tscKhz() : undefined;
-  return khz === undefined ? boot.cmdline : `${boot.cmdline} tsc_early_khz=${khz}`;
 }

@@ -67,6 +67,8 @@ export class FrameSocket {
   drain(): void {
     const descriptor = socketDescriptor(this.socket);
     if (descriptor === undefined || !this.open) return;
+    // While paused, Node has taken some bytes already: they come before those in the kernel (`read` emits them as data).
+    while (this.socket.readableLength > 0) this.socket.read();
     for (let total = 0; total < drainBytesMax; ) {
       const count = readNow(descriptor, this.drainBuffer);
       if (count <= 0) return;

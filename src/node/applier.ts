@@ -17,7 +17,7 @@ import { type StagedCheckpoint, Staging } from '../checkpoint/stage.ts';
 import type { SecondaryProxy } from '../proxy/secondary.ts';
 import { alignClock, tscTicksPerMs } from '../qemu/device-state.ts';
 import type { NodeContext } from './context.ts';
-import { type GuestCard, type GuestVm, settle } from './platform.ts';
+import { finishSending, type GuestCard, type GuestVm, settle } from './platform.ts';
 import type { SecondaryDisks } from './secondary-disks.ts';
 import { machineHash } from './session.ts';
 
@@ -145,6 +145,7 @@ export class Applier {
     await vm.stop();
     proxy.suspend();
     nic.drain();
+    await finishSending(nic, () => vm.ping?.() ?? Promise.resolve());
     lap();
     context.platform.reached('apply.stopped', staged.epoch);
     const ownPages = replica.rollback(vm.tracker.collect());

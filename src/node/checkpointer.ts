@@ -120,13 +120,13 @@ export class Checkpointer {
     let stoppedAt = 0;
     let hash = '';
     let heldFrames = 0;
+    let wasFull = false;
     try {
       const capture = await vm.capture({
         onStopped: () => {
           stoppedAt = clock.now();
           // The secondary is gone: no line may be drawn that nobody would ever commit.
           if (!isCurrent()) return;
-          nic.drain();
           heldFrames = node.proxy.counters.heldFrames;
           const closing = node.proxy.capture(stoppedAt);
           taken.closing = closing;
@@ -134,6 +134,12 @@ export class Checkpointer {
           node.links?.packet.send(messages.marker, encodeNumber(closing.epoch));
           if (!settled) node.replayRecent(stoppedAt);
           node.context.platform.reached('capture.stopped', closing.epoch);
+        },
+        isQuiet: () => {
+          nic.drain();
+          // A card that found its socket full goes on sending now that there is room: until there is nothing, it is not done.
+          if (nic.found === 'much') wasFull = true;
+          return !wasFull || nic.found === 'nothing';
         },
         beforeResume: async () => {
           if (!config.protect.verify) return;

@@ -6,6 +6,7 @@ import type { Address } from '../channel/link.ts';
 import type { Protect } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';
 import type { Arbiter } from '../failover/arbiter/arbiter.ts';
+import type { BypassRule } from '../proxy/bypass.ts';
 import type { MachineSpec } from '../qemu/machine.ts';
 import type { Platform } from './platform.ts';
 
@@ -23,6 +24,12 @@ export interface DiskConfig {
   flush: 'local' | 'replicated';
 }
 
+/** A port of the switch of this machine, or a TAP that becomes a port of a bridge of this host. */
+export type UplinkConfig = { kind: 'switch'; path: string } | { kind: 'tap'; name: string; bridge: string };
+
+/** A folder that both nodes see, or the members of an etcd. */
+export type ArbiterConfig = { kind: 'folder'; folder: string } | { kind: 'etcd'; endpoints: readonly string[] };
+
 export interface NodeConfig {
   vm: string;
   node: string;
@@ -34,6 +41,8 @@ export interface NodeConfig {
   machine: MachineSpec;
   protect: Protect;
   guest: { mac: string; address: string };
+  /** Traffic that is not compared, and where pcap files go. */
+  network?: { bypass: readonly BypassRule[]; pcapDir: string | undefined };
   /** Run directory of the VM on this node, on tmpfs. */
   runDir: string;
   /** Folder on a disk, for checkpoints that do not fit into the memory set aside for staging. */
@@ -42,8 +51,10 @@ export interface NodeConfig {
   disks?: DiskConfig[];
   /** Folder of this node's replica of the disks, on a real disk. Needed when there are disks. */
   replicaDir?: string;
-  uplinkPath: string;
-  arbiterDir: string;
+  uplink: UplinkConfig;
+  arbiter: ArbiterConfig;
+  /** Folder with this node's certificates (base/identity.ts); needed for whatever goes over a network. */
+  identityFolder: string | undefined;
   qemuPath: string | undefined;
   /** For tests: the node kills itself (SIGKILL) when it reaches this point of this epoch or a later one. */
   dieAt: { point: FaultPoint; epoch: number } | undefined;

@@ -3,7 +3,7 @@
 //
 //   type         from       payload
 //   ingress      primary    Ethernet frame, client space
-//   isn          primary    u32 initial sequence number, then the packed flow key
+//   isn          primary    u32 initial sequence number, then what connection.ts of the proxy packs
 //   marker       primary    u32 epoch: everything after it came after that capture
 //   abort        primary    u32 epoch: that capture never happened
 //   replay       primary    Ethernet frame that the capture may not have seen: log it, do not deliver it now

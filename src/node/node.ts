@@ -238,8 +238,15 @@ export class ColoNode {
     uplink.send(frame);
     for (let index = 1; index < announcements; index += 1)
       this.context.clock.after(announceEveryMs * index, () => {
-        if (this.role.state.kind === 'primary') uplink.send(frame);
+        // A node that was stopped meanwhile may find that another one has the guest.
+        if (this.role.state.kind === 'primary' && this.primary?.maySpeak === true) uplink.send(frame);
       });
+  }
+
+  /** Why this node runs the VM no longer; undefined while it has a role. */
+  get ending(): string | undefined {
+    const { state } = this.role;
+    return state.kind === 'ended' || state.kind === 'clearing' ? state.why : undefined;
   }
 
   status(): NodeStatus {

@@ -3,7 +3,7 @@
 //
 // The promises are those of the real things: src/qemu/vm.ts, src/node/nic.ts, src/channel/link.ts.
 
-import type { Address, Hello, LinkHandlers, LinkKind } from '../channel/link.ts';
+import type { Hello, LinkHandlers, LinkKind } from '../channel/link.ts';
 import type { Compressor } from '../checkpoint/compress.ts';
 import type { Spill } from '../checkpoint/spill.ts';
 import type { Session } from '../disk/message.ts';
@@ -14,7 +14,7 @@ import type { Uplink } from '../netdev/endpoint.ts';
 import type { DirtyTracker } from '../qemu/dirty/tracker.ts';
 import type { Progress } from '../qemu/mirror.ts';
 import type { Capture, CaptureOptions } from '../qemu/vm.ts';
-import type { FaultPoint, NodeContext } from './context.ts';
+import type { FaultPoint, NodeContext, Peer } from './context.ts';
 
 /** One virtual machine on this node: qemu/vm.ts. */
 export interface GuestVm {
@@ -66,6 +66,8 @@ export interface GuestCard {
   flush(): void;
   /** Takes what the guest has sent until this instant. */
   drain(): void;
+  /** What the last `drain` found; `much`: the machine may have had more to send than the socket took. */
+  readonly found?: 'nothing' | 'some' | 'much';
   /** Whether the guest's machine has read everything sent to it; undefined when nobody can tell. */
   settled(): boolean | undefined;
   pause(paused: boolean): void;
@@ -95,7 +97,7 @@ export interface Platform {
   openReplica?(options: { session: Session; term: number; events: ReplicaEvents }): Promise<Replica>;
   /** `verify`: the hash of a file. */
   hashFile?(path: string): Promise<string>;
-  openLinks(address: Address, term: number, signal: AbortSignal): Promise<PeerLinks>;
+  openLinks(peer: Peer, term: number, signal: AbortSignal): Promise<PeerLinks>;
   /** Accepts pairings: three links of one session, handed over together. */
   acceptLinks(options: {
     busy: () => string | undefined;
@@ -120,4 +122,19 @@ export async function settle(card: GuestCard, waitMs: number, context: NodeConte
     if (context.clock.now() - start >= waitMs) return false;
     await context.platform.turn();
   }
+}
+
+/**
+ * Waits until a stopped machine has nothing left to send. A card that found its socket full finishes its frame when there
+ * is room again, even while the machine is stopped, and writes to the guest's RAM as it does. Returns whether it had to
+ * wait: what was saved before then does not fit the RAM.
+ */
+export async function finishSending(card: GuestCard, answer: () => Promise<unknown>): Promise<boolean> {
+  let waited = false;
+  for (let found = card.found; found === 'much' || (waited && found === 'some'); found = card.found) {
+    waited = true;
+    await answer();
+    card.drain();
+  }
+  return waited;
 }

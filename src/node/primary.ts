@@ -22,6 +22,7 @@ import { Checkpointer } from './checkpointer.ts';
 import type { NodeContext, Peer } from './context.ts';
 import { PairLinks } from './links.ts';
 import { decodePosition, decodeText, encodeNumber, encodeNumbers, encodeText, messages, numberAt } from './message.ts';
+import { PcapLegs } from './pcap-legs.ts';
 import type { DiskSource, GuestCard, GuestVm } from './platform.ts';
 import { PrimaryDisks } from './primary-disks.ts';
 import type { Terms } from './terms.ts';
@@ -61,6 +62,7 @@ export class PrimaryNode {
   readonly pair = new PrimaryPair();
   readonly records = new Records();
   readonly proxy: PrimaryProxy;
+  private readonly pcap: PcapLegs | undefined;
   readonly parts: PrimaryParts;
   readonly context: NodeContext;
   links: PairLinks | undefined;
@@ -94,10 +96,13 @@ export class PrimaryNode {
     this.parts = parts;
     const protect = context.config.protect;
     const mode = protect.mode === 'remus' ? 'remus' : 'colo';
+    this.pcap = openPcap(context);
     this.proxy = new PrimaryProxy(this.ports(), {
       mode,
       compareTimeoutMs: protect.compareTimeout,
       patienceMs: protect.patience,
+      similarity: protect.similarity,
+      bypass: context.config.network?.bypass ?? [],
       ...(parts.table === undefined ? {} : { table: parts.table, now: context.clock.now() }),
     });
     this.checkpointer = new Checkpointer(this);
@@ -109,7 +114,7 @@ export class PrimaryNode {
   /** Begins as a primary that is alone, and looks for its peer. */
   start(): void {
     const { clock } = this.context;
-    this.parts.nic.handler = (frame) => this.proxy.fromGuest(frame, clock.now());
+    this.parts.nic.handler = (frame) => this.fromGuest(frame, clock.now());
     this.stops.push(clock.every(tickMs, () => this.tick(clock.now())));
     void this.parts.vm.exited.then((end) =>
       this.post({
@@ -120,6 +125,23 @@ export class PrimaryNode {
     );
     this.stops.push(clock.every(pingMs, () => this.ping()));
     if (this.context.config.protect.mode !== 'none') void this.seekPeer();
+  }
+
+  private fromGuest(frame: Uint8Array, now: number): void {
+    // A node that was stopped wakes with frames of its guest waiting that the SVM has answered long ago.
+    this.checkLease(now);
+    this.pcap?.write('primary', frame, now);
+    this.proxy.fromGuest(frame, now);
+  }
+
+  private fromSecondary(epoch: number, id: number, frame: Uint8Array, now: number): void {
+    this.pcap?.write('secondary', frame, now);
+    this.proxy.fromSecondary(epoch, id, frame, now);
+  }
+
+  private toNetwork(frame: Uint8Array): void {
+    this.pcap?.write('released', frame, this.context.clock.now());
+    this.parts.uplink.send(frame);
   }
 
   /** A frame of the network. */
@@ -171,6 +193,7 @@ export class PrimaryNode {
     this.links?.close();
     this.links = undefined;
     this.disks?.drop('this node is no longer the primary');
+    void this.pcap?.close();
     this.parts.nic.handler = undefined;
     this.settleWaiters(new ColoError(errorCodes.termLost, 'this node is no longer the primary'));
   }
@@ -232,6 +255,12 @@ export class PrimaryNode {
     this.setGate(this.heartbeat.lease.valid(now), now);
   }
 
+  /** Whether this node may say something to the network now, by its term or by what the secondary lends it. */
+  get maySpeak(): boolean {
+    this.checkLease(this.context.clock.now());
+    return this.gateOpen;
+  }
+
   private setGate(open: boolean, now: number): void {
     if (open === this.gateOpen) return;
     this.gateOpen = open;
@@ -241,7 +270,7 @@ export class PrimaryNode {
 
   private ports() {
     return {
-      toNetwork: (frame: Uint8Array) => this.parts.uplink.send(frame),
+      toNetwork: (frame: Uint8Array) => this.toNetwork(frame),
       toGuest: (frame: Uint8Array) => this.parts.nic.send(frame),
       mirror: (frame: Uint8Array) => this.links?.packet.send(messages.ingress, frame),
       announceIsn: (key: Uint8Array, isn: number) => this.links?.packet.send(messages.isn, encodeNumber(isn), key),
@@ -285,7 +314,8 @@ export class PrimaryNode {
         void this.claimPair();
         return;
       case 'claimAlone':
-        void this.parts.terms.claimAlone().then((outcome) => this.post({ kind: 'aloneClaimed', outcome }));
+        if (action.afterMs === undefined) this.claimAlone();
+        else this.context.clock.after(action.afterMs, () => this.claimAlone());
         return;
       case 'capture':
         this.background(this.capture(action.reason), 'a checkpoint');
@@ -323,6 +353,11 @@ export class PrimaryNode {
         this.onFenced(action.why);
         return;
     }
+  }
+
+  private claimAlone(): void {
+    if (this.stopped.signal.aborted) return;
+    void this.parts.terms.claimAlone().then((outcome) => this.post({ kind: 'aloneClaimed', outcome }));
   }
 
   private async claimPair(): Promise<void> {
@@ -444,7 +479,7 @@ export class PrimaryNode {
   private async tryPeer(peer: Peer): Promise<void> {
     try {
       const term = this.parts.terms.record?.term ?? 0;
-      const opened = await this.context.platform.openLinks(peer.address, term, this.stopped.signal);
+      const opened = await this.context.platform.openLinks(peer, term, this.stopped.signal);
       if (!this.isSeeking) {
         for (const link of Object.values(opened)) link.destroy();
         return;
@@ -486,7 +521,7 @@ export class PrimaryNode {
     if (kind !== 'packet') throw new ColoError(errorCodes.channel, `the peer sent type ${type} on the ${kind} link`);
     switch (type) {
       case messages.egress:
-        this.proxy.fromSecondary(numberAt(payload, 0), numberAt(payload, 4), payload.subarray(8), now);
+        this.fromSecondary(numberAt(payload, 0), numberAt(payload, 4), payload.subarray(8), now);
         return;
       case messages.ready:
         this.onReady(now);
@@ -541,6 +576,11 @@ export class PrimaryNode {
       this.context.clock.now(),
     );
   }
+}
+
+function openPcap({ config, log }: NodeContext): PcapLegs | undefined {
+  const directory = config.network?.pcapDir;
+  return directory === undefined ? undefined : new PcapLegs(directory, `${config.vm}-${config.node}`, log);
 }
 
 /** Frames held for the few milliseconds of a capture; more are dropped, as a full ring would. */

@@ -2,15 +2,18 @@
 
 import { randomUUID } from 'node:crypto';
 import { ColoError, errorCodes } from '../base/errors.ts';
-import { type Address, connect, type Hello, type Link, LinkServer } from '../channel/link.ts';
+import { type Identity, readIdentity } from '../base/identity.ts';
+import { connect, type Hello, type Link, LinkServer } from '../channel/link.ts';
 import { openCompressor } from '../checkpoint/compress.ts';
 import { SpillFile } from '../checkpoint/spill.ts';
 import { overlayPath, Replica, refuseOwner, replicaPath } from '../disk/replica.ts';
-import { connectForFrames } from '../netdev/endpoint.ts';
+import { connectForFrames, type Uplink } from '../netdev/endpoint.ts';
+import type { FrameHandlers } from '../netdev/frame-socket.ts';
+import { TapUplink } from '../netdev/tap.ts';
 import { ramHash } from '../qemu/hash.ts';
 import { type DiskFiles, vmFiles } from '../qemu/machine.ts';
 import { Vm } from '../qemu/vm.ts';
-import type { NodeContext } from './context.ts';
+import type { NodeContext, Peer } from './context.ts';
 import { QemuDisks } from './disk-source.ts';
 import { hashFile } from './hash-file.ts';
 import { Nic } from './nic.ts';
@@ -20,7 +23,7 @@ import type { PeerLinks, Platform } from './platform.ts';
 export function realPlatform(context: () => NodeContext): Platform {
   let running: { vm: Vm; disks: DiskFiles[] } | undefined;
   return {
-    connectUplink: (handlers) => connectForFrames(context().config.uplinkPath, handlers),
+    connectUplink: (handlers) => openUplink(context(), handlers),
     listenCard: () => Nic.listen(filesOf(context()).nicPaths[0] ?? ''),
     startVm: async (options) => {
       const disks = diskFiles(context(), options);
@@ -34,7 +37,7 @@ export function realPlatform(context: () => NodeContext): Platform {
     },
     openReplica: (options) => Replica.begin({ folder: replicaFolder(context()), vm: context().config.vm, ...options }),
     hashFile,
-    openLinks: (address, term, signal) => openPairLinks(context(), address, term, signal),
+    openLinks: (peer, term, signal) => openPairLinks(context(), peer, term, signal),
     acceptLinks: (options) => acceptPairLinks(context(), options),
     compressor: () => openCompressor({ fellBack: (text) => context().log.warn(text) }),
     openSpill: () => SpillFile.open(context().config.spillDir),
@@ -46,6 +49,12 @@ export function realPlatform(context: () => NodeContext): Platform {
       if (dieAt !== undefined && dieAt.point === point && epoch >= dieAt.epoch) process.kill(process.pid, 'SIGKILL');
     },
   };
+}
+
+function openUplink({ config, log }: NodeContext, handlers: FrameHandlers): Promise<Uplink> {
+  const { uplink } = config;
+  if (uplink.kind === 'switch') return connectForFrames(uplink.path, handlers);
+  return TapUplink.open({ name: uplink.name, bridge: uplink.bridge, log }, handlers);
 }
 
 function filesOf(context: NodeContext) {
@@ -87,23 +96,27 @@ function startVm(context: NodeContext, vmstateTemplate: Uint8Array | undefined, 
   });
 }
 
+/** This node's certificates, read anew each time: a renewed one counts from the next connection on. */
+function identityOf(context: NodeContext): { identity?: Identity } {
+  const { identityFolder } = context.config;
+  return identityFolder === undefined ? {} : { identity: readIdentity(identityFolder) };
+}
+
 const connectTimeoutMs = 2000;
 const linkKinds = ['beat', 'packet', 'bulk'] as const;
 
 /** Opens the three links to the peer, or none. */
-async function openPairLinks(
-  context: NodeContext,
-  address: Address,
-  term: number,
-  signal: AbortSignal,
-): Promise<PeerLinks> {
+async function openPairLinks(context: NodeContext, peer: Peer, term: number, signal: AbortSignal): Promise<PeerLinks> {
   const session = randomUUID();
   const { vm, node } = context.config;
   const open: Partial<Record<'beat' | 'packet' | 'bulk', Link>> = {};
   try {
     for (const kind of linkKinds) {
       const hello: Hello = { vm, node, kind, term, session };
-      open[kind] = await connect(address, hello, { timeoutMs: connectTimeoutMs, signal });
+      open[kind] = await connect(peer.address, hello, {
+        ...{ timeoutMs: connectTimeoutMs, signal, peerNode: peer.node },
+        ...identityOf(context),
+      });
     }
   } catch (error) {
     for (const link of Object.values(open)) link.destroy();
@@ -124,6 +137,7 @@ async function acceptPairLinks(
   const gathering = new Map<string, Partial<Record<'beat' | 'packet' | 'bulk', Link>>>();
   return LinkServer.listen(context.config.listen, {
     handshakeTimeoutMs: connectTimeoutMs,
+    ...identityOf(context),
     accept: (peer) => (peer.vm === vm ? options.busy() : `this node protects ${vm}, not ${peer.vm}`),
     local: (peer) => ({ ...peer, node }),
     link: (link) => {

@@ -22,6 +22,8 @@ import { firstDiskMessage, readSession, SecondaryDisks } from './secondary-disks
 import type { Terms } from './terms.ts';
 
 const tickMs = 5;
+/** A primary that is silent for so long before its first checkpoint is given up; it may be busy, so this is long. */
+const joiningSilenceMs = 20_000;
 /** Frames of the network that arrive here while the primary's port is dead already; given to the guest at takeover. */
 const earlyFramesMax = 2048;
 const earlyMs = 1000;
@@ -55,6 +57,8 @@ export class SecondaryNode {
   private suspectedAt = 0;
   /** What disks the primary has, as its session says. */
   private diskSession: Session | undefined;
+  /** When the primary last said anything. */
+  private heardAt = 0;
   private applying: Promise<void> = Promise.resolve();
   /** Resolves when no VM is being started. */
   private opening: Promise<void> = Promise.resolve();
@@ -210,6 +214,10 @@ export class SecondaryNode {
   private tick(now: number): void {
     const state = this.pair.state;
     if (state.kind === 'protected' && this.heartbeat?.mayTakeOver(now) === true) this.post({ kind: 'silence' });
+    // A host that died may never close a link, and this node must be free for another primary.
+    if (state.kind !== 'joining' || now - this.heardAt < joiningSilenceMs) return;
+    this.links?.close();
+    this.onLinksLost('the primary said nothing while its state was to be copied');
   }
 
   // ---- what the primary says ----
@@ -221,6 +229,7 @@ export class SecondaryNode {
       return;
     }
     this.diskSession = undefined;
+    this.heardAt = now;
     this.post({ kind: 'session' });
     this.heartbeat = new HeartbeatSecondary({ send: (type, payload) => links.beat.send(type, payload) }, { now });
     this.links = new PairLinks(links, {
@@ -237,6 +246,7 @@ export class SecondaryNode {
 
   private onMessage(kind: LinkKind, type: number, payload: Uint8Array): void {
     const now = this.context.clock.now();
+    this.heardAt = now;
     if (kind === 'beat') {
       if (this.heartbeat?.receive(type, payload, now) === false)
         throw new ColoError(errorCodes.channel, 'the peer sent something else than a beat');
@@ -294,6 +304,8 @@ export class SecondaryNode {
     const outcome = applier.stage(type, payload);
     if (outcome === undefined) return;
     if (outcome.kind === 'complete') void this.completed(applier, outcome.epoch);
+    // Pages of the initial copy are missing here now, and nothing that follows in this session can bring them again.
+    else if (this.pair.state.kind === 'joining') throw new ColoError(errorCodes.checkpoint, outcome.why);
     else this.refuse(outcome.epoch, outcome.why);
   }
 
@@ -302,10 +314,20 @@ export class SecondaryNode {
     try {
       if (applier.disks !== undefined) await applier.disks.complete(epoch);
     } catch (error) {
-      if (this.applier === applier) this.refuse(epoch, errorText(error));
+      if (this.applier === applier) this.incomplete(epoch, errorText(error));
       return;
     }
     if (this.applier === applier) this.post({ kind: 'staged', epoch });
+  }
+
+  /** The disks cannot have this checkpoint. The first one brings what no later one brings again: its session is over. */
+  private incomplete(epoch: number, why: string): void {
+    if (this.pair.state.kind !== 'joining') {
+      this.refuse(epoch, why);
+      return;
+    }
+    this.links?.close();
+    this.onLinksLost(why);
   }
 
   private refuse(epoch: number, why: string): void {
@@ -364,7 +386,7 @@ export class SecondaryNode {
         toPrimary: (epoch, id, frame) =>
           this.links?.packet.send(messages.egress, encodeNumber(epoch), encodeNumber(id), frame),
       },
-      { mode },
+      { mode, bypass: this.context.config.network?.bypass ?? [] },
     );
   }
 }

@@ -36,6 +36,7 @@ export function describeNode(node: ColoNode, cores: number): NodeStatus {
     checkpoints: primary === undefined ? null : checkpointsOf(primary),
     released: primary === undefined ? null : releasedOf(primary),
     divergences: primary === undefined ? [] : primary.proxy.divergences(),
+    bypass: [...((primary?.proxy ?? node.secondary?.proxy)?.bypassed() ?? [])],
     traffic: {
       ingressFrames: uplink?.framesIn ?? 0,
       ingressBytes: uplink?.bytesIn ?? 0,

@@ -1,23 +1,29 @@
 // One frame, looked at once. `parse` validates and fills the fields; nothing is copied and nothing is thrown. One view
 // is used again for every frame, so that the hot path allocates nothing.
 //
-//   kind   tcp | udp | icmp | arp    understood, by the rules of that protocol
-//          ipv4                      any other IPv4 packet: other protocols, fragments
-//          other                     everything else: IPv6, VLAN tags, and malformed frames (`refusal` says why)
+//   kind   tcp | udp | icmp | arp | neighbour    understood, by the rules of that protocol
+//          fragment                              a piece of an IP packet: proxy/fragments.ts puts them together
+//          ip                                    any other IP packet: other protocols, what may not be rewritten
+//          other                                 everything else, and malformed frames (`refusal` says why)
 //
-// [contentFrom, contentTo) is what is compared of a datagram; four numbers (`keyA`..`keyD`) name its flow. For `other`
-// the content is the whole frame. IP identification, time to live and checksums are never compared: they differ
-// between two equal guests, or follow from the rest.
+// IPv4 and IPv6, behind up to two VLAN tags, in one form: the code above does not tell them apart.
+//
+// [contentFrom, contentTo) is what is compared of a datagram; `key` names its flow. For `other` the content is the whole
+// frame. IP identification, time to live, flow label and checksums are never compared: they differ between two equal
+// guests, or follow from the rest. IPv4 options and IPv6 extension headers of datagrams are part of the flow's name, so
+// that a difference in them is found; those of TCP segments are not looked at.
 
 import { arp, checkArp } from './arp.ts';
-import { read16, read32 } from './checksum.ts';
-import { ethernet, etherType, type Refusal } from './ethernet.ts';
-import { checkIcmp, icmp } from './icmp.ts';
-import { checkIpv4, fragmentMask, ipProtocol, ipv4, ipv4HeaderBytes } from './ipv4.ts';
-import { checkTcp, tcp, tcpFlag, tcpHeaderBytes } from './tcp.ts';
+import { read16, read32, sumWords } from './checksum.ts';
+import { ethernet, etherType, type Refusal, tagsMax } from './ethernet.ts';
+import { FlowKey, family } from './flow-key.ts';
+import { checkIcmp, icmp, isIcmpError, isIcmpQuery, isNeighbourDiscovery, neighbourContentEnd } from './icmp.ts';
+import { checkIpv4, fragmentMask, ipProtocol, ipv4, ipv4HeaderBytes, moreFragments } from './ipv4.ts';
+import { checkIpv6, ExtensionWalk, ipv6 } from './ipv6.ts';
+import { checkTcp, tcp, tcpFlag, tcpHeaderBytes, timestampsAt } from './tcp.ts';
 import { checkUdp, udp } from './udp.ts';
 
-export type FrameKind = 'tcp' | 'udp' | 'icmp' | 'arp' | 'ipv4' | 'other';
+export type FrameKind = 'tcp' | 'udp' | 'icmp' | 'arp' | 'neighbour' | 'fragment' | 'ip' | 'other';
 
 const empty = new Uint8Array(0);
 
@@ -25,15 +31,16 @@ export class FrameView {
   frame: Uint8Array = empty;
   kind: FrameKind = 'other';
   refusal: Refusal | undefined = undefined;
+  /** Source and target of the frame, protocol and tags. */
+  readonly key = new FlowKey();
 
-  sourceIp = 0;
-  targetIp = 0;
   /** Offset of the IP header, of what it carries, and of the end of the IP packet (padding lies behind). */
   ipAt: number = ethernet.headerBytes;
   transportAt = 0;
   endAt = 0;
-  sourcePort = 0;
-  targetPort = 0;
+  isIpv6 = false;
+  /** What the IP packet carries. */
+  ipProtocol = 0;
 
   /** TCP only. */
   sequence = 0;
@@ -42,20 +49,38 @@ export class FrameView {
   window = 0;
   payloadAt = 0;
   payloadBytes = 0;
+  /** Offset of TSval, 0 without timestamps. */
+  timestampsAt = 0;
 
   /** Everything but TCP. */
   contentFrom = 0;
   contentTo = 0;
-  keyA = 0;
-  keyB = 0;
-  keyC = 0;
-  keyD = 0;
+  /** Offset of the packet that an ICMP error quotes; 0 for anything else. */
+  quoteAt = 0;
+
+  /** Fragments only: the packet they belong to, their place in it, and where the number of the protocol is written (IPv6:
+   *  of the fragment header, which is the 8 bytes before `transportAt`). */
+  fragmentId = 0;
+  fragmentOffset = 0;
+  hasMoreFragments = false;
+  nextHeaderAt = 0;
+
+  private readonly extensions = new ExtensionWalk();
 
   parse(frame: Uint8Array): this {
     this.frame = frame;
+    this.quoteAt = 0;
     this.refusal = this.classify(frame);
     if (this.refusal !== undefined) this.takeWhole();
     return this;
+  }
+
+  get sourcePort(): number {
+    return this.key.guestPort;
+  }
+
+  get targetPort(): number {
+    return this.key.clientPort;
   }
 
   get isSyn(): boolean {
@@ -74,53 +99,105 @@ export class FrameView {
     return (this.flags & tcpFlag.ack) !== 0;
   }
 
+  /** TSval and TSecr; only with timestamps. */
+  get timestamp(): number {
+    return read32(this.frame, this.timestampsAt);
+  }
+
   private classify(frame: Uint8Array): Refusal | undefined {
     if (frame.length < ethernet.headerBytes) return 'ethernet-truncated';
-    const type = read16(frame, ethernet.type);
-    if (type === etherType.ipv4) return this.classifyIpv4(frame);
-    if (type === etherType.arp) return this.classifyArp(frame);
+    let type = read16(frame, ethernet.type);
+    let at: number = ethernet.headerBytes;
+    this.key.tags = 0;
+    for (let count = 1; type === etherType.vlan || type === etherType.stackedVlan; count += 1) {
+      if (frame.length < at + 4) return 'vlan-truncated';
+      if (count > tagsMax) {
+        this.takeWhole();
+        return undefined;
+      }
+      this.key.tags = (count << 24) | ((this.key.tags & 0xfff) << 12) | (read16(frame, at) & 0xfff);
+      type = read16(frame, at + 2);
+      at += 4;
+    }
+    this.ipAt = at;
+    if (type === etherType.ipv4) return this.classifyIpv4(frame, at);
+    if (type === etherType.ipv6) return this.classifyIpv6(frame, at);
+    if (type === etherType.arp) return this.classifyArp(frame, at);
     this.takeWhole();
     return undefined;
   }
 
-  private classifyIpv4(frame: Uint8Array): Refusal | undefined {
-    const at = ethernet.headerBytes;
+  private classifyIpv4(frame: Uint8Array, at: number): Refusal | undefined {
     const refusal = checkIpv4(frame, at);
     if (refusal !== undefined) return refusal;
-    this.sourceIp = read32(frame, at + ipv4.source);
-    this.targetIp = read32(frame, at + ipv4.target);
+    this.isIpv6 = false;
+    this.key.readAddresses(frame, at + ipv4.source, at + ipv4.target, false);
     this.transportAt = at + ipv4HeaderBytes(frame, at);
     this.endAt = at + read16(frame, at + ipv4.totalLength);
-    const protocol = frame[at + ipv4.protocol] as number;
-    const fragment = read16(frame, at + ipv4.fragment) & fragmentMask;
-    if (fragment !== 0) return this.takeIpv4(protocol | (fragment << 8));
-    if (protocol === ipProtocol.tcp) return this.takeTcp(frame, this.transportAt);
-    if (protocol === ipProtocol.udp) return this.takeUdp(frame, this.transportAt);
-    if (protocol === ipProtocol.icmp) return this.takeIcmp(frame, this.transportAt);
-    return this.takeIpv4(protocol);
+    this.ipProtocol = frame[at + ipv4.protocol] as number;
+    const fragment = read16(frame, at + ipv4.fragment);
+    if ((fragment & fragmentMask) === 0) return this.classifyTransport(frame, this.transportAt);
+    this.fragmentId = read16(frame, at + ipv4.id);
+    this.nextHeaderAt = at + ipv4.protocol;
+    this.takeFragment((fragment & 0x1fff) * 8, (fragment & moreFragments) !== 0);
+    return undefined;
+  }
+
+  private classifyIpv6(frame: Uint8Array, at: number): Refusal | undefined {
+    const refusal = checkIpv6(frame, at);
+    if (refusal !== undefined) return refusal;
+    this.isIpv6 = true;
+    this.key.readAddresses(frame, at + ipv6.source, at + ipv6.target, true);
+    this.endAt = at + ipv6.headerBytes + read16(frame, at + ipv6.payloadLength);
+    const { extensions } = this;
+    const problem = extensions.walk(frame, at, this.endAt);
+    if (problem !== undefined) return problem;
+    this.transportAt = extensions.at;
+    this.ipProtocol = extensions.protocol;
+    this.nextHeaderAt = extensions.nextHeaderAt;
+    const { fragmentAt } = extensions;
+    if (fragmentAt === 0) return this.classifyTransport(frame, this.transportAt);
+    const field = read16(frame, fragmentAt + 2);
+    this.fragmentId = read32(frame, fragmentAt + 4) | 0;
+    this.takeFragment(field & 0xfff8, (field & 1) !== 0);
+    return undefined;
+  }
+
+  private classifyTransport(frame: Uint8Array, at: number): Refusal | undefined {
+    switch (this.ipProtocol) {
+      case ipProtocol.tcp:
+        return this.takeTcp(frame, at);
+      case ipProtocol.udp:
+        return this.takeUdp(frame, at);
+      case ipProtocol.icmp:
+      case ipProtocol.icmpv6:
+        if ((this.ipProtocol === ipProtocol.icmpv6) === this.isIpv6) return this.takeIcmp(frame, at);
+        break;
+    }
+    this.takeDatagram('ip', 0);
+    return undefined;
   }
 
   private takeTcp(frame: Uint8Array, at: number): Refusal | undefined {
     const refusal = checkTcp(frame, at, this.endAt);
     if (refusal !== undefined) return refusal;
     this.kind = 'tcp';
-    this.sourcePort = read16(frame, at + tcp.sourcePort);
-    this.targetPort = read16(frame, at + tcp.targetPort);
+    this.key.ports = read32(frame, at + tcp.sourcePort) | 0;
+    this.key.protocol = ((this.isIpv6 ? family.ipv6 : family.ipv4) << 16) | ipProtocol.tcp;
     this.sequence = read32(frame, at + tcp.sequence);
     this.ack = read32(frame, at + tcp.ack);
     this.flags = frame[at + tcp.flags] as number;
     this.window = read16(frame, at + tcp.window);
     this.payloadAt = at + tcpHeaderBytes(frame, at);
     this.payloadBytes = this.endAt - this.payloadAt;
+    this.timestampsAt = timestampsAt(frame, at);
     return undefined;
   }
 
   private takeUdp(frame: Uint8Array, at: number): Refusal | undefined {
     const refusal = checkUdp(frame, at, this.endAt);
     if (refusal !== undefined) return refusal;
-    this.sourcePort = read16(frame, at + udp.sourcePort);
-    this.targetPort = read16(frame, at + udp.targetPort);
-    this.takeDatagram('udp', (this.sourcePort << 16) | this.targetPort, ipProtocol.udp);
+    this.takeDatagram('udp', read32(frame, at + udp.sourcePort) | 0);
     this.contentFrom = at + udp.headerBytes;
     this.contentTo = at + read16(frame, at + udp.length);
     return undefined;
@@ -129,53 +206,75 @@ export class FrameView {
   private takeIcmp(frame: Uint8Array, at: number): Refusal | undefined {
     const refusal = checkIcmp(at, this.endAt);
     if (refusal !== undefined) return refusal;
-    const typeAndCode = read16(frame, at + icmp.type);
-    this.takeDatagram('icmp', (typeAndCode << 16) | read16(frame, at + icmp.id), ipProtocol.icmp);
+    const { isIpv6 } = this;
+    const type = frame[at + icmp.type] as number;
+    const id = isIcmpQuery(type, isIpv6) ? read16(frame, at + icmp.id) : 0;
+    const isNeighbour = isIpv6 && isNeighbourDiscovery(type);
+    this.takeDatagram(isNeighbour ? 'neighbour' : 'icmp', (read16(frame, at + icmp.type) << 16) | id);
     this.contentFrom = at + icmp.id;
-    this.contentTo = this.endAt;
+    this.contentTo = isNeighbour ? neighbourContentEnd(frame, at, this.endAt) : this.endAt;
+    if (isIcmpError(type, isIpv6)) this.quoteAt = at + icmp.headerBytes;
     return undefined;
   }
 
-  private takeIpv4(protocolAndFragment: number): undefined {
-    this.takeDatagram('ipv4', protocolAndFragment, 0);
+  /** The flow of a fragment is the packet that it is a piece of. */
+  private takeFragment(offset: number, hasMore: boolean): void {
+    this.fragmentOffset = offset;
+    this.hasMoreFragments = hasMore;
+    this.takeDatagram('fragment', this.fragmentId);
+  }
+
+  private takeDatagram(kind: FrameKind, ports: number): void {
+    this.kind = kind;
+    this.key.ports = ports;
+    this.key.protocol = ((this.isIpv6 ? family.ipv6 : family.ipv4) << 16) | this.ipProtocol;
     this.contentFrom = this.transportAt;
     this.contentTo = this.endAt;
-    return undefined;
-  }
-
-  private takeDatagram(kind: FrameKind, keyC: number, protocol: number): void {
-    this.kind = kind;
-    this.keyA = this.sourceIp;
-    this.keyB = this.targetIp;
-    this.keyC = keyC >>> 0;
-    this.keyD = (etherType.ipv4 << 8) | protocol;
+    const optionsAt = this.ipAt + (this.isIpv6 ? ipv6.headerBytes : ipv4.headerBytesMin);
+    // Never 0 for a flow with options: the count of their words is in it.
+    if (kind !== 'fragment' && this.transportAt > optionsAt) {
+      const sum = sumWords(this.frame, optionsAt, this.transportAt, this.transportAt - optionsAt);
+      this.key.protocol |= (sum & 0x7f) << 24;
+      this.key.ports ^= sum << 7;
+    }
   }
 
   /** A request's target MAC is not compared: it has no meaning, and guests leave anything in it. */
-  private classifyArp(frame: Uint8Array): Refusal | undefined {
-    const at = ethernet.headerBytes;
+  private classifyArp(frame: Uint8Array, at: number): Refusal | undefined {
     const refusal = checkArp(frame, at);
     if (refusal !== undefined) return refusal;
     const operation = read16(frame, at + arp.operation);
     this.kind = 'arp';
-    this.keyA = read32(frame, at + arp.senderIp);
-    this.keyB = read32(frame, at + arp.targetIp);
-    this.keyC = operation;
-    this.keyD = etherType.arp << 8;
+    this.key.readAddresses(frame, at + arp.senderIp, at + arp.targetIp, false);
+    this.key.ports = operation;
+    this.key.protocol = etherType.arp;
     this.contentFrom = at + arp.senderMac;
     this.contentTo = operation === arp.request ? at + arp.targetMac : at + arp.headerBytes;
     return undefined;
   }
 
+  /** A TCP segment that came in fragments is compared like any other protocol: it cannot be rewritten. */
+  takeIp(): void {
+    this.takeDatagram('ip', 0);
+  }
+
   /** Both MAC addresses and the type name the flow; the whole frame is the content. */
   takeWhole(): void {
-    const frame = this.frame;
+    const { frame, key } = this;
     const hasHeader = frame.length >= ethernet.headerBytes;
     this.kind = 'other';
-    this.keyA = hasHeader ? read32(frame, 0) : 0;
-    this.keyB = hasHeader ? read32(frame, 4) : 0;
-    this.keyC = hasHeader ? read32(frame, 8) : 0;
-    this.keyD = hasHeader ? read16(frame, ethernet.type) : 0x10000;
+    key.a0 = hasHeader ? read32(frame, 0) | 0 : 0;
+    key.a1 = hasHeader ? read32(frame, 4) | 0 : 0;
+    key.a2 = hasHeader ? read32(frame, 8) | 0 : 0;
+    key.a3 = 0;
+    key.b0 = 0;
+    key.b1 = 0;
+    key.b2 = 0;
+    key.b3 = 0;
+    key.ports = hasHeader ? read16(frame, ethernet.type) : -1;
+    key.protocol = 0;
+    key.tags = 0;
+    this.quoteAt = 0;
     this.contentFrom = 0;
     this.contentTo = frame.length;
   }

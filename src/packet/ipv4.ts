@@ -17,7 +17,10 @@ export const ipv4 = {
   headerBytesMin: 20,
 } as const;
 
-export const ipProtocol = { icmp: 1, tcp: 6, udp: 17 } as const;
+export const ipProtocol = { icmp: 1, tcp: 6, udp: 17, icmpv6: 58 } as const;
+
+/** The more-fragments flag of the fragment field. */
+export const moreFragments = 0x2000;
 
 /** More-fragments flag and fragment offset: any of these bits makes the packet a fragment. */
 export const fragmentMask = 0x3fff;

@@ -4,16 +4,16 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { announce } from './arp.ts';
-import { type Address, buildIcmpEcho, buildTcp, buildUdp } from './build.ts';
+import { buildIcmpEcho, buildTcp, buildUdp } from './build.ts';
 import { checksum, replace16, replace32 } from './checksum.ts';
-import { flowKeyBytes, flowText, packFlowKey, unpackFlowKey } from './flow-key.ts';
+import { FlowKey, flowKeyBytes, flowText, packFlowKey, unpackFlowKey } from './flow-key.ts';
 import { FrameView } from './frame-view.ts';
 import { parseIp } from './ipv4.ts';
 import { pcapHeader, pcapRecord } from './pcap.ts';
 import { synOptions, tcpFlag } from './tcp.ts';
 
-const guest: Address = { mac: Uint8Array.of(2, 0, 0, 0, 0, 1), ip: parseIp('10.0.2.15') ?? 0, port: 80 };
-const client: Address = { mac: Uint8Array.of(2, 0, 0, 0, 0, 2), ip: parseIp('10.0.2.2') ?? 0, port: 4711 };
+const guest = { mac: Uint8Array.of(2, 0, 0, 0, 0, 1), ip: parseIp('10.0.2.15') ?? 0, port: 80 };
+const client = { mac: Uint8Array.of(2, 0, 0, 0, 0, 2), ip: parseIp('10.0.2.2') ?? 0, port: 4711 };
 
 test('a replaced field leaves the same checksum as summing anew, at even and odd offsets', () => {
   const bytes = fc.uint8Array({ minLength: 24, maxLength: 64 });
@@ -80,11 +80,12 @@ test('any bytes are parsed without throwing, and no field points outside the fra
 });
 
 test('a flow key survives its packed form and names the client first', () => {
-  const key = { guestIp: guest.ip, clientIp: client.ip, ports: ((80 << 16) | 4711) >>> 0 };
-  const bytes = new Uint8Array(flowKeyBytes);
+  const { key } = new FrameView().parse(buildTcp(guest, client, { sequence: 1, ack: 1, flags: 0 }));
+  const bytes = new Uint8Array(flowKeyBytes.ipv4);
   packFlowKey(key, bytes, 0);
-  assert.deepEqual(unpackFlowKey(bytes, 0), key);
-  assert.equal(unpackFlowKey(bytes.subarray(1), 0), undefined);
+  assert.deepEqual(unpackFlowKey(bytes, 0, false, 6), key);
+  assert.ok(new FlowKey().reverse(new FlowKey().reverse(key)).equals(key));
+  assert.equal(unpackFlowKey(bytes.subarray(1), 0, false, 6), undefined);
   assert.equal(flowText(key, 'tcp'), '10.0.2.2:4711 > 10.0.2.15:80 tcp');
 });
 

@@ -6,7 +6,7 @@
 // A segment must carry one of SYN, ACK and RST and no contradiction (SYN with FIN or RST), or it is refused: it is then
 // compared as a whole, because none of our rules says what it means.
 
-import { read16 } from './checksum.ts';
+import { read16, read32 } from './checksum.ts';
 import type { Refusal } from './ethernet.ts';
 
 export const tcp = {
@@ -23,7 +23,7 @@ export const tcp = {
 
 export const tcpFlag = { fin: 1, syn: 2, rst: 4, psh: 8, ack: 16, urg: 32 } as const;
 
-const option = { end: 0, nop: 1, mss: 2, windowScale: 3, sackPermitted: 4, sack: 5 } as const;
+const option = { end: 0, nop: 1, mss: 2, windowScale: 3, sackPermitted: 4, sack: 5, timestamps: 8 } as const;
 
 export function checkTcp(frame: Uint8Array, at: number, end: number): Refusal | undefined {
   if (end - at < tcp.headerBytesMin) return 'tcp-truncated';
@@ -73,6 +73,29 @@ export function synOptions(frame: Uint8Array, tcpAt: number): SynOptions {
     if (kind === option.windowScale && length === 3) options.windowScale = Math.min(frame[at + 2] as number, 14);
   });
   return options;
+}
+
+/** How guests lay out a timestamps option: two NOPs before it. */
+const paddedTimestamps = 0x0101080a;
+
+/** Where TSval stands (RFC 7323), TSecr behind it; 0 when the segment carries no timestamps. */
+export function timestampsAt(frame: Uint8Array, tcpAt: number): number {
+  const end = tcpAt + tcpHeaderBytes(frame, tcpAt);
+  let at = tcpAt + tcp.headerBytesMin;
+  if (at + 12 <= end && read32(frame, at) === paddedTimestamps) return at + 4;
+  while (at < end) {
+    const kind = frame[at] as number;
+    if (kind === option.end) return 0;
+    if (kind === option.nop) {
+      at += 1;
+      continue;
+    }
+    const length = at + 1 < end ? (frame[at + 1] as number) : 0;
+    if (length < 2 || at + length > end) return 0;
+    if (kind === option.timestamps && length === 10) return at + 2;
+    at += length;
+  }
+  return 0;
 }
 
 /** Calls `visit` with the offset of both edges of every SACK block of the segment. */

@@ -8,12 +8,30 @@
 // copies it. So a byte that the PVM is waiting for is never copied. The owner checks `bytes` against its limits.
 
 import { advance, distance } from '../packet/sequence.ts';
+import type { FramePool } from './frame-pool.ts';
 
 interface Piece {
   sequence: number;
   buffer: Buffer;
   from: number;
   to: number;
+  /** Whether `buffer` is of the pool, and this piece's alone. */
+  isOwned: boolean;
+}
+
+/** Pieces to use again. */
+const spare: Piece[] = [];
+const spareMax = 4096;
+const nothing = Buffer.alloc(0);
+
+function takePiece(sequence: number, buffer: Buffer, from: number, to: number): Piece {
+  const piece = spare.pop();
+  if (piece === undefined) return { sequence, buffer, from, to, isOwned: false };
+  piece.sequence = sequence;
+  piece.buffer = buffer;
+  piece.from = from;
+  piece.to = to;
+  return piece;
 }
 
 export class ByteStream {
@@ -22,17 +40,22 @@ export class ByteStream {
   next = 0;
   /** Bytes held, in and out of order. */
   bytes = 0;
-  private pieces: Piece[] = [];
-  private apart: Piece[] = [];
+  private readonly pieces: Piece[] = [];
+  private readonly apart: Piece[] = [];
+  private readonly pool: FramePool;
   /** The piece that still lies in the frame being looked at. */
   private borrowed: Piece | undefined = undefined;
+
+  constructor(pool: FramePool) {
+    this.pool = pool;
+  }
 
   reset(sequence: number): void {
     this.base = sequence;
     this.next = sequence;
     this.bytes = 0;
-    this.pieces = [];
-    this.apart = [];
+    this.pieces.length = 0;
+    this.apart.length = 0;
     this.borrowed = undefined;
   }
 
@@ -44,7 +67,7 @@ export class ByteStream {
   insert(sequence: number, frame: Buffer, from: number, to: number): void {
     const known = Math.max(0, distance(this.next, sequence));
     if (known >= to - from) return;
-    const piece = { sequence: advance(sequence, known), buffer: frame, from: from + known, to };
+    const piece = takePiece(advance(sequence, known), frame, from + known, to);
     this.borrowed = piece;
     if (piece.sequence === this.next) {
       this.append(piece);
@@ -87,10 +110,15 @@ export class ByteStream {
   keep(): void {
     const piece = this.borrowed;
     this.borrowed = undefined;
-    if (piece === undefined || piece.from >= piece.to) return;
-    piece.buffer = Buffer.from(piece.buffer.subarray(piece.from, piece.to));
+    if (piece === undefined) return;
+    if (piece.from >= piece.to) {
+      this.giveBack(piece);
+      return;
+    }
+    piece.buffer = this.pool.copy(piece.buffer, piece.from, piece.to);
     piece.to -= piece.from;
     piece.from = 0;
+    piece.isOwned = true;
   }
 
   /** How many of `count` bytes at `sequence` equal those of `frame` at `from`. All of them must be contiguous here. */
@@ -143,9 +171,18 @@ export class ByteStream {
       piece.from = piece.to;
       count -= length;
       gone += 1;
+      if (piece !== this.borrowed) this.giveBack(piece);
     }
-    if (gone === this.pieces.length) this.pieces.length = 0;
+    // Taking the only one off the end keeps the array's memory, which emptying it by its length would not.
+    if (gone === 1 && this.pieces.length === 1) this.pieces.pop();
     else if (gone > 0) this.pieces.splice(0, gone);
+  }
+
+  private giveBack(piece: Piece): void {
+    if (piece.isOwned) this.pool.giveBack(piece.buffer);
+    piece.isOwned = false;
+    piece.buffer = nothing;
+    if (spare.length < spareMax) spare.push(piece);
   }
 }
 

@@ -2,9 +2,11 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { FlowKey, family, portsOf } from '../packet/flow-key.ts';
 import { FrameView } from '../packet/frame-view.ts';
+import { ipProtocol } from '../packet/ipv4.ts';
 import { tcpFlag } from '../packet/tcp.ts';
-import { ConnectionTable, keyOfGuestFrame, portsOf } from './connection.ts';
+import { ConnectionTable } from './connection.ts';
 import { proxyLimits } from './limits.ts';
 import { fromGuest, synOptionBytes, toGuest } from './testbed.ts';
 
@@ -14,13 +16,20 @@ const newTable = (connectionsMax?: number) =>
     ({ attachment }) => attachment?.isBusy === true,
     connectionsMax,
   );
-const key = (clientPort: number) => ({ guestIp: 1, clientIp: 2, ports: portsOf(80, clientPort) });
+const key = (clientPort: number) => {
+  const found = new FlowKey();
+  found.a0 = 1;
+  found.b0 = 2;
+  found.ports = portsOf(80, clientPort);
+  found.protocol = (family.ipv4 << 16) | ipProtocol.tcp;
+  return found;
+};
 const syn = new FrameView().parse(fromGuest({ sequence: 9, ack: 1, flags: tcpFlag.syn, options: synOptionBytes }));
 
 test('offset, ISN and window shift travel with the table', () => {
   const table = newTable();
   for (let port = 1; port <= 200; port += 1) table.add(key(port));
-  const connection = table.add(keyOfGuestFrame(syn));
+  const connection = table.add(syn.key);
   assert.ok(connection !== undefined);
   connection.delta = 0xfffffff0;
   connection.clientIsn = 9;
@@ -78,4 +87,15 @@ test('at the bound a connection is forgotten that needs no translation and has n
   assert.equal(table.add(key(5)), undefined);
   assert.equal(table.size, 3);
   assert.equal(table.evicted, 2);
+});
+
+test('a table that is full of IPv4 connections fits into a checkpoint', () => {
+  const table = newTable();
+  const one = key(1);
+  for (let at = 0; at < proxyLimits.connectionsMax; at += 1) {
+    one.ports = at;
+    table.add(one);
+  }
+  assert.equal(table.size, proxyLimits.connectionsMax);
+  assert.ok(table.encode().length <= proxyLimits.tableBytesMax);
 });

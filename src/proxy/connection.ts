@@ -1,23 +1,30 @@
 // The TCP connections that a node knows, and how its guest's sequence space maps to the client space:
 //
 //    client sequence = guest sequence + delta          (0 on a primary that never failed over)
+//    client TSval    = guest TSval + time delta
 //
 // The table travels with every checkpoint, so every connection keeps its travelling part in one record of a flat array
-// that is copied in one go while the guest stands still:
+// (one for each family) that is copied in one go while the guest stands still. After the key, 16 bytes:
 //
-//    0           16      20           24      25             26
-//    | flow key  | delta | client ISN | flags | window shift | reserved |      28 bytes
+//    0       4            8            12      13             14
+//    | delta | client ISN | time delta | flags | window shift | reserved |       record: 32 bytes, IPv6: 56
+//
+//    table:   | magic, version | number of IPv4 records | of IPv6 records | records ... |
 //
 // "Client ISN" is the guest's initial sequence number as the client knows it. A new connection on an old 5-tuple begins
 // when the guest sends a SYN or SYN-ACK with another ISN, never when a client asks for it: anybody can forge a SYN, and
 // a connection that is being translated must survive that.
 //
-// A secondary may not know delta yet: it is *paired* once both its guest's ISN and the primary's are known.
+// A secondary may not know its deltas yet: it is *paired* once both its guest's SYN and the primary's are known. An
+// *announcement* is what the primary says of its own:
+//
+//    0        1                     2                                              6
+//    | family | 1: has a timestamp | TSval of its SYN, or 0 | flow key |            the ISN travels beside it
 // Ended connections linger, then go. Idle ones stay: an idle session must survive a failover too.
 
 import { Fifo } from '../base/fifo.ts';
 import { read32, write32 } from '../packet/checksum.ts';
-import { type FlowKey, packFlowKey, unpackFlowKey } from '../packet/flow-key.ts';
+import { FlowKey, family, flowKeyBytes, packFlowKey, unpackFlowKey } from '../packet/flow-key.ts';
 import type { FrameView } from '../packet/frame-view.ts';
 import { ipProtocol } from '../packet/ipv4.ts';
 import { distance } from '../packet/sequence.ts';
@@ -25,29 +32,32 @@ import { synOptions } from '../packet/tcp.ts';
 import { type FlowEntry, FlowMap } from './flow-map.ts';
 import { proxyLimits } from './limits.ts';
 
-const record = { delta: 16, clientIsn: 20, flags: 24, windowShift: 25, bytes: 28 } as const;
-const tableMagic = 0x434f5401;
-const tableHeaderBytes = 8;
+/** Offsets behind the key. */
+const record = { delta: 0, clientIsn: 4, timeDelta: 8, flags: 12, windowShift: 13, bytes: 16 } as const;
+/** The last byte is the version of the encoding. */
+const tableMagic = 0x434f5402;
+const tableHeaderBytes = 12;
+const announcementKeyAt = 6;
 
 const flag = { clientIsn: 1, guestFin: 2, clientFin: 4, guestReset: 8, clientReset: 16 } as const;
 
 export class Connection<Attachment> implements FlowEntry<Connection<Attachment>> {
-  readonly a: number;
-  readonly b: number;
-  readonly c: number;
-  readonly d = ipProtocol.tcp;
+  /** Named from the guest. */
+  readonly key: FlowKey;
   next: Connection<Attachment> | undefined = undefined;
 
   delta = 0;
+  timeDelta = 0;
   clientIsn: number | undefined = undefined;
-  /** The guest's ISN in its own space; only a secondary that is not paired needs it. */
+  /** The guest's ISN and first TSval in its own space; only a secondary that is not paired needs them. */
   guestIsn: number | undefined = undefined;
+  guestTime: number | undefined = undefined;
   paired = true;
   /** Bits by which the guest's window field is shifted. */
   windowShift = 0;
   flags = 0;
 
-  /** Index of the record in the table's array. */
+  /** Index of the record in its family's array. */
   slot = -1;
   endedAt = -1;
   /** Whether it stands in the queue of ended connections: at most once. */
@@ -57,21 +67,54 @@ export class Connection<Attachment> implements FlowEntry<Connection<Attachment>>
   attachment: Attachment | undefined = undefined;
 
   constructor(key: FlowKey) {
-    this.a = key.guestIp;
-    this.b = key.clientIp;
-    this.c = key.ports;
+    this.key = new FlowKey().copyFrom(key);
+  }
+}
+
+/** The records of the connections of one family. */
+class Section<Attachment> {
+  readonly bySlot: Connection<Attachment>[] = [];
+  readonly isIpv6: boolean;
+  readonly keyBytes: number;
+  readonly recordBytes: number;
+  records: Uint8Array;
+
+  constructor(isIpv6: boolean) {
+    this.isIpv6 = isIpv6;
+    this.keyBytes = isIpv6 ? flowKeyBytes.ipv6 : flowKeyBytes.ipv4;
+    this.recordBytes = this.keyBytes + record.bytes;
+    this.records = new Uint8Array(64 * this.recordBytes);
   }
 
-  get key(): FlowKey {
-    return { guestIp: this.a, clientIp: this.b, ports: this.c };
+  get bytes(): number {
+    return this.bySlot.length * this.recordBytes;
+  }
+
+  add(connection: Connection<Attachment>): void {
+    connection.slot = this.bySlot.length;
+    this.bySlot.push(connection);
+    if (this.bytes <= this.records.length) return;
+    const grown = new Uint8Array(this.records.length * 2);
+    grown.set(this.records);
+    this.records = grown;
+  }
+
+  /** Fills the place of `connection` with the last one, which is returned when it has moved. */
+  remove(connection: Connection<Attachment>): Connection<Attachment> | undefined {
+    const last = this.bySlot.pop();
+    if (last === undefined || last === connection) return undefined;
+    last.slot = connection.slot;
+    this.bySlot[last.slot] = last;
+    return last;
   }
 }
 
 export class ConnectionTable<Attachment> {
   private readonly map = new FlowMap<Connection<Attachment>>();
-  private readonly bySlot: Connection<Attachment>[] = [];
-  private records = new Uint8Array(tableHeaderBytes + 64 * record.bytes);
+  private readonly ipv4 = new Section<Attachment>(false);
+  private readonly ipv6 = new Section<Attachment>(true);
   private readonly ended = new Fifo<Connection<Attachment>>();
+  private readonly reversed = new FlowKey();
   private evictAt = 0;
   /** Connections forgotten, or not remembered, because the table was full. */
   evicted = 0;
@@ -96,27 +139,25 @@ export class ConnectionTable<Attachment> {
   }
 
   find(key: FlowKey): Connection<Attachment> | undefined {
-    return this.map.get(key.guestIp, key.clientIp, key.ports, ipProtocol.tcp);
+    return this.map.get(key);
   }
 
   /** The connection of a TCP frame of the guest. */
   ofGuestFrame(view: FrameView): Connection<Attachment> | undefined {
-    return this.map.get(view.sourceIp, view.targetIp, portsOf(view.sourcePort, view.targetPort), ipProtocol.tcp);
+    return this.map.get(view.key);
   }
 
   /** The connection of a TCP frame to the guest. */
   ofClientFrame(view: FrameView): Connection<Attachment> | undefined {
-    return this.map.get(view.targetIp, view.sourceIp, portsOf(view.targetPort, view.sourcePort), ipProtocol.tcp);
+    return this.map.get(this.reversed.reverse(view.key));
   }
 
   /** Adds an unknown connection; undefined when the table is full of connections that must stay. */
   add(key: FlowKey): Connection<Attachment> | undefined {
-    if (this.map.size >= this.connectionsMax && !this.evictOne()) return undefined;
+    if (this.isFull && !this.evictOne()) return undefined;
     const connection = new Connection<Attachment>(key);
-    connection.slot = this.bySlot.length;
-    this.bySlot.push(connection);
+    this.sectionOf(connection).add(connection);
     this.map.add(connection);
-    this.growRecords();
     this.store(connection);
     return connection;
   }
@@ -125,20 +166,27 @@ export class ConnectionTable<Attachment> {
     if (connection.slot < 0) return;
     this.onForget(connection);
     this.map.delete(connection);
-    const last = this.bySlot.pop();
-    if (last !== undefined && last !== connection) {
-      last.slot = connection.slot;
-      this.bySlot[last.slot] = last;
-      this.store(last);
-    }
+    const moved = this.sectionOf(connection).remove(connection);
+    if (moved !== undefined) this.store(moved);
     connection.slot = -1;
+  }
+
+  private sectionOf(connection: Connection<Attachment>): Section<Attachment> {
+    return connection.key.family === family.ipv6 ? this.ipv6 : this.ipv4;
+  }
+
+  private get isFull(): boolean {
+    const bytes = tableHeaderBytes + this.ipv4.bytes + this.ipv6.bytes + this.ipv6.recordBytes;
+    return this.map.size >= this.connectionsMax || bytes > proxyLimits.tableBytesMax;
   }
 
   /** A new connection on the same 5-tuple begins: everything learned of the old one is void. */
   restart(connection: Connection<Attachment>): void {
     connection.delta = 0;
+    connection.timeDelta = 0;
     connection.clientIsn = undefined;
     connection.guestIsn = undefined;
+    connection.guestTime = undefined;
     connection.flags = 0;
     connection.windowShift = 0;
     connection.endedAt = -1;
@@ -148,64 +196,80 @@ export class ConnectionTable<Attachment> {
   /** Writes the travelling part of `connection` into its record. Call it after changing any of it. */
   store(connection: Connection<Attachment>): void {
     if (connection.slot < 0) return;
-    const bytes = this.records;
-    const at = tableHeaderBytes + connection.slot * record.bytes;
+    const section = this.sectionOf(connection);
+    const bytes = section.records;
+    const keyAt = connection.slot * section.recordBytes;
+    const at = keyAt + section.keyBytes;
     let flags = connection.flags & ~flag.clientIsn;
     if (connection.clientIsn !== undefined) flags |= flag.clientIsn;
-    packFlowKey(connection.key, bytes, at);
+    packFlowKey(connection.key, bytes, keyAt);
     write32(bytes, at + record.delta, connection.delta);
     write32(bytes, at + record.clientIsn, connection.clientIsn ?? 0);
+    write32(bytes, at + record.timeDelta, connection.timeDelta);
     bytes[at + record.flags] = flags;
     bytes[at + record.windowShift] = connection.windowShift;
   }
 
   /** A copy of all records, as it travels. */
   encode(): Uint8Array {
-    write32(this.records, 0, tableMagic);
-    write32(this.records, 4, this.bySlot.length);
-    return this.records.slice(0, tableHeaderBytes + this.bySlot.length * record.bytes);
+    const { ipv4, ipv6 } = this;
+    const table = new Uint8Array(tableHeaderBytes + ipv4.bytes + ipv6.bytes);
+    write32(table, 0, tableMagic);
+    write32(table, 4, ipv4.bySlot.length);
+    write32(table, 8, ipv6.bySlot.length);
+    table.set(ipv4.records.subarray(0, ipv4.bytes), tableHeaderBytes);
+    table.set(ipv6.records.subarray(0, ipv6.bytes), tableHeaderBytes + ipv4.bytes);
+    return table;
   }
 
   /** Replaces everything by an encoded table. False when the bytes are not one: the table is then empty. */
   adopt(table: Uint8Array, now: number): boolean {
     this.clear();
     if (table.length < tableHeaderBytes || read32(table, 0) !== tableMagic) return table.length === 0;
-    const count = read32(table, 4);
-    if (table.length !== tableHeaderBytes + count * record.bytes) return false;
-    for (let index = 0; index < count; index += 1) {
-      if (!this.adoptRecord(table, tableHeaderBytes + index * record.bytes, now)) return false;
-    }
+    const ipv4Bytes = read32(table, 4) * this.ipv4.recordBytes;
+    const ipv6Bytes = read32(table, 8) * this.ipv6.recordBytes;
+    if (table.length !== tableHeaderBytes + ipv4Bytes + ipv6Bytes) return false;
+    this.adoptSection(this.ipv4, table.subarray(tableHeaderBytes, tableHeaderBytes + ipv4Bytes), now);
+    this.adoptSection(this.ipv6, table.subarray(tableHeaderBytes + ipv4Bytes), now);
     return true;
   }
 
-  private adoptRecord(table: Uint8Array, at: number, now: number): boolean {
-    const key = unpackFlowKey(table, at);
-    if (key === undefined) return false;
+  private adoptSection({ isIpv6, recordBytes, keyBytes }: Section<Attachment>, records: Uint8Array, now: number): void {
+    for (let at = 0; at < records.length; at += recordBytes) {
+      const key = unpackFlowKey(records, at, isIpv6, ipProtocol.tcp);
+      if (key !== undefined) this.adoptRecord(key, records, at + keyBytes, now);
+    }
+  }
+
+  private adoptRecord(key: FlowKey, table: Uint8Array, at: number, now: number): void {
     const connection = this.find(key) ?? this.add(key);
-    if (connection === undefined) return true;
+    if (connection === undefined) return;
     const flags = table[at + record.flags] as number;
     connection.delta = read32(table, at + record.delta);
+    connection.timeDelta = read32(table, at + record.timeDelta);
     connection.clientIsn = (flags & flag.clientIsn) !== 0 ? read32(table, at + record.clientIsn) : undefined;
     connection.flags = flags;
     connection.windowShift = Math.min(table[at + record.windowShift] as number, 14);
     connection.lastSeen = now;
     this.store(connection);
     this.noteEnd(connection, now);
-    return true;
   }
 
   clear(): void {
-    for (const connection of this.bySlot) {
-      this.onForget(connection);
-      connection.slot = -1;
+    for (const { bySlot } of [this.ipv4, this.ipv6]) {
+      for (const connection of bySlot) {
+        this.onForget(connection);
+        connection.slot = -1;
+      }
+      bySlot.length = 0;
     }
-    this.bySlot.length = 0;
     this.map.clear();
     this.ended.clear();
   }
 
   *values(): Generator<Connection<Attachment>> {
-    yield* this.bySlot;
+    yield* this.ipv4.bySlot;
+    yield* this.ipv6.bySlot;
   }
 
   /** Follows the life of a connection by a frame to the guest. */
@@ -291,21 +355,14 @@ export class ConnectionTable<Attachment> {
       return true;
     }
     for (let tries = 0; tries < 64; tries += 1) {
-      this.evictAt = (this.evictAt + 1) % this.bySlot.length;
-      const connection = this.bySlot[this.evictAt];
+      this.evictAt = (this.evictAt + 1) % this.map.size;
+      const { bySlot } = this.ipv4;
+      const connection = bySlot[this.evictAt] ?? this.ipv6.bySlot[this.evictAt - bySlot.length];
       if (connection === undefined || connection.delta !== 0 || this.isBusy(connection)) continue;
       this.forget(connection);
       return true;
     }
     return false;
-  }
-
-  private growRecords(): void {
-    const needed = tableHeaderBytes + this.bySlot.length * record.bytes;
-    if (needed <= this.records.length) return;
-    const grown = new Uint8Array(this.records.length * 2);
-    grown.set(this.records);
-    this.records = grown;
   }
 }
 
@@ -319,17 +376,27 @@ export function hasClientReset(connection: Connection<unknown>): boolean {
   return (connection.flags & flag.clientReset) !== 0;
 }
 
-/** Guest port and client port as one number. */
-export function portsOf(guestPort: number, clientPort: number): number {
-  return ((guestPort << 16) | clientPort) >>> 0;
+/** What the primary says of its guest's SYN, as it travels. `time` is its TSval in client space. */
+export function packAnnouncement(key: FlowKey, time: number | undefined): Uint8Array {
+  const isIpv6 = key.family === family.ipv6;
+  const bytes = new Uint8Array(announcementKeyAt + (isIpv6 ? flowKeyBytes.ipv6 : flowKeyBytes.ipv4));
+  bytes[0] = key.family;
+  bytes[1] = time === undefined ? 0 : 1;
+  write32(bytes, 2, time ?? 0);
+  packFlowKey(key, bytes, announcementKeyAt);
+  return bytes;
 }
 
-export function keyOfGuestFrame(view: FrameView): FlowKey {
-  return { guestIp: view.sourceIp, clientIp: view.targetIp, ports: portsOf(view.sourcePort, view.targetPort) };
+export interface Announcement {
+  key: FlowKey;
+  time: number | undefined;
 }
 
-export function keyOfClientFrame(view: FrameView): FlowKey {
-  return { guestIp: view.targetIp, clientIp: view.sourceIp, ports: portsOf(view.targetPort, view.sourcePort) };
+export function unpackAnnouncement(bytes: Uint8Array): Announcement | undefined {
+  const version = bytes[0];
+  if (version !== family.ipv4 && version !== family.ipv6) return undefined;
+  const key = unpackFlowKey(bytes, announcementKeyAt, version === family.ipv6, ipProtocol.tcp);
+  return key === undefined ? undefined : { key, time: bytes[1] === 1 ? read32(bytes, 2) : undefined };
 }
 
 /** Whether `sequence` of the guest, translated, is the ISN under which the client knows this connection. */

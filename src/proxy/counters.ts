@@ -74,8 +74,9 @@ export interface SecondaryCounters {
   dropped: Record<SecondaryDrop, number>;
 }
 
-/** standing: output of an SVM that should stand still. unpaired: a connection whose offset is not known (yet). */
-export type SecondaryDrop = 'standing' | 'unpaired' | 'unconfirmed' | 'log';
+/** standing: output of an SVM that should stand still. unpaired: a connection whose offset is not known (yet). bypass: what
+ *  the operator declared unprotected. */
+export type SecondaryDrop = 'standing' | 'unpaired' | 'unconfirmed' | 'log' | 'bypass';
 
 export function newSecondaryCounters(): SecondaryCounters {
   return {
@@ -87,6 +88,6 @@ export function newSecondaryCounters(): SecondaryCounters {
     unconfirmedBytes: 0,
     logItems: 0,
     logBytes: 0,
-    dropped: { standing: 0, unpaired: 0, unconfirmed: 0, log: 0 },
+    dropped: { standing: 0, unpaired: 0, unconfirmed: 0, log: 0, bypass: 0 },
   };
 }

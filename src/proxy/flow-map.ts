@@ -1,12 +1,9 @@
-// A map from four numbers to an entry, without a string or an object per look-up: entries of one hash are chained.
+// A map from flow keys to entries, without a string or an object per look-up: entries of one hash are chained.
 
-import { flowHash } from '../packet/flow-key.ts';
+import type { FlowKey } from '../packet/flow-key.ts';
 
 export interface FlowEntry<T> {
-  readonly a: number;
-  readonly b: number;
-  readonly c: number;
-  readonly d: number;
+  readonly key: FlowKey;
   /** The next entry of the same hash; owned by the map. */
   next: T | undefined;
 }
@@ -15,23 +12,22 @@ export class FlowMap<T extends FlowEntry<T>> {
   private readonly heads = new Map<number, T>();
   size = 0;
 
-  get(a: number, b: number, c: number, d: number): T | undefined {
-    let entry = this.heads.get(flowHash(a, b, c, d));
-    while (entry !== undefined && (entry.a !== a || entry.b !== b || entry.c !== c || entry.d !== d))
-      entry = entry.next;
+  get(key: FlowKey): T | undefined {
+    let entry = this.heads.get(key.hash());
+    while (entry !== undefined && !entry.key.equals(key)) entry = entry.next;
     return entry;
   }
 
   /** Adds an entry that is not in the map. */
   add(entry: T): void {
-    const hash = flowHash(entry.a, entry.b, entry.c, entry.d);
+    const hash = entry.key.hash();
     entry.next = this.heads.get(hash);
     this.heads.set(hash, entry);
     this.size += 1;
   }
 
   delete(entry: T): void {
-    const hash = flowHash(entry.a, entry.b, entry.c, entry.d);
+    const hash = entry.key.hash();
     const head = this.heads.get(hash);
     if (head === entry) {
       if (entry.next === undefined) this.heads.delete(hash);

@@ -2,10 +2,10 @@
 // are dropped, which is packet loss to the guest.
 
 import { Fifo } from '../base/fifo.ts';
-import type { FlowKey } from '../packet/flow-key.ts';
+import type { Announcement } from './connection.ts';
 import { proxyLimits } from './limits.ts';
 
-export type LogItem = { frame: Uint8Array; isn: undefined } | { key: FlowKey; isn: number };
+export type LogItem = { frame: Uint8Array; isn: undefined } | { announcement: Announcement; isn: number };
 
 export class IngressLog {
   private readonly queue = new Fifo<LogItem>();
@@ -28,8 +28,8 @@ export class IngressLog {
     this.push({ frame: Buffer.from(frame), isn: undefined });
   }
 
-  pushIsn(key: FlowKey, isn: number): void {
-    this.push({ key, isn });
+  pushIsn(announcement: Announcement, isn: number): void {
+    this.push({ announcement, isn });
   }
 
   private push(item: LogItem): void {

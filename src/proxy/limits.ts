@@ -5,6 +5,8 @@ export const proxyLimits = {
   /** TCP connections known by a node. Beyond: the oldest untranslated one without work is forgotten; a checkpoint makes
    *  a forgotten one comparable again. */
   connectionsMax: 100_000,
+  /** Encoded bytes of the table: 100,000 connections of IPv4, or 58,000 of IPv6. Beyond: as at `connectionsMax`. */
+  tableBytesMax: 3_300_000,
   /** How long an ended connection is remembered, for late retransmissions. */
   lingerMs: 60_000,
 
@@ -46,6 +48,16 @@ export const proxyLimits = {
   /** SVM frames of a connection whose offset is not known yet: hardly more than its SYN and repetitions of it, because
    *  the client has not answered. Beyond: the oldest but the SYN is dropped; TCP sends again. */
   unpairedFramesMax: 8,
+
+  /** Bytes kept free for frames to come. Beyond: left to the garbage collector. Longer frames are never kept free. */
+  pooledBytesMax: 8 << 20,
+  frameBytesMax: 65_550,
+
+  /** IP packets whose fragments have not all come, and their bytes, on each side. Beyond: a checkpoint on the primary's
+   *  side; on the secondary's the oldest is forgotten. */
+  fragmentedMax: 64,
+  fragmentedBytesMax: 4 << 20,
+  fragmentsPerPacketMax: 128,
 
   /** Divergences kept for the status, and bytes shown of each side. Beyond: the oldest leaves, the rest is not shown. */
   divergencesKept: 32,

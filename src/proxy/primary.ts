@@ -20,31 +20,36 @@
 
 import { assert } from '../base/assert.ts';
 import { Fifo } from '../base/fifo.ts';
-import { flowKeyBytes, flowText, packFlowKey } from '../packet/flow-key.ts';
+import { flowText } from '../packet/flow-key.ts';
 import { FrameView } from '../packet/frame-view.ts';
 import { advance } from '../packet/sequence.ts';
+import { Bypass, type BypassCount, type BypassRule } from './bypass.ts';
 import { DatagramComparer, type DatagramFlow } from './compare/datagram.ts';
 import type { ActiveFlow, Divergence, FrameClass } from './compare/sink.ts';
 import { TcpComparer } from './compare/tcp.ts';
 import { type Held, TcpStream } from './compare/tcp-stream.ts';
-import { type Connection, ConnectionTable, hasClientReset, isKnownIsn, keyOfGuestFrame } from './connection.ts';
+import { type Connection, ConnectionTable, hasClientReset, isKnownIsn, packAnnouncement } from './connection.ts';
 import { newPrimaryCounters, type PrimaryCounters } from './counters.ts';
+import { FramePool } from './frame-pool.ts';
 import { Gate } from './gate.ts';
 import { encodeFrames } from './held-frames.ts';
 import { HoldTimes } from './hold-times.ts';
 import { proxyLimits } from './limits.ts';
 import type { CheckpointReason, DivergenceRecord } from './reason.ts';
-import { toClientSpace, toGuestSpace } from './translate.ts';
+import { defaultSimilarity, type Similarity } from './similarity.ts';
+import { isTranslated, QuoteTranslator, restamp, toClientSpace, toGuestSpace } from './translate.ts';
 
-/** A frame handed to a port is valid only during the call. */
+/** A frame handed to a port is valid only during the call. A frame handed in by `fromGuest` may be changed where it lies. */
 export interface PrimaryPorts {
   toNetwork(frame: Uint8Array): void;
   toGuest(frame: Uint8Array): void;
   /** Ingress to the secondary, client space, in order. */
   mirror(frame: Uint8Array): void;
-  /** The PVM's ISN of a connection in client space; in the same ordered stream as `mirror`. */
-  announceIsn(key: Uint8Array, isn: number): void;
-  /** SVM frames that the secondary may forget, because what they match has left. Not told for TCP. */
+  /** The PVM's ISN of a connection in client space, and what else the secondary must know of it (connection.ts); in the
+   *  same ordered stream as `mirror`. */
+  announceIsn(announcement: Uint8Array, isn: number): void;
+  /** SVM frames that the secondary may forget, because what they match has left. Not told for TCP. The array is valid only
+   *  during the call. */
   confirm(ids: number[]): void;
   wantCheckpoint(reason: CheckpointReason): void;
   pauseGuest(paused: boolean): void;
@@ -54,6 +59,9 @@ export interface PrimaryOptions {
   mode: 'colo' | 'remus';
   compareTimeoutMs: number;
   patienceMs: number;
+  similarity?: Similarity;
+  /** Traffic that leaves uncompared. */
+  bypass?: readonly BypassRule[];
   /** Of SecondaryProxy.takeover, on a node that was the secondary. */
   table?: Uint8Array;
   /** When `table` was taken over: from here on its ended connections linger. */
@@ -89,6 +97,10 @@ export class PrimaryProxy {
   private readonly view = new FrameView();
   private readonly secondaryView = new FrameView();
   private readonly ingressView = new FrameView();
+  private readonly heldView = new FrameView();
+  private readonly quotes: QuoteTranslator;
+  private readonly bypass: Bypass;
+  private readonly oneId = [0];
 
   private epoch = 0;
   private isAlone = true;
@@ -125,13 +137,16 @@ export class PrimaryProxy {
       heldChanged: (frames: number, bytes: number) => this.heldChanged(frames, bytes),
       forget: (ids: number[]) => ports.confirm(ids),
     };
-    this.tcp = new TcpComparer(sink);
-    this.datagrams = new DatagramComparer(sink);
+    const pool = new FramePool();
+    this.tcp = new TcpComparer(sink, pool, options.similarity ?? defaultSimilarity);
+    this.datagrams = new DatagramComparer(sink, pool);
+    this.bypass = new Bypass(options.bypass ?? []);
     this.gate = new Gate((frame, id) => this.send(frame, id));
     this.table = new ConnectionTable<TcpStream>(
       ({ attachment }) => attachment && this.tcp.abandon(attachment),
       ({ attachment }) => attachment !== undefined && attachment.activeIndex >= 0,
     );
+    this.quotes = new QuoteTranslator((key) => this.table.find(key));
     if (options.table !== undefined) this.table.adopt(options.table, options.now ?? 0);
   }
 
@@ -148,17 +163,26 @@ export class PrimaryProxy {
       this.ports.mirror(frame);
     }
     const view = this.ingressView.parse(frame);
-    const connection = view.kind === 'tcp' ? this.table.ofClientFrame(view) : undefined;
-    if (connection !== undefined) this.table.noteClientFrame(connection, view, now);
-    const delta = connection?.delta ?? 0;
-    this.ports.toGuest(delta === 0 ? frame : toGuestSpace(view, delta));
+    this.ports.toGuest(view.kind === 'tcp' ? this.ingressOf(view, now) : this.quotes.toGuest(view));
+  }
+
+  private ingressOf(view: FrameView, now: number): Uint8Array {
+    const connection = this.table.ofClientFrame(view);
+    if (connection === undefined) return view.frame;
+    this.table.noteClientFrame(connection, view, now);
+    return isTranslated(connection) ? toGuestSpace(view, connection) : view.frame;
   }
 
   fromGuest(frame: Uint8Array, now: number): void {
     this.now = now;
     const view = this.view.parse(frame);
     if (view.refusal !== undefined) this.count.malformed += 1;
+    if (this.bypass.takes(view)) {
+      this.gate.pass(frame, undefined);
+      return;
+    }
     if (view.kind === 'tcp') this.translate(view, now);
+    else if (view.quoteAt !== 0) view.parse(this.quotes.toClient(view));
     if (this.isAlone) this.passAlone(view);
     else if (this.isOverrun(view)) this.count.dropped.overrun += 1;
     else if (this.isInFlight) this.wait(this.next, view, now, this.nextOrder++);
@@ -168,7 +192,7 @@ export class PrimaryProxy {
 
   /** From here on `view` is in client space. */
   private translate(view: FrameView, now: number): void {
-    const connection = this.table.ofGuestFrame(view) ?? this.table.add(keyOfGuestFrame(view));
+    const connection = this.table.ofGuestFrame(view) ?? this.table.add(view.key);
     if (connection === undefined) {
       view.takeWhole();
       return;
@@ -177,7 +201,7 @@ export class PrimaryProxy {
     this.table.noteGuestFrame(connection, view, now);
     // A reset that answers a segment without ACK has sequence number 0 in every space.
     const isNumbered = !(view.isReset && view.sequence === 0);
-    if (connection.delta !== 0 && isNumbered) view.parse(toClientSpace(view, connection.delta));
+    if (isNumbered && isTranslated(connection)) view.parse(toClientSpace(view, connection));
   }
 
   private noteSyn(connection: Connection<TcpStream>, view: FrameView): void {
@@ -187,9 +211,8 @@ export class PrimaryProxy {
       this.table.store(connection);
     }
     if (!this.isMirroring) return;
-    const key = new Uint8Array(flowKeyBytes);
-    packFlowKey(connection.key, key, 0);
-    this.ports.announceIsn(key, connection.clientIsn ?? view.sequence);
+    const time = view.timestampsAt === 0 ? undefined : (view.timestamp + connection.timeDelta) >>> 0;
+    this.ports.announceIsn(packAnnouncement(connection.key, time), connection.clientIsn ?? view.sequence);
   }
 
   private passAlone(view: FrameView): void {
@@ -217,7 +240,7 @@ export class PrimaryProxy {
   }
 
   private connectionOf(view: FrameView): Connection<TcpStream> | undefined {
-    const connection = this.table.ofGuestFrame(view) ?? this.table.add(keyOfGuestFrame(view));
+    const connection = this.table.ofGuestFrame(view) ?? this.table.add(view.key);
     if (connection === undefined) view.takeWhole();
     return connection;
   }
@@ -257,11 +280,11 @@ export class PrimaryProxy {
   }
 
   private encodeHeld(): Uint8Array {
-    const frames = this.gate.frames();
+    const frames = this.gate.frames().map((frame) => this.upToDate(frame));
     const all = this.inOrder();
     const bytes = all.reduce((sum, { frame }) => sum + frame.length, 0);
     const isTooMuch = bytes + this.gate.bytes > proxyLimits.heldBytesInCheckpointMax;
-    for (const { frame, isTcpData } of all) if (!isTooMuch || !isTcpData) frames.push(frame);
+    for (const { frame, isTcpData } of all) if (!isTooMuch || !isTcpData) frames.push(this.upToDate(frame));
     for (const flow of this.active) {
       const ack = flow instanceof TcpStream ? this.tcp.owedFrame(flow) : undefined;
       if (ack !== undefined) frames.push(ack);
@@ -269,12 +292,24 @@ export class PrimaryProxy {
     return encodeFrames(frames);
   }
 
+  /** A survivor may send `frame` when later ones of its connection have left: with its own TSval the client would drop it. */
+  private upToDate(frame: Uint8Array): Uint8Array {
+    const view = this.heldView.parse(frame);
+    if (view.kind !== 'tcp' || view.timestampsAt === 0) return frame;
+    const stream = this.table.ofGuestFrame(view)?.attachment;
+    if (stream?.pTimeKnown !== true || stream.pTime === view.timestamp) return frame;
+    const copy = Buffer.from(frame);
+    restamp(view.parse(copy), stream.pTime);
+    return copy;
+  }
+
   /** Everything held of the current epoch, in the order in which the guest sent it. */
   private inOrder(): InOrder[] {
     const all: InOrder[] = [];
     for (const { frame, time, order } of this.raw) {
-      const leave = () => this.leave(frame, classOf(this.view.parse(frame)), time);
-      all.push({ order, frame, isTcpData: classOf(this.view.parse(frame)) === 'data', leave });
+      const frameClass = classOf(this.heldView.parse(frame));
+      const isTcpData = frameClass === 'data' && this.heldView.kind === 'tcp';
+      all.push({ order, frame, isTcpData, leave: () => this.leave(frame, frameClass, time) });
     }
     for (const flow of this.active) {
       if (flow instanceof TcpStream) this.addTcpInOrder(all, flow);
@@ -292,10 +327,7 @@ export class PrimaryProxy {
   }
 
   private addDatagramsInOrder(all: InOrder[], flow: DatagramFlow): void {
-    for (const held of flow.held) {
-      const { order, frame } = held;
-      all.push({ order, frame, isTcpData: false, leave: () => this.datagrams.leaveByCommit(flow, held) });
-    }
+    this.datagrams.forEachHeld(flow, (order, frame, leave) => all.push({ order, frame, isTcpData: false, leave }));
   }
 
   /** The secondary holds the checkpoint, complete: everything from before its capture leaves. */
@@ -471,7 +503,9 @@ export class PrimaryProxy {
   private send(frame: Uint8Array, id: number | undefined): void {
     this.count.egressBytes += frame.length;
     this.ports.toNetwork(frame);
-    if (id !== undefined) this.ports.confirm([id]);
+    if (id === undefined) return;
+    this.oneId[0] = id;
+    this.ports.confirm(this.oneId);
   }
 
   private activate(flow: ActiveFlow): void {
@@ -544,6 +578,11 @@ export class PrimaryProxy {
 
   holdTimes(): { count: number; p50: number; p99: number } {
     return { count: this.times.count, p50: this.times.quantile(0.5), p99: this.times.quantile(0.99) };
+  }
+
+  /** What left uncompared, by rule. */
+  bypassed(): readonly BypassCount[] {
+    return this.bypass.counts;
   }
 
   divergences(): DivergenceRecord[] {

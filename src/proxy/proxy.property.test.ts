@@ -6,13 +6,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { buildUdp } from '../packet/build.ts';
+import { buildTcp, buildUdp, timestampsOption } from '../packet/build.ts';
 import { FrameView } from '../packet/frame-view.ts';
 import { advance, distance } from '../packet/sequence.ts';
 import { tcpFlag } from '../packet/tcp.ts';
 import { proxyLimits } from './limits.ts';
 import { PrimaryProxy } from './primary.ts';
-import { assertValid, Bed, client, fromGuest, guest, Reassembly, toGuest } from './testbed.ts';
+import { allEnds, assertValid, Bed, type Ends, fromGuest, Reassembly } from './testbed.ts';
 
 const anyIsn = fc.oneof(fc.nat({ max: 0xffffffff }), fc.integer({ min: 0xffffffc0, max: 0xffffffff }));
 const clientIsn = 5000;
@@ -46,14 +46,23 @@ const odd = fc.array(fc.nat({ max: 1000 }), { maxLength: 6 });
 
 test('two equal copies, cut, repeated and reordered at will: exactly the stream of the primary leaves', () => {
   const content = fc.uint8Array({ minLength: 1, maxLength: 300 });
-  const sides = fc.record({ pIsn: anyIsn, sIsn: anyIsn, p: sizes, s: sizes, pOdd: odd, sOdd: odd });
+  const sides = fc.record({
+    ends: fc.constantFrom(...allEnds),
+    pIsn: anyIsn,
+    sIsn: anyIsn,
+    p: sizes,
+    s: sizes,
+    pOdd: odd,
+    sOdd: odd,
+  });
   fc.assert(
     fc.property(content, sides, fc.array(fc.boolean()), (stream, side, turns) => {
       const bed = new Bed();
       bed.protect();
-      bed.connect(side.pIsn, side.sIsn);
+      const { guest, client } = side.ends;
+      bed.connect(side.pIsn, side.sIsn, 5000, side.ends);
       const piece = (isn: number, { from, to }: Cut) =>
-        fromGuest({
+        buildTcp(guest, client, {
           sequence: advance(isn, 1 + from),
           ack: clientIsn + 1,
           flags: to === stream.length ? tcpFlag.fin : 0,
@@ -127,6 +136,10 @@ const operations = [
   'clientAck',
   'pAck',
   'sAck',
+  'pOpens',
+  'sOpens',
+  'pTick',
+  'sTick',
   'pUdp',
   'sUdp',
   'capture',
@@ -150,6 +163,17 @@ interface Copy {
   datagrams: number;
   /** Where its stream is another one than the PVM's. */
   flips: Set<number>;
+  /** Right edge of its window, as bytes of the client. */
+  edge: number;
+  /** What it writes as TSval. */
+  time: number;
+}
+
+const firstEdge = 30_000;
+
+function receive(copy: Copy, bytes: number): void {
+  copy.received = bytes;
+  copy.edge = Math.max(copy.edge, bytes);
 }
 
 class Model {
@@ -165,24 +189,50 @@ class Model {
   produced = new Map<number, number>();
   producedDatagrams = new Set<number>();
   producedAck = 0;
+  producedEdge = firstEdge;
   /** What the last committed capture covers. */
-  covered = { sent: 0, ack: 0, datagrams: 0 };
+  covered = { sent: 0, ack: 0, datagrams: 0, edge: firstEdge };
+  /** The latest TSval that the client has seen. */
+  timeSeen: number | undefined;
+  readonly ends: Ends;
+  readonly view = new FrameView();
   flight: { epoch: number; table: Uint8Array; held: Uint8Array; p: Copy } | undefined;
   unapplied: { epoch: number; table: Uint8Array; held: Uint8Array; p: Copy } | undefined;
   isOpen = true;
   isProtected = true;
 
-  constructor(pIsn: number, sIsn: number) {
-    this.p = { isn: pIsn, sent: 0, received: 0, datagrams: 0, flips: new Set() };
-    this.s = { ...this.p, isn: sIsn, flips: new Set() };
+  readonly firstTime: number;
+
+  constructor(pIsn: number, sIsn: number, ends: Ends, times: { p: number; s: number }) {
+    this.firstTime = times.p;
+    this.ends = ends;
+    const time = times.p;
+    this.p = { isn: pIsn, sent: 0, received: 0, datagrams: 0, flips: new Set(), edge: firstEdge, time };
+    this.s = { ...this.p, isn: sIsn, flips: new Set(), time: times.s };
     this.seen = new Reassembly(pIsn);
     this.bed = new Bed({ isDirect: false, onLeave: (frame) => this.judge(frame) });
     this.bed.protect();
-    this.bed.client(toGuest({ sequence: clientIsn, flags: tcpFlag.syn }));
-    this.bed.pvm(fromGuest({ sequence: pIsn, ack: clientIsn + 1, flags: tcpFlag.syn }));
-    this.bed.svm(fromGuest({ sequence: sIsn, ack: clientIsn + 1, flags: tcpFlag.syn }));
+    this.bed.client(this.clientSegment({ sequence: clientIsn, flags: tcpFlag.syn }));
+    this.bed.pvm(this.syn(this.p));
+    this.bed.svm(this.syn(this.s));
     this.bed.deliver();
-    this.bed.client(toGuest({ sequence: clientIsn + 1, ack: advance(pIsn, 1), flags: 0 }));
+    this.bed.client(this.clientSegment({ sequence: clientIsn + 1, ack: advance(pIsn, 1), flags: 0 }));
+  }
+
+  syn({ isn, time }: Copy): Uint8Array {
+    const window = firstEdge;
+    const options = timestampsOption(time, 0);
+    const { guest, client } = this.ends;
+    return buildTcp(guest, client, { sequence: isn, ack: clientIsn + 1, flags: tcpFlag.syn, window, options });
+  }
+
+  clientSegment(segment: { sequence: number; ack?: number; flags: number; payload?: Uint8Array }): Uint8Array {
+    const options = timestampsOption(77, this.timeSeen ?? 0);
+    return buildTcp(this.ends.client, this.ends.guest, { ...segment, options });
+  }
+
+  datagram(id: number): Uint8Array {
+    return buildUdp(this.ends.guest, this.ends.client, Uint8Array.of(id & 255));
   }
 
   byteOf(copy: Copy, at: number): number {
@@ -201,10 +251,16 @@ class Model {
       return;
     }
     this.seen.take(frame);
+    const { timestamp } = view;
+    assert.ok(this.timeSeen === undefined || distance(timestamp, this.timeSeen) >= 0, 'TSval goes back');
+    this.timeSeen = timestamp;
     const ack = distance(view.ack, clientIsn + 1);
     this.ackSeen = Math.max(this.ackSeen, ack);
     if (!this.isProtected) return;
     assert.ok(ack <= Math.max(this.covered.ack, this.producedAck), `ack of ${ack} is not honoured`);
+    assert.ok(distance(timestamp, this.firstTime) >= 0, 'one timeline leaves: that of the primary');
+    const edge = ack + view.window;
+    assert.ok(edge <= Math.max(this.covered.edge, this.producedEdge), `a window up to ${edge} is not honoured`);
     const from = distance(view.sequence, advance(this.p.isn, 1));
     for (let at = 0; at < view.payloadBytes; at += 1) {
       const value = frame[view.payloadAt + at];
@@ -216,7 +272,10 @@ class Model {
   frameOf(copy: Copy, from: number, to: number): Uint8Array {
     const payload = Uint8Array.from({ length: to - from }, (_, at) => this.byteOf(copy, from + at));
     const ack = clientIsn + 1 + copy.received;
-    return fromGuest({ sequence: advance(copy.isn, 1 + from), ack, flags: 0, window: 60_000, payload });
+    const window = Math.min(copy.edge - copy.received, 0xffff);
+    const options = timestampsOption(copy.time, 77);
+    const { guest, client } = this.ends;
+    return buildTcp(guest, client, { sequence: advance(copy.isn, 1 + from), ack, flags: 0, window, options, payload });
   }
 
   run(operation: Operation, amount: number): void {
@@ -240,30 +299,46 @@ class Model {
         return;
       case 'clientSend': {
         const payload = new Uint8Array(amount).fill(1);
-        bed.client(toGuest({ sequence: clientIsn + 1 + this.clientSent, ack: this.clientAck(), flags: 0, payload }));
+        bed.client(
+          this.clientSegment({ sequence: clientIsn + 1 + this.clientSent, ack: this.clientAck(), flags: 0, payload }),
+        );
         this.clientSent += amount;
         return;
       }
       case 'clientAck':
-        bed.client(toGuest({ sequence: clientIsn + 1 + this.clientSent, ack: this.clientAck(), flags: 0 }));
+        bed.client(this.clientSegment({ sequence: clientIsn + 1 + this.clientSent, ack: this.clientAck(), flags: 0 }));
         return;
       case 'pAck':
-        p.received = this.clientSent;
+        receive(p, this.clientSent);
         bed.pvm(this.frameOf(p, p.sent, p.sent));
         return;
       case 'sAck':
         if (this.unapplied !== undefined) return;
-        s.received = this.clientSent;
-        this.producedAck = Math.max(this.producedAck, s.received);
-        bed.svm(this.frameOf(s, s.sent, s.sent));
+        receive(s, this.clientSent);
+        this.svmSays(s, s.sent, s.sent);
+        return;
+      case 'pOpens':
+        p.edge += amount * 300;
+        bed.pvm(this.frameOf(p, p.sent, p.sent));
+        return;
+      case 'sOpens':
+        if (this.unapplied !== undefined) return;
+        s.edge += amount * 300;
+        this.svmSays(s, s.sent, s.sent);
+        return;
+      case 'pTick':
+        p.time = advance(p.time, amount);
+        return;
+      case 'sTick':
+        s.time = advance(s.time, amount);
         return;
       case 'pUdp':
-        bed.pvm(buildUdp(guest, client, Uint8Array.of(p.datagrams++ & 255)));
+        bed.pvm(this.datagram(p.datagrams++));
         return;
       case 'sUdp':
         if (this.unapplied !== undefined) return;
         this.producedDatagrams.add(s.datagrams & 255);
-        bed.svm(buildUdp(guest, client, Uint8Array.of(s.datagrams++ & 255)));
+        bed.svm(this.datagram(s.datagrams++));
         return;
       case 'gate':
         this.isOpen = !this.isOpen;
@@ -290,8 +365,13 @@ class Model {
     s.sent = Math.min(streamBytes, from + amount);
     if (s.sent === from) return;
     for (let at = from; at < s.sent; at += 1) this.produced.set(at, this.byteOf(s, at));
+    this.svmSays(s, from, s.sent);
+  }
+
+  svmSays(s: Copy, from: number, to: number): void {
     this.producedAck = Math.max(this.producedAck, s.received);
-    this.bed.svm(this.frameOf(s, from, s.sent));
+    this.producedEdge = Math.max(this.producedEdge, s.edge);
+    this.bed.svm(this.frameOf(s, from, to));
   }
 
   checkpointStep(operation: 'capture' | 'commit' | 'abort' | 'apply'): void {
@@ -313,10 +393,12 @@ class Model {
     if (flight === undefined) return;
     this.flight = undefined;
     this.unapplied = flight;
-    this.covered = { sent: flight.p.sent, ack: flight.p.received, datagrams: flight.p.datagrams };
+    const { sent, received, datagrams, edge } = flight.p;
+    this.covered = { sent, ack: received, datagrams, edge };
     this.produced.clear();
     this.producedDatagrams.clear();
     this.producedAck = 0;
+    this.producedEdge = 0;
     this.bed.secondary.suspend();
     this.bed.primary.commit(flight.epoch, this.bed.now);
     this.bed.secondary.released(this.bed.primary.releasedEpoch);
@@ -344,14 +426,16 @@ class Model {
     survivor.fromGuest(this.frameOf(this.s, from, streamBytes), this.bed.now);
     const whole = Uint8Array.from({ length: streamBytes }, (_, at) => this.byteOf(this.s, at));
     assert.deepEqual(this.seen.stream(), whole);
-    survivor.fromNetwork(toGuest({ sequence: clientIsn, ack: this.clientAck(), flags: 0 }), this.bed.now);
+    survivor.fromNetwork(this.clientSegment({ sequence: clientIsn, ack: this.clientAck(), flags: 0 }), this.bed.now);
   }
 
   private survivor(table: Uint8Array): PrimaryProxy {
     const ports = {
       toNetwork: (frame: Uint8Array) => this.judge(frame),
       toGuest: (frame: Uint8Array) => {
-        const { ack } = new FrameView().parse(frame);
+        const { ack, timestampsAt } = this.view.parse(frame);
+        const echo = new DataView(frame.buffer, frame.byteOffset).getUint32(timestampsAt + 4);
+        assert.ok(distance(this.s.time, echo) >= 0, 'no echo of a TSval that the survivor never sent');
         assert.equal(distance(ack, advance(this.s.isn, 1)), streamBytes, 'acknowledgements reach the survivor');
       },
       mirror: () => undefined,
@@ -379,9 +463,10 @@ class Model {
 test('nothing leaves that the survivor could not honour, and the death of either side is not noticed', () => {
   const step = fc.tuple(fc.constantFrom(...operations), fc.integer({ min: 1, max: 30 }));
   const steps = fc.array(step, { maxLength: 120, size: 'max' });
+  const ways = fc.record({ ends: fc.constantFrom(...allEnds), times: fc.record({ p: anyIsn, s: anyIsn }) });
   fc.assert(
-    fc.property(anyIsn, anyIsn, steps, fc.boolean(), (pIsn, sIsn, all, isPrimaryDead) => {
-      const model = new Model(pIsn, sIsn);
+    fc.property(anyIsn, anyIsn, steps, fc.boolean(), ways, (pIsn, sIsn, all, isPrimaryDead, { ends, times }) => {
+      const model = new Model(pIsn, sIsn, ends, times);
       for (const [operation, amount] of all) model.run(operation, amount);
       if (isPrimaryDead) model.primaryDies();
       else model.secondaryDies();

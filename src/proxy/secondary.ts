@@ -16,15 +16,15 @@
 //                      └─ replayed by resume(e+1) in colo mode; kept for a takeover in remus mode
 
 import { Fifo } from '../base/fifo.ts';
-import { type FlowKey, unpackFlowKey } from '../packet/flow-key.ts';
 import { FrameView } from '../packet/frame-view.ts';
 import { advance, distance, later } from '../packet/sequence.ts';
-import { type Connection, ConnectionTable, isKnownIsn, keyOfGuestFrame } from './connection.ts';
+import { Bypass, type BypassCount, type BypassRule } from './bypass.ts';
+import { type Announcement, type Connection, ConnectionTable, isKnownIsn, unpackAnnouncement } from './connection.ts';
 import { newSecondaryCounters, type SecondaryCounters } from './counters.ts';
 import { decodeFrames } from './held-frames.ts';
 import { IngressLog } from './ingress-log.ts';
 import { proxyLimits } from './limits.ts';
-import { toClientSpace, toGuestSpace } from './translate.ts';
+import { isTranslated, QuoteTranslator, restamp, toClientSpace, toGuestSpace } from './translate.ts';
 
 export interface SecondaryPorts {
   toGuest(frame: Uint8Array): void;
@@ -48,6 +48,15 @@ interface Pending {
   kept: Kept[];
   newestAck: Kept | undefined;
   clientAck: number | undefined;
+  /** The primary's TSval of its SYN, and the SVM's latest; client space. */
+  announcedTime: number | undefined;
+  latestTime: number | undefined;
+}
+
+export interface SecondaryOptions {
+  mode: 'colo' | 'remus';
+  /** Traffic of which nothing is compared: the SVM's is dropped. */
+  bypass?: readonly BypassRule[];
 }
 
 type PendingConnection = Connection<Pending>;
@@ -60,6 +69,8 @@ export class SecondaryProxy {
   private readonly count: SecondaryCounters = newSecondaryCounters();
   private readonly view = new FrameView();
   private readonly flushView = new FrameView();
+  private readonly quotes: QuoteTranslator;
+  private readonly bypass: Bypass;
 
   private epoch = 0;
   private isRunning = false;
@@ -69,10 +80,14 @@ export class SecondaryProxy {
   private readonly keptById = new Map<number, Kept>();
   private held: Uint8Array[] = [];
   private readonly toGuest = (frame: Uint8Array): void => this.ports.toGuest(frame);
+  /** The newest epoch whose held frames have left; the primary may say so before the apply is done here. */
+  private releasedEpoch = 0;
 
-  constructor(ports: SecondaryPorts, options: { mode: 'colo' | 'remus' }) {
+  constructor(ports: SecondaryPorts, options: SecondaryOptions) {
     this.ports = ports;
     this.mode = options.mode;
+    this.bypass = new Bypass(options.bypass ?? []);
+    this.quotes = new QuoteTranslator((key) => this.table.find(key));
     this.table = new ConnectionTable<Pending>(
       (connection) => this.giveUp(connection),
       (connection) => !connection.paired,
@@ -99,7 +114,7 @@ export class SecondaryProxy {
     const view = this.view.parse(frame);
     const connection = view.kind === 'tcp' ? this.table.ofClientFrame(view) : undefined;
     if (connection === undefined) {
-      toGuest(frame);
+      toGuest(this.quotes.toGuest(view));
       return;
     }
     this.table.noteClientFrame(connection, view, now);
@@ -107,22 +122,23 @@ export class SecondaryProxy {
     // The client cannot have acknowledged what nobody sent: this belongs to an older connection, or to a state of the
     // primary that this SVM will be loaded with before it matters.
     if (!connection.paired && view.hasAck) this.count.dropped.unpaired += 1;
-    else toGuest(connection.delta === 0 ? frame : toGuestSpace(view, connection.delta));
+    else toGuest(isTranslated(connection) ? toGuestSpace(view, connection) : frame);
   }
 
   /** The primary's ISN of a connection, client space. */
-  isn(key: Uint8Array, isn: number): void {
-    const flow = unpackFlowKey(key, 0);
-    if (flow === undefined) return;
-    if (this.isLogging) this.log.pushIsn(flow, isn);
-    if (this.isRunning) this.learnIsn(flow, isn);
+  isn(announcement: Uint8Array, isn: number): void {
+    const announced = unpackAnnouncement(announcement);
+    if (announced === undefined) return;
+    if (this.isLogging) this.log.pushIsn(announced, isn);
+    if (this.isRunning) this.learnIsn(announced, isn);
   }
 
-  private learnIsn(key: FlowKey, isn: number): void {
+  private learnIsn({ key, time }: Announcement, isn: number): void {
     const connection = this.table.find(key) ?? this.table.add(key);
     if (connection === undefined || (connection.paired && connection.clientIsn === isn)) return;
     if (connection.paired) this.unpair(connection);
     connection.clientIsn = isn;
+    pendingOf(connection).announcedTime = time;
     this.pair(connection);
   }
 
@@ -135,9 +151,13 @@ export class SecondaryProxy {
   private pair(connection: PendingConnection): void {
     if (connection.clientIsn === undefined || connection.guestIsn === undefined) return;
     connection.delta = (connection.clientIsn - connection.guestIsn) >>> 0;
+    const pending = connection.attachment;
+    const time = pending?.announcedTime;
+    if (time !== undefined && connection.guestTime !== undefined) {
+      connection.timeDelta = (time - connection.guestTime) >>> 0;
+    }
     connection.paired = true;
     this.table.store(connection);
-    const pending = connection.attachment;
     if (pending === undefined) return;
     const frames = pending.unpaired;
     pending.unpaired = [];
@@ -162,27 +182,30 @@ export class SecondaryProxy {
     }
     const view = this.view.parse(frame);
     if (view.refusal !== undefined) this.count.malformed += 1;
-    if (view.kind === 'tcp') this.fromGuestTcp(view, now);
-    else this.sendOther(frame);
+    if (this.bypass.takes(view)) this.count.dropped.bypass += 1;
+    else if (view.kind === 'tcp') this.fromGuestTcp(view, now);
+    else this.sendOther(view.quoteAt === 0 ? frame : this.quotes.toClient(view));
   }
 
   private fromGuestTcp(view: FrameView, now: number): void {
-    const connection = this.table.ofGuestFrame(view) ?? this.table.add(keyOfGuestFrame(view));
+    const connection = this.table.ofGuestFrame(view) ?? this.table.add(view.key);
     if (connection === undefined) {
       this.sendOther(view.frame);
       return;
     }
-    if (view.isSyn) this.noteSyn(connection, view.sequence);
+    if (view.isSyn) this.noteSyn(connection, view);
     this.table.noteGuestFrame(connection, view, now);
     if (connection.paired || view.isReset) this.sendTcp(connection, view);
     else this.waitForPair(connection, view.frame);
     if (!connection.paired) this.pair(connection);
   }
 
-  private noteSyn(connection: PendingConnection, sequence: number): void {
+  private noteSyn(connection: PendingConnection, view: FrameView): void {
+    const { sequence } = view;
     if (connection.paired ? isKnownIsn(connection, sequence) : connection.guestIsn === sequence) return;
     if (connection.paired) this.unpair(connection);
     connection.guestIsn = sequence;
+    connection.guestTime = view.timestampsAt === 0 ? undefined : view.timestamp;
     // What came before the SYN is of an older connection.
     if (connection.attachment !== undefined) connection.attachment.unpaired = [];
   }
@@ -198,13 +221,21 @@ export class SecondaryProxy {
 
   private sendTcp(connection: PendingConnection, view: FrameView): void {
     // A reset that answers a segment without ACK has sequence number 0 in every space.
-    const delta = view.isReset && view.sequence === 0 ? 0 : connection.delta;
-    const frame = delta === 0 ? Buffer.from(view.frame) : (toClientSpace(view, delta) as Buffer);
+    const isNumbered = !(view.isReset && view.sequence === 0);
+    const delta = isNumbered ? connection.delta : 0;
+    const frame = isNumbered ? toClientSpace(view, connection) : Buffer.from(view.frame);
+    if (view.timestampsAt !== 0 && !view.isReset) this.noteTime(connection, view.timestamp);
     const sequence = (view.sequence + delta) >>> 0;
     const bytes = view.payloadBytes + (view.isSyn ? 1 : 0) + (view.isFin ? 1 : 0);
     const kept = { id: this.nextId++, frame, sequence, end: advance(sequence, bytes), isGone: false };
     this.keepTcp(pendingOf(connection), kept, bytes === 0 && !view.isReset);
     this.emit(kept);
+  }
+
+  private noteTime(connection: PendingConnection, guestTime: number): void {
+    const pending = pendingOf(connection);
+    const time = (guestTime + connection.timeDelta) >>> 0;
+    pending.latestTime = pending.latestTime === undefined ? time : later(pending.latestTime, time);
   }
 
   private keepTcp(pending: Pending, kept: Kept, isPureAck: boolean): void {
@@ -296,13 +327,13 @@ export class SecondaryProxy {
     this.table.adopt(table, now);
     this.forgetAll();
     this.epoch = epoch;
-    this.held = decodeFrames(held);
+    this.held = epoch <= this.releasedEpoch ? [] : decodeFrames(held);
     this.log.dropBefore(epoch);
     if (this.mode === 'remus') return;
     this.isRunning = true;
     for (const item of this.log.items()) {
       if (item.isn === undefined) this.deliver(item.frame, now, this.toGuest);
-      else this.learnIsn(item.key, item.isn);
+      else this.learnIsn(item.announcement, item.isn);
     }
     if (!this.log.hasMarkers) this.log.clear();
   }
@@ -323,6 +354,7 @@ export class SecondaryProxy {
 
   /** The frames that the checkpoint of `epoch` brought along have left. */
   released(epoch: number): void {
+    this.releasedEpoch = Math.max(this.releasedEpoch, epoch);
     if (epoch === this.epoch) this.held = [];
   }
 
@@ -332,6 +364,7 @@ export class SecondaryProxy {
     this.isRunning = false;
     const resend: Uint8Array[] = [...this.held];
     for (const kept of this.kept) if (!kept.isGone) resend.push(kept.frame);
+    for (const frame of resend) this.bringUpToDate(frame);
     const replay: Uint8Array[] = [];
     if (this.mode === 'remus') {
       for (const item of this.log.items()) {
@@ -341,10 +374,19 @@ export class SecondaryProxy {
     return { table: this.table.encode(), resend, replay };
   }
 
+  /** The client drops what is older than the latest it has seen, which may be anything up to the SVM's latest. */
+  private bringUpToDate(frame: Uint8Array): void {
+    const view = this.flushView.parse(frame);
+    if (view.kind !== 'tcp' || view.timestampsAt === 0) return;
+    const latest = this.table.ofGuestFrame(view)?.attachment?.latestTime;
+    if (latest !== undefined && distance(latest, view.timestamp) > 0) restamp(view, latest);
+  }
+
   /** The client was never shown the primary's numbers of this connection: the SVM's are as good. */
   private adoptOwnNumbers(connection: PendingConnection): void {
     connection.clientIsn = connection.guestIsn;
     connection.delta = 0;
+    connection.timeDelta = 0;
     connection.paired = true;
     this.table.store(connection);
     const frames = connection.attachment?.unpaired ?? [];
@@ -353,6 +395,11 @@ export class SecondaryProxy {
       const kept = { id: this.nextId++, frame, sequence: view.sequence, end: view.sequence, isGone: false };
       this.keep(kept);
     }
+  }
+
+  /** Output of the SVM that the operator declared unprotected, by rule. */
+  bypassed(): readonly BypassCount[] {
+    return this.bypass.counts;
   }
 
   get counters(): Readonly<SecondaryCounters> {
@@ -372,6 +419,13 @@ function isRepeated(all: readonly Kept[], kept: Kept): boolean {
 }
 
 function pendingOf(connection: PendingConnection): Pending {
-  connection.attachment ??= { unpaired: [], kept: [], newestAck: undefined, clientAck: undefined };
+  connection.attachment ??= {
+    unpaired: [],
+    kept: [],
+    newestAck: undefined,
+    clientAck: undefined,
+    announcedTime: undefined,
+    latestTime: undefined,
+  };
   return connection.attachment;
 }

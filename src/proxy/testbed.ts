@@ -5,15 +5,40 @@ import { type Address, buildTcp, type Segment } from '../packet/build.ts';
 import { checksum } from '../packet/checksum.ts';
 import { FrameView } from '../packet/frame-view.ts';
 import { ipProtocol } from '../packet/ipv4.ts';
+import { parseIpv6 } from '../packet/ipv6.ts';
 import { advance, distance } from '../packet/sequence.ts';
 import { tcpFlag } from '../packet/tcp.ts';
 import { transportChecksum } from '../packet/transport-checksum.ts';
-import { PrimaryProxy } from './primary.ts';
+import { type PrimaryOptions, PrimaryProxy } from './primary.ts';
 import type { CheckpointReason } from './reason.ts';
 import { SecondaryProxy } from './secondary.ts';
 
-export const guest: Address = { mac: Uint8Array.of(2, 0, 0, 0, 0, 1), ip: 0x0a00020f, port: 80 };
-export const client: Address = { mac: Uint8Array.of(2, 0, 0, 0, 0, 2), ip: 0x0a000202, port: 4711 };
+export const guest = { mac: Uint8Array.of(2, 0, 0, 0, 0, 1), ip: 0x0a00020f, port: 80 };
+export const client = { mac: Uint8Array.of(2, 0, 0, 0, 0, 2), ip: 0x0a000202, port: 4711 };
+
+/** Two ends that talk to each other, over everything that the proxy looks through. */
+export interface Ends {
+  name: string;
+  guest: Address;
+  client: Address;
+}
+
+const guestIpv6 = parseIpv6('2001:db8::15') ?? new Uint8Array(16);
+const clientIpv6 = parseIpv6('2001:db8::2') ?? new Uint8Array(16);
+const over = (name: string, isIpv6: boolean, tags: number[]): Ends => ({
+  name,
+  guest: { ...guest, tags, ...(isIpv6 ? { ip: guestIpv6 } : {}) },
+  client: { ...client, tags, ...(isIpv6 ? { ip: clientIpv6 } : {}) },
+});
+
+export const overIpv4 = over('IPv4', false, []);
+export const overIpv6 = over('IPv6', true, []);
+export const allEnds: readonly Ends[] = [
+  overIpv4,
+  overIpv6,
+  over('IPv4 in a VLAN', false, [5]),
+  over('IPv6 in stacked VLANs', true, [100, 5]),
+];
 
 export const synOptionBytes = Uint8Array.of(2, 4, 5, 180, 1, 3, 3, 7, 4, 2, 1, 1);
 
@@ -21,16 +46,16 @@ export const synOptionBytes = Uint8Array.of(2, 4, 5, 180, 1, 3, 3, 7, 4, 2, 1, 1
 export const fromGuest = (segment: Segment): Uint8Array => buildTcp(guest, client, segment);
 export const toGuest = (segment: Segment): Uint8Array => buildTcp(client, guest, segment);
 
-/** Lengths and checksums of an IPv4 frame must be right. */
+/** Lengths and checksums of a frame must be right. */
 export function assertValid(frame: Uint8Array): void {
   const view = new FrameView().parse(frame);
   assert.equal(view.refusal, undefined);
   if (view.kind !== 'tcp' && view.kind !== 'udp') return;
-  assert.equal(checksum(frame, view.ipAt, view.transportAt), 0, 'IP checksum');
+  if (!view.isIpv6) assert.equal(checksum(frame, view.ipAt, view.transportAt), 0, 'IP checksum');
   const protocol = view.kind === 'tcp' ? ipProtocol.tcp : ipProtocol.udp;
   const field = view.transportAt + (view.kind === 'tcp' ? 16 : 6);
   const found = ((frame[field] ?? 0) << 8) | (frame[field + 1] ?? 0);
-  const right = transportChecksum(frame, view.transportAt, view.endAt, protocol);
+  const right = transportChecksum(frame, view.ipAt, view.transportAt, view.endAt, protocol);
   assert.ok(found === right || (found === 0xffff && right === 0), 'transport checksum');
 }
 
@@ -72,6 +97,8 @@ export interface BedOptions {
   mode?: 'colo' | 'remus';
   /** False: what the secondary proxy sends is not delivered until `deliver`. */
   isDirect?: boolean;
+  /** More of what the spec can say. */
+  more?: Partial<PrimaryOptions>;
   /** Called for every frame at the moment it leaves to the network. */
   onLeave?: (frame: Uint8Array) => void;
 }
@@ -108,7 +135,7 @@ export class Bed {
           this.isPaused = paused;
         },
       },
-      { mode, compareTimeoutMs: 200, patienceMs: 200 },
+      { mode, compareTimeoutMs: 200, patienceMs: 200, ...options.more },
     );
     this.secondary = new SecondaryProxy(
       {
@@ -118,7 +145,7 @@ export class Bed {
           if (this.isDirect) this.deliver();
         },
       },
-      { mode },
+      { mode, bypass: options.more?.bypass ?? [] },
     );
   }
 
@@ -174,12 +201,13 @@ export class Bed {
   }
 
   /** A client's connection to the guest, up to established: ISN of the PVM and of the SVM. */
-  connect(isn: number, sIsn: number, clientIsn = 5000): void {
-    this.client(toGuest({ sequence: clientIsn, flags: tcpFlag.syn, options: synOptionBytes }));
+  connect(isn: number, sIsn: number, clientIsn = 5000, { guest, client }: Ends = overIpv4): void {
     const ack = advance(clientIsn, 1);
-    this.pvm(fromGuest({ sequence: isn, ack, flags: tcpFlag.syn, options: synOptionBytes }));
-    this.svm(fromGuest({ sequence: sIsn, ack, flags: tcpFlag.syn, options: synOptionBytes }));
-    this.client(toGuest({ sequence: ack, ack: advance(isn, 1), flags: 0 }));
+    const syn = { flags: tcpFlag.syn, options: synOptionBytes };
+    this.client(buildTcp(client, guest, { sequence: clientIsn, ...syn }));
+    this.pvm(buildTcp(guest, client, { sequence: isn, ack, ...syn }));
+    this.svm(buildTcp(guest, client, { sequence: sIsn, ack, ...syn }));
+    this.client(buildTcp(client, guest, { sequence: ack, ack: advance(isn, 1), flags: 0 }));
   }
 
   /** Takes what has left since the last call. */

@@ -91,6 +91,11 @@ export interface Capture {
 export interface CaptureOptions {
   /** The guest stands still; called before anything restarts it. */
   onStopped: () => void;
+  /**
+   * Called between the two: takes what the machine sent before it stopped. False: it may not be done with sending, and the
+   * devices are saved again, until this says true.
+   */
+  isQuiet?: () => boolean;
   /** Everything is captured; called right before the guest is restarted, which waits for it. */
   beforeResume?: () => unknown;
 }
@@ -167,7 +172,14 @@ export class Vm {
     if (carrier === undefined) throw new ColoError(errorCodes.checkpoint, 'This VM was started without a template.');
     const started = this.#options.clock.now();
     carrier.write(deviceState);
-    await this.#job('snapshot-load');
+    try {
+      await this.#job('snapshot-load');
+    } catch (cause) {
+      // What does not fit, QEMU tells its standard error alone.
+      const { stderr } = this.#parts.process;
+      if (stderr === '') throw cause;
+      throw new ColoError(errorCodes.qemu, `QEMU said: ${stderr.split('\n').slice(-2).join(' ')}`, { cause });
+    }
     return { loadMs: this.#options.clock.now() - started };
   }
 
@@ -226,7 +238,7 @@ export class Vm {
     return disks.flatMap((disk, index) => (disk.kind === 'overlay' ? [diskNode(index)] : []));
   }
 
-  async #capture({ onStopped, beforeResume }: CaptureOptions): Promise<Capture> {
+  async #capture({ onStopped, beforeResume, isQuiet = () => true }: CaptureOptions): Promise<Capture> {
     const now = () => this.#options.clock.now();
     const { qmp, tracker } = this.#parts;
     const taken: { runs?: PageRuns; pages?: Buffer } = {};
@@ -238,8 +250,15 @@ export class Vm {
     try {
       await stopped;
       times.push(now());
-      onStopped();
+      let quiet = isQuiet();
+      if (quiet) onStopped();
       await saved;
+      while (!quiet) {
+        const { execute, arguments: again } = this.#saveCommand();
+        await qmp.execute(execute, again);
+        quiet = isQuiet();
+        if (quiet) onStopped();
+      }
       times.push(now());
       const runs = tracker.collect();
       taken.runs = runs;

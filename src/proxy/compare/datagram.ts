@@ -1,14 +1,18 @@
 // Compares what is not TCP: per flow, as a bounded multiset. The PVM's datagrams leave in its order, each when the SVM has
-// sent an equal one; the SVM may send them in another order.
+// sent an equal one; the SVM may send them in another order. Equal datagrams count: two of the PVM need two of the SVM.
 //
 // When a different datagram of the SVM waits, the PVM's may still be matched by a later one: only after a short grace is
 // it a divergence.
+//
+// Fragments are collected in a flow of their own, one per packet and side. When the packet is whole it moves, with its
+// fragments, into the flow that it would have been in had it come whole.
 
-import { flowText } from '../../packet/flow-key.ts';
-import type { FrameKind, FrameView } from '../../packet/frame-view.ts';
+import { FlowKey, flowText } from '../../packet/flow-key.ts';
+import { type FrameKind, FrameView } from '../../packet/frame-view.ts';
 import { asBuffer, equalPrefix } from '../byte-stream.ts';
-import { portsOf } from '../connection.ts';
 import { type FlowEntry, FlowMap } from '../flow-map.ts';
+import { assemble, type Piece, pieceOf } from '../fragments.ts';
+import type { FramePool } from '../frame-pool.ts';
 import { proxyLimits, reorderGraceMs } from '../limits.ts';
 import type { ActiveFlow, CompareSink, FrameClass } from './sink.ts';
 
@@ -19,16 +23,22 @@ interface Datagram {
   time: number;
   /** PVM: its place in everything the guest sent. SVM: its id. */
   order: number;
+  /** Whether `frame` is of the pool. */
   owned: boolean;
-  /** PVM: the SVM's datagram that equals it; it leaves when it is the oldest. */
-  matchedId: number | undefined;
+  /** PVM: whether the SVM has sent an equal one; it leaves when it is the oldest. */
+  isMatched: boolean;
+  matchedId: number;
+  /** What it came in, in the order of arrival; undefined when it came whole. */
+  pieces: Piece[] | undefined;
+  /** PVM: the ids of the fragments of the SVM's equal one. */
+  matchedPieces: Piece[] | undefined;
 }
 
+const noFrame = Buffer.alloc(0);
+const spareMax = 4096;
+
 export class DatagramFlow implements FlowEntry<DatagramFlow>, ActiveFlow {
-  readonly a: number;
-  readonly b: number;
-  readonly c: number;
-  readonly d: number;
+  readonly key: FlowKey;
   next: DatagramFlow | undefined = undefined;
   activeIndex = -1;
   readonly kind: FrameKind;
@@ -40,10 +50,7 @@ export class DatagramFlow implements FlowEntry<DatagramFlow>, ActiveFlow {
   diverged = false;
 
   constructor(view: FrameView) {
-    this.a = view.keyA;
-    this.b = view.keyB;
-    this.c = view.keyC;
-    this.d = view.keyD;
+    this.key = new FlowKey().copyFrom(view.key);
     this.kind = view.kind;
     this.text = textOf(view);
   }
@@ -51,45 +58,155 @@ export class DatagramFlow implements FlowEntry<DatagramFlow>, ActiveFlow {
 
 export class DatagramComparer {
   private readonly sink: CompareSink;
+  private readonly pool: FramePool;
   private readonly flows = new FlowMap<DatagramFlow>();
+  private readonly spare: Datagram[] = [];
+  private readonly wholeView = new FrameView();
   private sweepAt: number = proxyLimits.idleFlowsMax;
+  /** Packets of the PVM and bytes of them of which fragments are missing. */
+  private partialPackets = 0;
+  private partialBytes = 0;
 
-  constructor(sink: CompareSink) {
+  constructor(sink: CompareSink, pool: FramePool) {
     this.sink = sink;
+    this.pool = pool;
   }
 
   /** Returns the flow, whose limits the caller checks. */
   fromPrimary(view: FrameView, now: number, order: number): DatagramFlow {
     const flow = this.flowOf(view);
-    const held = datagramOf(view, now, order);
-    held.matchedId = this.takeAhead(flow, held);
-    flow.held.push(held);
-    flow.heldBytes += held.frame.length;
+    if (view.kind === 'fragment') return this.collectPrimary(flow, view, now, order);
+    const held = this.datagramOf(view, now, order);
     this.sink.heldChanged(1, held.frame.length);
-    this.progress(flow);
-    const last = flow.held[flow.held.length - 1];
-    if (last !== undefined) own(last);
-    this.settle(flow);
+    flow.heldBytes += held.frame.length;
+    this.enterPrimary(flow, held);
     return flow;
   }
 
+  private enterPrimary(flow: DatagramFlow, held: Datagram): void {
+    this.matchAhead(flow, held);
+    flow.held.push(held);
+    this.progress(flow);
+    const last = flow.held[flow.held.length - 1];
+    if (last !== undefined) this.own(last);
+    this.settle(flow);
+  }
+
+  /** A fragment of the PVM. Returns the flow of its packet: the whole one's, once it is whole. */
+  private collectPrimary(flow: DatagramFlow, view: FrameView, now: number, order: number): DatagramFlow {
+    const piece = pieceOf(view, order);
+    const bytes = piece.frame.length;
+    let held = flow.held[0];
+    if (held === undefined) {
+      held = this.collecting(now, order);
+      flow.held.push(held);
+      this.partialPackets += 1;
+    }
+    held.pieces?.push(piece);
+    flow.heldBytes += bytes;
+    this.partialBytes += bytes;
+    this.sink.heldChanged(1, bytes);
+    const whole = this.complete(held);
+    if (whole === undefined) {
+      this.settle(flow);
+      this.checkPartial(flow);
+      return flow;
+    }
+    flow.held.length = 0;
+    whole.heldBytes += flow.heldBytes;
+    this.leavePartial(flow);
+    this.settle(flow);
+    this.enterPrimary(whole, held);
+    return whole;
+  }
+
+  private leavePartial(flow: DatagramFlow): void {
+    this.partialPackets -= 1;
+    this.partialBytes -= flow.heldBytes;
+    flow.heldBytes = 0;
+  }
+
+  private checkPartial(flow: DatagramFlow): void {
+    const { fragmentedMax, fragmentedBytesMax } = proxyLimits;
+    if (this.partialPackets <= fragmentedMax && this.partialBytes <= fragmentedBytesMax) return;
+    this.sink.want({ kind: 'limit', connection: flow.text, detail: 'too many packets miss fragments' });
+  }
+
+  /** A fragment of the SVM. */
+  private collectSecondary(flow: DatagramFlow, view: FrameView, now: number, id: number): void {
+    const piece = pieceOf(view, id);
+    let datagram = flow.ahead[0];
+    if (datagram === undefined) {
+      datagram = this.collecting(now, id);
+      flow.ahead.push(datagram);
+    }
+    datagram.pieces?.push(piece);
+    flow.aheadBytes += piece.frame.length;
+    const whole = this.complete(datagram);
+    if (whole !== undefined) {
+      flow.ahead.length = 0;
+      flow.aheadBytes = 0;
+      this.enterSecondary(whole, datagram);
+    } else if ((datagram.pieces?.length ?? 0) > proxyLimits.fragmentsPerPacketMax) this.forgetOldestAhead(flow);
+    this.settle(flow);
+  }
+
+  private collecting(now: number, order: number): Datagram {
+    const datagram = this.takeSpare();
+    datagram.time = now;
+    datagram.order = order;
+    datagram.pieces = [];
+    return datagram;
+  }
+
+  /** The flow of the whole packet, which `datagram` then is; undefined while something is missing. */
+  private complete(datagram: Datagram): DatagramFlow | undefined {
+    const frame = assemble(datagram.pieces ?? []);
+    if (frame === undefined) return undefined;
+    const view = this.wholeView.parse(frame);
+    if (view.kind === 'tcp') view.takeIp();
+    datagram.frame = frame;
+    datagram.owned = true;
+    datagram.contentFrom = view.contentFrom;
+    datagram.contentTo = view.contentTo;
+    return this.flowOf(view);
+  }
+
   fromSecondary(view: FrameView, now: number, id: number): void {
-    const isKnown = this.flows.get(view.keyA, view.keyB, view.keyC, view.keyD) !== undefined;
-    if (!isKnown && this.flows.size >= proxyLimits.flowsMax) {
+    if (this.flows.size >= proxyLimits.flowsMax && this.flows.get(view.key) === undefined) {
       this.sink.forget([id]);
       return;
     }
     const flow = this.flowOf(view);
-    const datagram = datagramOf(view, now, id);
-    const match = flow.held.find((held) => held.matchedId === undefined && isEqual(held, datagram));
-    if (match !== undefined) match.matchedId = id;
-    else this.keepAhead(flow, datagram);
+    if (view.kind === 'fragment') this.collectSecondary(flow, view, now, id);
+    else this.enterSecondary(flow, this.datagramOf(view, now, id));
+  }
+
+  private enterSecondary(flow: DatagramFlow, datagram: Datagram): void {
+    const match = this.findHeld(flow, datagram);
+    if (match === undefined) this.keepAhead(flow, datagram);
+    else this.match(match, datagram);
     this.progress(flow);
     this.settle(flow);
   }
 
+  private findHeld(flow: DatagramFlow, datagram: Datagram): Datagram | undefined {
+    for (let at = 0; at < flow.held.length; at += 1) {
+      const held = flow.held[at] as Datagram;
+      if (!held.isMatched && isEqual(held, datagram)) return held;
+    }
+    return undefined;
+  }
+
+  private match(held: Datagram, datagram: Datagram): void {
+    held.isMatched = true;
+    held.matchedId = datagram.order;
+    held.matchedPieces = datagram.pieces;
+    this.giveBack(datagram);
+  }
+
   private flowOf(view: FrameView): DatagramFlow {
-    let flow = this.flows.get(view.keyA, view.keyB, view.keyC, view.keyD);
+    let flow = this.flows.get(view.key);
     if (flow !== undefined) return flow;
     if (this.flows.size >= this.sweepAt) this.forgetIdle();
     flow = new DatagramFlow(view);
@@ -104,17 +221,21 @@ export class DatagramComparer {
     this.sweepAt = Math.max(proxyLimits.idleFlowsMax, 2 * this.flows.size);
   }
 
-  private takeAhead(flow: DatagramFlow, held: Datagram): number | undefined {
-    const at = flow.ahead.findIndex((datagram) => isEqual(held, datagram));
-    const found = flow.ahead[at];
-    if (found === undefined) return undefined;
-    flow.ahead.splice(at, 1);
-    flow.aheadBytes -= found.frame.length;
-    return found.order;
+  private matchAhead(flow: DatagramFlow, held: Datagram): void {
+    for (let at = 0; at < flow.ahead.length; at += 1) {
+      const datagram = flow.ahead[at] as Datagram;
+      if (!isEqual(held, datagram)) continue;
+      if (at === flow.ahead.length - 1) flow.ahead.pop();
+      else if (at === 0) flow.ahead.shift();
+      else flow.ahead.splice(at, 1);
+      flow.aheadBytes -= datagram.frame.length;
+      this.match(held, datagram);
+      return;
+    }
   }
 
   private keepAhead(flow: DatagramFlow, datagram: Datagram): void {
-    own(datagram);
+    this.own(datagram);
     flow.ahead.push(datagram);
     flow.aheadBytes += datagram.frame.length;
     while (
@@ -128,19 +249,35 @@ export class DatagramComparer {
   private forgetOldestAhead(flow: DatagramFlow): void {
     const oldest = flow.ahead.shift();
     if (oldest === undefined) return;
-    flow.aheadBytes -= oldest.frame.length;
-    this.sink.forget([oldest.order]);
+    flow.aheadBytes -= flow.kind === 'fragment' ? flow.aheadBytes : oldest.frame.length;
+    this.sink.forget(oldest.pieces?.map(({ order }) => order) ?? [oldest.order]);
   }
 
   private progress(flow: DatagramFlow): void {
     for (;;) {
       const head = flow.held[0];
-      if (head?.matchedId === undefined) return;
-      flow.held.shift();
-      flow.heldBytes -= head.frame.length;
-      this.sink.heldChanged(-1, -head.frame.length);
-      this.sink.leave(head.frame, classOf(flow), head.time, head.matchedId);
+      if (head?.isMatched !== true) return;
+      if (flow.held.length === 1) flow.held.pop();
+      else flow.held.shift();
+      if (head.pieces === undefined) {
+        flow.heldBytes -= head.frame.length;
+        this.sink.heldChanged(-1, -head.frame.length);
+        this.sink.leave(head.frame, classOf(flow), head.time, head.matchedId);
+        if (head.matchedPieces !== undefined) this.sink.forget(head.matchedPieces.slice(1).map(({ order }) => order));
+      } else this.leavePieces(flow, head, head.pieces);
+      this.giveBack(head);
     }
+  }
+
+  /** The fragments leave as they came; the SVM's are confirmed one by one, as far as they are as many. */
+  private leavePieces(flow: DatagramFlow, head: Datagram, pieces: readonly Piece[]): void {
+    const ids = head.matchedPieces?.map(({ order }) => order) ?? [head.matchedId];
+    pieces.forEach(({ frame }, index) => {
+      flow.heldBytes -= frame.length;
+      this.sink.heldChanged(-1, -frame.length);
+      this.sink.leave(frame, index === 0 ? classOf(flow) : 'other', head.time, ids[index]);
+    });
+    if (ids.length > pieces.length) this.sink.forget(ids.slice(pieces.length));
   }
 
   /** Time has passed: says whether the two sides differ, and forgets what the PVM never sent. */
@@ -150,7 +287,7 @@ export class DatagramComparer {
     }
     const head = flow.held[0];
     const other = flow.ahead[0];
-    if (head !== undefined && other !== undefined && !flow.diverged) {
+    if (head !== undefined && other !== undefined && !flow.diverged && flow.kind !== 'fragment') {
       const bothSince = Math.max(head.time, other.time);
       if (now - bothSince > reorderGraceMs) this.diverge(flow, head, other);
     }
@@ -167,16 +304,21 @@ export class DatagramComparer {
     this.sink.diverged({ kind: 'payload', connection: flow.text, offset, ...sides });
   }
 
-  takeHeld(flow: DatagramFlow): Datagram[] {
-    const held = flow.held;
-    this.sink.heldChanged(-held.length, -flow.heldBytes);
-    flow.held = [];
-    flow.heldBytes = 0;
-    return held;
+  /** Every frame that is held in the flow, with how it leaves at a commit. */
+  forEachHeld(flow: DatagramFlow, visit: (order: number, frame: Uint8Array, leave: () => void) => void): void {
+    for (const { pieces, order, frame, time } of flow.held) {
+      if (pieces === undefined) visit(order, frame, () => this.sink.leave(frame, classOf(flow), time));
+      else
+        for (const piece of pieces) visit(piece.order, piece.frame, () => this.sink.leave(piece.frame, 'other', time));
+    }
   }
 
-  leaveByCommit(flow: DatagramFlow, held: Datagram): void {
-    this.sink.leave(held.frame, classOf(flow), held.time);
+  takeHeld(flow: DatagramFlow): void {
+    const frames = flow.held.reduce((sum, { pieces }) => sum + (pieces?.length ?? 1), 0);
+    this.sink.heldChanged(-frames, -flow.heldBytes);
+    if (flow.kind === 'fragment' && flow.held.length > 0) this.leavePartial(flow);
+    flow.held = [];
+    flow.heldBytes = 0;
   }
 
   /** A commit: what the SVM sent in the old epoch says nothing about the new one. */
@@ -194,21 +336,56 @@ export class DatagramComparer {
     if (waits && flow.activeIndex < 0) this.sink.activate(flow);
     if (!waits && flow.activeIndex >= 0) this.sink.deactivate(flow);
   }
+
+  private datagramOf(view: FrameView, time: number, order: number): Datagram {
+    const datagram = this.takeSpare();
+    datagram.frame = asBuffer(view.frame);
+    datagram.contentFrom = view.contentFrom;
+    datagram.contentTo = view.contentTo;
+    datagram.time = time;
+    datagram.order = order;
+    return datagram;
+  }
+
+  private takeSpare(): Datagram {
+    return this.spare.pop() ?? emptyDatagram();
+  }
+
+  /** Nothing refers to `datagram` any more. */
+  private giveBack(datagram: Datagram): void {
+    if (datagram.owned && datagram.pieces === undefined) this.pool.giveBack(datagram.frame);
+    datagram.frame = noFrame;
+    datagram.owned = false;
+    datagram.isMatched = false;
+    datagram.pieces = undefined;
+    datagram.matchedPieces = undefined;
+    if (this.spare.length < spareMax) this.spare.push(datagram);
+  }
+
+  private own(datagram: Datagram): void {
+    if (datagram.owned) return;
+    datagram.frame = this.pool.copy(datagram.frame, 0, datagram.frame.length);
+    datagram.owned = true;
+  }
+}
+
+function emptyDatagram(): Datagram {
+  return {
+    frame: noFrame,
+    contentFrom: 0,
+    contentTo: 0,
+    time: 0,
+    order: 0,
+    owned: false,
+    isMatched: false,
+    matchedId: 0,
+    pieces: undefined,
+    matchedPieces: undefined,
+  };
 }
 
 function classOf(flow: DatagramFlow): FrameClass {
   return flow.kind === 'udp' || flow.kind === 'icmp' ? 'data' : 'other';
-}
-
-function datagramOf(view: FrameView, time: number, order: number): Datagram {
-  const { contentFrom, contentTo } = view;
-  return { frame: asBuffer(view.frame), contentFrom, contentTo, time, order, owned: false, matchedId: undefined };
-}
-
-function own(datagram: Datagram): void {
-  if (datagram.owned) return;
-  datagram.frame = Buffer.from(datagram.frame);
-  datagram.owned = true;
 }
 
 function isEqual(a: Datagram, b: Datagram): boolean {
@@ -219,8 +396,7 @@ function isEqual(a: Datagram, b: Datagram): boolean {
 
 function textOf(view: FrameView): string {
   if (view.kind === 'arp') return 'arp';
-  if (view.kind === 'other') return `ethernet type ${view.keyD.toString(16)}`;
-  const ports = view.kind === 'udp' ? portsOf(view.sourcePort, view.targetPort) : 0;
-  const key = { guestIp: view.sourceIp, clientIp: view.targetIp, ports };
-  return flowText(key, view.kind).replaceAll(view.kind === 'udp' ? /$^/g : /:0\b/g, '');
+  if (view.kind === 'other') return `ethernet type ${view.key.ports.toString(16)}`;
+  const protocol = view.kind === 'ip' ? `protocol ${view.ipProtocol}` : view.kind;
+  return flowText(view.key, protocol, view.kind === 'udp');
 }

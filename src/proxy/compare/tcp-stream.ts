@@ -10,6 +10,7 @@
 import type { SynOptions } from '../../packet/tcp.ts';
 import { ByteStream } from '../byte-stream.ts';
 import type { Connection } from '../connection.ts';
+import type { FramePool } from '../frame-pool.ts';
 import type { SegmentParts } from '../rewrite.ts';
 import type { ActiveFlow } from './sink.ts';
 
@@ -42,22 +43,31 @@ export class TcpStream implements ActiveFlow {
   pAckKnown = false;
   pAck = 0;
   pEdge = 0;
+  /** The latest TSval of the PVM, of what has left, and of the SVM. */
+  pTimeKnown = false;
+  pTime = 0;
 
   rNext = 0;
   rAckKnown = false;
   rAck = 0;
   rEdge = 0;
+  rTimeKnown = false;
+  rTime = 0;
 
   sKnown = false;
   sSynSeen = false;
   sSyn: SynOptions | undefined = undefined;
   sSynFlags = 0;
+  /** The SVM has sent SYN-ACK: at once, or after a SYN of its own (simultaneous open). */
+  sSynAckSeen = false;
   sAckKnown = false;
   sAck = 0;
   sEdge = 0;
+  sTimeKnown = false;
+  sTime = 0;
   sFinAt: number | undefined = undefined;
   sResets: number[] = [];
-  readonly ahead = new ByteStream();
+  readonly ahead: ByteStream;
   /** Bytes of `ahead` and of `parked` as counted by the comparer. */
   aheadCounted = 0;
 
@@ -73,7 +83,8 @@ export class TcpStream implements ActiveFlow {
   /** The two sides differ: nothing new leaves before a commit. */
   diverged = false;
 
-  constructor(connection: Connection<TcpStream>) {
+  constructor(connection: Connection<TcpStream>, pool: FramePool) {
     this.connection = connection;
+    this.ahead = new ByteStream(pool);
   }
 }

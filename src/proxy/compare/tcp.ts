@@ -1,12 +1,15 @@
-// Compares one TCP connection of the PVM with the SVM's, and says what may leave (comparator.md, rules 1-4, 7 and 8).
+// Compares one TCP connection of the PVM with the SVM's, and says what may leave (docs/comparison.md has the rules).
 //
 // - Payload is a byte stream: the part of a segment that is equal leaves, cut off as a frame of its own if need be.
 // - Nothing leaves that acknowledges, or opens the window, beyond what both guests did. What the PVM wanted to say beyond
 //   that is *owed*, and said by an ACK of ours when the SVM has caught up.
 // - SYN, FIN and RST leave when the SVM has sent them at the same place.
 // - What has left once (or is covered by a commit) may leave again at once.
+// - No TSval leaves that is beyond the SVM's latest, or before one that has left. So whoever carries the connection on is
+//   never behind what the client has seen, and the client drops nothing as an old duplicate (RFC 7323, PAWS).
 //
-// TCP timestamps are passed as the PVM wrote them for now.
+// A segment that leaves whole is changed where it lies, and what is kept lies in pooled buffers: equal traffic allocates
+// nothing per frame.
 
 import { flowText } from '../../packet/flow-key.ts';
 import { FrameView } from '../../packet/frame-view.ts';
@@ -14,13 +17,25 @@ import { advance, distance, earlier, later } from '../../packet/sequence.ts';
 import { type SynOptions, synOptions, tcpFlag } from '../../packet/tcp.ts';
 import { asBuffer, equalPrefix } from '../byte-stream.ts';
 import type { Connection } from '../connection.ts';
+import type { FramePool } from '../frame-pool.ts';
 import { proxyLimits, windowUpdateBytes } from '../limits.ts';
 import type { DivergenceKind } from '../reason.ts';
-import { ackTemplate, cutSegment, partsOf, pureAck, type SegmentParts, withAckAndWindow } from '../rewrite.ts';
+import {
+  ackTemplate,
+  cutSegment,
+  emptyParts,
+  fillParts,
+  pureAck,
+  rewriteInPlace,
+  type SegmentParts,
+} from '../rewrite.ts';
+import { coarseTimestampMask, coarseWindowBytes, type Similarity } from '../similarity.ts';
 import type { CompareSink } from './sink.ts';
 import { type Held, TcpStream } from './tcp-stream.ts';
 
 const none = new Uint8Array(0);
+const noFrame = Buffer.alloc(0);
+const spareMax = 4096;
 
 export class TcpComparer {
   epoch = 0;
@@ -36,19 +51,25 @@ export class TcpComparer {
   private now = 0;
   /** The held segment that still lies in the frame being looked at. */
   private fresh: Held | undefined = undefined;
-  private outAck = 0;
-  private outWindow = 0;
-  private outEdge = 0;
+  /** What the frame at hand may say. */
+  private readonly out = { ack: 0, window: 0, timestamp: 0, edge: 0 };
+  /** The segment at hand, where it is not held. */
+  private readonly passing = emptyParts();
+  private readonly spare: Held[] = [];
+  private readonly pool: FramePool;
+  private readonly similarity: Similarity;
 
-  constructor(sink: CompareSink) {
+  constructor(sink: CompareSink, pool: FramePool, similarity: Similarity) {
     this.sink = sink;
+    this.pool = pool;
+    this.similarity = similarity;
   }
 
   /** The stream of a connection, made when it is first needed. */
   streamOf(connection: Connection<TcpStream>): TcpStream {
     let stream = connection.attachment;
     if (stream === undefined) {
-      stream = new TcpStream(connection);
+      stream = new TcpStream(connection, this.pool);
       stream.epoch = this.epoch;
       connection.attachment = stream;
     }
@@ -63,6 +84,8 @@ export class TcpComparer {
     if (view.isReset) return;
     this.notePrimary(stream, view);
     stream.rNext = stream.pNext;
+    stream.rTimeKnown = stream.pTimeKnown;
+    stream.rTime = stream.pTime;
     if (!view.hasAck) return;
     this.noteLeft(stream, view.ack, edgeOf(view, shiftOf(stream, view.flags)));
   }
@@ -77,11 +100,11 @@ export class TcpComparer {
       this.notePrimary(stream, view);
       const bytes = view.payloadBytes + (view.isSyn ? 1 : 0) + (view.isFin ? 1 : 0);
       if (bytes === 0) this.fromPrimaryPureAck(stream, view);
-      else if (this.isOldNews(stream, view, bytes)) this.leaveWhole(stream, partsOf(view), now);
+      else if (this.isOldNews(stream, view, bytes)) this.leaveWhole(stream, fillParts(this.passing, view), now);
       else this.hold(stream, view, order);
     }
     this.progress(stream);
-    if (this.fresh !== undefined) ownHeld(this.fresh);
+    if (this.fresh !== undefined) this.own(this.fresh);
     this.fresh = undefined;
     this.settle(stream);
   }
@@ -99,6 +122,10 @@ export class TcpComparer {
     // The PVM has begun anew: until the SVM's SYN comes, this is still the old connection.
     if (stream.isn !== undefined && !stream.sSynSeen && !view.isSyn) return;
     if (view.isSyn) this.takeSecondarySyn(stream, view);
+    if (view.timestampsAt !== 0 && !view.isReset) {
+      stream.sTime = stream.sTimeKnown ? later(stream.sTime, view.timestamp) : view.timestamp;
+      stream.sTimeKnown = true;
+    }
     if (!stream.sKnown && !view.isReset) {
       stream.sKnown = true;
       stream.ahead.reset(view.sequence);
@@ -114,6 +141,7 @@ export class TcpComparer {
   }
 
   private takeSecondarySyn(stream: TcpStream, view: FrameView): void {
+    if (view.hasAck) stream.sSynAckSeen = true;
     if (stream.sSynSeen) return;
     stream.sSynSeen = true;
     stream.sKnown = true;
@@ -181,6 +209,8 @@ export class TcpComparer {
     stream.pAckKnown = false;
     stream.rNext = isn;
     stream.rAckKnown = false;
+    stream.pTimeKnown = false;
+    stream.rTimeKnown = false;
     stream.owed = undefined;
     stream.diverged = false;
     this.clearSecondary(stream);
@@ -191,7 +221,9 @@ export class TcpComparer {
     stream.sKnown = false;
     stream.sSynSeen = false;
     stream.sSyn = undefined;
+    stream.sSynAckSeen = false;
     stream.sAckKnown = false;
+    stream.sTimeKnown = false;
     stream.sFinAt = undefined;
     stream.sResets = [];
     stream.ahead.reset(stream.rNext);
@@ -211,6 +243,8 @@ export class TcpComparer {
     stream.sAckKnown = stream.pAckKnown;
     stream.sAck = stream.pAck;
     stream.sEdge = stream.pEdge;
+    stream.sTimeKnown = stream.pTimeKnown;
+    stream.sTime = stream.pTime;
   }
 
   /** A commit: the comparison starts anew. Every stream with something held has been emptied before. */
@@ -232,6 +266,10 @@ export class TcpComparer {
       stream.rNext = view.sequence;
       stream.ahead.consume(stream.rNext);
     } else stream.pNext = later(stream.pNext, end);
+    if (view.timestampsAt !== 0) {
+      stream.pTime = stream.pTimeKnown ? later(stream.pTime, view.timestamp) : view.timestamp;
+      stream.pTimeKnown = true;
+    }
     if (!view.hasAck) return;
     const edge = edgeOf(view, shiftOf(stream, view.flags));
     stream.pAck = stream.pAckKnown ? later(stream.pAck, view.ack) : view.ack;
@@ -250,44 +288,66 @@ export class TcpComparer {
       this.owe(stream, ackTemplate(view));
       return;
     }
-    const parts = partsOf(view);
+    const parts = fillParts(this.passing, view);
     this.clamp(stream, parts);
-    const isChanged = this.outAck !== parts.ack || this.outWindow !== parts.window;
+    const isChanged = this.out.ack !== parts.ack || this.out.window !== parts.window;
     if (isChanged) this.owe(stream, ackTemplate(view));
     // A changed ACK that says nothing new would look like a duplicate one: like a loss.
     if (isChanged && stream.rAckKnown && this.saysNothingNew(stream)) return;
-    if (distance(view.sequence, stream.rNext) > 0) this.leaveAck(stream, parts, stream.rNext, this.now);
-    else this.sink.leave(withAckAndWindow(parts, this.outAck, this.outWindow), 'other', this.now);
-    this.noteLeft(stream, this.outAck, this.outEdge);
+    const isAhead = distance(view.sequence, stream.rNext) > 0;
+    const frame = isAhead ? pureAck(parts, stream.rNext, this.out) : rewriteInPlace(parts, this.out);
+    this.sink.leave(frame, 'other', this.now);
+    this.noteSaid(stream, parts);
   }
 
   private saysNothingNew(stream: TcpStream): boolean {
-    return distance(this.outAck, stream.rAck) <= 0 && distance(this.outEdge, stream.rEdge) <= 0;
+    return distance(this.out.ack, stream.rAck) <= 0 && distance(this.out.edge, stream.rEdge) <= 0;
   }
 
-  private leaveAck(stream: TcpStream, parts: SegmentParts, sequence: number, since: number): void {
-    this.sink.leave(pureAck(parts, sequence, this.outAck, this.outWindow), 'other', since);
-    this.noteLeft(stream, this.outAck, this.outEdge);
-  }
-
-  /** What `parts` may say: outAck, outWindow and outEdge. What was said before may always be said again. */
+  /** Fills `out` with what `parts` may say. What was said before may always be said again. */
   private clamp(stream: TcpStream, parts: SegmentParts): void {
-    this.outAck = parts.ack;
-    this.outWindow = parts.window;
+    const { out } = this;
+    out.ack = parts.ack;
+    out.window = parts.window;
+    out.timestamp = parts.timestampsAt === 0 ? 0 : this.clampTime(stream, parts);
     const shift = shiftOf(stream, parts.flags);
     const wanted = edgeOf(parts, shift);
-    this.outEdge = wanted;
+    out.edge = wanted;
     if ((parts.flags & tcpFlag.ack) === 0 || (parts.flags & tcpFlag.rst) !== 0) return;
     let ack = earlier(parts.ack, stream.sAck);
-    let edge = earlier(wanted, stream.sEdge);
+    let edge = this.coarseEdge(ack, earlier(wanted, stream.sEdge));
     if (stream.rAckKnown) {
       ack = later(ack, stream.rAck);
       edge = later(edge, stream.rEdge);
     }
     if (ack === parts.ack && edge === wanted) return;
-    this.outAck = ack;
-    this.outWindow = Math.min(Math.max(0, distance(edge, ack)) >>> shift, 0xffff);
-    this.outEdge = advance(ack, this.outWindow << shift);
+    out.ack = ack;
+    out.window = Math.min(Math.max(0, distance(edge, ack)) >>> shift, 0xffff);
+    out.edge = advance(ack, out.window << shift);
+  }
+
+  private clampTime(stream: TcpStream, { timestamp, flags }: SegmentParts): number {
+    if (this.similarity.timestamps === 'passed') return timestamp;
+    let time = stream.sTimeKnown ? earlier(timestamp, stream.sTime) : timestamp;
+    // Who opens a connection checks that its SYN's TSval comes back, so that one leaves as it is.
+    const isCoarse = this.similarity.timestamps === 'coarse' && (flags & tcpFlag.syn) === 0;
+    if (isCoarse) time = (time & coarseTimestampMask) >>> 0;
+    return stream.rTimeKnown ? later(time, stream.rTime) : time;
+  }
+
+  /** A window is never made so small by rounding that it would stop the client. */
+  private coarseEdge(ack: number, edge: number): number {
+    if (this.similarity.window === 'exact' || distance(edge, ack) < 2 * coarseWindowBytes) return edge;
+    return (edge & -coarseWindowBytes) >>> 0;
+  }
+
+  /** What `out` says has left with a segment made from `parts`. */
+  private noteSaid(stream: TcpStream, parts: SegmentParts): void {
+    if (parts.timestampsAt !== 0) {
+      stream.rTime = this.out.timestamp;
+      stream.rTimeKnown = true;
+    }
+    if ((parts.flags & tcpFlag.ack) !== 0) this.noteLeft(stream, this.out.ack, this.out.edge);
   }
 
   private noteLeft(stream: TcpStream, ack: number, edge: number): void {
@@ -313,21 +373,22 @@ export class TcpComparer {
   }
 
   /** Says what is owed as far as the SVM has come. */
-  private payOwed(stream: TcpStream): void {
+  private payOwed(stream: TcpStream, isCommit = false): void {
     const owed = stream.owed;
     if (owed === undefined || !stream.sAckKnown) return;
+    if (this.similarity.acks === 'held' && !isCommit) return;
     const shift = stream.connection.windowShift;
     const window = Math.min(Math.max(0, distance(owed.edge, owed.ack)) >>> shift, 0xffff);
     this.clamp(stream, { ...owed.template, flags: tcpFlag.ack, ack: owed.ack, window });
-    const gain = stream.rAckKnown ? distance(this.outEdge, stream.rEdge) : 1;
+    const gain = stream.rAckKnown ? distance(this.out.edge, stream.rEdge) : 1;
     const wasShut = !stream.rAckKnown || distance(stream.rEdge, stream.rAck) <= 0;
-    const isNewAck = !stream.rAckKnown || distance(this.outAck, stream.rAck) > 0;
+    const isNewAck = !stream.rAckKnown || distance(this.out.ack, stream.rAck) > 0;
     if (!isNewAck && gain < windowUpdateBytes && !(wasShut && gain > 0)) return;
     owed.since = this.now;
     this.synthesised += 1;
-    this.sink.leave(pureAck(owed.template, stream.rNext, this.outAck, this.outWindow), 'part', this.now);
-    this.noteLeft(stream, this.outAck, this.outEdge);
-    if (stream.owed === owed && distance(owed.ack, stream.rAck) <= 0 && this.outWindow >= window) {
+    this.sink.leave(pureAck(owed.template, stream.rNext, this.out), 'part', this.now);
+    this.noteSaid(stream, owed.template);
+    if (stream.owed === owed && distance(owed.ack, stream.rAck) <= 0 && this.out.window >= window) {
       stream.owed = undefined;
     }
   }
@@ -342,19 +403,43 @@ export class TcpComparer {
   }
 
   private hold(stream: TcpStream, view: FrameView, order: number): void {
-    const held: Held = { ...partsOf(view), time: this.now, order, owned: false };
+    const held = this.takeSpare(view, order);
     let at = stream.held.length;
     if (!view.isReset) {
       while (at > 0 && isBehind(stream.held[at - 1] as Held, held)) at -= 1;
       if (isRepeated(stream.held[at - 1], held) || isRepeated(stream.held[at], held)) {
         if (view.hasAck) this.owe(stream, ackTemplate(view));
+        this.giveBack(held);
         return;
       }
     }
-    stream.held.splice(at, 0, held);
+    if (at === stream.held.length) stream.held.push(held);
+    else stream.held.splice(at, 0, held);
     this.fresh = held;
     stream.heldBytes += held.frame.length;
     this.sink.heldChanged(1, held.frame.length);
+  }
+
+  private takeSpare(view: FrameView, order: number): Held {
+    const held = this.spare.pop() ?? { ...emptyParts(), time: 0, order: 0, owned: false };
+    held.time = this.now;
+    held.order = order;
+    return fillParts(held, view);
+  }
+
+  /** Nothing refers to `held` any more. */
+  private giveBack(held: Held): void {
+    if (held.owned) this.pool.giveBack(held.frame as Buffer);
+    held.owned = false;
+    held.frame = noFrame;
+    if (this.spare.length < spareMax) this.spare.push(held);
+  }
+
+  /** A frame kept beyond the call that brought it must be ours. */
+  private own(held: Held): void {
+    if (held.owned) return;
+    held.frame = this.pool.copy(held.frame, 0, held.frame.length);
+    held.owned = true;
   }
 
   /** Lets leave what the SVM has confirmed, from the oldest on. */
@@ -383,6 +468,9 @@ export class TcpComparer {
 
   private trySyn(stream: TcpStream, head: Held): boolean {
     if (stream.sSyn === undefined) return distance(head.sequence, stream.rNext) < 0 && this.finishHead(stream, head);
+    // Simultaneous open: both guests sent SYN, and the PVM has answered the client's. So will the SVM.
+    const isAnswer = distance(head.sequence, stream.rNext) < 0 && (head.flags & tcpFlag.ack) !== 0;
+    if (isAnswer && !stream.sSynAckSeen) return this.blocked(stream);
     const difference = synDifference(stream, head);
     if (difference !== undefined) return this.diverge(stream, 'options', head.sequence, none, none, difference);
     const payloadFrom = advance(head.sequence, 1);
@@ -464,17 +552,19 @@ export class TcpComparer {
   private leavePart(stream: TcpStream, head: Held, from: number, to: number): void {
     this.clamp(stream, head);
     this.split += 1;
-    this.sink.leave(cutSegment(head, from, to, this.cutEnd(false)), 'part', head.time);
+    this.sink.leave(cutSegment(head, from, to, false, this.out), 'part', head.time);
     this.left(stream, head, advance(head.sequence, to));
   }
 
   /** Lets what is left of the head leave, and takes it from the list. */
   private finishHead(stream: TcpStream, head: Held): true {
-    stream.held.shift();
+    if (stream.held.length === 1) stream.held.pop();
+    else stream.held.shift();
     if (head === this.fresh) this.fresh = undefined;
     stream.heldBytes -= head.frame.length;
     this.sink.heldChanged(-1, -head.frame.length);
     this.leaveWhole(stream, head, head.time);
+    this.giveBack(head);
     return true;
   }
 
@@ -486,24 +576,23 @@ export class TcpComparer {
     const done = distance(stream.rNext, parts.sequence);
     const isTail = !isSyn && done > 0 && done < bytes;
     const frameClass = parts.payloadBytes > 0 ? 'data' : 'other';
-    if (isTail) this.sink.leave(cutSegment(parts, done, parts.payloadBytes, this.cutEnd(true)), frameClass, since);
-    else this.sink.leave(withAckAndWindow(parts, this.outAck, this.outWindow), frameClass, since);
+    const frame = isTail
+      ? cutSegment(parts, done, parts.payloadBytes, true, this.out)
+      : rewriteInPlace(parts, this.out);
+    this.sink.leave(frame, frameClass, since);
     if ((parts.flags & tcpFlag.rst) === 0) this.left(stream, parts, advance(parts.sequence, bytes));
-  }
-
-  private cutEnd(fin: boolean): { fin: boolean; ack: number; window: number } {
-    return { fin, ack: this.outAck, window: this.outWindow };
   }
 
   private left(stream: TcpStream, parts: SegmentParts, next: number): void {
     stream.rNext = later(stream.rNext, next);
     stream.ahead.consume(stream.rNext);
     if (stream.sFinAt !== undefined && distance(stream.sFinAt, stream.rNext) < 0) stream.sFinAt = undefined;
-    if ((parts.flags & tcpFlag.ack) === 0) return;
-    const wanted = edgeOf(parts, shiftOf(stream, parts.flags));
-    const isLess = distance(this.outAck, parts.ack) < 0 || distance(this.outEdge, wanted) < 0;
-    if (isLess) this.owe(stream, { ...parts, frame: Buffer.from(parts.frame.subarray(0, parts.payloadAt)) });
-    this.noteLeft(stream, this.outAck, this.outEdge);
+    if ((parts.flags & tcpFlag.ack) !== 0) {
+      const wanted = edgeOf(parts, shiftOf(stream, parts.flags));
+      const isLess = distance(this.out.ack, parts.ack) < 0 || distance(this.out.edge, wanted) < 0;
+      if (isLess) this.owe(stream, { ...parts, frame: Buffer.from(parts.frame.subarray(0, parts.payloadAt)) });
+    }
+    this.noteSaid(stream, parts);
   }
 
   /** A commit covers everything held: it leaves in the order that the proxy chooses. */
@@ -526,7 +615,7 @@ export class TcpComparer {
   afterCommit(stream: TcpStream, now: number): void {
     this.now = now;
     this.enterEpoch(stream);
-    this.payOwed(stream);
+    this.payOwed(stream, true);
     this.settle(stream);
   }
 
@@ -535,7 +624,7 @@ export class TcpComparer {
     const owed = stream.owed;
     if (owed === undefined) return undefined;
     const window = Math.min(Math.max(0, distance(owed.edge, owed.ack)) >>> stream.connection.windowShift, 0xffff);
-    return Buffer.from(pureAck(owed.template, stream.pNext, owed.ack, window));
+    return Buffer.from(pureAck(owed.template, stream.pNext, { ack: owed.ack, window, timestamp: stream.pTime }));
   }
 
   /** The connection is forgotten: so is everything that waits in it. */
@@ -575,13 +664,6 @@ export class TcpComparer {
   }
 }
 
-/** A frame kept beyond the call that brought it must be ours. */
-function ownHeld(held: Held): void {
-  if (held.owned) return;
-  held.frame = Buffer.from(held.frame);
-  held.owned = true;
-}
-
 /** The window of a SYN is never scaled. */
 function shiftOf(stream: TcpStream, flags: number): number {
   return (flags & tcpFlag.syn) !== 0 ? 0 : stream.connection.windowShift;
@@ -610,8 +692,9 @@ function isRepeated(other: Held | undefined, held: Held): boolean {
 function synDifference(stream: TcpStream, head: Held): string | undefined {
   const secondary = stream.sSyn as SynOptions;
   const primary = synOptions(head.frame, head.transportAt);
-  const acks = tcpFlag.ack;
-  if ((head.flags & acks) !== (stream.sSynFlags & acks)) return 'one side sent SYN, the other SYN-ACK';
+  const isAnswer = (head.flags & tcpFlag.ack) !== 0;
+  const hasAnswered = (stream.sSynFlags & tcpFlag.ack) !== 0 || (isAnswer && stream.sSynAckSeen);
+  if (isAnswer !== hasAnswered) return 'one side sent SYN, the other SYN-ACK';
   if (primary.kinds !== secondary.kinds) return 'the two SYNs carry different options';
   if (primary.mss !== secondary.mss) return `maximum segment size ${primary.mss} against ${secondary.mss}`;
   if (primary.windowScale === secondary.windowScale) return undefined;

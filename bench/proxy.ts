@@ -1,0 +1,381 @@
+// What comparing costs: frames a second and nanoseconds per frame through the primary's proxy, beside QEMU's colo-compare
+// fed with the same frames in the same run. `colo bench proxy` prints the table, or JSON.
+//
+// Frames are counted on both sides: an equal pair is two. Three ways to be fed:
+//
+//   in process       the core alone, frames of both guests by turns in batches; time is that of its thread on a core
+//   over sockets     the core in a process of its own behind Unix sockets (bench/proxy-process.ts), as colo-compare is
+//   colo-compare     QEMU in a process of its own behind Unix sockets
+//
+// The client writes and reads both of the last two in the same way; with two processes on few cores it is a part of what
+// is measured, for both. Figures of one run compare with each other only; `ratios` are what carries over.
+
+import { cpus } from 'node:os';
+import v8 from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { systemClock } from '../src/base/clock.ts';
+import { type Address, buildTcp, buildUdp, timestampsOption } from '../src/packet/build.ts';
+import { tcpFlag } from '../src/packet/tcp.ts';
+import { PrimaryProxy } from '../src/proxy/primary.ts';
+import { ColoCompare, packFrames } from '../test/functional/colo-compare.ts';
+import { ProxyProcess } from './proxy-process.ts';
+
+export interface ProxyBenchOptions {
+  /** Repetitions of each case; the median counts. */
+  rounds: number;
+  /** Print JSON instead of the table. */
+  json: boolean;
+  print?: (text: string) => void;
+}
+
+interface Rate {
+  framesPerSecond: number;
+  nsPerFrame: number;
+}
+
+export interface ProxyCase {
+  name: string;
+  inProcess: Rate;
+  /** Bytes of the JavaScript heap taken per frame, once warm, with what the measuring itself takes. */
+  heapBytesPerFrame: number;
+  overSockets: Rate | undefined;
+  coloCompare: Rate | undefined;
+}
+
+export interface ProxyReport {
+  host: { node: string; cores: number; cpu: string };
+  cases: ProxyCase[];
+  memory: { connections: number; megabytes: number; tableMegabytes: number };
+  ratios: { inProcessOverColoCompare: Record<string, number>; overSocketsOverColoCompare: Record<string, number> };
+}
+
+/** The two legs, with the same number of frames; `opening` comes first and is not measured. */
+interface Traffic {
+  name: string;
+  opening: Uint8Array[];
+  primary: Uint8Array[];
+  secondary: Uint8Array[];
+  /** Frames after which the primary's proxy commits a checkpoint; 0 for never. */
+  commitEvery: number;
+  /** Whether colo-compare takes it without asking for checkpoints. */
+  isForBoth: boolean;
+}
+
+const batchFrames = 32;
+const framesPerLeg = 40_000;
+const guest: Address = { mac: Uint8Array.of(2, 0, 0, 0, 0, 1), ip: 0x0a00020f, port: 80 };
+const guestIpv6: Address = { ...guest, ip: Uint8Array.of(0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1) };
+
+function clientOf(index: number, isIpv6 = false): Address {
+  const port = 1024 + (index % 60_000);
+  const network = 2 + Math.floor(index / 60_000);
+  const mac = Uint8Array.of(2, 0, 0, 0, 0, 2);
+  if (!isIpv6) return { mac, ip: 0x0a000200 + network, port };
+  return { mac, ip: Uint8Array.of(0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, network), port };
+}
+
+interface Shape {
+  name: string;
+  connections: number;
+  payloadBytes: number;
+  isIpv6?: boolean;
+  /** Frames of the secondary exchanged in groups of this size. */
+  shuffled?: number;
+  /** One frame in so many differs. */
+  differs?: number;
+}
+
+function tcpTraffic(shape: Shape): Traffic {
+  const { name, connections, payloadBytes, isIpv6 = false, shuffled = 0, differs = 0 } = shape;
+  const from = isIpv6 ? guestIpv6 : guest;
+  const clients = Array.from({ length: connections }, (_, index) => clientOf(index, isIpv6));
+  const opening = clients.map((client) => buildTcp(from, client, { sequence: 999, ack: 5001, flags: tcpFlag.syn }));
+  const primary: Uint8Array[] = [];
+  const secondary: Uint8Array[] = [];
+  for (let index = 0; index < framesPerLeg; index += 1) {
+    const client = clients[index % connections] as Address;
+    const sequence = 1000 + Math.floor(index / connections) * payloadBytes;
+    const payload = new Uint8Array(payloadBytes).fill(index);
+    const segment = { sequence, ack: 5001, flags: tcpFlag.psh, window: 1000, options: timestampsOption(index, 7) };
+    primary.push(buildTcp(from, client, { ...segment, payload }));
+    const other = payload.slice();
+    if (differs > 0 && index % differs === 0) other[payloadBytes >> 1] = index + 1;
+    secondary.push(buildTcp(from, client, { ...segment, payload: other }));
+  }
+  if (shuffled > 0) shuffle(secondary, shuffled);
+  const isForBoth = shuffled === 0 && differs === 0 && !isIpv6;
+  return { name, opening, primary, secondary, commitEvery: differs, isForBoth };
+}
+
+function udpTraffic(name: string, flows: number, payloadBytes: number): Traffic {
+  const primary = Array.from({ length: framesPerLeg }, (_, index) =>
+    buildUdp(guest, clientOf(index % flows), new Uint8Array(payloadBytes).fill(index)),
+  );
+  const secondary = primary.map((frame) => frame.slice());
+  return { name, opening: [], primary, secondary, commitEvery: 0, isForBoth: true };
+}
+
+/** Turns the order round within each group. */
+function shuffle(frames: Uint8Array[], group: number): void {
+  for (let at = 0; at < frames.length; at += group) {
+    frames.splice(at, group, ...frames.slice(at, at + group).reverse());
+  }
+}
+
+function allTraffic(): Traffic[] {
+  return [
+    tcpTraffic({ name: 'TCP, 1448 bytes', connections: 64, payloadBytes: 1448 }),
+    tcpTraffic({ name: 'TCP, 64 bytes', connections: 64, payloadBytes: 64 }),
+    tcpTraffic({ name: 'TCP over IPv6, 64 bytes', connections: 64, payloadBytes: 64, isIpv6: true }),
+    udpTraffic('UDP, 64 bytes', 64, 64),
+    tcpTraffic({ name: 'reordered by 4', connections: 1, payloadBytes: 64, shuffled: 4 }),
+    tcpTraffic({ name: 'one of 100 differs', connections: 64, payloadBytes: 64, differs: 100 }),
+    tcpTraffic({ name: '5,000 connections', connections: 5_000, payloadBytes: 64 }),
+  ];
+}
+
+function newProxy(onNetwork: () => void): PrimaryProxy {
+  const nothing = () => undefined;
+  const ports = {
+    toNetwork: onNetwork,
+    toGuest: nothing,
+    mirror: nothing,
+    announceIsn: nothing,
+    confirm: nothing,
+    wantCheckpoint: nothing,
+    pauseGuest: nothing,
+  };
+  const proxy = new PrimaryProxy(ports, { mode: 'colo', compareTimeoutMs: 1e9, patienceMs: 0 });
+  proxy.startMirroring();
+  proxy.commit(proxy.capture(0).epoch, 0);
+  proxy.resumed(1, 0);
+  return proxy;
+}
+
+/** Gives everything to the proxy, in batches by turns; returns the thread's nanoseconds. */
+function feed(traffic: Traffic, isHeapMeasured = false): { ns: number; heapBytes: number; left: number } {
+  let left = 0;
+  const proxy = newProxy(() => {
+    left += 1;
+  });
+  let epoch = 1;
+  for (const frame of traffic.opening) {
+    proxy.fromGuest(frame.slice(), 0);
+    proxy.fromSecondary(epoch, 0, frame, 0);
+  }
+  // A proxy may change the primary's frames where they lie.
+  const primary = traffic.primary.map((frame) => Buffer.from(frame));
+  const secondary = traffic.secondary.map((frame) => Buffer.from(frame));
+  const heapFrom = isHeapMeasured ? primary.length - heapWindowFrames : -1;
+  let heapBefore = 0;
+  const begin = process.threadCpuUsage();
+  let sinceCommit = 0;
+  for (let at = 0; at < primary.length; at += batchFrames) {
+    const end = Math.min(primary.length, at + batchFrames);
+    const now = at * 0.01;
+    if (at === heapFrom) heapBefore = heapAfterCollection();
+    for (let index = at; index < end; index += 1) proxy.fromGuest(primary[index] as Buffer, now);
+    for (let index = at; index < end; index += 1) proxy.fromSecondary(epoch, index, secondary[index] as Buffer, now);
+    sinceCommit += batchFrames;
+    if (traffic.commitEvery > 0 && sinceCommit >= traffic.commitEvery) {
+      sinceCommit = 0;
+      epoch = proxy.capture(now).epoch;
+      proxy.commit(epoch, now);
+      proxy.resumed(epoch, now);
+    }
+  }
+  const used = process.threadCpuUsage(begin);
+  const ns = (used.user + used.system) * 1000;
+  return { ns, heapBytes: process.memoryUsage().heapUsed - heapBefore, left };
+}
+
+/** A window small enough that no collection runs in it, and at its beginning everything is warm. */
+const heapWindowFrames = 9_600;
+
+v8.setFlagsFromString('--expose-gc');
+const collect = runInNewContext('gc') as () => void;
+
+function heapAfterCollection(): number {
+  collect();
+  return process.memoryUsage().heapUsed;
+}
+
+function median(values: readonly number[]): number {
+  return [...values].sort((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
+}
+
+function rateOf(frames: number, ns: number): Rate {
+  return { framesPerSecond: (frames / ns) * 1e9, nsPerFrame: ns / frames };
+}
+
+function measureInProcess(traffic: Traffic, rounds: number): { rate: Rate; heapBytesPerFrame: number } {
+  const frames = 2 * framesPerLeg;
+  // Twice for the compiler.
+  feed(traffic);
+  feed(traffic);
+  const all = Array.from({ length: rounds }, () => feed(traffic));
+  const heap = Array.from({ length: 3 }, () => feed(traffic, true).heapBytes);
+  return {
+    rate: rateOf(frames, median(all.map(({ ns }) => ns))),
+    heapBytesPerFrame: Math.max(0, median(heap) / (2 * heapWindowFrames)),
+  };
+}
+
+/** What takes frames over sockets: colo-compare, or ours. */
+interface Peer {
+  send(leg: 'primary' | 'secondary', packed: Buffer): boolean;
+  stop(): Promise<void>;
+}
+
+/** colo-compare drops silently beyond 1024 packets of a connection: fewer are on their way at any time. */
+const onTheWayMax = 768;
+
+async function measureOverSockets(
+  traffic: Traffic,
+  rounds: number,
+  start: (released: () => void) => Promise<Peer>,
+): Promise<Rate> {
+  const times: number[] = [];
+  for (let round = 0; round < rounds; round += 1) times.push(await feedOverSockets(traffic, start));
+  return rateOf(2 * framesPerLeg, median(times));
+}
+
+async function feedOverSockets(traffic: Traffic, start: (released: () => void) => Promise<Peer>): Promise<number> {
+  let out = 0;
+  let wake: (() => void) | undefined;
+  const peer = await start(() => {
+    out += 1;
+    wake?.();
+  });
+  const until = async (count: number) => {
+    while (out < count) {
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+    }
+  };
+  try {
+    await sendAll(peer, traffic.opening, traffic.opening, until);
+    const before = out;
+    const begin = systemClock.now();
+    await sendAll(peer, traffic.primary, traffic.secondary, (count) => until(before + count));
+    return (systemClock.now() - begin) * 1e6;
+  } finally {
+    await peer.stop();
+  }
+}
+
+async function sendAll(
+  peer: Peer,
+  primary: readonly Uint8Array[],
+  secondary: readonly Uint8Array[],
+  until: (count: number) => Promise<void>,
+): Promise<void> {
+  const step = 128;
+  for (let at = 0; at < primary.length; at += step) {
+    peer.send('primary', packFrames(primary.slice(at, at + step)));
+    peer.send('secondary', packFrames(secondary.slice(at, at + step)));
+    await until(Math.max(0, Math.min(primary.length, at + step) - onTheWayMax));
+  }
+  await until(primary.length);
+}
+
+/** What 100,000 idle connections cost. */
+function measureMemory(): ProxyReport['memory'] {
+  const connections = 100_000;
+  collect();
+  const before = process.memoryUsage();
+  const proxy = newProxy(() => undefined);
+  for (let index = 0; index < connections; index += 1) {
+    // As many of both families as fit into a table.
+    const isIpv6 = index % 50 === 0;
+    const client = clientOf(index, isIpv6);
+    const syn = { sequence: 999 + index, ack: 5001, flags: tcpFlag.syn, options: timestampsOption(index, 7) };
+    const frame = buildTcp(isIpv6 ? guestIpv6 : guest, client, syn);
+    proxy.fromGuest(Buffer.from(frame), 0);
+    proxy.fromSecondary(1, index, frame, 0);
+  }
+  collect();
+  const after = process.memoryUsage();
+  const bytes = after.heapUsed + after.arrayBuffers - before.heapUsed - before.arrayBuffers;
+  const table = proxy.capture(1).table.length;
+  return { connections: proxy.counters.connections, megabytes: bytes / 1e6, tableMegabytes: table / 1e6 };
+}
+
+export async function benchProxy(options: ProxyBenchOptions): Promise<ProxyReport> {
+  const print = options.print ?? ((text: string) => void process.stdout.write(text));
+  const memory = measureMemory();
+  const cases: ProxyCase[] = [];
+  if (!options.json) print(heading());
+  for (const traffic of allTraffic()) {
+    const { rate, heapBytesPerFrame } = measureInProcess(traffic, options.rounds);
+    const each: ProxyCase = {
+      name: traffic.name,
+      inProcess: rate,
+      heapBytesPerFrame,
+      overSockets: undefined,
+      coloCompare: undefined,
+    };
+    if (traffic.isForBoth) {
+      const rounds = Math.min(3, options.rounds);
+      each.overSockets = await measureOverSockets(traffic, rounds, (released) => ProxyProcess.start(released));
+      const quiet = { checkpointWanted: () => undefined };
+      const start = (released: () => void) => ColoCompare.start({ ...quiet, released });
+      each.coloCompare = await measureOverSockets(traffic, rounds, start);
+    }
+    cases.push(each);
+    if (!options.json) print(row(each));
+  }
+  const [first] = cpus();
+  const host = { node: process.version, cores: cpus().length, cpu: first?.model ?? '' };
+  const report = { host, cases, memory, ratios: ratiosOf(cases) };
+  print(options.json ? `${JSON.stringify(report, null, 2)}\n` : footer(report));
+  return report;
+}
+
+function ratiosOf(cases: readonly ProxyCase[]): ProxyReport['ratios'] {
+  const over = (of: (each: ProxyCase) => Rate | undefined) =>
+    Object.fromEntries(
+      cases.flatMap((each) => {
+        const [ours, theirs] = [of(each), each.coloCompare];
+        return ours === undefined || theirs === undefined
+          ? []
+          : [[each.name, ours.framesPerSecond / theirs.framesPerSecond]];
+      }),
+    );
+  return {
+    inProcessOverColoCompare: over((each) => each.inProcess),
+    overSocketsOverColoCompare: over((each) => each.overSockets),
+  };
+}
+
+const widths = [26, 16, 10, 14, 16, 16];
+
+function columns(cells: readonly string[]): string {
+  return `${cells.map((cell, index) => (index === 0 ? cell.padEnd(widths[0] ?? 0) : cell.padStart(widths[index] ?? 0))).join('')}\n`;
+}
+
+function heading(): string {
+  return columns(['frames/s', 'in process', 'ns/frame', 'heap B/frame', 'over sockets', 'colo-compare']);
+}
+
+function row(each: ProxyCase): string {
+  const rate = (of: Rate | undefined) => (of === undefined ? '-' : Math.round(of.framesPerSecond).toLocaleString('en'));
+  const heap = each.heapBytesPerFrame.toFixed(1);
+  const ns = each.inProcess.nsPerFrame.toFixed(0);
+  return columns([each.name, rate(each.inProcess), ns, heap, rate(each.overSockets), rate(each.coloCompare)]);
+}
+
+function footer({ host, memory, ratios }: ProxyReport): string {
+  const list = (all: Record<string, number>) =>
+    Object.entries(all)
+      .map(([name, ratio]) => `${ratio.toFixed(1)} (${name})`)
+      .join(', ');
+  return [
+    `Node ${host.node}, ${host.cores} cores, ${host.cpu}`,
+    `in process over colo-compare: ${list(ratios.inProcessOverColoCompare)}`,
+    `over sockets over colo-compare: ${list(ratios.overSocketsOverColoCompare)}`,
+    `${memory.connections} connections held: ${memory.megabytes.toFixed(0)} MB, ${memory.tableMegabytes.toFixed(1)} MB in a checkpoint`,
+    '',
+  ].join('\n');
+}

@@ -1,0 +1,69 @@
+// The arbiter as a node reaches it: over a network that delays, loses requests, or loses answers. The records themselves
+// are those of src/failover/arbiter/memory.ts. A request of a node that dies meanwhile may still arrive.
+
+import { ColoError, errorCodes } from '../src/base/errors.ts';
+import type { Arbiter, ClaimResult, Roles, TermRecord } from '../src/failover/arbiter/arbiter.ts';
+import { MemoryArbiter, type Terms } from '../src/failover/arbiter/memory.ts';
+import type { SimProcess } from './process.ts';
+import type { Random } from './random.ts';
+
+/** How one node reaches the arbiter. */
+export interface Reach {
+  delayMs: number;
+  /** Of one operation: that its request, or its answer, is lost. */
+  lose: number;
+  cut: boolean;
+}
+
+const timeoutMs = 800;
+
+export class SimArbiter implements Arbiter {
+  private readonly process: SimProcess;
+  private readonly inner: MemoryArbiter;
+  private readonly reach: Reach;
+  private readonly random: Random;
+  private readonly changed: () => void;
+
+  constructor(process: SimProcess, terms: Terms, options: { reach: Reach; random: Random; changed: () => void }) {
+    this.process = process;
+    this.inner = new MemoryArbiter(terms);
+    this.reach = options.reach;
+    this.random = options.random;
+    this.changed = options.changed;
+  }
+
+  read(vm: string): Promise<TermRecord | undefined> {
+    return this.ask(() => this.inner.read(vm));
+  }
+
+  claim(vm: string, expectedTerm: number, next: Roles): Promise<ClaimResult> {
+    return this.ask(() => this.inner.claim(vm, expectedTerm, next));
+  }
+
+  async close(): Promise<void> {}
+
+  private ask<T>(operation: () => Promise<T>): Promise<T> {
+    const { process, reach, random } = this;
+    const { promise, resolve, reject } = Promise.withResolvers<T>();
+    const oneWayMs = () => reach.delayMs * (0.5 + random.next());
+    const fail = () =>
+      void process.clock.after(timeoutMs, () => reject(new ColoError(errorCodes.arbiter, 'no answer (simulated)')));
+    if (!process.alive) return promise;
+    process.schedule.after(oneWayMs(), () => {
+      if (reach.cut || random.chance(reach.lose)) {
+        fail();
+        return;
+      }
+      const done = operation().then(
+        (value) => () => resolve(value),
+        (error: unknown) => () => reject(error instanceof Error ? error : new Error(String(error))),
+      );
+      void done.then((answer) => {
+        this.changed();
+        if (reach.cut || random.chance(reach.lose)) fail();
+        else process.schedule.after(oneWayMs(), () => process.run(answer));
+      });
+    });
+    return promise;
+  }
+}

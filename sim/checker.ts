@@ -1,0 +1,34 @@
+// What a checker may watch. Each is one file in checker/ and holds one sentence; it may look at everything, also at what no
+// node can know, and complains by the name of its sentence.
+
+import type { FaultPoint } from '../src/node/context.ts';
+import type { SimNode } from './node.ts';
+import type { TcpState } from './tcp.ts';
+import type { SimVm } from './vm.ts';
+import type { World } from './world.ts';
+
+export interface Checker {
+  readonly name: string;
+  readonly sentence: string;
+  /** A node puts a frame onto the network. */
+  frameLeft?(node: SimNode, frame: Uint8Array): void;
+  /** A guest says something, to its card. */
+  guestSaid?(vm: SimVm, frame: Uint8Array, connection: TcpState | undefined): void;
+  captured?(vm: SimVm, captureId: number): void;
+  resumedFrom?(vm: SimVm, captureId: number): void;
+  reached?(node: SimNode, point: FaultPoint, epoch: number): void;
+  /** Before a fault that ends a copy of the guest: what it takes away is still there. */
+  aboutToLose?(node: SimNode, what: string): void;
+  /** A fresh guest was booted, because no copy was left. */
+  booted?(): void;
+  /** The arbiter's record may have changed. */
+  termChanged?(): void;
+  /** Every few virtual milliseconds. */
+  polled?(): void;
+  /** All faults are over. */
+  healed?(): void;
+  /** The run is over. */
+  ended?(): void;
+}
+
+export type MakeChecker = (world: World) => Checker;

@@ -1,0 +1,47 @@
+// When the faults stop, every client is answered again, and the VM is protected again, within a bounded time.
+
+import type { Checker } from '../checker.ts';
+import { recoverMs, type World } from '../world.ts';
+
+const answersWanted = 2;
+
+export function liveness(world: World): Checker {
+  const checker = {
+    name: 'liveness',
+    sentence: 'When the faults stop, every client is answered and the VM is protected again within a bounded time.',
+  };
+  let healedAt: number | undefined;
+  let before: number[] = [];
+  let done = false;
+  const unserved = () => world.clients.find(({ answered }, index) => answered < (before[index] ?? 0) + answersWanted);
+  const isProtected = () => {
+    const primary = world.nodes.find(({ node }) => node?.primary !== undefined);
+    const state = primary?.node?.primary?.pair.state;
+    const peer = primary?.other.node?.secondary?.pair.state.kind;
+    return state?.kind === 'protected' && state.epoch > 0 && state.phase === 'running' && peer === 'protected';
+  };
+  world.isDone = () => done;
+  return {
+    ...checker,
+    healed: () => {
+      healedAt = world.schedule.now;
+      before = world.clients.map(({ answered }) => answered);
+    },
+    polled: () => {
+      if (healedAt === undefined) return;
+      const client = unserved();
+      if (client === undefined && isProtected()) done = true;
+      if (done || world.schedule.now - healedAt < recoverMs) return;
+      const states = world.nodes.map(
+        ({ name, node }) =>
+          `${name} is ${node?.primary?.pair.state.kind ?? node?.secondary?.pair.state.kind ?? 'down'}${node?.role.state.kind === 'ended' ? ' (ended)' : ''}`,
+      );
+      const what = client === undefined ? 'the VM is not protected' : `client ${client.id} is not answered`;
+      world.violate(
+        checker.name,
+        checker.sentence,
+        `${what} ${recoverMs} ms after the last fault: ${states.join(', ')}`,
+      );
+    },
+  };
+}

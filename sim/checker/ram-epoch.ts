@@ -1,0 +1,29 @@
+// A machine that was loaded with a checkpoint runs from exactly the RAM of that capture, and never from a part of it.
+
+import type { Checker } from '../checker.ts';
+import type { World } from '../world.ts';
+
+const capturesKept = 256;
+
+export function ramEpoch(world: World): Checker {
+  const sums = new Map<number, number>();
+  const checker = {
+    name: 'ram-epoch',
+    sentence: 'A machine that was loaded with a checkpoint runs from exactly the RAM of that capture.',
+  };
+  return {
+    ...checker,
+    captured: (vm, captureId) => {
+      sums.set(captureId, vm.ramSum);
+      sums.delete(captureId - capturesKept);
+    },
+    resumedFrom: (vm, captureId) => {
+      if (sums.get(captureId) === vm.ramSum) return;
+      world.violate(
+        checker.name,
+        checker.sentence,
+        `${vm.parts.name} runs with other RAM than capture ${captureId} had`,
+      );
+    },
+  };
+}

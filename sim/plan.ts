@@ -1,0 +1,175 @@
+// What a seed means: the machine, the network, the clients, and which faults happen when. Everything is drawn here, once,
+// so that a plan can be printed and read.
+
+import type { Protect } from '../src/config/spec.ts';
+import { type FaultPoint, faultPoints } from '../src/node/context.ts';
+import type { ClientTraits } from './client.ts';
+import type { GuestTraits } from './guest.ts';
+import type { WideArea } from './network.ts';
+import type { Random } from './random.ts';
+import type { VmTimes } from './vm.ts';
+
+export const faultKinds = [
+  'kill-process',
+  'kill-host',
+  'pause-node',
+  'pause-host',
+  'cut',
+  'cut-one-way',
+  'slow-link',
+  'unplug',
+  'kill-vm',
+  'fail-capture',
+  'fail-load',
+  'spoil-checkpoint',
+  'damage-link',
+  'reset-link',
+  'arbiter-cut',
+  'arbiter-slow',
+  'arbiter-lossy',
+  'clock-jump',
+  'operator-checkpoint',
+  'operator-failover',
+  'operator-stop',
+] as const;
+export type FaultKind = (typeof faultKinds)[number];
+
+export interface Fault {
+  kind: FaultKind;
+  /** Which node: by its name, or by its role when the fault happens. */
+  on: 'a' | 'b' | 'primary' | 'secondary';
+  when: { atMs: number } | { point: FaultPoint; nth: number };
+  forMs: number;
+  /** What else the kind needs: a link, a step of a capture, how far a clock jumps. */
+  choice: number;
+}
+
+export interface Plan {
+  seed: number;
+  verbose: boolean;
+  ramBytes: number;
+  protect: Protect;
+  clients: ClientTraits[];
+  guestTraits: Record<'a' | 'b', GuestTraits>;
+  times: VmTimes;
+  wide: WideArea;
+  path: { delayMs: number; jitterMs: number; bytesPerMs: number };
+  congestedBytes: number;
+  arbiter: { delayMs: number; lose: number };
+  faults: Fault[];
+  /** All faults are over at this time. */
+  healMs: number;
+}
+
+/** What a seed draws; how much is traced is the caller's. */
+export type DrawnPlan = Omit<Plan, 'verbose'>;
+
+export function drawPlan(seed: number, random: Random): DrawnPlan {
+  const pages = 40 + 8 * random.below(8);
+  const isWild = random.chance(0.3);
+  const faults = drawFaults(random);
+  const latest = faults.reduce((last, { when }) => ('atMs' in when ? Math.max(last, when.atMs) : last), 1500);
+  return {
+    ...{ seed, faults },
+    ramBytes: pages * 4096,
+    protect: drawProtect(random),
+    clients: Array.from({ length: 1 + random.below(2) }, () => drawClient(random)),
+    guestTraits: { a: drawGuest(random), b: drawGuest(random) },
+    times: {
+      stopMs: random.between(0.3, 2),
+      saveMs: random.between(0.5, 4),
+      loadMs: random.between(2, 25),
+      startMs: random.between(5, 60),
+      cardMs: random.between(0.01, 0.2),
+    },
+    wide: {
+      delayMs: random.between(0.2, 6),
+      lose: isWild ? random.next() * 0.03 : 0,
+      double: isWild ? random.next() * 0.02 : 0,
+      overtake: isWild ? random.next() * 0.05 : 0,
+    },
+    path: { delayMs: random.between(0.05, 2), jitterMs: random.next(), bytesPerMs: random.between(2000, 200_000) },
+    congestedBytes: random.pick([20_000, 200_000, 4 << 20]),
+    arbiter: { delayMs: random.between(0.5, 12), lose: random.chance(0.1) ? 0.1 : 0 },
+    healMs: latest + 1200,
+  };
+}
+
+function drawProtect(random: Random): Protect {
+  return {
+    mode: random.chance(0.25) ? 'remus' : 'colo',
+    interval: 15 + random.below(50),
+    epochMax: 150 + random.below(1500),
+    compareTimeout: 20 + random.below(200),
+    patience: random.below(200),
+    dirtyMax: 4096 * (8 + random.below(60)),
+    verify: random.chance(0.5),
+    similarity: { timestamps: 'clamped', acks: 'merged', window: 'exact' },
+    tracker: 'auto',
+  };
+}
+
+function drawClient(random: Random): ClientTraits {
+  return {
+    thinkMs: random.pick([8, 20, 45, 90]),
+    diverge: random.chance(0.6) ? random.next() * 0.25 : 0,
+    long: random.next() * 0.5,
+    datagrams: random.pick([0, 0, 6, 15, 80]),
+    requests: random.pick([2, 6, 30]),
+    reuse: random.chance(0.5) ? 0.7 : 0,
+    pipeline: random.chance(0.3),
+  };
+}
+
+function drawGuest(random: Random): GuestTraits {
+  return {
+    ackDelayMs: random.pick([0, 5, 40]),
+    workMs: random.pick([0.5, 3, 12]),
+    slow: random.chance(0.3) ? 0.02 : 0,
+    choreMs: random.between(15, 90),
+    wrapping: random.chance(0.2),
+  };
+}
+
+/** How often each kind is drawn. */
+const weights: Record<FaultKind, number> = {
+  ...{ 'kill-process': 8, 'kill-host': 8, 'pause-node': 5, 'pause-host': 5, cut: 5, 'cut-one-way': 5, 'slow-link': 3 },
+  ...{ unplug: 1, 'kill-vm': 4, 'fail-capture': 3, 'fail-load': 2, 'spoil-checkpoint': 4, 'damage-link': 2 },
+  ...{ 'reset-link': 2, 'arbiter-cut': 2, 'arbiter-slow': 2, 'arbiter-lossy': 2, 'clock-jump': 1 },
+  ...{ 'operator-checkpoint': 2, 'operator-failover': 3, 'operator-stop': 1 },
+};
+
+function drawFaults(random: Random): Fault[] {
+  const count = random.pick([0, 1, 1, 1, 2, 2, 3, 4]);
+  return Array.from({ length: count }, () => drawFault(random));
+}
+
+function drawFault(random: Random): Fault {
+  const kind = drawKind(random);
+  const [first, ...others] = faultPoints;
+  const when = random.chance(0.35)
+    ? { point: random.pick([first, ...others]), nth: 1 + random.below(random.pick([2, 4, 12])) }
+    : { atMs: random.between(30, 2600) };
+  return {
+    ...{ kind, when },
+    on: random.pick(['a', 'b', 'primary', 'primary', 'primary', 'secondary'] as const),
+    forMs: random.pick([random.between(5, 100), random.between(100, 700), random.between(450, 1600)]),
+    choice: random.below(1000),
+  };
+}
+
+function drawKind(random: Random): FaultKind {
+  const total = faultKinds.reduce((sum, kind) => sum + weights[kind], 0);
+  let left = random.next() * total;
+  for (const kind of faultKinds) {
+    left -= weights[kind];
+    if (left < 0) return kind;
+  }
+  return 'kill-process';
+}
+
+export function faultText(fault: Fault): string {
+  const when =
+    'atMs' in fault.when ? `at ${fault.when.atMs.toFixed(0)} ms` : `at ${fault.when.point} #${fault.when.nth}`;
+  return `${fault.kind} on ${fault.on} ${when} for ${fault.forMs.toFixed(0)} ms (${fault.choice})`;
+}

@@ -1,0 +1,151 @@
+// The link over TCP: mutual TLS 1.3, and who is turned away. Certificates are those that `colo init` and `colo join` make.
+
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { createConnection } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, type TestContext, test } from 'node:test';
+import { connect as connectTls } from 'node:tls';
+import { ColoError, errorCodes } from '../base/errors.ts';
+import { type Identity, readIdentity } from '../base/identity.ts';
+import { createAuthority, issueCertificate } from '../host/certificates.ts';
+import { type Address, connect, type Hello, LinkServer } from './link.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'colo-tls-'));
+const identities = new Map<string, Identity>();
+
+function identity(name: string): Identity {
+  const found = identities.get(name);
+  assert.ok(found !== undefined, name);
+  return found;
+}
+
+before(async () => {
+  const own = join(folder, 'own');
+  const other = join(folder, 'other');
+  await createAuthority(own, 'own');
+  await createAuthority(other, 'other');
+  const issue = async (name: string, authority: string, node: string, days?: number) => {
+    const made = await issueCertificate(authority, { node, addresses: [], ...(days === undefined ? {} : { days }) });
+    identities.set(name, readIdentity(made));
+  };
+  await issue('left', own, 'left');
+  await issue('right', own, 'right');
+  await issue('expired', own, 'left', -1);
+  await issue('foreign', other, 'left');
+  // It trusts the cluster, which does not trust it.
+  identities.set('foreign', { ...identity('foreign'), ca: identity('left').ca });
+});
+after(() => rmSync(folder, { recursive: true }));
+
+const hello: Hello = { vm: 'guest', node: 'left', kind: 'beat', term: 1, session: 'one' };
+
+/** A server named `right` that echoes. */
+async function listen(
+  context: TestContext,
+  shows: string,
+): Promise<{ server: LinkServer; refusals: (count: number) => Promise<string> }> {
+  const said: string[] = [];
+  let told = Promise.withResolvers<void>();
+  const server = await LinkServer.listen(
+    { host: '127.0.0.1', port: 0 },
+    {
+      identity: identity(shows),
+      accept: () => undefined,
+      local: (peer) => ({ ...peer, node: 'right' }),
+      handshakeTimeoutMs: 5_000,
+      link: (link) => link.start({ message: (type, payload) => link.send(type, payload), closed: () => undefined }),
+      refused: (error) => {
+        said.push(error.message);
+        told.resolve();
+        told = Promise.withResolvers<void>();
+      },
+    },
+  );
+  context.after(() => server.close());
+  const refusals = async (count: number): Promise<string> => {
+    while (said.length < count) await told.promise;
+    return said.join('\n');
+  };
+  return { server, refusals };
+}
+
+const dial = (address: Address, shows: string, more: { peerNode?: string; node?: string } = {}) =>
+  connect(
+    address,
+    { ...hello, node: more.node ?? 'left' },
+    {
+      timeoutMs: 5_000,
+      identity: identity(shows),
+      ...(more.peerNode === undefined ? {} : { peerNode: more.peerNode }),
+    },
+  );
+
+const isRefused = (error: unknown) => error instanceof ColoError && error.code === errorCodes.channel;
+
+test('two nodes of one cluster talk', async (context) => {
+  const { server } = await listen(context, 'right');
+  const link = await dial(server.address, 'left', { peerNode: 'right' });
+  const { promise, resolve } = Promise.withResolvers<string>();
+  link.start({ message: (_, payload) => resolve(payload.toString()), closed: () => undefined });
+  link.send(5, Buffer.from('echo'));
+  assert.equal(await promise, 'echo');
+  link.close();
+});
+
+for (const shows of ['foreign', 'expired'])
+  test(`a node whose certificate is ${shows} gets no link, and is counted`, async (context) => {
+    const { server, refusals } = await listen(context, 'right');
+    await assert.rejects(dial(server.address, shows), isRefused);
+    assert.match(await refusals(1), /did not prove who it is/);
+    assert.equal(server.counters.accepted, 0);
+    assert.equal(server.counters.refused.identity, 1);
+  });
+
+for (const shows of ['foreign', 'expired'])
+  test(`a server whose certificate is ${shows} is not talked to`, async (context) => {
+    const { server } = await listen(context, shows);
+    await assert.rejects(dial(server.address, 'left'), isRefused);
+    assert.equal(server.counters.accepted, 0);
+  });
+
+test("a node that gives another node's name is refused, and so is a server that does", async (context) => {
+  const { server } = await listen(context, 'right');
+  await assert.rejects(dial(server.address, 'left', { node: 'right' }), /says that it is right, and is left/);
+  assert.equal(server.counters.refused.identity, 1);
+  const liar = await listen(context, 'left');
+  await assert.rejects(dial(liar.server.address, 'left'), /says that it is right, and is left/);
+});
+
+test('a node that is not the one that was meant is not talked to', async (context) => {
+  const { server } = await listen(context, 'right');
+  await assert.rejects(dial(server.address, 'left', { peerNode: 'third' }), /says that it is right, and is third/);
+});
+
+test('without a certificate, with an older TLS, or with no TLS at all nobody gets in', async (context) => {
+  const { server, refusals } = await listen(context, 'right');
+  const { port } = server.address as { port: number };
+  const { ca, certificate: cert, key } = identity('left');
+  const attempts = [
+    () => connectTls({ port, host: '127.0.0.1', ca, checkServerIdentity: () => undefined }),
+    () => connectTls({ port, host: '127.0.0.1', ca, cert, key, maxVersion: 'TLSv1.2' }),
+    () => createConnection({ port, host: '127.0.0.1' }),
+  ];
+  for (const attempt of attempts) {
+    const socket = attempt();
+    socket.on('error', () => undefined);
+    socket.resume();
+    socket.write('GET / HTTP/1.1\r\n\r\n');
+    await new Promise((resolve) => void socket.once('close', resolve));
+  }
+  await refusals(attempts.length);
+  assert.equal(server.counters.accepted, 0);
+  assert.equal(server.counters.refused.identity, attempts.length);
+});
+
+test('TCP without certificates is refused before anything is sent', async () => {
+  const nowhere = { host: '127.0.0.1', port: 1 };
+  const isInput = (error: unknown) => error instanceof ColoError && error.code === errorCodes.input;
+  await assert.rejects(connect(nowhere, hello, { timeoutMs: 1_000 }), isInput);
+});

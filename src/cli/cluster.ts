@@ -1,0 +1,34 @@
+// `colo init` and `colo join`: the authority of a cluster, and a certificate for each of its nodes.
+
+import { join as joinPath } from 'node:path';
+import { ColoError, errorCodes } from '../base/errors.ts';
+import { isName } from '../failover/arbiter/names.ts';
+import { createAuthority, issueCertificate } from '../host/certificates.ts';
+import { ensurePackages } from '../host/packages.ts';
+
+function checkName(name: string): void {
+  if (isName(name)) return;
+  throw new ColoError(errorCodes.input, `${JSON.stringify(name)} cannot name a node or a cluster`, {
+    hint: 'Use up to 63 letters, digits, dashes and underscores, beginning with a letter or a digit.',
+  });
+}
+
+export async function init(folder: string, options: { name: string }): Promise<number> {
+  checkName(options.name);
+  await ensurePackages(['openssl'], { why: 'make certificates' });
+  await createAuthority(folder, options.name);
+  process.stdout.write(
+    `${folder} holds the authority of the cluster ${options.name}.\n` +
+      `Keep ${joinPath(folder, 'ca.key')} here: whoever has it can be any node.\n` +
+      `Next: colo join ${folder} NODE --address IP, for each node\n`,
+  );
+  return 0;
+}
+
+export async function join(folder: string, node: string, options: { address: string[] }): Promise<number> {
+  checkName(node);
+  await ensurePackages(['openssl'], { why: 'make certificates' });
+  const made = await issueCertificate(folder, { node, addresses: options.address });
+  process.stdout.write(`Copy ${made} to the node ${node}, readable by its owner only: it is who ${node} is.\n`);
+  return 0;
+}

@@ -1,0 +1,241 @@
+// A VM on several hosts, which are network namespaces of this machine (lab.ts): each has its own address, a colod with the
+// certificate of that host, a member of the cluster's etcd, and its guest's network card on its bridge through a TAP.
+//
+// This process stands in the clients' namespace while the cluster lives: its ordinary sockets are those of a client that
+// reaches the guest over the bridge. Unix sockets know no namespaces, so the nodes' APIs stay in reach.
+
+import { mkdirSync, readlinkSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { NodeStatus } from '../api/status.ts';
+import type { Clock } from '../base/clock.ts';
+import { enterNetwork } from '../base/descriptors.ts';
+import { ColoError, errorCodes } from '../base/errors.ts';
+import type { Spec } from '../config/spec.ts';
+import type { WantedRole } from '../controller/role.ts';
+import { createAuthority, issueCertificate } from '../host/certificates.ts';
+import { processIdentity } from '../host/processes.ts';
+import { BridgeCapture } from './bridge-capture.ts';
+import { logDirectory, releaseRunDirectory, takeRunDirectory } from './directories.ts';
+import { EtcdMember } from './etcd.ts';
+import { hostAddress, Lab } from './lab.ts';
+import { type BootFiles, machineOf } from './machine.ts';
+import { namespacePath } from './namespace.ts';
+import { NodeProcess } from './node-process.ts';
+import { askNodes, untilNodes } from './statuses.ts';
+
+export interface ClusterOptions {
+  spec: Spec;
+  boot: BootFiles;
+  hosts: number;
+  clock: Clock;
+  logLevel?: string;
+}
+
+/** What runs on one host. */
+interface Host {
+  name: string;
+  index: number;
+  /** Folder with the host's certificates. */
+  identityFolder: string;
+  etcd: EtcdMember;
+  node: NodeProcess | undefined;
+}
+
+const linkPort = 7700;
+const etcdClientPort = 2379;
+const etcdPeerPort = 2380;
+
+export class LocalCluster {
+  readonly logDir: string;
+  readonly clock: Clock;
+  readonly lab: Lab;
+  private readonly options: ClusterOptions;
+  private readonly directory: string;
+  private readonly hosts: Host[] = [];
+  private readonly undo: (() => Promise<unknown> | void)[] = [];
+  private capture: BridgeCapture | undefined;
+
+  private constructor(options: ClusterOptions, parts: { directory: string; lab: Lab }) {
+    this.options = options;
+    this.clock = options.clock;
+    this.logDir = logDirectory(options.spec.vm);
+    this.directory = parts.directory;
+    this.lab = parts.lab;
+    this.undo.push(
+      () => releaseRunDirectory(parts.directory),
+      () => parts.lab.remove(),
+    );
+  }
+
+  /** Makes the hosts and starts the VM on the first; protected when `startCandidates` has been called. */
+  static async start(options: ClusterOptions): Promise<LocalCluster> {
+    const names = Array.from({ length: options.hosts }, (_, index) => `h${index + 1}`);
+    const directory = takeRunDirectory(options.spec.vm);
+    let lab: Lab;
+    try {
+      lab = await Lab.make(names);
+    } catch (error) {
+      releaseRunDirectory(directory);
+      throw error;
+    }
+    const cluster = new LocalCluster(options, { directory, lab });
+    try {
+      await cluster.build(names);
+      return cluster;
+    } catch (error) {
+      await cluster.stop();
+      throw error;
+    }
+  }
+
+  /** The other hosts offer themselves as the secondary; the primary finds one. */
+  async startCandidates(): Promise<void> {
+    await Promise.all(this.hosts.slice(1).map((host) => this.startNode(host, 'secondary')));
+  }
+
+  serialLog(host: string): string {
+    return join(this.logDir, `${host}.serial`);
+  }
+
+  node(host: string): NodeProcess {
+    const { node } = this.host(host);
+    if (node === undefined) throw new ColoError(errorCodes.input, `no node runs on ${host}`);
+    return node;
+  }
+
+  statuses(): Promise<NodeStatus[]> {
+    return askNodes(this.hosts.flatMap((host) => (host.node === undefined ? [] : [host.node])));
+  }
+
+  until(what: string, timeoutMs: number, holds: (statuses: NodeStatus[]) => boolean): Promise<NodeStatus[]> {
+    return untilNodes(() => this.statuses(), { what, timeoutMs, holds }, this);
+  }
+
+  /** The hosts from whose ports of the bridge the guest's address was heard, one entry for each turn of speaking. */
+  voices(): string[] {
+    return (this.capture?.turns ?? []).map((turn) => this.lab.hosts[turn.port] ?? '');
+  }
+
+  /** Kills all processes of a host at once: its node, its QEMU, its member of etcd. */
+  async killHost(name: string): Promise<void> {
+    const host = this.host(name);
+    const qemu = await host.node?.findQemu().catch(() => undefined);
+    const identity = qemu === undefined ? undefined : processIdentity(qemu);
+    host.node?.signal('SIGKILL');
+    host.etcd.signal('SIGKILL');
+    if (qemu !== undefined && identity !== undefined && processIdentity(qemu) === identity)
+      process.kill(qemu, 'SIGKILL');
+    await host.node?.exited;
+    await host.etcd.stop();
+  }
+
+  /** The host boots again: its etcd goes on with its data, its node finds out what it is. */
+  async restartHost(name: string): Promise<void> {
+    const host = this.host(name);
+    host.etcd = this.startEtcd(host);
+    await this.startNode(host, 'auto');
+  }
+
+  async setLink(name: string, connected: boolean): Promise<void> {
+    await this.lab.setLink(name, connected);
+  }
+
+  /** Ends everything this started, and removes everything it made. */
+  async stop(): Promise<void> {
+    await Promise.all(this.hosts.flatMap((host) => (host.node === undefined ? [] : [host.node.stop()])));
+    for (const step of this.undo.splice(0).reverse()) await step();
+  }
+
+  private async build(names: string[]): Promise<void> {
+    const { lab, logDir, directory } = this;
+    mkdirSync(logDir, { recursive: true, mode: 0o700 });
+    const authority = join(directory, 'ca');
+    await createAuthority(authority, this.options.spec.vm);
+    const leave = enterNetwork(namespacePath(lab.clientNamespace));
+    this.undo.push(leave);
+    for (const [index, name] of names.entries()) {
+      for (const kind of ['log', 'etcd.log']) rmSync(join(logDir, `${name}.${kind}`), { force: true });
+      const identityFolder = await issueCertificate(authority, { node: name, addresses: [hostAddress(index)] });
+      const place = { name, index, identityFolder };
+      const host: Host = { ...place, etcd: this.startEtcd(place), node: undefined };
+      this.hosts.push(host);
+      this.undo.push(() => host.etcd.stop());
+    }
+    await Promise.all(this.hosts.map((host) => host.etcd.ready()));
+    const { mac } = this.options.spec.network;
+    const listening = { mac, now: () => this.clock.now() };
+    this.capture = await BridgeCapture.start(namespacePath(lab.labNamespace), names, listening);
+    this.undo.push(() => this.capture?.close());
+    const [first] = this.hosts;
+    if (first !== undefined) await this.startNode(first, 'primary');
+  }
+
+  private startEtcd(host: { name: string; index: number; identityFolder: string }): EtcdMember {
+    const peerUrl = (index: number) => `https://${hostAddress(index)}:${etcdPeerPort}`;
+    return EtcdMember.spawn({
+      ...{ name: host.name, host: hostAddress(host.index), clientPort: etcdClientPort, peerPort: etcdPeerPort },
+      cluster: this.lab.hosts.map((name, index) => ({ name, peerUrl: peerUrl(index) })),
+      dataDir: join(this.directory, `${host.name}.etcd`),
+      logFile: join(this.logDir, `${host.name}.etcd.log`),
+      identityFolder: host.identityFolder,
+      namespace: this.lab.namespace(host.name),
+    });
+  }
+
+  private async startNode(host: Host, role: WantedRole): Promise<void> {
+    const node = NodeProcess.spawn(this.nodeOptions(host, role), this.lab.namespace(host.name));
+    host.node = node;
+    await node.ready;
+  }
+
+  private nodeOptions(host: Host, role: WantedRole) {
+    const { spec, boot, logLevel } = this.options;
+    const { name, index, identityFolder } = host;
+    const own = join(this.directory, name);
+    const runDir = join(own, 'vm');
+    mkdirSync(runDir, { recursive: true, mode: 0o700 });
+    const address = (at: number) => ({ host: hostAddress(at), port: linkPort });
+    const hosts = this.lab.hosts.map((node, at) => ({ node, address: address(at) }));
+    return {
+      apiPath: join(own, 'api.sock'),
+      logFile: join(this.logDir, `${name}.log`),
+      logLevel: logLevel ?? 'debug',
+      node: {
+        vm: spec.vm,
+        node: name,
+        role,
+        peers: hosts.filter((other) => other.node !== name),
+        listen: address(index),
+        machine: machineOf(spec, boot, this.serialLog(name)),
+        protect: spec.protect,
+        guest: { mac: spec.network.mac, address: spec.network.address },
+        runDir,
+        spillDir: tmpdir(),
+        uplink: { kind: 'tap' as const, name: 'colo%d', bridge: 'br0' },
+        arbiter: {
+          kind: 'etcd' as const,
+          // The own host's member first: it is the one that a cut cable does not take away.
+          endpoints: [
+            address(index),
+            ...hosts.filter((other) => other.node !== name).map((other) => other.address),
+          ].map(({ host }) => `https://${host}:${etcdClientPort}`),
+        },
+        identityFolder,
+        qemuPath: undefined,
+        dieAt: undefined,
+      },
+    };
+  }
+
+  private host(name: string): Host {
+    const host = this.hosts.find((one) => one.name === name);
+    if (host === undefined) throw new ColoError(errorCodes.input, `there is no host ${name}`);
+    return host;
+  }
+}
+
+/** The network namespace that this thread stands in, for tests that it was left again. */
+export function currentNetwork(): string {
+  return readlinkSync('/proc/thread-self/ns/net');
+}

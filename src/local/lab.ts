@@ -1,0 +1,145 @@
+// Several hosts on one machine: network namespaces, joined by a bridge that stands in one of its own.
+//
+//   namespace h1            namespace h2            namespace h3            namespace client
+//   ┌─────────────────┐     ┌─────────────────┐     ┌─────────────────┐     ┌──────────────┐
+//   │ TAP ─ br0 ─ net0│     │ TAP ─ br0 ─ net0│     │ TAP ─ br0 ─ net0│     │     net0     │
+//   └─────────────┼───┘     └─────────────┼───┘     └─────────────┼───┘     └───────┼──────┘
+//                 └ h1                    └ h2                    └ h3              └ client
+//   namespace lab: br0, whose ports these are
+//
+// Needs root. Everything has the run's process id in its name; what a run that was killed left behind is removed by the
+// next one. Processes of a dead run are gone by themselves (namespace.ts), and devices go with their namespace.
+
+import { readdirSync } from 'node:fs';
+import { ColoError, errorCodes } from '../base/errors.ts';
+import { runCommand, tryCommand } from '../host/command.ts';
+import { processIdentity } from '../host/processes.ts';
+
+const prefix = 'colo-';
+const labName = 'lab';
+const clientName = 'client';
+/** The clients', outside what a guest of ours may have. */
+const clientAddress = '10.0.2.2';
+const prefixBits = 24;
+
+/** Address of the host with this index, from 0. */
+export function hostAddress(index: number): string {
+  return `10.0.2.${251 + index}`;
+}
+
+export class Lab {
+  readonly hosts: readonly string[];
+  private readonly run: string;
+
+  private constructor(run: string, hosts: readonly string[]) {
+    this.run = run;
+    this.hosts = hosts;
+  }
+
+  /** Makes the namespaces and joins them; `hosts` are names such as h1, used for ports of the bridge too. */
+  static async make(hosts: readonly string[]): Promise<Lab> {
+    if (process.getuid?.() !== 0)
+      throw new ColoError(errorCodes.host, 'several hosts on one machine need root: they are network namespaces', {
+        hint: 'run it with sudo',
+      });
+    await sweep();
+    const lab = new Lab((processIdentity(process.pid) ?? '').replace(' ', '.'), hosts);
+    try {
+      await lab.build();
+      return lab;
+    } catch (error) {
+      await lab.remove();
+      throw error;
+    }
+  }
+
+  /** The namespace of a host; `lab` and `client` are the bridge's and the clients'. */
+  namespace(host: string): string {
+    return `${prefix}${this.run}-${host}`;
+  }
+
+  get labNamespace(): string {
+    return this.namespace(labName);
+  }
+
+  get clientNamespace(): string {
+    return this.namespace(clientName);
+  }
+
+  /** Pulls the host's cable, or puts it back. */
+  async setLink(host: string, connected: boolean): Promise<void> {
+    await ip(this.labNamespace, ['link', 'set', host, connected ? 'up' : 'down']);
+  }
+
+  /** Removes the namespaces with everything in them. */
+  async remove(): Promise<void> {
+    for (const name of [...this.hosts, clientName, labName])
+      await tryCommand('ip', ['netns', 'delete', this.namespace(name)]);
+  }
+
+  private async build(): Promise<void> {
+    for (const name of [labName, clientName, ...this.hosts]) {
+      await runCommand('ip', ['netns', 'add', this.namespace(name)]);
+      await ip(this.namespace(name), ['link', 'set', 'lo', 'up']);
+    }
+    await addBridge(this.labNamespace);
+    for (const [index, host] of this.hosts.entries()) {
+      await this.cable(host);
+      const space = this.namespace(host);
+      await addBridge(space);
+      // A bridge takes the lowest address of its ports unless it has its own: it must not change when a TAP comes.
+      await ip(space, ['link', 'set', 'br0', 'address', `02:00:00:00:00:${(index + 1).toString(16).padStart(2, '0')}`]);
+      await ip(space, ['link', 'set', 'net0', 'master', 'br0']);
+      await ip(space, ['address', 'add', `${hostAddress(index)}/${prefixBits}`, 'dev', 'br0']);
+    }
+    await this.cable(clientName);
+    await ip(this.clientNamespace, ['address', 'add', `${clientAddress}/${prefixBits}`, 'dev', 'net0']);
+  }
+
+  private async cable(name: string): Promise<void> {
+    const space = this.namespace(name);
+    const far = ['peer', 'name', name, 'netns', this.labNamespace];
+    await runCommand('ip', ['link', 'add', 'net0', 'netns', space, 'type', 'veth', ...far]);
+    await ip(this.labNamespace, ['link', 'set', name, 'master', 'br0', 'up']);
+    await ip(space, ['link', 'set', 'net0', 'up']);
+  }
+}
+
+async function addBridge(space: string): Promise<void> {
+  // No spanning tree and no snooping: a port forwards from its first moment on.
+  const options = ['stp_state', '0', 'forward_delay', '0', 'mcast_snooping', '0'];
+  await ip(space, ['link', 'add', 'br0', 'type', 'bridge', ...options]);
+  await ip(space, ['link', 'set', 'br0', 'up']);
+}
+
+async function ip(space: string, args: string[]): Promise<void> {
+  await runCommand('ip', ['-n', space, ...args]);
+}
+
+/** Removes the namespaces of runs that are dead. */
+async function sweep(): Promise<void> {
+  for (const name of namespaces()) {
+    const match = /^colo-(\d+)\.(\d+)-/.exec(name);
+    if (match === null || processIdentity(Number(match[1])) === `${match[1]} ${match[2]}`) continue;
+    await tryCommand('ip', ['netns', 'delete', name]);
+  }
+}
+
+function namespaces(): string[] {
+  try {
+    return readdirSync('/run/netns').filter((name) => name.startsWith(prefix));
+  } catch {
+    return [];
+  }
+}
+
+/** Why there can be no lab here; undefined when there can. */
+export async function labRefusal(): Promise<string | undefined> {
+  if (process.getuid?.() !== 0) return 'network namespaces need root';
+  const probe = `${prefix}probe-${process.pid}`;
+  const made = await tryCommand('ip', ['netns', 'add', probe]);
+  if (made.code !== 0) return `network namespaces cannot be made here: ${made.failure ?? made.stderr.trim()}`;
+  const bridge = await tryCommand('ip', ['-n', probe, 'link', 'add', 'br0', 'type', 'bridge']);
+  await tryCommand('ip', ['netns', 'delete', probe]);
+  return bridge.code === 0 ? undefined : `bridges cannot be made here: ${bridge.stderr.trim()}`;
+}

@@ -1,0 +1,274 @@
+// TCP beyond the plain case: both families and VLANs, timestamps, simultaneous open, half-open and idle connections.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { buildTcp, timestampsOption } from '../packet/build.ts';
+import { read32 } from '../packet/checksum.ts';
+import { FrameView } from '../packet/frame-view.ts';
+import { advance } from '../packet/sequence.ts';
+import { forEachSackEdge, tcpFlag } from '../packet/tcp.ts';
+import { proxyLimits } from './limits.ts';
+import type { Similarity } from './similarity.ts';
+import { allEnds, assertValid, Bed, bytes, type Ends, overIpv4, overIpv6, text } from './testbed.ts';
+
+const pIsn = 1000;
+const sIsn = 9000;
+
+function connected(ends: Ends): Bed {
+  const bed = new Bed();
+  bed.protect();
+  bed.connect(pIsn, sIsn, 5000, ends);
+  bed.left();
+  return bed;
+}
+
+const data = ({ guest, client }: Ends, isn: number, at: number, content: string, options?: Uint8Array) =>
+  buildTcp(guest, client, {
+    sequence: isn + 1 + at,
+    ack: 5001,
+    flags: 0,
+    window: 1000,
+    options: options ?? new Uint8Array(0),
+    payload: bytes(content),
+  });
+
+const time = ({ frame, timestampsAt }: FrameView) => read32(frame, timestampsAt);
+
+test('a stream is compared, cut and translated over IPv4, IPv6 and VLAN tags alike', () => {
+  for (const ends of allEnds) {
+    const bed = connected(ends);
+    bed.svm(data(ends, sIsn, 0, 'hel'));
+    bed.pvm(data(ends, pIsn, 0, 'hello'));
+    bed.svm(data(ends, sIsn, 3, 'lo'));
+    const left = bed.left();
+    assert.deepEqual(left.map(text), ['hel', 'lo'], ends.name);
+    assert.equal(left[1]?.sequence, pIsn + 4);
+    bed.client(buildTcp(ends.client, ends.guest, { sequence: 5001, ack: pIsn + 6, flags: 0 }));
+    const view = new FrameView().parse(bed.toSecondaryGuest.at(-1) ?? assert.fail());
+    assertValid(view.frame);
+    assert.equal(view.ack, sIsn + 6, ends.name);
+  }
+});
+
+test('connections of the same ports in two VLANs, or over both families, are two', () => {
+  const bed = new Bed();
+  bed.protect();
+  allEnds.forEach((ends, index) => bed.connect(pIsn + index, sIsn + index, 5000, ends));
+  assert.equal(bed.primary.counters.connections, allEnds.length);
+  bed.left();
+  allEnds.forEach((ends, index) => {
+    bed.pvm(data(ends, pIsn + index, 0, ends.name));
+    bed.svm(data(ends, sIsn + index, 0, ends.name));
+  });
+  assert.deepEqual(
+    bed.left().map(text),
+    allEnds.map(({ name }) => name),
+  );
+  bed.checkpoint();
+  const { table } = bed.secondary.takeover(bed.now);
+  assert.equal(table.length, 12 + 2 * 32 + 2 * 56);
+});
+
+test('SACK over IPv6 is translated', () => {
+  const bed = connected(overIpv6);
+  const options = Buffer.from('0101050a0000000000000000', 'hex');
+  options.writeUInt32BE(pIsn + 11, 4);
+  options.writeUInt32BE(pIsn + 21, 8);
+  bed.client(buildTcp(overIpv6.client, overIpv6.guest, { sequence: 5001, ack: pIsn + 1, flags: 0, options }));
+  const view = new FrameView().parse(bed.toSecondaryGuest.at(-1) ?? assert.fail());
+  assertValid(view.frame);
+  const edges: number[] = [];
+  forEachSackEdge(view.frame, view.transportAt, (at) => edges.push(read32(view.frame, at)));
+  assert.deepEqual(edges, [sIsn + 11, sIsn + 21]);
+});
+
+test('a hop-by-hop header before TCP is stepped over', () => {
+  const plain = data(overIpv6, pIsn, 0, 'x');
+  const frame = Buffer.concat([plain.subarray(0, 54), Buffer.from([6, 0, 1, 4, 0, 0, 0, 0]), plain.subarray(54)]);
+  frame[20] = 0;
+  frame.writeUInt16BE(frame.length - 54, 18);
+  const view = new FrameView().parse(frame);
+  assert.deepEqual([view.kind, view.payloadBytes, text(view)], ['tcp', 1, 'x']);
+  assertValid(frame);
+});
+
+/** A connection with timestamps: the PVM's clock shows 500, the SVM's 90. */
+function timed(similarity?: Similarity): Bed {
+  const { guest, client } = overIpv4;
+  const bed = new Bed(similarity === undefined ? {} : { more: { similarity } });
+  bed.protect();
+  const syn = (isn: number, at: number) => {
+    const options = timestampsOption(at, 77);
+    return buildTcp(guest, client, { sequence: isn, ack: 5001, flags: tcpFlag.syn, window: 1000, options });
+  };
+  bed.client(buildTcp(client, guest, { sequence: 5000, flags: tcpFlag.syn, options: timestampsOption(77, 0) }));
+  bed.pvm(syn(pIsn, 500));
+  bed.svm(syn(sIsn, 90));
+  assert.deepEqual(bed.left().map(time), [500], "the timeline that leaves is the primary's");
+  return bed;
+}
+
+const stamped = (isn: number, at: number, content: string, value: number) =>
+  data(overIpv4, isn, at, content, timestampsOption(value, 77));
+
+test("TSval leaves up to what the secondary has reached, and TSecr comes back in each guest's own time", () => {
+  const bed = timed();
+  bed.pvm(stamped(pIsn, 0, 'a', 530));
+  bed.svm(stamped(sIsn, 0, 'a', 110));
+  const [first] = bed.left();
+  assert.ok(first !== undefined);
+  assert.equal(time(first), 520, 'the secondary is 10 behind');
+  const { guest, client } = overIpv4;
+  const options = timestampsOption(80, 520);
+  bed.client(buildTcp(client, guest, { sequence: 5001, ack: pIsn + 2, flags: 0, options }));
+  const echo = (frame: Uint8Array | undefined) => read32(frame ?? assert.fail(), 14 + 20 + 20 + 8);
+  assert.deepEqual([echo(bed.toPrimaryGuest.at(-1)), echo(bed.toSecondaryGuest.at(-1))], [520, 110]);
+  assertValid(bed.toSecondaryGuest.at(-1) ?? assert.fail());
+});
+
+test('a segment that waited does not leave with an older TSval than one that passed it', () => {
+  const bed = timed();
+  bed.pvm(stamped(pIsn, 0, 'late', 510));
+  const { guest, client } = overIpv4;
+  const ack = (isn: number, value: number) =>
+    buildTcp(guest, client, { sequence: isn + 5, ack: 5001, flags: 0, options: timestampsOption(value, 77) });
+  bed.svm(ack(sIsn, 140));
+  bed.pvm(ack(pIsn, 545));
+  bed.svm(stamped(sIsn, 0, 'late', 140));
+  const times = bed.left().map(time);
+  assert.deepEqual(times, [545, 545]);
+});
+
+test('after a takeover TSval goes on where it was, and the offset outlives a second protection', () => {
+  const bed = timed();
+  bed.svm(stamped(sIsn, 0, 'said', 130));
+  bed.pvm(stamped(pIsn, 0, 'said', 555));
+  assert.deepEqual(bed.left().map(time), [540]);
+  const { table, resend } = bed.secondary.takeover(bed.now);
+  assert.deepEqual(
+    resend.map((frame) => time(new FrameView().parse(frame))),
+    [540, 540],
+    'what may have been lost is not older than what the client has seen',
+  );
+  const survivor = new Bed({ more: { table } });
+  survivor.pvm(stamped(sIsn, 4, 'on', 131));
+  assert.deepEqual(survivor.left().map(time), [541]);
+  survivor.protect();
+  survivor.svm(stamped(sIsn, 6, '!', 140));
+  survivor.pvm(stamped(sIsn, 6, '!', 150));
+  assert.deepEqual(survivor.left().map(time), [550]);
+});
+
+test('timestamps may leave in coarse steps, or as the guest wrote them', () => {
+  const say = (timestamps: Similarity['timestamps']) => {
+    const bed = timed({ timestamps, acks: 'merged', window: 'exact' });
+    bed.pvm(stamped(pIsn, 0, 'a', 573));
+    bed.svm(stamped(sIsn, 0, 'a', 150));
+    return bed.left().map(time);
+  };
+  assert.deepEqual(say('clamped'), [560]);
+  assert.deepEqual(say('coarse'), [560 & ~15]);
+  assert.deepEqual(say('passed'), [573]);
+});
+
+test('a connection that both sides open at once is compared and translated', () => {
+  const { guest, client } = overIpv4;
+  const bed = new Bed();
+  bed.protect();
+  const syn = (sequence: number) => buildTcp(guest, client, { sequence, flags: tcpFlag.syn });
+  const synAck = (sequence: number) => buildTcp(guest, client, { sequence, ack: 5001, flags: tcpFlag.syn });
+  bed.pvm(syn(pIsn));
+  bed.svm(syn(sIsn));
+  assert.equal(bed.left().length, 1);
+  bed.client(buildTcp(client, guest, { sequence: 5000, flags: tcpFlag.syn }));
+  bed.pvm(synAck(pIsn));
+  assert.equal(bed.left().length, 0, "the answer waits for the secondary's");
+  bed.svm(synAck(sIsn));
+  assert.deepEqual(
+    bed.left().map(({ sequence, hasAck }) => [sequence, hasAck]),
+    [[pIsn, true]],
+  );
+  bed.pvm(data(overIpv4, pIsn, 0, 'hello'));
+  bed.svm(data(overIpv4, sIsn, 0, 'hello'));
+  assert.deepEqual(bed.left().map(text), ['hello']);
+  assert.equal(bed.wanted.length, 0);
+});
+
+test('half-open: what one end has closed, the other goes on to use', () => {
+  const { guest, client } = overIpv4;
+  const bed = connected(overIpv4);
+  bed.client(buildTcp(client, guest, { sequence: 5001, ack: pIsn + 1, flags: tcpFlag.fin }));
+  for (let at = 0; at < 3; at += 1) {
+    bed.pass(proxyLimits.lingerMs);
+    bed.pvm(data(overIpv4, pIsn, at, 'x'));
+    bed.svm(data(overIpv4, sIsn, at, 'x'));
+    assert.deepEqual(bed.left().map(text), ['x']);
+  }
+  const fin = (isn: number) => buildTcp(guest, client, { sequence: isn + 4, ack: 5002, flags: tcpFlag.fin });
+  bed.svm(fin(sIsn));
+  bed.pvm(fin(pIsn));
+  assert.equal(bed.left()[0]?.isFin, true);
+  bed.pass(2 * proxyLimits.lingerMs + 1);
+  assert.equal(bed.primary.counters.connections, 0);
+});
+
+test('a connection that is idle for a day is still translated', () => {
+  const bed = connected(overIpv4);
+  bed.pass(24 * 3600 * 1000);
+  bed.pvm(data(overIpv4, pIsn, 0, 'awake'));
+  bed.svm(data(overIpv4, sIsn, 0, 'awake'));
+  const [left] = bed.left();
+  assert.deepEqual([left?.sequence, left === undefined ? '' : text(left)], [pIsn + 1, 'awake']);
+});
+
+test('a new connection on an old 5-tuple whose numbers lie lower is compared from its beginning', () => {
+  const bed = new Bed();
+  bed.protect();
+  bed.connect(4_000_000_000, 3_000_000_000, 5000);
+  bed.left();
+  bed.connect(17, 23, 900_000);
+  bed.left();
+  bed.pvm(data(overIpv4, 17, 0, 'new'));
+  bed.svm(data(overIpv4, 23, 0, 'neq'));
+  assert.deepEqual(bed.left().map(text), ['ne']);
+  assert.equal(bed.primary.divergences()[0]?.offset, 2);
+});
+
+test('acknowledgements may wait for the primary instead of being made', () => {
+  const ack = (isn: number, value: number) =>
+    buildTcp(overIpv4.guest, overIpv4.client, { sequence: isn + 1, ack: value, flags: 0, window: 1000 });
+  const acked = (acks: Similarity['acks']) => {
+    const bed = new Bed({ more: { similarity: { timestamps: 'clamped', acks, window: 'exact' } } });
+    bed.protect();
+    bed.connect(pIsn, sIsn);
+    bed.left();
+    bed.pvm(ack(pIsn, 5101));
+    bed.svm(ack(sIsn, 5101));
+    const early = bed.left().map((view) => view.ack);
+    bed.checkpoint();
+    return [early, bed.left().map((view) => view.ack)];
+  };
+  assert.deepEqual(acked('merged'), [[5101], []]);
+  assert.deepEqual(acked('held'), [[], [5101]]);
+});
+
+test('a coarse window is told in steps, never beyond either guest, and never goes back', () => {
+  const bed = new Bed({ more: { similarity: { timestamps: 'clamped', acks: 'merged', window: 'coarse' } } });
+  bed.protect();
+  bed.connect(pIsn, sIsn);
+  bed.left();
+  const ack = (isn: number, at: number, window: number) =>
+    buildTcp(overIpv4.guest, overIpv4.client, { sequence: isn + 1, ack: 5001 + at, flags: 0, window });
+  let edge = 0;
+  for (let at = 100; at < 1000; at += 100) {
+    bed.svm(ack(sIsn, 90_000 + at, 900));
+    bed.pvm(ack(pIsn, 90_000 + at, 905));
+    for (const view of bed.left()) {
+      const next = advance(view.ack, view.window << 7);
+      assert.ok(next <= 5001 + 90_000 + at + (900 << 7));
+      assert.ok(next > edge - (1 << 7), 'the right edge goes back by more than the scale');
+      edge = next;
+    }
+  }
+  assert.ok(edge > 0);
+});
