@@ -50,11 +50,13 @@ const buildsKeptMax = 3;
 
 async function recipeFiles(): Promise<string[]> {
   const paths = await readdir(import.meta.dirname, { recursive: true, withFileTypes: true });
-  const files = paths.filter((each) => each.isFile() && !each.name.endsWith('.test.ts'));
+  // guest/disk is a guest of its own with a recipe of its own.
+  const own = paths.filter((each) => !each.parentPath.startsWith(join(import.meta.dirname, 'disk')));
+  const files = own.filter((each) => each.isFile() && !each.name.endsWith('.test.ts'));
   return files.map((each) => join(each.parentPath, each.name)).sort();
 }
 
-/** Changes with every file of guest/ except its tests. */
+/** Changes with every file of guest/ except its tests and guest/disk. */
 export async function recipeHash(): Promise<string> {
   const hash = createHash('sha256');
   for (const path of await recipeFiles()) {

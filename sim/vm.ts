@@ -128,7 +128,7 @@ export class SimVm implements GuestVm {
     }
   }
 
-  private async takeCapture(onStopped: () => void, beforeResume: (() => void) | undefined): Promise<Capture> {
+  private async takeCapture(onStopped: () => void, beforeResume: CaptureOptions['beforeResume']): Promise<Capture> {
     const { times, node, captureIds } = this.parts;
     const { clock } = node;
     const start = clock.now();
@@ -148,7 +148,7 @@ export class SimVm implements GuestVm {
       copyRuns(this.memory, runs, pages);
       this.maybeFail('saved');
       this.parts.observer.captured(this, captureId);
-      beforeResume?.();
+      await beforeResume?.();
     } catch (error) {
       if (runs !== undefined) this.tracker.putBack(runs);
       this.go();

@@ -69,6 +69,21 @@ export interface NodeStatus {
   proxy: Record<string, unknown>;
   /** The last change of who runs the VM: moments in milliseconds since 1970. */
   failover: { why: string; detectedAt: number; doneAt: number } | null;
+  /** The VM's disks; null for a VM without. */
+  disks?:
+    | {
+        /** What is being copied: the disks to a new secondary, or overlays into the disks after a takeover. */
+        copying: { what: 'copy' | 'fold'; doneBytes: number; totalBytes: number } | null;
+        /** primary: written and not yet held by the secondary; the guest's writes wait when it is at its limit. */
+        backlogBytes: number;
+        writtenBytes: number;
+        /** secondary: waits for its checkpoint. */
+        journalBytes: number;
+        /** What last ended the protection of the disks, '' if nothing did. */
+        problem: string;
+      }
+    | null
+    | undefined;
 }
 
 /** An error's body. */

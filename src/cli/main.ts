@@ -62,9 +62,22 @@ function addDemo(program: Command, finish: (code: number) => void): void {
       new Option('--failovers <n>', 'kill the primary this often, with repair between').argParser(count).default(1),
     )
     .option('--verify', 'compare the whole RAM of both sides after every checkpoint (longer pauses)', false)
+    .option('--disk', 'a guest with PostgreSQL and redis on a root disk: no acknowledged commit is lost', false)
+    .addOption(new Option('--seed <n>', 'with --disk: decides the moment of the fault').argParser(count))
+    .addOption(
+      new Option('--flush <rule>', 'with --disk: when a write is done')
+        .choices(['local', 'replicated'])
+        .default('local'),
+    )
     .option('--report <file>', 'write the report as JSON to a file')
     .option('--json', 'print only the report, as JSON', false)
-    .action(async (options) => finish(await (await import('./demo.ts')).demo(options)));
+    .action(async (options) =>
+      finish(
+        options.disk === true
+          ? await (await import('./bank-demo.ts')).bankDemo(options)
+          : await (await import('./demo.ts')).demo(options),
+      ),
+    );
 }
 
 function addControl(program: Command, finish: (code: number) => void): void {
@@ -113,7 +126,7 @@ function addTools(program: Command, finish: (code: number) => void): void {
   program
     .command('bench <what>')
     .description(
-      'measure: checkpoint (pause per phase by dirty pages and RAM), proxy (frames a second, beside colo-compare), similarity (what each measure is worth)',
+      'measure: checkpoint (pause per phase by dirty pages and RAM), disk (pause by bytes written; a database), proxy (frames a second, beside colo-compare), similarity (what each measure is worth)',
     )
     .addOption(
       new Option('--rounds <n>', 'repetitions per figure; similarity: seconds of each run')

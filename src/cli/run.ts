@@ -4,13 +4,17 @@ import { existsSync } from 'node:fs';
 import { buildGuest } from '../../guest/build.ts';
 import { delay, systemClock } from '../base/clock.ts';
 import { readSpec, type Spec } from '../config/spec.ts';
+import { readHeader } from '../disk/header.ts';
+import { refuseOwner } from '../disk/replica.ts';
+import { checkImage } from '../host/disk-image.ts';
 import { ensurePackages, guestPackages, runtimePackages } from '../host/packages.ts';
 import type { Forward } from '../lan/gateway.ts';
 import type { BootFiles } from '../local/machine.ts';
-import { LocalPair } from '../local/pair.ts';
+import { LocalPair, replicaDirectory } from '../local/pair.ts';
 import { Interrupted, interruptSignal } from './interrupt.ts';
 import { LiveBlock, statusBlock, statusLine } from './view.ts';
 
+/** Runs until Ctrl-C. */
 export async function run(path: string, options: { json: boolean }): Promise<number> {
   const clock = systemClock;
   const live = new LiveBlock(() => clock.now());
@@ -19,6 +23,8 @@ export async function run(path: string, options: { json: boolean }): Promise<num
   };
   const spec = await readSpec(path);
   await ensurePackages([...runtimePackages, ...guestPackages], { why: 'run a VM', onProgress: say });
+  for (const disk of spec.disks) await checkImage(disk.path, disk.format);
+  for (const node of ['a', 'b']) refuseOwner(replicaDirectory(spec, node), 0);
   const boot = await bootFiles(spec, say);
   const interrupt = interruptSignal();
   const forwards = spec.network.forwards.map(
@@ -34,6 +40,10 @@ export async function run(path: string, options: { json: boolean }): Promise<num
     return 0;
   } finally {
     await pair.stop();
+    for (const node of ['a', 'b']) {
+      const folder = replicaDirectory(spec, node);
+      if (readHeader(folder)?.state === 'owner') say(`node ${node} ran the VM last: its newest disks are in ${folder}`);
+    }
   }
 }
 
@@ -64,6 +74,7 @@ async function repair(pair: LocalPair, live: LiveBlock, json: boolean): Promise<
 }
 
 async function bootFiles(spec: Spec, say: (line: string) => void): Promise<BootFiles> {
+  if ('from' in spec.boot) return { kernel: undefined, initrd: undefined, cmdline: '' };
   if ('kernel' in spec.boot) return { ...spec.boot, initrd: spec.boot.initrd };
   const guest = await buildGuest({ onProgress: say });
   if (!existsSync(guest.kernel)) throw new Error(`bug: the guest's kernel ${guest.kernel} is gone`);

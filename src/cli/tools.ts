@@ -1,6 +1,7 @@
 // `colo doctor`, `colo bench` and `colo test` behind their words on the command line.
 
 import { benchCheckpoint } from '../../bench/checkpoint.ts';
+import { benchDisk } from '../../bench/disk.ts';
 import { benchProxy } from '../../bench/proxy.ts';
 import { benchSimilarity } from '../../bench/similarity.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
@@ -31,6 +32,7 @@ export async function testCommand(
 
 const benchmarks = new Map<string, (options: { rounds: number; json: boolean }) => Promise<unknown>>([
   ['checkpoint', benchCheckpoint],
+  ['disk', benchDisk],
   ['proxy', benchProxy],
   ['similarity', benchSimilarity],
 ]);

@@ -78,6 +78,7 @@ function primaryLines(status: NodeStatus): string[] {
         `    epoch ${String(last.epoch).padStart(5)}  ${last.reason.padEnd(11)} pause ${ms(last.pauseMs).padStart(8)}  ${String(last.dirtyPages).padStart(6)} pages  ${formatSize(last.sentBytes).padStart(8)} sent  ${last.why}`,
       );
   }
+  lines.push(...diskLines(status));
   for (const { epoch, kind, connection, offset, primary, secondary } of status.divergences.slice(-3))
     lines.push(
       `    epoch ${String(epoch).padStart(5)}  ${kind} differs at ${offset} of ${connection}: ${primary} | ${secondary}`,
@@ -90,6 +91,20 @@ function primaryLines(status: NodeStatus): string[] {
     `  in ${traffic.ingressFrames} frames ${formatSize(traffic.ingressBytes)}  out ${traffic.egressFrames} frames ${formatSize(traffic.egressBytes)}`,
   );
   return lines;
+}
+
+function diskLines({ disks }: NodeStatus): string[] {
+  if (disks === undefined || disks === null) return [];
+  const { copying, backlogBytes, writtenBytes, problem } = disks;
+  const done = copying === null ? 0 : (copying.doneBytes * 100) / Math.max(1, copying.totalBytes);
+  const what = copying?.what === 'fold' ? 'writing the overlay into the disk' : 'copying to the secondary';
+  return [
+    ...(copying === null ? [] : [`  disks: ${what}, ${done.toFixed(0)} %`]),
+    ...(copying !== null || writtenBytes === 0
+      ? []
+      : [`  disks: ${formatSize(writtenBytes)} mirrored, ${formatSize(backlogBytes)} on the way`]),
+    ...(problem === '' ? [] : [`  disks are not protected: ${problem}`]),
+  ];
 }
 
 function share(released: { byMatch: number; byCommit: number }): string {

@@ -32,13 +32,15 @@ const machineSchema = z.strictObject({
 const bootSchema = z.union(
   [
     z.strictObject({ guest: z.literal('demo') }),
+    /** The machine starts from its first disk, by its BIOS. */
+    z.strictObject({ from: z.literal('disk') }),
     z.strictObject({
       kernel: z.string().min(1),
       initrd: z.string().min(1).optional(),
       cmdline: z.string().default(''),
     }),
   ],
-  { error: 'either "guest: demo" or "kernel", "initrd" and "cmdline"' },
+  { error: 'either "guest: demo", or "from: disk", or "kernel", "initrd" and "cmdline"' },
 );
 
 /** An address of IPv4 or IPv6. */
@@ -79,6 +81,14 @@ const similaritySchema = z.strictObject({
   window: z.enum(['exact', 'coarse']).default('exact'),
 });
 
+const diskSchema = z.strictObject({
+  /** The image on the node that starts the VM; a secondary makes its own replica. */
+  path: z.string().min(1),
+  format: z.enum(['raw', 'qcow2'], { error: '"raw" or "qcow2"' }),
+  /** local: a write is done with the primary's own disk. replicated: only with the secondary's disk as well. */
+  flush: z.enum(['local', 'replicated'], { error: '"local" or "replicated"' }).default('local'),
+});
+
 export const protectSchema = z.strictObject({
   /** colo: both run and their answers are compared. remus: the secondary stands still, output waits for commits. */
   mode: z.enum(['colo', 'remus', 'none']).default('colo'),
@@ -102,6 +112,9 @@ export const specSchema = z.strictObject({
   vm: z.string().regex(/^[a-z0-9][a-z0-9-]{0,39}$/, { error: 'a name of lower-case letters, digits and "-"' }),
   machine: machineSchema.prefault({}),
   boot: bootSchema,
+  disks: z.array(diskSchema).max(8).default([]),
+  /** Where secondaries keep their replicas of the disks; a folder per node is made in it. */
+  replicaFolder: z.string().min(1).optional(),
   network: networkSchema.prefault({}),
   protect: protectSchema.prefault({}),
 });
@@ -113,10 +126,17 @@ export type Protect = Spec['protect'];
 /** Checks a parsed document; every mistake becomes a line of one error of code `input`. */
 export function checkSpec(document: unknown, source: string): Spec {
   const result = specSchema.safeParse(document);
-  if (result.success) return result.data;
+  if (result.success) return checkDisks(result.data, source);
   const lines = result.error.issues.map((issue) => `${issue.path.map(String).join('.') || '(top)'}: ${issue.message}`);
   throw new ColoError(errorCodes.input, `${source}: ${lines.join('\n  ')}`, {
     hint: 'examples/ has spec files to start from; docs/operating.md explains every key',
+  });
+}
+
+function checkDisks(spec: Spec, source: string): Spec {
+  if (!('from' in spec.boot) || spec.disks.length > 0) return spec;
+  throw new ColoError(errorCodes.input, `${source}: "boot: {from: disk}" needs a disk`, {
+    hint: 'add it: disks: [{path: IMAGE, format: qcow2}]',
   });
 }
 
@@ -132,13 +152,20 @@ export async function readSpec(path: string): Promise<Spec> {
   const [problem] = document.errors;
   if (problem !== undefined) throw new ColoError(errorCodes.input, `${path}: ${problem.message.split('\n')[0] ?? ''}`);
   const folder = dirname(resolve(path));
-  const spec = checkSpec(document.toJS(), path);
+  const spec = withFolder(checkSpec(document.toJS(), path), folder);
   if (spec.network.pcap !== undefined) spec.network.pcap = resolve(folder, spec.network.pcap);
   if (!('kernel' in spec.boot)) return spec;
   const boot = { ...spec.boot, kernel: resolve(folder, spec.boot.kernel) };
   if (spec.boot.initrd !== undefined) boot.initrd = resolve(folder, spec.boot.initrd);
   for (const file of [boot.kernel, boot.initrd]) if (file !== undefined) await refuseUnreadable(file, path);
   return { ...spec, boot };
+}
+
+/** The same spec, with the disks' paths relative to `folder`. */
+function withFolder(spec: Spec, folder: string): Spec {
+  const disks = spec.disks.map((disk) => ({ ...disk, path: resolve(folder, disk.path) }));
+  const { replicaFolder } = spec;
+  return { ...spec, disks, ...(replicaFolder === undefined ? {} : { replicaFolder: resolve(folder, replicaFolder) }) };
 }
 
 async function refuseUnreadable(file: string, source: string): Promise<void> {

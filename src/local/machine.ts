@@ -5,7 +5,8 @@ import { tscKhz } from '../host/processor.ts';
 import type { MachineSpec } from '../qemu/machine.ts';
 
 export interface BootFiles {
-  kernel: string;
+  /** undefined: the machine starts from its first disk. */
+  kernel: string | undefined;
   initrd: string | undefined;
   cmdline: string;
 }

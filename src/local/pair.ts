@@ -20,6 +20,11 @@ import { type BootFiles, machineOf } from './machine.ts';
 import { NodeProcess } from './node-process.ts';
 import { askNodes, untilNodes } from './statuses.ts';
 
+/** Where a node of a local pair keeps its replica of the VM's disks. */
+export function replicaDirectory(spec: Spec, node: string): string {
+  return join(spec.replicaFolder ?? join(logDirectory(spec.vm), 'disks'), node);
+}
+
 export interface PairOptions {
   spec: Spec;
   boot: BootFiles;
@@ -161,6 +166,8 @@ function nodeOptions(
       network: { bypass: spec.network.bypass, pcapDir: spec.network.pcap },
       runDir,
       spillDir: tmpdir(),
+      disks: spec.disks,
+      replicaDir: replicaDirectory(spec, name),
       uplink: { kind: 'switch' as const, path: join(directory, 'lan.sock') },
       arbiter: { kind: 'folder' as const, folder: join(directory, 'arbiter') },
       identityFolder: undefined,

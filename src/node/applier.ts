@@ -18,6 +18,7 @@ import type { SecondaryProxy } from '../proxy/secondary.ts';
 import { alignClock, tscTicksPerMs } from '../qemu/device-state.ts';
 import type { NodeContext } from './context.ts';
 import { finishSending, type GuestCard, type GuestVm, settle } from './platform.ts';
+import type { SecondaryDisks } from './secondary-disks.ts';
 import { machineHash } from './session.ts';
 
 /** How long the SVM may take to read what was delivered to it before it is stopped. */
@@ -33,6 +34,7 @@ export class Applier {
   readonly nic: GuestCard;
   /** The template that this VM was started with: it serves its own secondary later. */
   readonly template: Uint8Array;
+  readonly disks: SecondaryDisks | undefined;
   private readonly context: NodeContext;
   private readonly staging: Staging;
   private readonly replica: Replica;
@@ -44,11 +46,15 @@ export class Applier {
   /** remus: pages that a load writes itself (the machine's reset puts ROM images back). */
   private loadTouches = new PageRuns();
 
-  private constructor(context: NodeContext, parts: { vm: GuestVm; nic: GuestCard; template: Uint8Array }) {
+  private constructor(
+    context: NodeContext,
+    parts: { vm: GuestVm; nic: GuestCard; template: Uint8Array; disks: SecondaryDisks | undefined },
+  ) {
     this.context = context;
     this.vm = parts.vm;
     this.nic = parts.nic;
     this.template = parts.template;
+    this.disks = parts.disks;
     this.runs = context.config.protect.mode === 'colo';
     const { ram } = parts.vm;
     this.staging = new Staging({
@@ -61,12 +67,13 @@ export class Applier {
   }
 
   /** Starts the SVM, paused, from the primary's template message. */
-  static async open(context: NodeContext, payload: Uint8Array): Promise<Applier> {
+  static async open(context: NodeContext, payload: Uint8Array, disks?: SecondaryDisks): Promise<Applier> {
     const template = readTemplate(context, payload);
     const nic = await context.platform.listenCard();
     try {
-      const vm = await context.platform.startVm({ vmstateTemplate: template });
-      return new Applier(context, { vm, nic, template });
+      const overlays = disks?.count ?? 0;
+      const vm = await context.platform.startVm({ vmstateTemplate: template, overlays });
+      return new Applier(context, { vm, nic, template, disks });
     } catch (error) {
       await nic.close();
       throw error;
@@ -104,19 +111,29 @@ export class Applier {
     return applied;
   }
 
-  /** remus: loads what was kept and starts the VM; colo: it runs already. */
-  async makeRunnable(): Promise<void> {
+  /**
+   * remus: loads what was kept and starts the VM; colo: it runs already. The disks become this node's: what the primary
+   * wrote behind the newest checkpoint never happened, what the SVM wrote itself is the truth from `term` on.
+   */
+  async makeRunnable(term: number): Promise<void> {
     const pending = this.pending;
-    if (this.runs || pending === undefined) return;
-    const kept = this.copyOf(this.loadTouches);
-    await this.vm.load(pending.deviceState);
-    this.restore(this.loadTouches, kept);
-    await this.vm.resume();
+    const standing = !this.runs && pending !== undefined;
+    if (standing) {
+      const kept = this.copyOf(this.loadTouches);
+      await this.vm.load(pending.deviceState);
+      this.restore(this.loadTouches, kept);
+    }
+    if (this.disks !== undefined) {
+      await this.disks.takeOver(term);
+      await this.vm.keepDisks?.();
+    }
+    if (standing) await this.vm.resume();
   }
 
   async close(): Promise<void> {
     await this.vm.kill();
     await this.nic.close();
+    await this.disks?.close();
   }
 
   private async applyRunning(staged: StagedCheckpoint, proxy: SecondaryProxy): Promise<Applied> {
@@ -133,6 +150,7 @@ export class Applier {
     context.platform.reached('apply.stopped', staged.epoch);
     const ownPages = replica.rollback(vm.tracker.collect());
     lap();
+    await this.disks?.apply(staged.epoch);
     await replica.write(staged, () => context.platform.turn());
     lap();
     context.platform.reached('apply.written', staged.epoch);
@@ -142,7 +160,7 @@ export class Applier {
     lap();
     context.platform.reached('apply.loaded', staged.epoch);
     replica.restoreAfterLoad(vm.tracker.collect());
-    const verified = await this.verify(staged.state.ramHash);
+    const verified = await this.verify(staged.epoch, staged.state.ramHash);
     lap();
     proxy.resume(staged.epoch, staged.state.table, staged.state.held, clock.now());
     nic.flush();
@@ -169,9 +187,10 @@ export class Applier {
   private async applyStanding(staged: StagedCheckpoint, proxy: SecondaryProxy): Promise<Applied> {
     const { clock } = this.context;
     const start = clock.now();
+    await this.disks?.apply(staged.epoch);
     await this.replica.write(staged, () => this.context.platform.turn());
     const writeMs = clock.now() - start;
-    const verified = await this.verify(staged.state.ramHash);
+    const verified = await this.verify(staged.epoch, staged.state.ramHash);
     const { state } = staged;
     if (this.pending === undefined) await this.learnLoadTouches(state.deviceState);
     this.pending = { ...state };
@@ -216,7 +235,7 @@ export class Applier {
     this.context.log.debug({ epoch: staged.epoch, lagMs, aligned }, 'clock aligned');
   }
 
-  private async verify(expected: string): Promise<boolean | null> {
+  private async verify(epoch: number, expected: string): Promise<boolean | null> {
     if (!this.context.config.protect.verify) return null;
     const { platform } = this.context;
     const { equalToShadow, equalToPrimary } = await this.replica.verify(
@@ -224,7 +243,9 @@ export class Applier {
       (ram) => platform.hashRam(ram),
       () => platform.turn(),
     );
-    return equalToShadow && equalToPrimary !== false;
+    const disksEqual = await this.disks?.verify(epoch);
+    if (disksEqual === false) this.context.log.error({ epoch }, "the replica is not the primary's disk");
+    return equalToShadow && equalToPrimary !== false && disksEqual !== false;
   }
 }
 

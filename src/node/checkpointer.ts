@@ -59,6 +59,7 @@ export class Checkpointer {
     this.base = 0;
     const { config } = this.node.context;
     const link = this.bulkLink();
+    await this.node.disks?.announce(link);
     const message = await encodeTemplate(template, { specHash: machineHash(config), compressor: this.compressor });
     await sendBulk(link, message);
   }
@@ -66,6 +67,9 @@ export class Checkpointer {
   /** Sends every page written since the round before (the first: every page) while the guest runs. */
   async sendRound(round: number): Promise<void> {
     const { vm } = this.node.parts;
+    const link = this.bulkLink();
+    // First the disks, then the RAM: copying a disk takes long, and the guest writes its RAM meanwhile.
+    if (round === 0) await this.node.disks?.protect(link);
     const runs = vm.tracker.collect();
     if (round === 0) {
       // A secondary that has nothing needs every page, whatever was collected for one before it.
@@ -73,7 +77,6 @@ export class Checkpointer {
       runs.add(0, vm.ram.length);
     }
     const epoch = this.node.proxy.currentEpoch + 1;
-    const link = this.bulkLink();
     const encoder = new CheckpointEncoder({
       ...{ epoch, base: this.base, sequence: round, kind: 'round' as const },
       compressor: this.compressor,
@@ -127,6 +130,7 @@ export class Checkpointer {
           heldFrames = node.proxy.counters.heldFrames;
           const closing = node.proxy.capture(stoppedAt);
           taken.closing = closing;
+          node.disks?.mark(closing.epoch);
           node.links?.packet.send(messages.marker, encodeNumber(closing.epoch));
           if (!settled) node.replayRecent(stoppedAt);
           node.context.platform.reached('capture.stopped', closing.epoch);
@@ -137,8 +141,10 @@ export class Checkpointer {
           if (nic.found === 'much') wasFull = true;
           return !wasFull || nic.found === 'nothing';
         },
-        beforeResume: () => {
-          if (config.protect.verify) hash = node.context.platform.hashRam(vm.ram);
+        beforeResume: async () => {
+          if (!config.protect.verify) return;
+          hash = node.context.platform.hashRam(vm.ram);
+          if (taken.closing !== undefined) await node.disks?.sendHashes(taken.closing.epoch, link);
         },
       });
       const closing = taken.closing;
@@ -191,6 +197,7 @@ export class Checkpointer {
     const { inFlight } = this;
     if (inFlight?.epoch !== epoch) return;
     this.base = epoch;
+    this.node.disks?.protectedNow();
     inFlight.record.commitMs = now - inFlight.capturedAt;
     inFlight.capture.release();
     this.node.records.add(inFlight.record);
@@ -228,6 +235,7 @@ export class Checkpointer {
     this.inFlight = undefined;
     this.node.proxy.abort(epoch, now);
     this.node.links?.packet.send(messages.abort, encodeNumber(epoch));
+    this.node.disks?.abort(epoch, this.node.links?.bulk);
   }
 
   private keep(parts: {

@@ -15,6 +15,15 @@ export interface Peer {
   address: Address;
 }
 
+/** One disk of the guest. */
+export interface DiskConfig {
+  /** The image on the node that starts the VM. A secondary has its replica instead. */
+  path: string;
+  format: 'raw' | 'qcow2';
+  /** When a write of the guest is done: with its own host's disk, or only with the secondary's as well (docs/disks.md). */
+  flush: 'local' | 'replicated';
+}
+
 /** A port of the switch of this machine, or a TAP that becomes a port of a bridge of this host. */
 export type UplinkConfig = { kind: 'switch'; path: string } | { kind: 'tap'; name: string; bridge: string };
 
@@ -38,6 +47,10 @@ export interface NodeConfig {
   runDir: string;
   /** Folder on a disk, for checkpoints that do not fit into the memory set aside for staging. */
   spillDir: string;
+  /** The guest's disks in their order; none when left out. */
+  disks?: DiskConfig[];
+  /** Folder of this node's replica of the disks, on a real disk. Needed when there are disks. */
+  replicaDir?: string;
   uplink: UplinkConfig;
   arbiter: ArbiterConfig;
   /** Folder with this node's certificates (base/identity.ts); needed for whatever goes over a network. */

@@ -16,6 +16,8 @@
 //   committed    secondary  u32 epoch: that checkpoint is complete here
 //   refused      secondary  u32 epoch, text
 //   applied      secondary  what the apply cost: `applied` of checkpoint/message.ts
+//   diskHeld     secondary  u64 position: its journal holds the records up to there
+//   diskFailed   secondary  text: its disk takes no more, no checkpoint can be completed
 //
 // `committed` and `applied` travel here and not on the bulk link, so that they come before the answers of their epoch.
 
@@ -36,12 +38,24 @@ export const messages = {
   committed: 18,
   refused: 19,
   applied: 20,
+  diskHeld: 21,
+  diskFailed: 22,
 } as const;
 
 export function encodeNumber(value: number): Uint8Array {
   const bytes = new Uint8Array(4);
   new DataView(bytes.buffer).setUint32(0, value >>> 0);
   return bytes;
+}
+
+export function encodePosition(position: number): Uint8Array {
+  const bytes = new Uint8Array(8);
+  new DataView(bytes.buffer).setBigUint64(0, BigInt(position));
+  return bytes;
+}
+
+export function decodePosition(payload: Uint8Array): number {
+  return numberAt(payload, 0) * 2 ** 32 + numberAt(payload, 4);
 }
 
 export function encodeNumbers(values: readonly number[]): Uint8Array {

@@ -14,7 +14,7 @@ import { Role, type RoleAction, type RoleEvent } from '../controller/role.ts';
 import type { Uplink } from '../netdev/endpoint.ts';
 import { announce } from '../packet/arp.ts';
 import type { NodeContext } from './context.ts';
-import type { GuestCard, GuestVm } from './platform.ts';
+import type { DiskSource, GuestCard, GuestVm } from './platform.ts';
 import { PrimaryNode, type PrimaryParts } from './primary.ts';
 import { type Inheritance, SecondaryNode } from './secondary.ts';
 import { describeNode } from './status.ts';
@@ -148,7 +148,7 @@ export class ColoNode {
     this.vm = vm;
     const template = await vm.makeTemplate();
     if (this.role.state.kind !== 'primary') return;
-    this.becomePrimary({ vm, nic, uplink, terms: this.terms, template });
+    this.becomePrimary({ vm, nic, uplink, terms: this.terms, template, ...this.disksOf(vm) });
     await vm.resume();
     this.started.resolve();
   }
@@ -182,12 +182,20 @@ export class ColoNode {
       terms: this.terms,
       template: applier.template,
       table,
+      ...this.disksOf(applier.vm),
     });
+    this.primary?.disks?.fold();
     this.announce(uplink);
     for (const frame of resend) uplink.send(frame);
     for (const frame of early) this.primary?.fromNetwork(frame);
     this.failoverRecord = { why, detectedAt: wallTime(detectedAt), doneAt: wallTime(takenOverAt) };
     log.warn({ why, resent: resend.length, early: early.length, vm: config.vm, at: clock.now() }, 'took over');
+  }
+
+  private disksOf(vm: GuestVm): { disks?: DiskSource } {
+    const { config, platform } = this.context;
+    const disks = (config.disks ?? []).length === 0 ? undefined : platform.diskSource?.(vm);
+    return disks === undefined ? {} : { disks };
   }
 
   private becomePrimary(parts: PrimaryParts): void {

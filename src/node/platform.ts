@@ -6,8 +6,13 @@
 import type { Hello, LinkHandlers, LinkKind } from '../channel/link.ts';
 import type { Compressor } from '../checkpoint/compress.ts';
 import type { Spill } from '../checkpoint/spill.ts';
+import type { Session } from '../disk/message.ts';
+import type { Replica, ReplicaEvents } from '../disk/replica.ts';
+import type { Answer } from '../disk/sink.ts';
+import type { NbdRequest } from '../nbd/session.ts';
 import type { Uplink } from '../netdev/endpoint.ts';
 import type { DirtyTracker } from '../qemu/dirty/tracker.ts';
+import type { Progress } from '../qemu/mirror.ts';
 import type { Capture, CaptureOptions } from '../qemu/vm.ts';
 import type { FaultPoint, NodeContext, Peer } from './context.ts';
 
@@ -26,6 +31,31 @@ export interface GuestVm {
   stop(): Promise<void>;
   resume(): Promise<void>;
   kill(): Promise<void>;
+  /** At a takeover of a VM with disks: its overlays are the truth from now on. */
+  keepDisks?(): Promise<void>;
+}
+
+/** The disks of a VM that runs here, as a primary needs them: disk-source.ts. */
+export interface DiskSource {
+  /** Every write goes to `request` as well from now on; `failed` when that ended by itself (see qemu/mirror.ts). */
+  mirror(handlers: {
+    request(disk: number, request: NbdRequest, answer: Answer): void;
+    failed(why: string, cancelled: boolean): void;
+  }): Promise<DiskMirrors>;
+  sizes(): Promise<number[]>;
+  /** Writes overlays of a takeover into the images below them while the guest runs; nothing to do without overlays. */
+  fold(progress: (progress: Progress) => void): Promise<void>;
+  /** Lets the host write out what it caches of the images, so that a stop, which flushes, has little to do. */
+  flush(): Promise<void>;
+  /** `verify`: a hash of each disk, '' where the image is not the disk's bytes. The guest stands still. */
+  hashes(): Promise<string[]>;
+}
+
+export interface DiskMirrors {
+  /** Resolves when the secondary has everything; rejects when a mirror ends before. */
+  readonly copied: Promise<void>;
+  progress(): Promise<Progress>;
+  cancel(): Promise<void>;
 }
 
 /** The node's end of the guest's network card: nic.ts. */
@@ -60,7 +90,13 @@ export type PeerLinks = Record<LinkKind, PeerLink>;
 export interface Platform {
   connectUplink(handlers: { frame(frame: Uint8Array): void; closed(): void }): Promise<Uplink>;
   listenCard(): Promise<GuestCard>;
-  startVm(options: { vmstateTemplate?: Uint8Array }): Promise<GuestVm>;
+  /** `overlays`: a secondary's disks over its replica. */
+  startVm(options: { vmstateTemplate?: Uint8Array; overlays?: number }): Promise<GuestVm>;
+  /** For VMs with disks. */
+  diskSource?(vm: GuestVm): DiskSource;
+  openReplica?(options: { session: Session; term: number; events: ReplicaEvents }): Promise<Replica>;
+  /** `verify`: the hash of a file. */
+  hashFile?(path: string): Promise<string>;
   openLinks(peer: Peer, term: number, signal: AbortSignal): Promise<PeerLinks>;
   /** Accepts pairings: three links of one session, handed over together. */
   acceptLinks(options: {

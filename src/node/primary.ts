@@ -21,9 +21,10 @@ import type { CheckpointReason } from '../proxy/reason.ts';
 import { Checkpointer } from './checkpointer.ts';
 import type { NodeContext, Peer } from './context.ts';
 import { PairLinks } from './links.ts';
-import { decodeText, encodeNumber, encodeNumbers, encodeText, messages, numberAt } from './message.ts';
+import { decodePosition, decodeText, encodeNumber, encodeNumbers, encodeText, messages, numberAt } from './message.ts';
 import { PcapLegs } from './pcap-legs.ts';
-import type { GuestCard, GuestVm } from './platform.ts';
+import type { DiskSource, GuestCard, GuestVm } from './platform.ts';
+import { PrimaryDisks } from './primary-disks.ts';
 import type { Terms } from './terms.ts';
 
 /** The proxy is asked for timeouts, the heartbeat for beats, the policy for due checkpoints, this often. */
@@ -46,6 +47,8 @@ export interface PrimaryParts {
   terms: Terms;
   /** Template of the VM's device state, for secondaries. */
   template: Uint8Array;
+  /** The VM's disks, where it has some. */
+  disks?: DiskSource;
   /** Connections begun before a takeover, from SecondaryProxy. */
   table?: Uint8Array;
 }
@@ -65,6 +68,7 @@ export class PrimaryNode {
   links: PairLinks | undefined;
   heartbeat: HeartbeatPrimary | undefined;
   readonly checkpointer: Checkpointer;
+  readonly disks: PrimaryDisks | undefined;
   private policy: Policy;
   private readonly queue = new Fifo<PrimaryEvent>();
   private performing = false;
@@ -102,6 +106,8 @@ export class PrimaryNode {
       ...(parts.table === undefined ? {} : { table: parts.table, now: context.clock.now() }),
     });
     this.checkpointer = new Checkpointer(this);
+    if (parts.disks !== undefined)
+      this.disks = new PrimaryDisks(context, parts.disks, (why) => this.post({ kind: 'linkLost', why }));
     this.policy = this.newPolicy();
   }
 
@@ -186,6 +192,7 @@ export class PrimaryNode {
     for (const stop of this.stops.splice(0)) stop();
     this.links?.close();
     this.links = undefined;
+    this.disks?.drop('this node is no longer the primary');
     void this.pcap?.close();
     this.parts.nic.handler = undefined;
     this.settleWaiters(new ColoError(errorCodes.termLost, 'this node is no longer the primary'));
@@ -398,6 +405,7 @@ export class PrimaryNode {
     this.heartbeat = undefined;
     this.links?.close();
     this.links = undefined;
+    this.disks?.drop(why);
     this.checkpointer.dropped();
   }
 
@@ -464,7 +472,8 @@ export class PrimaryNode {
   }
 
   private get isSeeking(): boolean {
-    return !this.stopped.signal.aborted && this.pair.state.kind === 'alone' && this.links === undefined;
+    const mayTry = this.disks?.mayTry(this.context.clock.now()) ?? true;
+    return mayTry && !this.stopped.signal.aborted && this.pair.state.kind === 'alone' && this.links === undefined;
   }
 
   private async tryPeer(peer: Peer): Promise<void> {
@@ -489,6 +498,8 @@ export class PrimaryNode {
   private onLinksLost(why: string): void {
     this.links = undefined;
     this.heartbeat?.closed();
+    // At once: a stop that is under way waits for writes that wait for the peer.
+    this.disks?.drop(why);
     this.setGateIfPaired();
     this.post({ kind: 'linkLost', why });
   }
@@ -522,6 +533,12 @@ export class PrimaryNode {
         return;
       case messages.applied:
         this.postNow({ kind: 'applied', epoch: this.checkpointer.applied(payload) });
+        return;
+      case messages.diskHeld:
+        this.disks?.held(decodePosition(payload));
+        return;
+      case messages.diskFailed:
+        this.disks?.failed(decodeText(payload));
         return;
       case messages.refused:
         this.post({ kind: 'refused', epoch: numberAt(payload, 0), why: decodeText(payload.subarray(4)) });

@@ -6,22 +6,37 @@ import { type Identity, readIdentity } from '../base/identity.ts';
 import { connect, type Hello, type Link, LinkServer } from '../channel/link.ts';
 import { openCompressor } from '../checkpoint/compress.ts';
 import { SpillFile } from '../checkpoint/spill.ts';
+import { overlayPath, Replica, refuseOwner, replicaPath } from '../disk/replica.ts';
 import { connectForFrames, type Uplink } from '../netdev/endpoint.ts';
 import type { FrameHandlers } from '../netdev/frame-socket.ts';
 import { TapUplink } from '../netdev/tap.ts';
 import { ramHash } from '../qemu/hash.ts';
-import { vmFiles } from '../qemu/machine.ts';
+import { type DiskFiles, vmFiles } from '../qemu/machine.ts';
 import { Vm } from '../qemu/vm.ts';
 import type { NodeContext, Peer } from './context.ts';
+import { QemuDisks } from './disk-source.ts';
+import { hashFile } from './hash-file.ts';
 import { Nic } from './nic.ts';
 import type { PeerLinks, Platform } from './platform.ts';
 
 /** The platform of one node; `context` is complete when the first of these is called. */
 export function realPlatform(context: () => NodeContext): Platform {
+  let running: { vm: Vm; disks: DiskFiles[] } | undefined;
   return {
     connectUplink: (handlers) => openUplink(context(), handlers),
     listenCard: () => Nic.listen(filesOf(context()).nicPaths[0] ?? ''),
-    startVm: (options) => startVm(context(), options.vmstateTemplate),
+    startVm: async (options) => {
+      const disks = diskFiles(context(), options);
+      const vm = await startVm(context(), options.vmstateTemplate, disks);
+      running = { vm, disks };
+      return vm;
+    },
+    diskSource: () => {
+      if (running === undefined) throw new Error('bug: a disk source without a VM');
+      return new QemuDisks(running.vm, { runDir: context().config.runDir, disks: running.disks });
+    },
+    openReplica: (options) => Replica.begin({ folder: replicaFolder(context()), vm: context().config.vm, ...options }),
+    hashFile,
     openLinks: (peer, term, signal) => openPairLinks(context(), peer, term, signal),
     acceptLinks: (options) => acceptPairLinks(context(), options),
     compressor: () => openCompressor({ fellBack: (text) => context().log.warn(text) }),
@@ -46,11 +61,32 @@ function filesOf(context: NodeContext) {
   return vmFiles(context.config.runDir, context.config.machine.nics.length);
 }
 
-function startVm(context: NodeContext, vmstateTemplate: Uint8Array | undefined): Promise<Vm> {
+function replicaFolder(context: NodeContext): string {
+  const { replicaDir } = context.config;
+  if (replicaDir !== undefined) return replicaDir;
+  throw new ColoError(errorCodes.input, 'this node has no folder for a replica of the disks', {
+    hint: 'name one in the spec file: replicaFolder: /var/lib/colo/NAME',
+  });
+}
+
+/** The images of the VM's first node, or overlays over the replica. */
+function diskFiles(context: NodeContext, options: { vmstateTemplate?: Uint8Array; overlays?: number }): DiskFiles[] {
+  if (options.vmstateTemplate === undefined) {
+    // An image that a survivor has left behind must never run again by itself.
+    if (context.config.replicaDir !== undefined) refuseOwner(context.config.replicaDir, 0);
+    return (context.config.disks ?? []).map(({ path, format }) => ({ kind: 'image', path, format }));
+  }
+  return Array.from({ length: options.overlays ?? 0 }, (_, disk) => {
+    const folder = replicaFolder(context);
+    return { kind: 'overlay', overlayPath: overlayPath(folder, disk), replicaPath: replicaPath(folder, disk) };
+  });
+}
+
+function startVm(context: NodeContext, vmstateTemplate: Uint8Array | undefined, disks: DiskFiles[]): Promise<Vm> {
   const { config, log, clock } = context;
   return Vm.start({
     spec: config.machine,
-    files: filesOf(context),
+    files: { ...filesOf(context), disks },
     paused: true,
     tracker: config.protect.tracker,
     log,

@@ -10,13 +10,15 @@ import { Fifo } from '../base/fifo.ts';
 import type { LinkKind } from '../channel/link.ts';
 import { encodeApplied } from '../checkpoint/message.ts';
 import { type SecondaryAction, type SecondaryEvent, SecondaryPair } from '../controller/secondary-pair.ts';
+import type { Session } from '../disk/message.ts';
 import { HeartbeatSecondary } from '../heartbeat/secondary.ts';
 import { SecondaryProxy } from '../proxy/secondary.ts';
 import { Applier, templateType } from './applier.ts';
 import type { NodeContext } from './context.ts';
 import { PairLinks } from './links.ts';
-import { decodeNumbers, decodeText, encodeNumber, encodeText, messages, numberAt } from './message.ts';
+import { decodeNumbers, decodeText, encodeNumber, encodePosition, encodeText, messages, numberAt } from './message.ts';
 import type { PeerLinks } from './platform.ts';
+import { firstDiskMessage, readSession, SecondaryDisks } from './secondary-disks.ts';
 import type { Terms } from './terms.ts';
 
 const tickMs = 5;
@@ -53,6 +55,8 @@ export class SecondaryNode {
   private readonly early = new Fifo<{ at: number; frame: Uint8Array }>();
   private readonly stops: (() => void)[] = [];
   private suspectedAt = 0;
+  /** What disks the primary has, as its session says. */
+  private diskSession: Session | undefined;
   /** When the primary last said anything. */
   private heardAt = 0;
   private applying: Promise<void> = Promise.resolve();
@@ -168,7 +172,7 @@ export class SecondaryNode {
     try {
       this.context.platform.reached('takeover.claimed', 0);
       await this.applying;
-      await applier.makeRunnable();
+      await applier.makeRunnable(this.terms.record?.term ?? 0);
       const now = this.context.clock.now();
       const { table, resend, replay } = this.proxy.takeover(now);
       applier.nic.handler = undefined;
@@ -224,6 +228,7 @@ export class SecondaryNode {
       for (const link of Object.values(links)) link.destroy();
       return;
     }
+    this.diskSession = undefined;
     this.heardAt = now;
     this.post({ kind: 'session' });
     this.heartbeat = new HeartbeatSecondary({ send: (type, payload) => links.beat.send(type, payload) }, { now });
@@ -285,20 +290,72 @@ export class SecondaryNode {
       });
       return;
     }
+    if (type === firstDiskMessage) {
+      this.diskSession = readSession(payload);
+      return;
+    }
     const applier = this.applier;
     if (applier === undefined) throw new ColoError(errorCodes.channel, 'the peer sent a checkpoint before its session');
+    if (type > firstDiskMessage) {
+      if (applier.disks === undefined) throw new ColoError(errorCodes.channel, 'the peer sent a disk it never named');
+      applier.disks.receive(type, payload);
+      return;
+    }
     const outcome = applier.stage(type, payload);
     if (outcome === undefined) return;
-    if (outcome.kind === 'complete') this.post({ kind: 'staged', epoch: outcome.epoch });
+    if (outcome.kind === 'complete') void this.completed(applier, outcome.epoch);
     // Pages of the initial copy are missing here now, and nothing that follows in this session can bring them again.
     else if (this.pair.state.kind === 'joining') throw new ColoError(errorCodes.checkpoint, outcome.why);
-    else this.links?.packet.send(messages.refused, encodeNumber(outcome.epoch), encodeText(outcome.why));
+    else this.refuse(outcome.epoch, outcome.why);
+  }
+
+  /** A checkpoint is staged: it may be committed when the disks have all of it, too. */
+  private async completed(applier: Applier, epoch: number): Promise<void> {
+    try {
+      if (applier.disks !== undefined) await applier.disks.complete(epoch);
+    } catch (error) {
+      if (this.applier === applier) this.incomplete(epoch, errorText(error));
+      return;
+    }
+    if (this.applier === applier) this.post({ kind: 'staged', epoch });
+  }
+
+  /** The disks cannot have this checkpoint. The first one brings what no later one brings again: its session is over. */
+  private incomplete(epoch: number, why: string): void {
+    if (this.pair.state.kind !== 'joining') {
+      this.refuse(epoch, why);
+      return;
+    }
+    this.links?.close();
+    this.onLinksLost(why);
+  }
+
+  private refuse(epoch: number, why: string): void {
+    this.links?.packet.send(messages.refused, encodeNumber(epoch), encodeText(why));
+  }
+
+  private openDisks(session: Session, term: number): Promise<SecondaryDisks> {
+    return SecondaryDisks.open(this.context, {
+      session,
+      term,
+      events: {
+        held: (position) => this.links?.packet.send(messages.diskHeld, encodePosition(position)),
+        failed: (error) => {
+          this.context.log.error({ error: error.message }, 'the replica cannot be written');
+          this.links?.packet.send(messages.diskFailed, encodeText(error.message));
+        },
+      },
+    });
   }
 
   /** A session begins: starts the SVM, paused, with the primary's template. */
   private async begin(payload: Uint8Array): Promise<void> {
+    const { diskSession, links } = this;
+    let disks: SecondaryDisks | undefined;
     try {
-      const applier = await Applier.open(this.context, payload);
+      if (diskSession !== undefined) disks = await this.openDisks(diskSession, links?.packet.peer.term ?? 0);
+      const applier = await Applier.open(this.context, payload, disks);
+      disks = undefined;
       if (this.links === undefined) {
         await applier.close();
         return;
@@ -314,7 +371,9 @@ export class SecondaryNode {
       });
       this.links.packet.send(messages.ready);
     } catch (error) {
+      await disks?.close();
       this.context.log.error({ error: errorText(error) }, 'the SVM could not be started');
+      this.links?.packet.send(messages.diskFailed, encodeText(errorText(error)));
       this.post({ kind: 'vmEnded', why: errorText(error) });
     }
   }

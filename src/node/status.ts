@@ -45,12 +45,21 @@ export function describeNode(node: ColoNode, cores: number): NodeStatus {
     },
     proxy: { ...(primary?.proxy.counters ?? node.secondary?.proxy.counters) },
     failover: node.failoverRecord,
+    disks: disksOf(node),
   };
 }
 
 /** A primary whose first checkpoint is on its way is not protected yet, whatever its state machine calls it. */
 function stateText(node: ColoNode, kind: string): string {
   return kind === 'protected' && node.primary !== undefined && !isProtected(node) ? 'first checkpoint' : kind;
+}
+
+function disksOf(node: ColoNode): NodeStatus['disks'] {
+  const { primary, secondary } = node;
+  if (primary?.disks !== undefined) return { ...primary.disks.status, journalBytes: 0 };
+  const disks = secondary?.applier?.disks;
+  if (disks === undefined) return null;
+  return { copying: null, backlogBytes: 0, writtenBytes: 0, problem: '', journalBytes: disks.journalBytes };
 }
 
 function roleOf(node: ColoNode): NodeStatus['role'] {

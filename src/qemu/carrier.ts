@@ -21,6 +21,9 @@ import { ColoError, errorCodes } from '../base/errors.ts';
 import { isDeviceState } from './device-state.ts';
 import { carrierBytesMax, deviceStateBytesMax } from './limits.ts';
 
+/** The name of the snapshot, in the carrier and in every overlay of a disk. */
+export const snapshotTag = 'colo';
+
 const clusterBytes = 2 * 1024 * 1024;
 /** The guest never sees this disk; qcow2 keeps snapshot state behind its end. */
 const diskBytes = 1024 * 1024;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type MachineSpec, qemuArguments, vmFiles } from './machine.ts';
+import { type DiskFiles, type MachineSpec, qemuArguments, vmFiles } from './machine.ts';
 
 const spec: MachineSpec = {
   machine: 'q35',
@@ -60,4 +60,23 @@ test('the default CPU has no instruction that draws random numbers', () => {
 
 test('extra arguments come last', () => {
   assert.deepEqual(qemuArguments(spec, vmFiles('/run/vm', 2), { paused: true }).slice(-2), spec.extraArgs);
+});
+
+test('both nodes have the same disk devices over their own files, and a guest without a kernel starts from the first', () => {
+  const disks = (files: DiskFiles[]) => ({ ...vmFiles('/run/vm', 2), disks: files });
+  const image = disks([{ kind: 'image', path: '/a,b.qcow2', format: 'qcow2' }]);
+  const overlay = disks([{ kind: 'overlay', overlayPath: '/o', replicaPath: '/r' }]);
+  const bios = { ...spec, kernel: undefined };
+  const primary = qemuArguments(bios, image, { paused: false });
+  const secondary = qemuArguments(bios, overlay, { paused: false });
+  assert.deepEqual(valuesOf(primary, '-device'), valuesOf(secondary, '-device'));
+  assert.ok(valuesOf(primary, '-device').includes('virtio-blk-pci,id=disk0,drive=disk0,bootindex=0'));
+  const nodes = valuesOf(secondary, '-blockdev')
+    .slice(1)
+    .map((text): unknown => JSON.parse(text));
+  assert.deepEqual(
+    nodes.map((node) => Object(node)['node-name']),
+    ['disk0-replica-file', 'disk0-replica', 'disk0-file', 'disk0'],
+  );
+  assert.equal(Object(JSON.parse(valuesOf(primary, '-blockdev')[1] ?? '')).filename, '/a,b.qcow2');
 });

@@ -10,6 +10,14 @@
 //   blockdev vmstate                  the carrier, a small qcow2 through which device state is loaded (carrier.ts)
 //   netdev stream                     each card is an ordinary Unix socket of the node: the guest has no other way out
 //   no default devices, no display    a VGA card, for one, has RAM of its own that the RAM file does not cover
+//   blockdev disk0 ...                what the guest sees as its disk; below it are the node's own files:
+//
+//       primary    disk0 (raw or qcow2) ── disk0-file (the image)
+//       secondary  disk0 (qcow2 overlay) ─┬─ disk0-file
+//                                         └─ disk0-replica (raw, read-only) ── disk0-replica-file
+//
+//     The replica is written by us while the guest stands still, so QEMU neither locks it nor keeps any of it. The
+//     overlay ignores flushes until a takeover: a load throws it away anyway (vm.ts, keepDisks).
 //
 // QEMU connects to our sockets, monitor included: when its first bytes arrive it is ready, and nothing is polled.
 
@@ -33,9 +41,16 @@ export interface MachineSpec {
   extraArgs: string[];
 }
 
-/** Files of one VM on this node; all live in `dir`, a folder of a tmpfs with mode 0700. */
+/** One disk of the guest on this node; the paths lie outside of VmFiles.dir and are the owner's. */
+export type DiskFiles =
+  | { kind: 'image'; path: string; format: 'raw' | 'qcow2' }
+  | { kind: 'overlay'; overlayPath: string; replicaPath: string };
+
+/** Files of one VM on this node; all but the disks live in `dir`, a folder of a tmpfs with mode 0700. */
 export interface VmFiles {
   dir: string;
+  /** The guest's disks in their order; none when left out. */
+  disks?: DiskFiles[];
   ramPath: string;
   qmpPath: string;
   nicPaths: string[];
@@ -64,6 +79,16 @@ export function vmFiles(dir: string, nics: number): VmFiles {
   };
 }
 
+/** The node name of disk number `index`; also its device's id. */
+export function diskNode(index: number): string {
+  return `disk${index}`;
+}
+
+/** The node under an overlay. */
+export function replicaNode(index: number): string {
+  return `${diskNode(index)}-replica`;
+}
+
 /** A file name inside a comma-separated option of QEMU: a comma is written twice. */
 function quoted(text: string): string {
   return text.replaceAll(',', ',,');
@@ -87,6 +112,44 @@ function nicArguments(spec: MachineSpec, nicPaths: readonly string[]): string[] 
   ]);
 }
 
+function diskNodes(files: DiskFiles, index: number): Record<string, unknown>[] {
+  const node = diskNode(index);
+  const file = { driver: 'file', 'node-name': `${node}-file`, discard: 'unmap' };
+  if (files.kind === 'image')
+    return [
+      { ...file, filename: files.path },
+      { driver: files.format, 'node-name': node, file: `${node}-file`, discard: 'unmap' },
+    ];
+  const replica = replicaNode(index);
+  const shared = { 'read-only': true, 'auto-read-only': false, discard: 'unmap' };
+  return [
+    { ...shared, driver: 'file', 'node-name': `${replica}-file`, filename: files.replicaPath, locking: 'off' },
+    { ...shared, driver: 'raw', 'node-name': replica, file: `${replica}-file` },
+    { ...file, filename: files.overlayPath, cache: { 'no-flush': true } },
+    { driver: 'qcow2', 'node-name': node, file: `${node}-file`, backing: replica, discard: 'unmap' },
+  ];
+}
+
+/** For blockdev-reopen at a takeover: the overlay's file with flushes, the replica's file writable for the fold. */
+export function keptNodes(files: Extract<DiskFiles, { kind: 'overlay' }>, index: number): Record<string, unknown>[] {
+  const file = { driver: 'file', discard: 'unmap' };
+  const replica = { filename: files.replicaPath, locking: 'off', 'read-only': false, 'auto-read-only': false };
+  return [
+    { ...file, 'node-name': `${diskNode(index)}-file`, filename: files.overlayPath, cache: { 'no-flush': false } },
+    { ...file, 'node-name': `${replicaNode(index)}-file`, ...replica },
+  ];
+}
+
+function diskArguments(spec: MachineSpec, disks: readonly DiskFiles[]): string[] {
+  const driver = spec.machine === 'microvm' ? 'virtio-blk-device' : 'virtio-blk-pci';
+  return disks.flatMap((files, index) => [
+    ...diskNodes(files, index).flatMap((node) => ['-blockdev', JSON.stringify(node)]),
+    '-device',
+    // Without a kernel of ours the machine starts from its first disk.
+    `${driver},id=${diskNode(index)},drive=${diskNode(index)}${spec.kernel === undefined ? `,bootindex=${index}` : ''}`,
+  ]);
+}
+
 export function qemuArguments(spec: MachineSpec, files: VmFiles, options: { paused: boolean }): string[] {
   const memory = `id=${ramBlockName},size=${spec.ramBytes},mem-path=${quoted(files.ramPath)},share=on,prealloc=on`;
   return [
@@ -104,6 +167,7 @@ export function qemuArguments(spec: MachineSpec, files: VmFiles, options: { paus
     ],
     ...bootArguments(spec),
     ...nicArguments(spec, files.nicPaths),
+    ...diskArguments(spec, files.disks ?? []),
     ...(options.paused ? ['-S'] : []),
     ...spec.extraArgs,
   ];

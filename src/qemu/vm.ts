@@ -23,7 +23,7 @@ import { ColoError, errorCodes } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { type PageRuns, pageSize } from '../base/page-runs.ts';
 import { CapturePool } from './capture-pool.ts';
-import { assertLoadable, Carrier, createCarrier, packTemplate, unpackTemplate } from './carrier.ts';
+import { assertLoadable, Carrier, createCarrier, packTemplate, snapshotTag, unpackTemplate } from './carrier.ts';
 import { chooseTracker } from './dirty/choose.ts';
 import type { DirtyTracker, TrackerKind } from './dirty/tracker.ts';
 import { runJob } from './job.ts';
@@ -36,7 +36,8 @@ import {
   ramBytesMax,
   startTimeoutMs,
 } from './limits.ts';
-import { type MachineSpec, qemuArguments, type VmFiles, vmstateNode } from './machine.ts';
+import { diskNode, keptNodes, type MachineSpec, qemuArguments, type VmFiles, vmstateNode } from './machine.ts';
+import { createOverlay } from './overlay.ts';
 import { type ProcessEnd, QemuProcess } from './process.ts';
 import { Qmp } from './qmp.ts';
 import { ramAddress } from './ram-address.ts';
@@ -95,11 +96,10 @@ export interface CaptureOptions {
    * devices are saved again, until this says true.
    */
   isQuiet?: () => boolean;
-  /** Everything is captured; called right before the guest is restarted. */
-  beforeResume?: () => void;
+  /** Everything is captured; called right before the guest is restarted, which waits for it. */
+  beforeResume?: () => unknown;
 }
 
-const snapshotTag = 'colo';
 const oldestQemu = { major: 7, minor: 2 };
 
 interface Parts {
@@ -188,6 +188,13 @@ export class Vm {
     await this.#parts.qmp.execute('query-status', undefined, pingTimeoutMs);
   }
 
+  /** From now on the overlays are the guest's truth: its flushes reach the disk again, and they may be folded. */
+  async keepDisks(): Promise<void> {
+    const disks = this.#options.files.disks ?? [];
+    const options = disks.flatMap((disk, index) => (disk.kind === 'overlay' ? keptNodes(disk, index) : []));
+    if (options.length > 0) await this.qmp.execute('blockdev-reopen', { options });
+  }
+
   async stop(): Promise<void> {
     await this.qmp.execute('stop');
   }
@@ -218,9 +225,17 @@ export class Vm {
 
   async #job(command: 'snapshot-save' | 'snapshot-load'): Promise<void> {
     const id = `colo${this.#jobs++}`;
-    const job = { 'job-id': id, tag: snapshotTag, vmstate: vmstateNode, devices: [vmstateNode] };
+    // An overlay's snapshot of this tag is its empty beginning: loading throws away what the guest wrote since.
+    const overlays = this.#overlays();
+    const devices = command === 'snapshot-load' ? [vmstateNode, ...overlays] : [vmstateNode];
+    const job = { 'job-id': id, tag: snapshotTag, vmstate: vmstateNode, devices };
     const timeoutMs = this.#options.timeouts?.commandMs ?? commandTimeoutMs;
     await runJob({ qmp: this.qmp, clock: this.#options.clock, timeoutMs, id, command, arguments: job });
+  }
+
+  #overlays(): string[] {
+    const disks = this.#options.files.disks ?? [];
+    return disks.flatMap((disk, index) => (disk.kind === 'overlay' ? [diskNode(index)] : []));
   }
 
   async #capture({ onStopped, beforeResume, isQuiet = () => true }: CaptureOptions): Promise<Capture> {
@@ -251,7 +266,7 @@ export class Vm {
       taken.pages = this.#pool.take(runs.bytes);
       copyRuns(this.ram, runs, taken.pages);
       times.push(now());
-      beforeResume?.();
+      await beforeResume?.();
     } catch (error) {
       this.#abandon(taken);
       await this.#resumeAfter(error);
@@ -395,6 +410,8 @@ async function prepareFiles({ spec, files, vmstateTemplate }: VmOptions): Promis
   writeFileSync(files.deviceStatePath, '', { mode: 0o600 });
   if (vmstateTemplate === undefined) await createCarrier(files.vmstatePath);
   else await unpackTemplate(vmstateTemplate, files.vmstatePath);
+  for (const disk of files.disks ?? [])
+    if (disk.kind === 'overlay') await createOverlay(disk.overlayPath, disk.replicaPath);
 }
 
 /** Starts the process and returns when it answers on the monitor. */

@@ -1,0 +1,105 @@
+// What a replica is, in a small file beside it: which committed epoch, or what it is on the way to.
+//
+//   syncing ──first checkpoint──► applying(1) ──► epoch(1) ──► applying(2) ──► epoch(2) ... ──takeover──► owner
+//
+//   syncing    the initial copy is under way: it is no state that ever was
+//   epoch      exactly the primary's disks at that checkpoint
+//   applying   between two epochs; with the named segments replayed it is the later one
+//   owner      the VM ran on from it here: the newest truth, together with its overlay
+//
+// It is replaced whole, by a rename, so it is always one of them. What was written without being flushed survives the
+// end of our process, not the end of the host: then (another boot) it is `unsure` unless it was written durably.
+
+import { createHash } from 'node:crypto';
+import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs';
+import { open } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { z } from 'zod';
+
+const headerSchema = z.strictObject({
+  version: z.literal(1),
+  vm: z.string(),
+  sizes: z.array(z.number().int().positive()),
+  state: z.enum(['syncing', 'epoch', 'applying', 'owner']),
+  epoch: z.number().int().min(0),
+  /** owner: the arbiter's term under which this node took over; only a later one may overwrite it. */
+  term: z.number().int().min(0),
+  /** applying: the newest segment to replay. */
+  through: z.number().int().min(0),
+  durable: z.boolean(),
+  boot: z.string(),
+});
+
+export type ReplicaHeader = z.output<typeof headerSchema>;
+
+export const headerName = 'replica.json';
+
+/** The id of this boot of the host; '' where the system has none. */
+export function bootId(): string {
+  try {
+    return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+  } catch {
+    return '';
+  }
+}
+
+export function encodeHeader(header: ReplicaHeader): string {
+  const text = JSON.stringify(header);
+  return `${text}\n${checksum(text)}\n`;
+}
+
+/** The header in a file's text; undefined when it is damaged or of another version. */
+export function parseHeader(text: string): ReplicaHeader | undefined {
+  const [body = '', sum = ''] = text.split('\n');
+  if (checksum(body) !== sum) return undefined;
+  const parsed = headerSchema.safeParse(JSON.parse(body));
+  return parsed.success ? parsed.data : undefined;
+}
+
+function checksum(text: string): string {
+  return createHash('sha256').update(text).digest('hex').slice(0, 16);
+}
+
+export function readHeader(folder: string): ReplicaHeader | undefined {
+  let text: string;
+  try {
+    text = readFileSync(join(folder, headerName), 'utf8');
+  } catch {
+    return undefined;
+  }
+  return parseHeader(text);
+}
+
+export function writeHeader(folder: string, header: ReplicaHeader, flush: boolean): void {
+  const path = join(folder, headerName);
+  const descriptor = openSync(`${path}.new`, 'w', 0o600);
+  try {
+    writeSync(descriptor, encodeHeader(header));
+    if (flush) fsyncSync(descriptor);
+  } finally {
+    closeSync(descriptor);
+  }
+  renameSync(`${path}.new`, path);
+  if (flush) flushFolder(dirname(path));
+}
+
+/** Brings a header that was written without flushing to the disk. */
+export async function flushHeader(folder: string): Promise<void> {
+  for (const path of [join(folder, headerName), folder]) {
+    const file = await open(path, 'r');
+    try {
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+  }
+}
+
+function flushFolder(folder: string): void {
+  const descriptor = openSync(folder, 'r');
+  try {
+    fsyncSync(descriptor);
+  } finally {
+    closeSync(descriptor);
+  }
+}

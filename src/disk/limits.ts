@@ -1,0 +1,29 @@
+// Limits of disk replication, and what happens at each of them.
+//
+// Memory: on the primary what the link may queue (windowBytes); on the secondary journalMemoryBytesMax of data that
+// waits for its checkpoint, and windowBytes that wait for the journal's file. Everything else is in files.
+
+/** Disks of one VM. A spec or a session with more is refused. */
+export const disksMax = 8;
+
+/** Bytes that were sent and that the secondary does not hold yet. Beyond it the guest's writes wait for the secondary. */
+export const windowBytes = 16 * 1024 * 1024;
+
+/** Data of one record. A larger write travels as several; a larger record of a peer ends the session. */
+export const recordBytesMax = 4 * 1024 * 1024;
+
+/** Data of unapplied epochs that is kept in memory as well, so that applying reads nothing. Beyond it only the file has it. */
+export const journalMemoryBytesMax = 64 * 1024 * 1024;
+
+/** Bytes and records of one write to a file. */
+export const batchBytesMax = 4 * 1024 * 1024;
+export const batchRecordsMax = 512;
+
+/** Largest disk that is replicated: offsets are doubles. A session with a larger one is refused. */
+export const diskBytesMax = 2 ** 50;
+
+/** Text of a hash in a message. */
+export const hashBytesMax = 128;
+
+/** Written bytes after which the primary's image is flushed in the background, so that no pause has to (sink.ts). */
+export const flushEveryBytes = 8 * 1024 * 1024;

@@ -1,0 +1,55 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { ColoError } from '../base/errors.ts';
+import * as message from './message.ts';
+import { encodeSegmentRecord, segmentRecordAt } from './segment.ts';
+
+const sizes = [4096, 2 ** 40];
+
+test('a record comes back as it was, from the link and from the journal', () => {
+  fc.assert(
+    fc.property(fc.uint8Array({ minLength: 1, maxLength: 64 }), fc.nat(2 ** 30), fc.boolean(), (data, offset, zero) => {
+      const record = {
+        ...{ disk: 1, offset, length: data.length, position: 7 },
+        kind: zero ? message.recordKinds.zeroes : message.recordKinds.data,
+        data: zero ? Buffer.alloc(0) : Buffer.from(data),
+      };
+      const payload = Buffer.concat([message.encodeRecordHead(record), record.data]);
+      assert.deepEqual(message.parseRecord(payload, sizes), record);
+      const inFile = Buffer.concat(encodeSegmentRecord(record));
+      assert.deepEqual(segmentRecordAt(inFile, 0, sizes), { record, next: inFile.length });
+      for (let cut = 0; cut < inFile.length; cut += 1)
+        assert.equal(segmentRecordAt(inFile.subarray(0, cut), 0, sizes), undefined);
+      const damaged = Buffer.from(inFile);
+      damaged[offset % inFile.length] = (damaged[offset % inFile.length] ?? 0) ^ 1;
+      assert.equal(segmentRecordAt(damaged, 0, sizes), undefined);
+    }),
+  );
+});
+
+test('fuzz: no bytes of a peer make a parser throw, and no record outside its disk is accepted', () => {
+  const parsers = [message.parseSession, message.parseMark, message.parseAbort, message.parseHash];
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 80 }), (bytes) => {
+      for (const parse of parsers) parse(bytes);
+      const record = message.parseRecord(bytes, sizes);
+      if (record instanceof ColoError) return;
+      assert.ok(record.offset + record.length <= (sizes[record.disk] ?? 0) && record.length > 0);
+    }),
+  );
+  const outside = message.encodeRecordHead({ disk: 0, kind: 2, offset: 4095, length: 2, position: 1 });
+  assert.ok(message.parseRecord(outside, sizes) instanceof ColoError);
+});
+
+test('session, mark, abort and hash come back as they were', () => {
+  const session = { sizes: [512, 2 ** 40], durable: true };
+  assert.deepEqual(message.parseSession(message.encodeSession(session)), session);
+  assert.deepEqual(message.parseMark(message.encodeMark({ epoch: 9, position: 2 ** 40 })), {
+    epoch: 9,
+    position: 2 ** 40,
+  });
+  assert.equal(message.parseAbort(message.encodeAbort(5)), 5);
+  const hash = { epoch: 3, disk: 1, hash: 'sha1:00' };
+  assert.deepEqual(message.parseHash(message.encodeHash(hash)), hash);
+});

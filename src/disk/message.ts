@@ -1,0 +1,160 @@
+// Disk messages of the bulk link, and the record that is the same on the link and in the journal. Big-endian.
+//
+//    primary                               secondary
+//      │ session ─────────────────────────────►│  before the template: how many disks, how large
+//      │ record record record ... ────────────►│  the initial copy: written to the replica at once
+//      │ mark(1) ─────────────────────────────►│  at a capture, guest stopped: all before belongs to the checkpoint
+//      │ record ... checkpoint ... record ────►│  from here on records wait in the journal for their checkpoint
+//      │ abort(n) ────────────────────────────►│  that capture never happened: its records belong to the next
+//      │ hash(n) ─────────────────────────────►│  protect.verify: what the replica must be after applying n
+//      │ ◄───────────────────── held(position) │  (packet link) what the journal holds: opens the window
+//
+//    session   version u16 │ disks u16 │ durable u8 │ 0 u8 │ disks x sizeBytes u64
+//    record    disk u16 │ kind u8 (1 data, 2 zeroes) │ 0 u8 │ length u32 │ offset u64 │ position u64 │ data
+//    mark      epoch u32 │ position u64
+//    abort     epoch u32
+//    hash      epoch u32 │ disk u16 │ text
+//
+// `position` counts the records of a session from 1. The bulk link keeps order, so when the end of a checkpoint arrives
+// every record before its mark is there; the mark names the position, which shows that none is missing.
+//
+// Parsers return the message or a ColoError; they never throw, whatever the bytes.
+
+import { ColoError, errorCodes } from '../base/errors.ts';
+import { diskBytesMax, disksMax, hashBytesMax, recordBytesMax } from './limits.ts';
+
+/** Types on the bulk link; checkpoint/message.ts has those below 32. */
+export const diskMessages = { session: 32, record: 33, mark: 34, abort: 35, hash: 36 } as const;
+
+export const recordKinds = { data: 1, zeroes: 2 } as const;
+export type RecordKind = (typeof recordKinds)[keyof typeof recordKinds];
+
+const version = 1;
+export const recordHeadBytes = 24;
+
+export interface Session {
+  sizes: number[];
+  /** Whether the secondary must have a record on its disk, not only in its page cache, before it says `held`. */
+  durable: boolean;
+}
+
+/** One change of one disk. */
+export interface DiskRecord {
+  disk: number;
+  kind: RecordKind;
+  offset: number;
+  length: number;
+  position: number;
+  /** Empty for zeroes. */
+  data: Uint8Array;
+}
+
+export interface Mark {
+  epoch: number;
+  position: number;
+}
+
+export interface DiskHash {
+  epoch: number;
+  disk: number;
+  hash: string;
+}
+
+export function diskError(message: string, hint?: string): ColoError {
+  return new ColoError(errorCodes.checkpoint, message, hint === undefined ? {} : { hint });
+}
+
+const malformed = (what: string) => diskError(`a disk ${what} message is malformed`);
+
+export function encodeSession(session: Session): Uint8Array {
+  const bytes = Buffer.alloc(6 + session.sizes.length * 8);
+  bytes.writeUInt16BE(version, 0);
+  bytes.writeUInt16BE(session.sizes.length, 2);
+  bytes.writeUInt8(session.durable ? 1 : 0, 4);
+  session.sizes.forEach((size, index) => bytes.writeBigUInt64BE(BigInt(size), 6 + index * 8));
+  return bytes;
+}
+
+export function parseSession(payload: Uint8Array): Session | ColoError {
+  const bytes = view(payload);
+  if (bytes.length < 6 || bytes.readUInt16BE(0) !== version) return malformed('session');
+  const disks = bytes.readUInt16BE(2);
+  const durable = bytes.readUInt8(4);
+  if (disks < 1 || disks > disksMax || durable > 1 || bytes.length !== 6 + disks * 8) return malformed('session');
+  const sizes = Array.from({ length: disks }, (_, index) => Number(bytes.readBigUInt64BE(6 + index * 8)));
+  if (sizes.some((size) => size < 1 || size > diskBytesMax)) return malformed('session');
+  return { sizes, durable: durable === 1 };
+}
+
+/** The head of a record; its data follows it. */
+export function encodeRecordHead(record: Omit<DiskRecord, 'data'>): Buffer {
+  const head = Buffer.alloc(recordHeadBytes);
+  head.writeUInt16BE(record.disk, 0);
+  head.writeUInt8(record.kind, 2);
+  head.writeUInt32BE(record.length, 4);
+  head.writeBigUInt64BE(BigInt(record.offset), 8);
+  head.writeBigUInt64BE(BigInt(record.position), 16);
+  return head;
+}
+
+/** The record in `payload`, its data a view of it, when it lies within a disk of `sizes`. */
+export function parseRecord(payload: Uint8Array, sizes: readonly number[]): DiskRecord | ColoError {
+  const bytes = view(payload);
+  if (bytes.length < recordHeadBytes) return malformed('record');
+  const kind = bytes.readUInt8(2);
+  if (kind !== recordKinds.data && kind !== recordKinds.zeroes) return malformed('record');
+  const record = {
+    disk: bytes.readUInt16BE(0),
+    kind,
+    length: bytes.readUInt32BE(4),
+    offset: Number(bytes.readBigUInt64BE(8)),
+    position: Number(bytes.readBigUInt64BE(16)),
+    data: bytes.subarray(recordHeadBytes),
+  };
+  const size = sizes[record.disk];
+  if (size === undefined || record.length === 0 || record.offset + record.length > size)
+    return diskError(`a disk record lies outside its disk (disk ${record.disk}, byte ${record.offset})`);
+  const dataBytes = kind === recordKinds.data ? record.length : 0;
+  if (record.data.length !== dataBytes || dataBytes > recordBytesMax) return malformed('record');
+  return record;
+}
+
+export function encodeMark(mark: Mark): Uint8Array {
+  const bytes = Buffer.alloc(12);
+  bytes.writeUInt32BE(mark.epoch, 0);
+  bytes.writeBigUInt64BE(BigInt(mark.position), 4);
+  return bytes;
+}
+
+export function parseMark(payload: Uint8Array): Mark | ColoError {
+  const bytes = view(payload);
+  if (bytes.length !== 12) return malformed('mark');
+  return { epoch: bytes.readUInt32BE(0), position: Number(bytes.readBigUInt64BE(4)) };
+}
+
+export function encodeAbort(epoch: number): Uint8Array {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32BE(epoch, 0);
+  return bytes;
+}
+
+export function parseAbort(payload: Uint8Array): number | ColoError {
+  return payload.length === 4 ? view(payload).readUInt32BE(0) : malformed('abort');
+}
+
+export function encodeHash({ epoch, disk, hash }: DiskHash): Uint8Array {
+  const head = Buffer.alloc(6);
+  head.writeUInt32BE(epoch, 0);
+  head.writeUInt16BE(disk, 4);
+  return Buffer.concat([head, Buffer.from(hash)]);
+}
+
+export function parseHash(payload: Uint8Array): DiskHash | ColoError {
+  const bytes = view(payload);
+  if (bytes.length < 6 || bytes.length > 6 + hashBytesMax) return malformed('hash');
+  return { epoch: bytes.readUInt32BE(0), disk: bytes.readUInt16BE(4), hash: bytes.toString('utf8', 6) };
+}
+
+function view(payload: Uint8Array): Buffer {
+  return Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength);
+}

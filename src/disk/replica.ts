@@ -1,0 +1,445 @@
+// The secondary's disks: files that are always one committed epoch, and the journal of what comes after it.
+//
+//    FOLDER/replica.json      which epoch it is (header.ts)
+//           disk0.raw ...     the replica; written during the initial copy, and then only while a checkpoint is applied
+//           disk0.overlay ... qcow2 over it: what the SVM writes itself; a load throws it away, a takeover keeps it
+//           journal.N         records of unapplied epochs (segment.ts)
+//
+//    record ─► copy ─► append to journal.N ─► held      (initial copy: write to diskN.raw ─► held)
+//    complete(n)  everything of n is in the journal, and there is room for it in the replica: may be committed
+//    apply(n)     header "applying n" ─► write the segments ─► header "epoch n" ─► segments removed
+//
+// A crash between the two headers is repaired by recover(): the segments are still there, and writing them again gives
+// the same. Bytes are appended in the order of their arrival, many records at a time; what waits for that is bounded by
+// the primary's window. Owns the files; decides nothing.
+
+import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { type FileHandle, open, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { assert } from '../base/assert.ts';
+import { ColoError, errorCodes, errorText } from '../base/errors.ts';
+import { Fifo } from '../base/fifo.ts';
+import { type Extent, type Run, runs } from './extents.ts';
+import { bootId, flushHeader, type ReplicaHeader, readHeader, writeHeader } from './header.ts';
+import { JournalIndex, type Segment } from './journal.ts';
+import { batchBytesMax, batchRecordsMax } from './limits.ts';
+import { type DiskRecord, diskError, type Mark, parseRecord, recordKinds, type Session } from './message.ts';
+import { encodeSegmentRecord, segmentRecordAt } from './segment.ts';
+import { punch, reserve } from './space.ts';
+
+export interface ReplicaEvents {
+  /** The journal holds everything up to `position`. */
+  held(position: number): void;
+  /** A file cannot be written: no checkpoint can be completed any more. */
+  failed(error: ColoError): void;
+}
+
+/** A record on its way into a file. */
+interface Pending {
+  record: DiskRecord;
+  /** Where it goes: a segment, or the replica itself during the initial copy. */
+  segment: Segment | undefined;
+}
+
+export interface ApplyCost {
+  records: number;
+  writtenBytes: number;
+}
+
+export function replicaPath(folder: string, disk: number): string {
+  return join(folder, `disk${disk}.raw`);
+}
+
+export function overlayPath(folder: string, disk: number): string {
+  return join(folder, `disk${disk}.overlay`);
+}
+
+function segmentPath(folder: string, serial: number): string {
+  return join(folder, `journal.${serial}`);
+}
+
+export class Replica {
+  readonly folder: string;
+  readonly sizes: readonly number[];
+  readonly counters = { records: 0, receivedBytes: 0, appliedBytes: 0, epochs: 0 };
+  private readonly vm: string;
+  private readonly durable: boolean;
+  private readonly events: ReplicaEvents;
+  private readonly disks: FileHandle[];
+  private readonly segmentFiles = new Map<number, FileHandle>();
+  private readonly journal: JournalIndex;
+  private readonly pending = new Fifo<Pending>();
+  private pumping: Promise<void> | undefined;
+  private syncing = true;
+  private epoch = 0;
+  private failure: ColoError | undefined;
+  private readonly hashes = new Map<string, string>();
+
+  private constructor(
+    options: { folder: string; vm: string; session: Session; events: ReplicaEvents },
+    disks: FileHandle[],
+  ) {
+    this.folder = options.folder;
+    this.vm = options.vm;
+    this.sizes = options.session.sizes;
+    this.durable = options.session.durable;
+    this.events = options.events;
+    this.disks = disks;
+    this.journal = new JournalIndex(this.sizes.length);
+  }
+
+  /**
+   * Begins a session of a primary with the arbiter's `term`: what the folder held before is gone, unless it is the newest
+   * truth of the VM. The folder is this VM's alone.
+   */
+  static async begin(options: {
+    folder: string;
+    vm: string;
+    term: number;
+    session: Session;
+    events: ReplicaEvents;
+  }): Promise<Replica> {
+    const { folder, session } = options;
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    refuseOwner(folder, options.term);
+    removeFiles(folder);
+    const disks: FileHandle[] = [];
+    try {
+      for (const [index, size] of session.sizes.entries()) {
+        const disk = await open(replicaPath(folder, index), 'w+', 0o600);
+        disks.push(disk);
+        await disk.truncate(size);
+      }
+    } catch (cause) {
+      for (const disk of disks) await disk.close();
+      throw new ColoError(errorCodes.host, `the replica in ${folder} cannot be made`, { cause });
+    }
+    const replica = new Replica(options, disks);
+    replica.writeHeader('syncing', 0);
+    return replica;
+  }
+
+  /** Bytes of the journal that no applied checkpoint covers. */
+  get journalBytes(): number {
+    return this.journal.fileBytes;
+  }
+
+  /** A record of the link. Returns why it is refused: then the peer's stream is wrong. */
+  receive(payload: Uint8Array): ColoError | undefined {
+    const record = parseRecord(payload, this.sizes);
+    if (record instanceof ColoError) return record;
+    // The payload is the link's receive buffer.
+    record.data = Buffer.from(record.data);
+    const segment = this.syncing ? undefined : this.journal.open;
+    const wrong = this.syncing ? this.journal.skip(record) : this.journal.add(record);
+    if (wrong !== undefined) return wrong;
+    this.counters.records += 1;
+    this.counters.receivedBytes += record.data.length;
+    // After a failure nothing can be completed any more: the primary is told, and ends the session.
+    if (this.failure !== undefined) return undefined;
+    this.pending.push({ record, segment });
+    this.pump();
+    return undefined;
+  }
+
+  /** The primary captured: from here on records belong to a later epoch, and wait for it. */
+  mark(mark: Mark): ColoError | undefined {
+    this.syncing = false;
+    return this.journal.mark(mark);
+  }
+
+  abort(epoch: number): void {
+    this.journal.abort(epoch);
+  }
+
+  /** protect.verify: what disk `disk` must be after applying `epoch`. */
+  expectHash(expected: { epoch: number; disk: number; hash: string }): void {
+    this.hashes.set(`${expected.epoch} ${expected.disk}`, expected.hash);
+  }
+
+  /** Resolves when the checkpoint's writes are all here and there is room to apply them; rejects when not. */
+  async complete(epoch: number): Promise<void> {
+    const covered = this.journal.covered(epoch);
+    if (covered === undefined) throw diskError(`checkpoint ${epoch} came without its mark for the disks`);
+    await this.written();
+    if (this.failure !== undefined) throw this.failure;
+    for (const segment of covered.segments)
+      for (const [disk, extents] of segment.disks.entries())
+        for (const run of runs(extents, { bytes: Number.POSITIVE_INFINITY, extents: Number.POSITIVE_INFINITY }))
+          if (run.kind === 'data') reserve(this.descriptor(disk), run.start, lengthOf(run.extents));
+  }
+
+  /** Brings the replica to `epoch`. The SVM stands still, and the checkpoint is committed: there is no way back. */
+  async apply(epoch: number): Promise<ApplyCost> {
+    const covered = this.journal.covered(epoch);
+    if (covered === undefined) throw diskError(`the disks of checkpoint ${epoch} are not here`);
+    const cost: ApplyCost = { records: 0, writtenBytes: 0 };
+    const through = covered.segments.at(-1)?.serial ?? 0;
+    if (covered.segments.some((segment) => segment.records > 0)) {
+      this.writeHeader('applying', epoch, { through });
+      for (const segment of covered.segments) {
+        cost.records += segment.records;
+        for (const [disk, extents] of segment.disks.entries())
+          for (const run of runs(extents, { bytes: batchBytesMax, extents: batchRecordsMax }))
+            cost.writtenBytes += await this.writeRun(disk, run, segment);
+      }
+      if (this.durable) for (const disk of this.disks) await disk.datasync();
+    }
+    this.writeHeader('epoch', epoch);
+    this.epoch = epoch;
+    this.counters.epochs += 1;
+    this.counters.appliedBytes += cost.writtenBytes;
+    await this.removeSegments(this.journal.applied(epoch));
+    return cost;
+  }
+
+  /** protect.verify: whether every disk is what the primary's was; null when the primary did not say. */
+  async verify(epoch: number, hash: (path: string) => Promise<string>): Promise<boolean | null> {
+    let verified: boolean | null = null;
+    for (const disk of this.sizes.keys()) {
+      const expected = this.hashes.get(`${epoch} ${disk}`);
+      if (expected === undefined) continue;
+      const found = await hash(replicaPath(this.folder, disk));
+      verified = (verified ?? true) && found === expected;
+    }
+    this.hashes.clear();
+    return verified;
+  }
+
+  /** The VM runs on here: what no applied checkpoint covers never happened. The files are QEMU's from now on. */
+  async takeOver(term: number): Promise<void> {
+    this.pending.clear();
+    await this.written();
+    await this.removeSegments(this.journal.discard());
+    this.writeHeader('owner', this.epoch, { term });
+    // QEMU flushes what it writes itself; what we wrote must reach the disk as well, but the guest need not wait.
+    const disks = this.disks.splice(0);
+    void Promise.allSettled([
+      flushHeader(this.folder),
+      ...disks.map((disk) => disk.datasync().finally(() => disk.close())),
+    ]);
+  }
+
+  /** Ends the session; the replica stays what it is. */
+  async close(): Promise<void> {
+    this.pending.clear();
+    await this.written();
+    await this.removeSegments(this.journal.discard());
+    for (const disk of this.disks.splice(0)) await disk.close();
+  }
+
+  // ---- into the files ----
+
+  /** Resolves when nothing waits to be written any more. */
+  private async written(): Promise<void> {
+    while (this.pumping !== undefined) await this.pumping;
+  }
+
+  private pump(): void {
+    if (this.pumping !== undefined || this.failure !== undefined) return;
+    this.pumping = this.writePending()
+      .catch((error: unknown) => {
+        this.failure = writeFailure(this.folder, error);
+        this.pending.clear();
+        this.events.failed(this.failure);
+      })
+      .finally(() => {
+        this.pumping = undefined;
+        if (this.pending.length > 0) this.pump();
+      });
+  }
+
+  private async writePending(): Promise<void> {
+    for (let batch = this.nextBatch(); batch.length > 0; batch = this.nextBatch()) {
+      const segment = batch[0]?.segment;
+      if (segment === undefined) for (const { record } of batch) await this.writeDirectly(record);
+      else await this.append(segment, batch);
+      this.events.held(batch.at(-1)?.record.position ?? 0);
+    }
+  }
+
+  /** The oldest records that go to one place. */
+  private nextBatch(): Pending[] {
+    const batch: Pending[] = [];
+    let bytes = 0;
+    for (let next = this.pending.peek(); next !== undefined; next = this.pending.peek()) {
+      if (batch.length > 0 && next.segment !== batch[0]?.segment) break;
+      if (batch.length >= batchRecordsMax || bytes > batchBytesMax) break;
+      batch.push(next);
+      bytes += next.record.data.length;
+      this.pending.shift();
+    }
+    return batch;
+  }
+
+  private async writeDirectly(record: DiskRecord): Promise<void> {
+    const { disk, offset, length, data } = record;
+    if (record.kind === recordKinds.zeroes) await this.writeZeroes(disk, offset, length);
+    else await writeAll(this.disk(disk), [data], offset);
+  }
+
+  private async append(segment: Segment, batch: readonly Pending[]): Promise<void> {
+    const file = await this.segmentFile(segment.serial);
+    // Appends, so no position: the file is ours alone and written in order.
+    await writeAll(
+      file,
+      batch.flatMap(({ record }) => encodeSegmentRecord(record)),
+    );
+    if (this.durable) await file.datasync();
+  }
+
+  private async segmentFile(serial: number): Promise<FileHandle> {
+    const known = this.segmentFiles.get(serial);
+    if (known !== undefined) return known;
+    const file = await open(segmentPath(this.folder, serial), 'wx+', 0o600);
+    this.segmentFiles.set(serial, file);
+    return file;
+  }
+
+  private async writeRun(disk: number, run: Run, segment: Segment): Promise<number> {
+    if (run.kind === 'zeroes') {
+      await this.writeZeroes(disk, run.start, run.end - run.start);
+      return 0;
+    }
+    const parts: Uint8Array[] = [];
+    for (const extent of run.extents) parts.push(extent.data ?? (await this.readBack(segment, extent)));
+    await writeAll(this.disk(disk), parts, run.start);
+    return lengthOf(run.extents);
+  }
+
+  private async readBack(segment: Segment, extent: Extent): Promise<Uint8Array> {
+    const file = await this.segmentFile(segment.serial);
+    const bytes = Buffer.allocUnsafe(extent.end - extent.start);
+    const { bytesRead } = await file.read(bytes, 0, bytes.length, extent.fileAt ?? 0);
+    if (bytesRead === bytes.length) return bytes;
+    throw diskError(`the journal in ${this.folder} is shorter than what was written to it`);
+  }
+
+  private async writeZeroes(disk: number, offset: number, length: number): Promise<void> {
+    await zeroRange(this.disk(disk), offset, length);
+  }
+
+  private async removeSegments(segments: readonly Segment[]): Promise<void> {
+    for (const { serial } of segments) {
+      await this.segmentFiles.get(serial)?.close();
+      this.segmentFiles.delete(serial);
+      rmSync(segmentPath(this.folder, serial), { force: true });
+    }
+  }
+
+  private disk(index: number): FileHandle {
+    const disk = this.disks[index];
+    assert(disk !== undefined, 'a record names a disk of the session');
+    return disk;
+  }
+
+  private descriptor(index: number): number {
+    return this.disk(index).fd;
+  }
+
+  private writeHeader(
+    state: ReplicaHeader['state'],
+    epoch: number,
+    { through = 0, term = 0 }: { through?: number; term?: number } = {},
+  ): void {
+    const { vm, durable } = this;
+    const sizes = [...this.sizes];
+    const header = { version: 1 as const, vm, sizes, state, epoch, term, through, durable, boot: bootId() };
+    writeHeader(this.folder, header, durable);
+  }
+}
+
+/** Writes all of `parts`; without `position` at the file's own. */
+async function writeAll(file: FileHandle, parts: readonly Uint8Array[], position?: number): Promise<void> {
+  const bytes = parts.reduce((sum, part) => sum + part.length, 0);
+  const { bytesWritten } = await file.writev([...parts], position);
+  if (bytesWritten === bytes) return;
+  // A short write: the second try gives the error, which is nearly always "no space left".
+  const rest = Buffer.concat(parts).subarray(bytesWritten);
+  for (let at = 0; at < rest.length; ) {
+    const from = position === undefined ? null : position + bytesWritten + at;
+    at += (await file.write(rest, at, rest.length - at, from)).bytesWritten;
+  }
+}
+
+const zeroBlock = Buffer.alloc(1024 * 1024);
+
+async function zeroRange(file: FileHandle, offset: number, length: number): Promise<void> {
+  if (punch(file.fd, offset, length)) return;
+  for (let at = 0; at < length; at += zeroBlock.length)
+    await writeAll(file, [zeroBlock.subarray(0, Math.min(zeroBlock.length, length - at))], offset + at);
+}
+
+function lengthOf(extents: readonly Extent[]): number {
+  return (extents.at(-1)?.end ?? 0) - (extents[0]?.start ?? 0);
+}
+
+function writeFailure(folder: string, cause: unknown): ColoError {
+  const full = cause instanceof Error && 'code' in cause && (cause.code === 'ENOSPC' || cause.code === 'EDQUOT');
+  const what = full ? `the disk that holds ${folder} is full` : `${folder} cannot be written: ${errorText(cause)}`;
+  return new ColoError(errorCodes.host, what, {
+    cause,
+    hint: 'free space on the secondary, or give the replica another folder; the VM goes on unprotected meanwhile',
+  });
+}
+
+/** Never overwrites the newest truth of a VM. */
+export function refuseOwner(folder: string, term: number): void {
+  const header = readHeader(folder);
+  if (header?.state !== 'owner' || term > header.term) return;
+  const newest = existsSync(overlayPath(folder, 0)) ? overlayPath(folder, 0) : replicaPath(folder, 0);
+  throw new ColoError(errorCodes.input, `${folder} holds the newest disks of ${header.vm}, which ran on from there`, {
+    hint: `bring them back first, such as with "qemu-img convert -O raw ${newest} IMAGE", then remove that folder`,
+  });
+}
+
+function removeFiles(folder: string): void {
+  const ours = /^(replica\.json(\.new)?|disk\d+\.(raw|overlay)|journal\.\d+)$/;
+  for (const name of readdirSync(folder)) if (ours.test(name)) rmSync(join(folder, name), { force: true });
+}
+
+/** What a replica is after its node ended in any way; `unsure` when the host ended as well and nothing was flushed. */
+export type ReplicaState = { kind: 'none' | 'syncing' | 'unsure' } | { kind: 'epoch' | 'owner'; epoch: number };
+
+/** Finishes an apply that was interrupted, and says what the replica is. Nobody else uses the folder meanwhile. */
+export async function recover(folder: string, boot: string = bootId()): Promise<ReplicaState> {
+  const header = readHeader(folder);
+  if (header === undefined) return { kind: 'none' };
+  if (header.state === 'syncing') return { kind: 'syncing' };
+  if (header.state === 'owner') return { kind: 'owner', epoch: header.epoch };
+  if (!header.durable && header.boot !== boot) return { kind: 'unsure' };
+  if (header.state === 'applying') await replay(folder, header);
+  return { kind: 'epoch', epoch: header.epoch };
+}
+
+async function replay(folder: string, header: ReplicaHeader): Promise<void> {
+  for (const serial of segmentSerials(folder).filter((each) => each <= header.through)) {
+    const bytes = await readFile(segmentPath(folder, serial));
+    for (let at = 0; at < bytes.length; ) {
+      const found = segmentRecordAt(bytes, at, header.sizes);
+      if (found === undefined)
+        throw diskError(`the journal in ${folder} is damaged at byte ${at} of segment ${serial}`);
+      await writeRecord(folder, found.record);
+      at = found.next;
+    }
+  }
+  writeHeader(folder, { ...header, state: 'epoch', through: 0 }, true);
+  for (const serial of segmentSerials(folder).filter((each) => each <= header.through))
+    rmSync(segmentPath(folder, serial), { force: true });
+}
+
+async function writeRecord(folder: string, record: DiskRecord): Promise<void> {
+  const file = await open(replicaPath(folder, record.disk), 'r+');
+  try {
+    if (record.kind === recordKinds.zeroes) await zeroRange(file, record.offset, record.length);
+    else await writeAll(file, [record.data], record.offset);
+    await file.datasync();
+  } finally {
+    await file.close();
+  }
+}
+
+function segmentSerials(folder: string): number[] {
+  const serials = readdirSync(folder).map((name) => Number(/^journal\.(\d+)$/.exec(name)?.[1] ?? 0));
+  return serials.filter((serial) => serial > 0).sort((left, right) => left - right);
+}

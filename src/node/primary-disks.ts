@@ -1,0 +1,225 @@
+// The disks of a primary's VM, beside its checkpointer: mirrored while there is a secondary, its own otherwise.
+//
+//    peer ready ─► (fold) ─► mirror ─► copied ─► rounds of the RAM ─► first checkpoint
+//    capture:      guest stopped, so the mirror is quiet ─► mark(epoch) ─► ...
+//    peer lost ─► the sink fails what waits (at once, or a stop would hang) ─► mirrors cancelled ─► the guest goes on
+//
+// A mirror that ends by itself ends the protection, never the guest. After a failure the next try waits a while, longer
+// each time, since it would copy the whole disk again only to fail again.
+
+import { ColoError, errorCodes, errorText } from '../base/errors.ts';
+import { flushEveryBytes } from '../disk/limits.ts';
+import { diskMessages, encodeAbort, encodeHash, encodeSession } from '../disk/message.ts';
+import { DiskSink } from '../disk/sink.ts';
+import type { Progress } from '../qemu/mirror.ts';
+import type { NodeContext } from './context.ts';
+import type { DiskMirrors, DiskSource, PeerLink } from './platform.ts';
+
+const firstPauseMs = 1000;
+const pauseMsMax = 60_000;
+/** From QEMU cancelling its jobs to its end, at most; then it was something else. */
+const endingMs = 3000;
+
+export interface DisksStatus {
+  /** The initial copy, or the fold after a takeover, while it is under way. */
+  copying: (Progress & { what: 'copy' | 'fold' }) | null;
+  /** Written and not yet held by the secondary. */
+  backlogBytes: number;
+  writtenBytes: number;
+  /** What last ended the protection of the disks, '' if nothing did. */
+  problem: string;
+}
+
+export class PrimaryDisks {
+  private readonly context: NodeContext;
+  private readonly source: DiskSource;
+  private readonly lost: (why: string) => void;
+  private sink: DiskSink | undefined;
+  private mirrors: DiskMirrors | undefined;
+  private ending: Promise<void> = Promise.resolve();
+  private folding: Promise<void> = Promise.resolve();
+  private copying: DisksStatus['copying'] = null;
+  private flushedBytes = 0;
+  private flushing = false;
+  private problem = '';
+  private pauseMs = 0;
+  private notBefore = 0;
+  /** The initial copy is done: what is written now is the guest's. */
+  private copied = false;
+
+  /** `lost` ends the protection. */
+  constructor(context: NodeContext, source: DiskSource, lost: (why: string) => void) {
+    this.context = context;
+    this.source = source;
+    this.lost = lost;
+  }
+
+  get status(): DisksStatus {
+    const { sink, copying, problem } = this;
+    return {
+      copying,
+      backlogBytes: sink?.backlogBytes ?? 0,
+      writtenBytes: sink?.counters.writtenBytes ?? 0,
+      problem,
+    };
+  }
+
+  /** Whether a secondary may be sought now. */
+  mayTry(now: number): boolean {
+    return now >= this.notBefore;
+  }
+
+  /** After a takeover: the overlays become part of the images while the guest runs. */
+  fold(): void {
+    const { log } = this.context;
+    this.folding = this.source
+      .fold((progress) => {
+        this.copying = { ...progress, what: 'fold' };
+      })
+      .then(() => log.info('the overlays are folded into the disks'))
+      // The overlay stays the guest's disk: nothing is lost, only a file more.
+      .catch((error: unknown) => log.warn({ error: errorText(error) }, 'an overlay could not be folded into its disk'))
+      .finally(() => {
+        this.copying = null;
+      });
+  }
+
+  /** Tells a new secondary what disks there are. */
+  async announce(link: PeerLink): Promise<void> {
+    await this.folding;
+    const durable = this.disks.some((disk) => disk.flush === 'replicated');
+    link.send(diskMessages.session, encodeSession({ sizes: await this.source.sizes(), durable }));
+  }
+
+  /** Mirrors every disk to the secondary; resolves when it has everything there is. */
+  async protect(link: PeerLink): Promise<void> {
+    await this.ending;
+    const sink = new DiskSink(
+      { send: (type, ...parts) => link.send(type, ...parts), drain: () => link.drain() },
+      { replicated: this.disks.map((disk) => disk.flush === 'replicated') },
+    );
+    this.sink = sink;
+    this.copied = false;
+    this.flushedBytes = 0;
+    const begun = this.begin(sink);
+    // The next secondary waits for it, however it ends.
+    this.ending = begun.then(
+      () => undefined,
+      () => undefined,
+    );
+    await this.untilCopied(await begun);
+    this.copied = true;
+  }
+
+  private async begin(sink: DiskSink): Promise<DiskMirrors> {
+    const mirrors = await this.source.mirror({
+      request: (disk, request, answer) => {
+        sink.request(disk, request, answer);
+        this.flushSometimes(sink);
+      },
+      failed: (why, cancelled) => this.onMirrorFailed(sink, why, cancelled),
+    });
+    if (this.sink === sink) {
+      this.mirrors = mirrors;
+      return mirrors;
+    }
+    await mirrors.cancel();
+    throw new ColoError(errorCodes.channel, 'the secondary was lost while the disks were prepared');
+  }
+
+  /** The guest stands still: all it has written belongs to `epoch`. Throws when the secondary lacks some of it. */
+  mark(epoch: number): void {
+    if (this.sink === undefined) throw new ColoError(errorCodes.checkpoint, 'the disks are not mirrored');
+    this.sink.mark(epoch);
+  }
+
+  /** `verify`: what the replicas must be. The guest stands still. */
+  async sendHashes(epoch: number, link: PeerLink | undefined): Promise<void> {
+    const hashes = await this.source.hashes();
+    for (const [disk, hash] of hashes.entries())
+      if (hash !== '') link?.send(diskMessages.hash, encodeHash({ epoch, disk, hash }));
+  }
+
+  /** That capture never happened. */
+  abort(epoch: number, link: PeerLink | undefined): void {
+    link?.send(diskMessages.abort, encodeAbort(epoch));
+  }
+
+  held(position: number): void {
+    this.sink?.held(position);
+  }
+
+  /** A first checkpoint was committed: what went wrong before is over. */
+  protectedNow(): void {
+    this.problem = '';
+    this.pauseMs = 0;
+  }
+
+  /** The secondary cannot go on, for a reason of its disk. */
+  failed(why: string): void {
+    this.problem = why;
+    this.context.log.error({ why }, 'the disks cannot be protected');
+    this.pauseMs = Math.min(pauseMsMax, Math.max(firstPauseMs, this.pauseMs * 2));
+    this.notBefore = this.context.clock.now() + this.pauseMs;
+    this.lost(why);
+  }
+
+  /** Nothing is forwarded any more, and nothing of the guest waits for it. */
+  drop(why: string): void {
+    const { sink, mirrors } = this;
+    this.sink = undefined;
+    this.mirrors = undefined;
+    this.copying = null;
+    if (sink === undefined) return;
+    sink.fail(why);
+    this.ending = Promise.all([this.ending, mirrors?.cancel()]).then(
+      () => undefined,
+      (error: unknown) => this.context.log.warn({ error: errorText(error) }, 'a mirror could not be ended'),
+    );
+  }
+
+  private get disks() {
+    return this.context.config.disks ?? [];
+  }
+
+  private onMirrorFailed(sink: DiskSink, why: string, cancelled: boolean): void {
+    if (this.sink !== sink) return;
+    sink.fail(why);
+    const tell = () => {
+      if (this.sink === sink) this.failed(`the mirror of the disks ended: ${why}`);
+    };
+    // A guest that switched itself off must not be brought back by a secondary: its end comes right behind this.
+    if (cancelled) this.context.clock.after(endingMs, tell);
+    else tell();
+  }
+
+  private async untilCopied(mirrors: DiskMirrors): Promise<void> {
+    const show = () =>
+      void mirrors
+        .progress()
+        .then((progress) => {
+          if (this.mirrors === mirrors) this.copying = { ...progress, what: 'copy' };
+        })
+        .catch(() => undefined);
+    const stop = this.context.clock.every(250, show);
+    try {
+      await mirrors.copied;
+    } finally {
+      stop();
+      this.copying = null;
+    }
+  }
+
+  /** A stop flushes the images: what is written out before costs no pause. */
+  private flushSometimes(sink: DiskSink): void {
+    if (!this.copied || this.flushing || sink.counters.writtenBytes - this.flushedBytes < flushEveryBytes) return;
+    this.flushing = true;
+    this.flushedBytes = sink.counters.writtenBytes;
+    this.source
+      .flush()
+      .catch((error: unknown) => this.context.log.warn({ error: errorText(error) }, 'a disk image cannot be flushed'))
+      .finally(() => {
+        this.flushing = false;
+      });
+  }
+}
