@@ -143,6 +143,9 @@ async function story(cast: Cast): Promise<DemoReport> {
   const problems: string[] = [];
   const half = (options.seconds * 1000) / 2;
   await watch(cast, half, `clients run; in ${Math.round(half / 1000)} s: ${fault}`);
+  // A starved host may just have suspected its peer wrongly: the story is about a VM that is protected.
+  if (options.mode !== 'none')
+    await expectState(cast, problems, 'protected', (all) => all.find((one) => one.role === 'primary' && one.protected));
   const before = await pair.primary();
   for (const client of clients) client.markFault();
   say(faultTexts[fault]);
