@@ -1,6 +1,6 @@
 // What the demo does to a pair, and what must then be seen.
 
-import { processIdentity } from '../host/processes.ts';
+import { processIdentity } from '../base/processes.ts';
 import type { NodeProcess } from '../local/node-process.ts';
 import type { LocalPair } from '../local/pair.ts';
 

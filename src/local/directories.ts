@@ -11,7 +11,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, rmSync, wr
 import { homedir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { ColoError, errorCodes } from '../base/errors.ts';
-import { processIdentity } from '../host/processes.ts';
+import { processIdentity } from '../base/processes.ts';
 
 /** The folder of all running pairs of this user. */
 export function runRoot(): string {

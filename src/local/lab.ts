@@ -12,8 +12,8 @@
 
 import { readdirSync } from 'node:fs';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { processIdentity } from '../base/processes.ts';
 import { runCommand, tryCommand } from '../host/command.ts';
-import { processIdentity } from '../host/processes.ts';
 
 const prefix = 'colo-';
 const labName = 'lab';

@@ -17,24 +17,13 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { processIdentity } from '../base/processes.ts';
 import type { VmFiles } from './machine.ts';
 
 const tmpfsMagic = 0x0102_1994;
 
 /** Beside RAM a VM's directory holds the carrier and the device state; this leaves room for both. */
 const sparesBytes = 32 * 1024 * 1024;
-
-/** "pid startTime" of a living process, undefined for a dead one. */
-function identity(pid: number): string | undefined {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    // The command's name may hold anything; fields are counted from the parenthesis that ends it. Field 22: start time.
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    return fields[0] === 'Z' ? undefined : `${pid} ${fields[19]}`;
-  } catch {
-    return undefined;
-  }
-}
 
 export class RunDirectory {
   readonly #files: VmFiles;
@@ -78,7 +67,7 @@ export class RunDirectory {
     if (this.#writeOwner()) return;
     const owner = readFileSync(this.#ownerPath, 'utf8');
     const pid = Number.parseInt(owner, 10);
-    if (pid > 0 && identity(pid) === owner) {
+    if (pid > 0 && processIdentity(pid) === owner) {
       throw new ColoError(errorCodes.host, `The run directory ${this.#files.dir} belongs to process ${pid}.`, {
         hint: 'A VM of this name is already running on this node: stop it first, or use another run directory.',
       });
@@ -92,7 +81,7 @@ export class RunDirectory {
     try {
       const fd = openSync(this.#ownerPath, 'wx', 0o600);
       try {
-        writeFileSync(fd, identity(process.pid) ?? String(process.pid));
+        writeFileSync(fd, processIdentity(process.pid) ?? String(process.pid));
       } finally {
         closeSync(fd);
       }

@@ -8,8 +8,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { NodeStatus } from '../../src/api/status.ts';
 import { delay, systemClock } from '../../src/base/clock.ts';
+import { processIdentity } from '../../src/base/processes.ts';
 import { seededRandom } from '../../src/base/random.ts';
-import { processIdentity } from '../../src/host/processes.ts';
 import { protect, type Stage, setStage, voices } from '../failover/stage.ts';
 
 const faults = [
