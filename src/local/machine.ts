@@ -20,7 +20,7 @@ export function machineOf(spec: Spec, boot: BootFiles, serialLog: string): Machi
     ramBytes: spec.machine.memory,
     kernel: boot.kernel,
     initrd: boot.initrd,
-    cmdline: cmdlineOf(spec, boot),
+    cmdline: kernelArguments(spec.machine, boot.cmdline),
     nics: [{ mac: spec.network.mac }],
     serialLog,
     extraArgs: [],
@@ -28,10 +28,11 @@ export function machineOf(spec: Spec, boot: BootFiles, serialLog: string): Machi
 }
 
 /**
- * A microvm has no timer that Linux could measure its clock against; emulated and on a busy host it then hangs at boot
- * (seen in 5 of 6 starts). It is told the rate: under TCG the guest's counter is the host's.
+ * The guest's kernel arguments, with what its machine type needs. A microvm has no timer that Linux could measure its
+ * clock against; emulated and on a busy host it then hangs at boot (seen in 5 of 6 starts). It is told the rate: under
+ * TCG the guest's counter is the host's.
  */
-function cmdlineOf(spec: Spec, boot: BootFiles): string {
-  const khz = spec.machine.type === 'microvm' && spec.machine.accel === 'tcg' ? tscKhz() : undefined;
-  return khz === undefined ? boot.cmdline : `${boot.cmdline} tsc_early_khz=${khz}`;
+export function kernelArguments(machine: Pick<Spec['machine'], 'type' | 'accel'>, cmdline: string): string {
+  const khz = machine.type === 'microvm' && machine.accel === 'tcg' ? tscKhz() : undefined;
+  return khz === undefined ? cmdline : `${cmdline} tsc_early_khz=${khz}`;
 }

@@ -12,6 +12,7 @@ import { after, before, describe, test } from 'node:test';
 import { downloadSha256, smallSha256 } from '../../guest/big-file.ts';
 import { buildGuest, type Guest } from '../../guest/build.ts';
 import { guestAddress, readyLine } from '../../guest/recipe.ts';
+import { kernelArguments } from '../../src/local/machine.ts';
 
 const bootMsMax = 90_000;
 
@@ -19,7 +20,7 @@ const machines = [
   { machine: 'q35', ramMebibytes: 256, device: 'virtio-net-pci,romfile=', big: 64 },
   { machine: 'pc', ramMebibytes: 128, device: 'virtio-net-pci,romfile=', big: 16 },
   { machine: 'microvm', ramMebibytes: 256, device: 'virtio-net-device', big: 64 },
-];
+] as const;
 
 interface Ports {
   http: number;
@@ -60,7 +61,8 @@ function userNetwork(ports: Ports): string {
 
 function start(guest: Guest, machine: (typeof machines)[number], ports: Ports): ChildProcess {
   const network = ['-netdev', userNetwork(ports), '-device', `${machine.device},netdev=n0`];
-  const kernel = ['-kernel', guest.kernel, '-initrd', guest.initrd, '-append', guest.cmdline];
+  const cmdline = kernelArguments({ type: machine.machine, accel: 'tcg' }, guest.cmdline);
+  const kernel = ['-kernel', guest.kernel, '-initrd', guest.initrd, '-append', cmdline];
   const host = ['-accel', 'tcg', '-nodefaults', '-display', 'none', '-no-reboot', '-serial', 'stdio'];
   const size = ['-M', machine.machine, '-m', String(machine.ramMebibytes)];
   return spawn('qemu-system-x86_64', [...size, ...host, ...kernel, ...network], {
