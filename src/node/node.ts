@@ -11,6 +11,7 @@ import { wallTime } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { Fifo } from '../base/fifo.ts';
 import { Role, type RoleAction, type RoleEvent } from '../controller/role.ts';
+import { Tolerance } from '../heartbeat/tolerance.ts';
 import type { Uplink } from '../netdev/endpoint.ts';
 import { announce } from '../packet/arp.ts';
 import type { NodeContext } from './context.ts';
@@ -28,6 +29,8 @@ export class ColoNode {
   readonly context: NodeContext;
   readonly terms: Terms;
   readonly role: Role;
+  /** How much silence of a peer this node bears; what it learned outlives roles and pairings. */
+  readonly tolerance = new Tolerance();
   primary: PrimaryNode | undefined;
   secondary: SecondaryNode | undefined;
   failoverRecord: NodeStatus['failover'] = null;
@@ -148,14 +151,14 @@ export class ColoNode {
     this.vm = vm;
     const template = await vm.makeTemplate();
     if (this.role.state.kind !== 'primary') return;
-    this.becomePrimary({ vm, nic, uplink, terms: this.terms, template, ...this.disksOf(vm) });
+    this.becomePrimary({ vm, nic, uplink, template, ...this.disksOf(vm) });
     await vm.resume();
     this.started.resolve();
   }
 
   private async startSecondary(): Promise<void> {
     if (this.role.state.kind !== 'secondary') return;
-    const secondary = new SecondaryNode(this.context, { terms: this.terms });
+    const secondary = new SecondaryNode(this.context, { terms: this.terms, tolerance: this.tolerance });
     this.secondary = secondary;
     secondary.onTakenOver = (inheritance) => {
       this.inheritance = inheritance;
@@ -179,7 +182,6 @@ export class ColoNode {
       vm: applier.vm,
       nic: applier.nic,
       uplink,
-      terms: this.terms,
       template: applier.template,
       table,
       ...this.disksOf(applier.vm),
@@ -198,8 +200,9 @@ export class ColoNode {
     return disks === undefined ? {} : { disks };
   }
 
-  private becomePrimary(parts: PrimaryParts): void {
-    const primary = new PrimaryNode(this.context, parts);
+  private becomePrimary(parts: Omit<PrimaryParts, 'terms' | 'tolerance'>): void {
+    const { terms, tolerance } = this;
+    const primary = new PrimaryNode(this.context, { ...parts, terms, tolerance });
     this.primary = primary;
     primary.onFenced = (why) => {
       this.context.log.error({ why }, 'this node no longer runs the VM');

@@ -15,6 +15,7 @@ import { Records } from '../checkpoint/record.ts';
 import { Policy } from '../controller/policy.ts';
 import { type PrimaryAction, type PrimaryEvent, PrimaryPair, type Reason } from '../controller/primary-pair.ts';
 import { HeartbeatPrimary } from '../heartbeat/primary.ts';
+import type { Tolerance } from '../heartbeat/tolerance.ts';
 import type { Uplink } from '../netdev/endpoint.ts';
 import { PrimaryProxy } from '../proxy/primary.ts';
 import type { CheckpointReason } from '../proxy/reason.ts';
@@ -45,6 +46,7 @@ export interface PrimaryParts {
   nic: GuestCard;
   uplink: Uplink;
   terms: Terms;
+  tolerance: Tolerance;
   /** Template of the VM's device state, for secondaries. */
   template: Uint8Array;
   /** The VM's disks, where it has some. */
@@ -285,15 +287,18 @@ export class PrimaryNode {
       const before = this.pair.state.kind;
       const actions = this.pair.on(event);
       if (this.pair.state.kind !== before) this.logState(before, event);
-      this.noteDoubt();
+      this.noteDoubt(event);
       for (const action of actions) this.perform(action);
     }
     this.performing = false;
   }
 
-  private noteDoubt(): void {
+  private noteDoubt(event: PrimaryEvent): void {
     const state = this.pair.state;
-    if (state.kind === 'suspecting') this.doubt ??= { why: state.why, at: this.context.clock.now() };
+    if (state.kind !== 'suspecting' || this.doubt !== undefined) return;
+    const now = this.context.clock.now();
+    this.doubt = { why: state.why, at: now };
+    if (event.kind === 'silence') this.parts.tolerance.suspects(this.links?.beat.peer.node ?? '', now);
   }
 
   private logState(before: string, event: PrimaryEvent): void {
@@ -485,6 +490,7 @@ export class PrimaryNode {
         return;
       }
       this.heardAt = this.context.clock.now();
+      this.parts.tolerance.paired(peer.node, this.heardAt);
       this.links = new PairLinks(opened, {
         message: (kind, type, payload) => this.onMessage(kind, type, payload),
         lost: (why) => this.onLinksLost(why),
@@ -552,7 +558,9 @@ export class PrimaryNode {
     const links = this.links;
     if (links === undefined) return;
     const term = this.parts.terms.record?.term ?? 0;
-    this.heartbeat = new HeartbeatPrimary({ send: (type, payload) => links.beat.send(type, payload) }, { term, now });
+    const { tolerance } = this.parts;
+    const send = (type: number, payload: Uint8Array) => links.beat.send(type, payload);
+    this.heartbeat = new HeartbeatPrimary({ send }, { term, now, tolerance });
     this.post({ kind: 'peerReady' });
   }
 

@@ -12,6 +12,7 @@ import { encodeApplied } from '../checkpoint/message.ts';
 import { type SecondaryAction, type SecondaryEvent, SecondaryPair } from '../controller/secondary-pair.ts';
 import type { Session } from '../disk/message.ts';
 import { HeartbeatSecondary } from '../heartbeat/secondary.ts';
+import type { Tolerance } from '../heartbeat/tolerance.ts';
 import { SecondaryProxy } from '../proxy/secondary.ts';
 import { Applier, templateType } from './applier.ts';
 import type { NodeContext } from './context.ts';
@@ -48,6 +49,7 @@ export class SecondaryNode {
   proxy: SecondaryProxy;
   links: PairLinks | undefined;
   private readonly terms: Terms;
+  private readonly tolerance: Tolerance;
   private readonly queue = new Fifo<SecondaryEvent>();
   private performing = false;
   private server: { close(): Promise<void> } | undefined;
@@ -66,9 +68,10 @@ export class SecondaryNode {
   /** Called when this node has taken over: it is the primary from now on. */
   onTakenOver: (inheritance: Inheritance) => void = () => undefined;
 
-  constructor(context: NodeContext, parts: { terms: Terms }) {
+  constructor(context: NodeContext, parts: { terms: Terms; tolerance: Tolerance }) {
     this.context = context;
     this.terms = parts.terms;
+    this.tolerance = parts.tolerance;
     this.proxy = this.newProxy();
   }
 
@@ -123,10 +126,15 @@ export class SecondaryNode {
           { from: before, to: this.pair.state.kind, on: event.kind, why: 'why' in event ? event.why : undefined },
           'secondary',
         );
-      if (this.pair.state.kind === 'suspecting' && before !== 'suspecting') this.suspectedAt = this.context.clock.now();
+      if (this.pair.state.kind === 'suspecting' && before !== 'suspecting') this.noteDoubt(event);
       for (const action of actions) this.perform(action);
     }
     this.performing = false;
+  }
+
+  private noteDoubt(event: SecondaryEvent): void {
+    this.suspectedAt = this.context.clock.now();
+    if (event.kind === 'silence') this.tolerance.suspects(this.links?.beat.peer.node ?? '', this.suspectedAt);
   }
 
   private perform(action: SecondaryAction): void {
@@ -231,7 +239,10 @@ export class SecondaryNode {
     this.diskSession = undefined;
     this.heardAt = now;
     this.post({ kind: 'session' });
-    this.heartbeat = new HeartbeatSecondary({ send: (type, payload) => links.beat.send(type, payload) }, { now });
+    const { tolerance } = this;
+    tolerance.paired(links.beat.peer.node, now);
+    const send = (type: number, payload: Uint8Array) => links.beat.send(type, payload);
+    this.heartbeat = new HeartbeatSecondary({ send }, { now, tolerance });
     this.links = new PairLinks(links, {
       message: (kind, type, payload) => this.onMessage(kind, type, payload),
       lost: (why) => this.onLinksLost(why),

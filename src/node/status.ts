@@ -45,8 +45,15 @@ export function describeNode(node: ColoNode, cores: number): NodeStatus {
     },
     proxy: { ...(primary?.proxy.counters ?? node.secondary?.proxy.counters) },
     failover: node.failoverRecord,
+    heartbeat: heartbeatOf(node),
     disks: disksOf(node),
   };
+}
+
+function heartbeatOf({ tolerance, context }: ColoNode): NonNullable<NodeStatus['heartbeat']> {
+  const now = context.clock.now();
+  const { wrongSuspicions } = tolerance;
+  return { suspectAfterMs: tolerance.timeoutMs(now), largestGapMs: tolerance.largestGapMs(now), wrongSuspicions };
 }
 
 /** A primary whose first checkpoint is on its way is not protected yet, whatever its state machine calls it. */
