@@ -20,3 +20,6 @@ export const etcdRequestTimeoutMs = 1_500;
 
 /** An answer of etcd: one small record. A longer one is not read to its end, and counts as none. */
 export const etcdAnswerBytesMax = 64 * 1024;
+
+/** Addresses of a guest that are learned and announced after a takeover; of more, the ones learned last. */
+export const addressesMax = 64;

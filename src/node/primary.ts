@@ -15,18 +15,16 @@ import { Records } from '../checkpoint/record.ts';
 import { Policy } from '../controller/policy.ts';
 import { type PrimaryAction, type PrimaryEvent, PrimaryPair, type Reason } from '../controller/primary-pair.ts';
 import { HeartbeatPrimary } from '../heartbeat/primary.ts';
-import type { Tolerance } from '../heartbeat/tolerance.ts';
 import type { Uplink } from '../netdev/endpoint.ts';
 import { PrimaryProxy } from '../proxy/primary.ts';
 import type { CheckpointReason } from '../proxy/reason.ts';
 import { Checkpointer } from './checkpointer.ts';
-import type { NodeContext, Peer } from './context.ts';
+import type { NodeContext, Peer, SharedParts } from './context.ts';
 import { PairLinks } from './links.ts';
 import { decodePosition, decodeText, encodeNumber, encodeNumbers, encodeText, messages, numberAt } from './message.ts';
 import { PcapLegs } from './pcap-legs.ts';
 import type { DiskSource, GuestCard, GuestVm } from './platform.ts';
 import { PrimaryDisks } from './primary-disks.ts';
-import type { Terms } from './terms.ts';
 
 /** The proxy is asked for timeouts, the heartbeat for beats, the policy for due checkpoints, this often. */
 const tickMs = 5;
@@ -41,12 +39,10 @@ const unprotectedSilenceMs = 20_000;
 /** Ingress of the last moments that is repeated to the secondary when a capture could not wait for QEMU to take it. */
 const replayWindowMs = 10;
 
-export interface PrimaryParts {
+export interface PrimaryParts extends SharedParts {
   vm: GuestVm;
   nic: GuestCard;
   uplink: Uplink;
-  terms: Terms;
-  tolerance: Tolerance;
   /** Template of the VM's device state, for secondaries. */
   template: Uint8Array;
   /** The VM's disks, where it has some. */
@@ -133,6 +129,7 @@ export class PrimaryNode {
     // A node that was stopped wakes with frames of its guest waiting that the SVM has answered long ago.
     this.checkLease(now);
     this.pcap?.write('primary', frame, now);
+    if (this.parts.addresses.said(frame)) this.tellAddresses();
     this.proxy.fromGuest(frame, now);
   }
 
@@ -435,6 +432,11 @@ export class PrimaryNode {
     }
   }
 
+  /** The secondary may never see its guest claim them. */
+  private tellAddresses(): void {
+    this.links?.packet.send(messages.addresses, this.parts.addresses.encode());
+  }
+
   // ---- ingress around a capture (see Nic.settled) ----
 
   /** From now on frames of the network wait, so that QEMU can take what it has been given. */
@@ -457,6 +459,7 @@ export class PrimaryNode {
 
   private deliver(frame: Uint8Array): void {
     const now = this.context.clock.now();
+    if (this.parts.addresses.heard(frame)) this.tellAddresses();
     this.proxy.fromNetwork(frame, now);
     if (this.links === undefined) return;
     this.recent.push({ at: now, frame: Uint8Array.from(frame) });
@@ -561,6 +564,7 @@ export class PrimaryNode {
     const { tolerance } = this.parts;
     const send = (type: number, payload: Uint8Array) => links.beat.send(type, payload);
     this.heartbeat = new HeartbeatPrimary({ send }, { term, now, tolerance });
+    this.tellAddresses();
     this.post({ kind: 'peerReady' });
   }
 

@@ -12,15 +12,13 @@ import { encodeApplied } from '../checkpoint/message.ts';
 import { type SecondaryAction, type SecondaryEvent, SecondaryPair } from '../controller/secondary-pair.ts';
 import type { Session } from '../disk/message.ts';
 import { HeartbeatSecondary } from '../heartbeat/secondary.ts';
-import type { Tolerance } from '../heartbeat/tolerance.ts';
 import { SecondaryProxy } from '../proxy/secondary.ts';
 import { Applier, templateType } from './applier.ts';
-import type { NodeContext } from './context.ts';
+import type { NodeContext, SharedParts } from './context.ts';
 import { PairLinks } from './links.ts';
 import { decodeNumbers, decodeText, encodeNumber, encodePosition, encodeText, messages, numberAt } from './message.ts';
 import type { PeerLinks } from './platform.ts';
 import { firstDiskMessage, readSession, SecondaryDisks } from './secondary-disks.ts';
-import type { Terms } from './terms.ts';
 
 const tickMs = 5;
 /** A primary that is silent for so long before its first checkpoint is given up; it may be busy, so this is long. */
@@ -48,8 +46,7 @@ export class SecondaryNode {
   applier: Applier | undefined;
   proxy: SecondaryProxy;
   links: PairLinks | undefined;
-  private readonly terms: Terms;
-  private readonly tolerance: Tolerance;
+  private readonly shared: SharedParts;
   private readonly queue = new Fifo<SecondaryEvent>();
   private performing = false;
   private server: { close(): Promise<void> } | undefined;
@@ -68,10 +65,9 @@ export class SecondaryNode {
   /** Called when this node has taken over: it is the primary from now on. */
   onTakenOver: (inheritance: Inheritance) => void = () => undefined;
 
-  constructor(context: NodeContext, parts: { terms: Terms; tolerance: Tolerance }) {
+  constructor(context: NodeContext, shared: SharedParts) {
     this.context = context;
-    this.terms = parts.terms;
-    this.tolerance = parts.tolerance;
+    this.shared = shared;
     this.proxy = this.newProxy();
   }
 
@@ -134,7 +130,7 @@ export class SecondaryNode {
 
   private noteDoubt(event: SecondaryEvent): void {
     this.suspectedAt = this.context.clock.now();
-    if (event.kind === 'silence') this.tolerance.suspects(this.links?.beat.peer.node ?? '', this.suspectedAt);
+    if (event.kind === 'silence') this.shared.tolerance.suspects(this.links?.beat.peer.node ?? '', this.suspectedAt);
   }
 
   private perform(action: SecondaryAction): void {
@@ -149,7 +145,7 @@ export class SecondaryNode {
         return;
       case 'claimAlone':
         this.heartbeat?.withhold();
-        void this.terms.claimAlone().then((outcome) => this.post({ kind: 'aloneClaimed', outcome }));
+        void this.shared.terms.claimAlone().then((outcome) => this.post({ kind: 'aloneClaimed', outcome }));
         return;
       case 'takeOver':
         void this.takeOver(action.why);
@@ -180,7 +176,7 @@ export class SecondaryNode {
     try {
       this.context.platform.reached('takeover.claimed', 0);
       await this.applying;
-      await applier.makeRunnable(this.terms.record?.term ?? 0);
+      await applier.makeRunnable(this.shared.terms.record?.term ?? 0);
       const now = this.context.clock.now();
       const { table, resend, replay } = this.proxy.takeover(now);
       applier.nic.handler = undefined;
@@ -239,7 +235,7 @@ export class SecondaryNode {
     this.diskSession = undefined;
     this.heardAt = now;
     this.post({ kind: 'session' });
-    const { tolerance } = this;
+    const { tolerance } = this.shared;
     tolerance.paired(links.beat.peer.node, now);
     const send = (type: number, payload: Uint8Array) => links.beat.send(type, payload);
     this.heartbeat = new HeartbeatSecondary({ send }, { now, tolerance });
@@ -286,6 +282,9 @@ export class SecondaryNode {
         return this.post({ kind: 'handover', why: decodeText(payload) });
       case messages.end:
         return this.post({ kind: 'guestEnded', why: decodeText(payload) });
+      case messages.addresses:
+        if (this.shared.addresses.accept(payload)) return;
+        throw new ColoError(errorCodes.channel, 'the peer sent addresses that are none');
       default:
         throw new ColoError(errorCodes.channel, `the peer sent an unknown message of type ${type}`);
     }
