@@ -51,6 +51,17 @@ test('a closed link revokes the lease and allows the takeover at once', () => {
   assert.equal(grant.takeoverAllowed(1002), true);
 });
 
+test('a link that this side gave up leaves the primary what it was lent', () => {
+  const secondary = new HeartbeatSecondary({ send: () => undefined }, { now: 0, tolerance: new Tolerance() });
+  assert.ok(secondary.grant.waitMs(5) <= 0, 'nothing was lent yet');
+  assert.ok(secondary.receive(beatTypes.beat, encodeBeat({ sequence: 1, term: 1, sentAt: 0 }), 10));
+  secondary.withhold();
+  assert.equal(secondary.grant.waitMs(20), 440);
+  assert.equal(secondary.grant.waitMs(460), 0);
+  secondary.closed();
+  assert.equal(secondary.grant.waitMs(20), 0);
+});
+
 test('a secondary that asks the arbiter echoes no more', () => {
   let echoes = 0;
   const secondary = new HeartbeatSecondary({ send: () => void (echoes += 1) }, { now: 0, tolerance: new Tolerance() });

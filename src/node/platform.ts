@@ -78,6 +78,8 @@ export interface GuestCard {
 export interface PeerLink {
   readonly peer: Hello;
   readonly ended: boolean;
+  /** It ended at the other end: the peer's process is gone, or closed it. False when this node gave it up. */
+  readonly endedByPeer: boolean;
   send(type: number, ...parts: Uint8Array[]): void;
   start(handlers: LinkHandlers): void;
   drain(): Promise<void>;

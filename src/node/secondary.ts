@@ -221,7 +221,7 @@ export class SecondaryNode {
     // A host that died may never close a link, and this node must be free for another primary.
     if (state.kind !== 'joining' || now - this.heardAt < joiningSilenceMs) return;
     this.links?.close();
-    this.onLinksLost('the primary said nothing while its state was to be copied');
+    this.onLinksLost('the primary said nothing while its state was to be copied', true);
   }
 
   // ---- what the primary says ----
@@ -241,14 +241,26 @@ export class SecondaryNode {
     this.heartbeat = new HeartbeatSecondary({ send }, { now, tolerance });
     this.links = new PairLinks(links, {
       message: (kind, type, payload) => this.onMessage(kind, type, payload),
-      lost: (why) => this.onLinksLost(why),
+      lost: (why, byPeer) => this.onLinksLost(why, byPeer),
     });
   }
 
-  private onLinksLost(why: string): void {
+  /**
+   * Links that the peer ended leave it no lease. One that this node gave up may be all that is wrong: the primary may
+   * speak on what it was lent last, so that has to run out first.
+   */
+  private onLinksLost(why: string, byPeer: boolean): void {
+    const { heartbeat } = this;
+    const { clock } = this.context;
     this.links = undefined;
-    this.heartbeat?.closed();
-    this.post({ kind: 'linkLost', why });
+    heartbeat?.withhold();
+    if (byPeer) heartbeat?.closed();
+    const waitMs = heartbeat === undefined ? 0 : heartbeat.grant.waitMs(clock.now());
+    if (waitMs <= 0) this.post({ kind: 'linkLost', why });
+    else
+      clock.after(waitMs, () => {
+        if (this.heartbeat === heartbeat) this.post({ kind: 'linkLost', why });
+      });
   }
 
   private onMessage(kind: LinkKind, type: number, payload: Uint8Array): void {
@@ -337,7 +349,7 @@ export class SecondaryNode {
       return;
     }
     this.links?.close();
-    this.onLinksLost(why);
+    this.onLinksLost(why, true);
   }
 
   private refuse(epoch: number, why: string): void {
