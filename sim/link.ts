@@ -67,6 +67,7 @@ export class SimLink implements PeerLink {
   private over = false;
   private told = false;
   endedByPeer = false;
+  readonly ends = { local: '', remote: '' };
   /** The next message is damaged on the way. */
   damageNext = false;
   /** Nothing of this side is delivered any more: its host is gone without a word. */

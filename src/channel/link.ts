@@ -84,6 +84,13 @@ export class Link {
     socket.on('drain', () => this.onDrain());
   }
 
+  /** Both ends of the connection as the kernel names them; '' on a Unix socket. */
+  get ends(): { local: string; remote: string } {
+    const { localAddress, localPort, remoteAddress, remotePort } = this.socket;
+    if (localPort === undefined || remotePort === undefined) return { local: '', remote: '' };
+    return { local: `${localAddress}:${localPort}`, remote: `${remoteAddress}:${remotePort}` };
+  }
+
   /** Bytes that were sent and that the kernel has not taken yet. */
   get queuedBytes(): number {
     return this.outbox.bytes + this.socket.writableLength;

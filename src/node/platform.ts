@@ -80,6 +80,7 @@ export interface PeerLink {
   readonly ended: boolean;
   /** It ended at the other end: the peer's process is gone, or closed it. False when this node gave it up. */
   readonly endedByPeer: boolean;
+  readonly ends: { local: string; remote: string };
   send(type: number, ...parts: Uint8Array[]): void;
   start(handlers: LinkHandlers): void;
   drain(): Promise<void>;

@@ -46,8 +46,15 @@ export function describeNode(node: ColoNode, cores: number): NodeStatus {
     proxy: { ...(primary?.proxy.counters ?? node.secondary?.proxy.counters) },
     failover: node.failoverRecord,
     heartbeat: heartbeatOf(node),
+    links: linksOf(node),
     disks: disksOf(node),
   };
+}
+
+function linksOf({ primary, secondary }: ColoNode): NonNullable<NodeStatus['links']> {
+  const links = primary?.links ?? secondary?.links;
+  if (links === undefined) return [];
+  return (['beat', 'packet', 'bulk'] as const).map((kind) => ({ kind, ...links[kind].ends }));
 }
 
 function heartbeatOf({ tolerance, context }: ColoNode): NonNullable<NodeStatus['heartbeat']> {
