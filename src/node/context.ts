@@ -33,6 +33,12 @@ export type UplinkConfig = { kind: 'switch'; path: string } | { kind: 'tap'; nam
 /** A folder that both nodes see, or the members of an etcd. */
 export type ArbiterConfig = { kind: 'folder'; folder: string } | { kind: 'etcd'; endpoints: readonly string[] };
 
+export interface CardConfig {
+  mac: string;
+  address?: string | undefined;
+  uplink: UplinkConfig;
+}
+
 export interface NodeConfig {
   vm: string;
   node: string;
@@ -44,6 +50,8 @@ export interface NodeConfig {
   machine: MachineSpec;
   protect: Protect;
   guest: { mac: string; address: string };
+  /** Further network cards of the guest; each has an uplink of its own. */
+  cards?: readonly CardConfig[];
   /** Traffic that is not compared, and where pcap files go. */
   network?: { bypass: readonly BypassRule[]; pcapDir: string | undefined };
   /** Run directory of the VM on this node, on tmpfs. */
