@@ -102,9 +102,13 @@ export class Replica {
     const storage = storageOf(options.folder);
     storage.make();
     refuseOwner(storage, options.term);
-    removeFiles(storage);
     const disks: StoredFile[] = [];
     try {
+      // First, and on the disk: what the header of before promises is over with the first file that goes.
+      const { vm } = options;
+      const none = { epoch: 0, term: 0, through: 0, durable: session.durable, boot: storage.boot };
+      writeHeader(storage, { version: 1, vm, sizes: session.sizes, state: 'syncing', ...none }, true);
+      removeFiles(storage);
       for (const [index, size] of session.sizes.entries()) {
         const disk = await storage.open(replicaName(index), 'new');
         disks.push(disk);
@@ -114,9 +118,7 @@ export class Replica {
       for (const disk of disks) await disk.close();
       throw new ColoError(errorCodes.host, `the replica in ${storage.folder} cannot be made`, { cause });
     }
-    const replica = new Replica(options, storage, disks);
-    replica.writeHeader('syncing', 0);
-    return replica;
+    return new Replica(options, storage, disks);
   }
 
   /** Bytes of the journal that no applied checkpoint covers. */
@@ -163,10 +165,16 @@ export class Replica {
     if (covered === undefined) throw diskError(`checkpoint ${epoch} came without its mark for the disks`);
     await this.written();
     if (this.failure !== undefined) throw this.failure;
+    if (this.durable && this.epoch === 0) await this.flushCopy();
     for (const segment of covered.segments)
       for (const [disk, extents] of segment.disks.entries())
         for (const run of runs(extents, { bytes: Number.POSITIVE_INFINITY, extents: Number.POSITIVE_INFINITY }))
           if (run.kind === 'data') this.disk(disk).reserve(run.start, lengthOf(run.extents));
+  }
+
+  /** The initial copy was written without flushing; from the first epoch on the replica is said to be durable. */
+  private async flushCopy(): Promise<void> {
+    for (const disk of this.disks) await disk.flush();
   }
 
   /** Brings the replica to `epoch`. The SVM stands still, and the checkpoint is committed: there is no way back. */
@@ -210,8 +218,13 @@ export class Replica {
   async takeOver(term: number): Promise<void> {
     this.pending.clear();
     await this.written();
-    await this.removeSegments(this.journal.discard());
-    this.writeHeader('owner', this.epoch, { term });
+    try {
+      await this.removeSegments(this.journal.discard());
+      this.writeHeader('owner', this.epoch, { term });
+    } catch (error) {
+      // The VM has nobody else: it runs on a disk that cannot be labelled rather than not at all.
+      this.events.failed(writeFailure(this.storage.folder, error));
+    }
     // QEMU flushes what it writes itself; what we wrote must reach the disk as well, but the guest need not wait.
     const disks = this.disks.splice(0);
     void Promise.allSettled([
@@ -367,7 +380,7 @@ function storageOf(folder: string | Storage): Storage {
 }
 
 function removeFiles(storage: Storage): void {
-  const ours = /^(replica\.json(\.new)?|disk\d+\.(raw|overlay)|journal\.\d+)$/;
+  const ours = /^(replica\.json\.new|disk\d+\.(raw|overlay)|journal\.\d+)$/;
   for (const name of storage.list()) if (ours.test(name)) storage.remove(name);
 }
 
