@@ -47,8 +47,8 @@ interface Work {
 
 /** What the guest believes of its disk. */
 interface DiskBelief {
-  /** Of every sector. */
-  sums: number[];
+  /** Of every sector. A typed array, because how v8 serializes a plain one depends on what it was optimized to. */
+  sums: Uint32Array;
   underWay: { id: number; first: number; count: number }[];
   nextId: number;
 }
@@ -133,7 +133,7 @@ export class Guest {
     this.registers = { total: 0, sessions: [], nextChoreAt: 0, announced: false, connectionsMade: 0 };
     const { disk } = this.ports;
     if (disk === undefined) return;
-    const sums = Array.from({ length: disk.sectors }, (_, sector) => crc32(disk.read(sector)));
+    const sums = Uint32Array.from({ length: disk.sectors }, (_, sector) => crc32(disk.read(sector)));
     this.registers.disk = { sums, underWay: [], nextId: 1 };
   }
 
