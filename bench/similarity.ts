@@ -109,7 +109,7 @@ async function run(name: string, { pair, guest, ports, clients, seconds }: Run):
   clients.push(await DownloadClient.start({ port: http, path, bytes: downloadBytes, sha256 }, systemClock));
   clients.push(await LineClient.start(redisRules(redis), systemClock));
   clients.push(await LineClient.start(echoRules(echo), systemClock));
-  clients.push(await DatagramClient.start(udp, systemClock));
+  clients.push(await DatagramClient.start({ port: udp }, systemClock));
   const before = primaryOf(await pair.statuses());
   await delay(seconds * 1000);
   const after = primaryOf(await pair.statuses());
