@@ -1,15 +1,16 @@
 // The process in the clients' namespace (client-host.ts). It ends when its starter is gone; Ctrl-C is its starter's to
 // handle, who wants to end in order.
 
-import { readFileSync, writeFileSync } from 'node:fs';
+import { openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { guestAddress, guestIpv6 } from '../../guest/recipe.ts';
-import { delay, systemClock } from '../base/clock.ts';
+import { delay, systemClock, wallTime } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { openLog } from '../base/log.ts';
 import { connectForFrames } from '../netdev/endpoint.ts';
 import type { FrameSocket } from '../netdev/frame-socket.ts';
 import { addIpv4Address, addIpv6Address } from '../netdev/interface.ts';
 import { TapUplink } from '../netdev/tap.ts';
+import { pcapHeader, pcapRecord } from '../packet/pcap.ts';
 import type { Client } from './client.ts';
 import type { Answer, Order } from './client-host-message.ts';
 import { startClient } from './clients.ts';
@@ -23,6 +24,7 @@ const tentative = 0x40;
 const clock = systemClock;
 const clients: (Client | undefined)[] = [];
 let lan: FrameSocket | undefined;
+let pcap: number | undefined;
 
 function say(answer: Answer): void {
   process.send?.(answer, undefined, {}, () => undefined);
@@ -32,7 +34,7 @@ async function main(): Promise<void> {
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, () => undefined);
   process.on('disconnect', () => process.exit(0));
   withoutIpv6Questions();
-  const handlers = { frame: (frame: Uint8Array) => lan?.send(frame), closed: () => process.exit(1) };
+  const handlers = { frame: toLan, closed: () => process.exit(1) };
   const tap = await TapUplink.open({ name: device, bridge: undefined, log: openLog({ level: 'silent' }) }, handlers);
   addIpv4Address(device, ipv4Bytes(guestAddress.gateway), guestAddress.prefixBits);
   const ipv6Refusal = await takeIpv6Address();
@@ -49,7 +51,11 @@ async function main(): Promise<void> {
 async function obey(order: Order, tap: TapUplink): Promise<void> {
   switch (order.do) {
     case 'connect':
-      lan = await connectForFrames(order.path, { frame: (frame) => tap.send(frame), closed: () => undefined });
+      if (order.pcap !== undefined) {
+        pcap = openSync(order.pcap, 'w', 0o600);
+        writeSync(pcap, pcapHeader);
+      }
+      lan = await connectForFrames(order.path, { frame: (frame) => toClients(frame, tap), closed: () => undefined });
       return say({ is: 'connected' });
     case 'start':
       clients[order.index] = await startClient(order.wanted, clock);
@@ -63,6 +69,20 @@ async function obey(order: Order, tap: TapUplink): Promise<void> {
       if (report !== undefined) say({ is: 'finished', index: order.index, report });
     }
   }
+}
+
+function toLan(frame: Uint8Array): void {
+  record(frame);
+  lan?.send(frame);
+}
+
+function toClients(frame: Uint8Array, tap: TapUplink): void {
+  record(frame);
+  tap.send(frame);
+}
+
+function record(frame: Uint8Array): void {
+  if (pcap !== undefined) writeSync(pcap, pcapRecord(frame, wallTime(clock.now())));
 }
 
 /** Nobody else is on this link: its addresses need no question whether they are taken. */

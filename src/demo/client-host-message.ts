@@ -5,7 +5,8 @@ import type { WantedClient } from './clients.ts';
 
 /** Clients are numbered from 0 in the order in which they are started. */
 export type Order =
-  | { do: 'connect'; path: string }
+  /** `pcap`: every frame of the clients' link, in both directions, is written to this file. */
+  | { do: 'connect'; path: string; pcap?: string | undefined }
   | { do: 'start'; index: number; wanted: WantedClient }
   | { do: 'mark' | 'abort'; index: number }
   | { do: 'finish'; index: number; deadlineMs: number };

@@ -65,9 +65,9 @@ export class ClientHost {
     throw refusal;
   }
 
-  /** Joins it to the switch at `path`. */
-  async connect(path: string): Promise<void> {
-    this.tell({ do: 'connect', path });
+  /** Joins it to the switch at `path`; `pcap` is a file for every frame that its clients send and are sent. */
+  async connect(path: string, pcap?: string): Promise<void> {
+    this.tell({ do: 'connect', path, pcap });
     await this.answer('connected', openTimeoutMs);
   }
 

@@ -8,7 +8,7 @@ import { CalledClient, type CalledRules } from './called.ts';
 import type { Client } from './client.ts';
 import { DatagramClient } from './datagrams.ts';
 import { DownloadClient, type DownloadRules } from './download.ts';
-import { echoRules, LineClient, redisRules } from './lines.ts';
+import { echoRules, LineClient, redisRules, uploadRules } from './lines.ts';
 
 interface Place {
   name: string;
@@ -19,7 +19,7 @@ interface Place {
 
 export type WantedClient =
   | ({ kind: 'download' } & DownloadRules)
-  | ({ kind: 'redis' | 'echo' | 'udp' } & Place)
+  | ({ kind: 'redis' | 'upload' | 'echo' | 'udp' } & Place)
   | ({ kind: 'called' } & CalledRules);
 
 /** Connects; an error when the guest does not answer. */
@@ -29,6 +29,8 @@ export function startClient(wanted: WantedClient, clock: Clock): Promise<Client>
       return DownloadClient.start(wanted, clock);
     case 'redis':
       return LineClient.start({ ...redisRules(wanted.port, wanted.paceMs), ...wanted }, clock);
+    case 'upload':
+      return LineClient.start({ ...uploadRules(wanted.port), ...wanted }, clock);
     case 'echo':
       return LineClient.start({ ...echoRules(wanted.port, wanted.paceMs), ...wanted }, clock);
     case 'udp':

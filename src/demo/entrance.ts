@@ -22,8 +22,8 @@ export interface Entrance {
   /** What the pair needs for it. */
   network: { gateway: boolean; forwards: Forward[] };
   clients: readonly WantedClient[];
-  /** Call it when the switch listens at `lanPath`, before any client starts. */
-  join(lanPath: string): Promise<void>;
+  /** Call it when the switch listens at `lanPath`, before any client starts. On the link, `pcap` is a file for all frames. */
+  join(lanPath: string, pcap?: string): Promise<void>;
   start(wanted: WantedClient): Promise<Client>;
   close(): Promise<void>;
 }
@@ -54,7 +54,7 @@ function linkEntrance(host: ClientHost, guest: Guest): Entrance {
     ipv6Refusal,
     network: { gateway: false, forwards: [] },
     clients: linkClients(guest, { ipv6: ipv6Refusal === undefined }),
-    join: (lanPath) => host.connect(lanPath),
+    join: (lanPath, pcap) => host.connect(lanPath, pcap),
     start: (wanted) => host.start(wanted),
     close: () => host.stop(),
   };

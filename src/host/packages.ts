@@ -19,6 +19,7 @@ const programOf: Record<string, string | null> = {
   'libc6-dev': null,
   'liblz4-1': null,
   openssl: 'openssl',
+  tshark: 'tshark',
   'util-linux': 'flock',
 };
 
@@ -30,6 +31,9 @@ export const clusterPackages = ['etcd-server', 'iproute2', 'openssl'];
 
 /** Needed, in addition, to build the demo guest. */
 export const guestPackages = ['cpio'];
+
+/** Needed, in addition, by the tests that have what they recorded judged by another program. */
+export const captureTestPackages = ['tshark'];
 
 export interface EnsureOptions {
   /** Completes "needed to ...", for the line that tells the person. */
