@@ -75,6 +75,8 @@ interface Waiting {
   order: number;
 }
 
+type HeldSince = { readonly time: number } | undefined;
+
 /** Something held in a flow, to be put in the order in which the guest sent it. */
 interface InOrder {
   order: number;
@@ -128,8 +130,8 @@ export class PrimaryProxy {
     this.ports = ports;
     this.options = options;
     const sink = {
-      leave: (frame: Uint8Array, frameClass: FrameClass, since: number, id?: number) =>
-        this.leave(frame, frameClass, since, id),
+      leave: (frame: Uint8Array, frameClass: FrameClass, held: HeldSince, id?: number) =>
+        this.leave(frame, frameClass, held, id),
       diverged: (divergence: Divergence) => this.diverged(divergence),
       want: (reason: CheckpointReason) => this.want(reason),
       activate: (flow: ActiveFlow) => this.activate(flow),
@@ -219,7 +221,7 @@ export class PrimaryProxy {
     const connection = view.kind === 'tcp' ? this.table.ofGuestFrame(view) : undefined;
     if (connection !== undefined) this.tcp.observe(connection, view);
     this.how = 'alone';
-    this.leave(view.frame, classOf(view), this.now);
+    this.leave(view.frame, classOf(view), undefined);
   }
 
   private take(view: FrameView, now: number, order: number): void {
@@ -306,10 +308,11 @@ export class PrimaryProxy {
   /** Everything held of the current epoch, in the order in which the guest sent it. */
   private inOrder(): InOrder[] {
     const all: InOrder[] = [];
-    for (const { frame, time, order } of this.raw) {
+    for (const waiting of this.raw) {
+      const { frame, order } = waiting;
       const frameClass = classOf(this.heldView.parse(frame));
       const isTcpData = frameClass === 'data' && this.heldView.kind === 'tcp';
-      all.push({ order, frame, isTcpData, leave: () => this.leave(frame, frameClass, time) });
+      all.push({ order, frame, isTcpData, leave: () => this.leave(frame, frameClass, waiting) });
     }
     for (const flow of this.active) {
       if (flow instanceof TcpStream) this.addTcpInOrder(all, flow);
@@ -481,10 +484,10 @@ export class PrimaryProxy {
     this.want({ kind, connection, offset, detail: text });
   }
 
-  private leave(frame: Uint8Array, frameClass: FrameClass, since: number, id?: number): void {
+  private leave(frame: Uint8Array, frameClass: FrameClass, held: HeldSince, id?: number): void {
     const count = this.count;
     const isData = frameClass === 'data';
-    if (isData) this.times.record(Math.max(0, this.now - since));
+    if (isData) this.times.record(held, this.now);
     if (frameClass !== 'part') {
       if (this.how === 'match') {
         count.framesByMatch += 1;

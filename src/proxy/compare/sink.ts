@@ -21,8 +21,12 @@ export interface ActiveFlow {
 }
 
 export interface CompareSink {
-  /** The frame may leave. `id` is the SVM's frame that it was matched with, where the secondary wants to know. */
-  leave(frame: Uint8Array, frameClass: FrameClass, heldSince: number, id?: number): void;
+  /**
+   * The frame may leave. `held` is what waited, with the time of its arrival (not the time itself: a fractional number that
+   * is handed on costs an allocation); undefined for what did not wait. `id` is the SVM's frame that it was matched with,
+   * where the secondary wants to know.
+   */
+  leave(frame: Uint8Array, frameClass: FrameClass, held: { readonly time: number } | undefined, id?: number): void;
   diverged(divergence: Divergence): void;
   want(reason: CheckpointReason): void;
   activate(flow: ActiveFlow): void;

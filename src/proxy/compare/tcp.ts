@@ -100,7 +100,7 @@ export class TcpComparer {
       this.notePrimary(stream, view);
       const bytes = view.payloadBytes + (view.isSyn ? 1 : 0) + (view.isFin ? 1 : 0);
       if (bytes === 0) this.fromPrimaryPureAck(stream, view);
-      else if (this.isOldNews(stream, view, bytes)) this.leaveWhole(stream, fillParts(this.passing, view), now);
+      else if (this.isOldNews(stream, view, bytes)) this.leaveWhole(stream, fillParts(this.passing, view), undefined);
       else this.hold(stream, view, order);
     }
     this.progress(stream);
@@ -296,7 +296,7 @@ export class TcpComparer {
     if (isChanged && stream.rAckKnown && this.saysNothingNew(stream)) return;
     const isAhead = distance(view.sequence, stream.rNext) > 0;
     const frame = isAhead ? pureAck(parts, stream.rNext, this.out) : rewriteInPlace(parts, this.out);
-    this.sink.leave(frame, 'other', this.now);
+    this.sink.leave(frame, 'other', undefined);
     this.noteSaid(stream, parts);
   }
 
@@ -386,7 +386,7 @@ export class TcpComparer {
     if (!isNewAck && gain < windowUpdateBytes && !(wasShut && gain > 0)) return;
     owed.since = this.now;
     this.synthesised += 1;
-    this.sink.leave(pureAck(owed.template, stream.rNext, this.out), 'part', this.now);
+    this.sink.leave(pureAck(owed.template, stream.rNext, this.out), 'part', undefined);
     this.noteSaid(stream, owed.template);
     if (stream.owed === owed && distance(owed.ack, stream.rAck) <= 0 && this.out.window >= window) {
       stream.owed = undefined;
@@ -552,7 +552,7 @@ export class TcpComparer {
   private leavePart(stream: TcpStream, head: Held, from: number, to: number): void {
     this.clamp(stream, head);
     this.split += 1;
-    this.sink.leave(cutSegment(head, from, to, false, this.out), 'part', head.time);
+    this.sink.leave(cutSegment(head, from, to, false, this.out), 'part', head);
     this.left(stream, head, advance(head.sequence, to));
   }
 
@@ -563,13 +563,13 @@ export class TcpComparer {
     if (head === this.fresh) this.fresh = undefined;
     stream.heldBytes -= head.frame.length;
     this.sink.heldChanged(-1, -head.frame.length);
-    this.leaveWhole(stream, head, head.time);
+    this.leaveWhole(stream, head, head);
     this.giveBack(head);
     return true;
   }
 
   /** A frame leaves as it is, clamped; bytes that have left before are cut off if they are only a part of it. */
-  private leaveWhole(stream: TcpStream, parts: SegmentParts, since: number): void {
+  private leaveWhole(stream: TcpStream, parts: SegmentParts, held: Held | undefined): void {
     this.clamp(stream, parts);
     const isSyn = (parts.flags & tcpFlag.syn) !== 0;
     const bytes = parts.payloadBytes + (isSyn ? 1 : 0) + ((parts.flags & tcpFlag.fin) !== 0 ? 1 : 0);
@@ -579,7 +579,7 @@ export class TcpComparer {
     const frame = isTail
       ? cutSegment(parts, done, parts.payloadBytes, true, this.out)
       : rewriteInPlace(parts, this.out);
-    this.sink.leave(frame, frameClass, since);
+    this.sink.leave(frame, frameClass, held);
     if ((parts.flags & tcpFlag.rst) === 0) this.left(stream, parts, advance(parts.sequence, bytes));
   }
 
@@ -599,7 +599,7 @@ export class TcpComparer {
   leaveByCommit(stream: TcpStream, held: Held, now: number): void {
     this.now = now;
     this.enterEpoch(stream);
-    this.leaveWhole(stream, { ...held }, held.time);
+    this.leaveWhole(stream, { ...held }, held);
   }
 
   /** Takes what is held off the stream, for `leaveByCommit`. */
