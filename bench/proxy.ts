@@ -218,6 +218,12 @@ function median(values: readonly number[]): number {
   return [...values].sort((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
 }
 
+/** Bytes of the heap taken per frame of equal traffic, TCP and UDP, by the frames of one feeding. */
+export function heapBytesOfMatching(): number {
+  const shapes = [tcpTraffic({ name: 'TCP', connections: 64, payloadBytes: 64 }), udpTraffic('UDP', 64, 64)];
+  return Math.max(...shapes.map((each) => feed(each, true).heapBytes / (2 * heapWindowFrames)));
+}
+
 function rateOf(frames: number, ns: number): Rate {
   return { framesPerSecond: (frames / ns) * 1e9, nsPerFrame: ns / frames };
 }
@@ -321,7 +327,7 @@ function cpuNsOf(pid: number): number {
 }
 
 /** What 100,000 idle connections cost. */
-function measureMemory(): ProxyReport['memory'] {
+export function measureMemory(): ProxyReport['memory'] {
   const connections = 100_000;
   collect();
   const before = process.memoryUsage();

@@ -17,10 +17,9 @@ interface Place {
   paceMs: number;
 }
 
-export type WantedClient =
-  | ({ kind: 'download' } & DownloadRules)
-  | ({ kind: 'redis' | 'upload' | 'echo' | 'udp' } & Place)
-  | ({ kind: 'called' } & CalledRules);
+export type PlacedClient = { kind: 'redis' | 'upload' | 'echo' | 'udp' } & Place;
+
+export type WantedClient = ({ kind: 'download' } & DownloadRules) | PlacedClient | ({ kind: 'called' } & CalledRules);
 
 /** Connects; an error when the guest does not answer. */
 export function startClient(wanted: WantedClient, clock: Clock): Promise<Client> {
