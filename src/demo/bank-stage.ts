@@ -56,6 +56,7 @@ export interface Stage extends Scene {
 const bootTimeoutMs = 120_000;
 const protectTimeoutMs = 180_000;
 const guestTimeoutMs = 60_000;
+const tellAgainMs = 10_000;
 
 /** A spec for a copy of the guest's disk in `folder`. */
 export async function bankSpec(options: BankDemoOptions, folder: string): Promise<Spec> {
@@ -166,7 +167,7 @@ function tell({ ports }: Stage, line: string): Socket {
   return guest;
 }
 
-/** Tells the guest and waits until node `name` hears on its console that it is done. */
+/** Tells the guest, until node `name` hears on its console that it is done: between two lines nobody listens for a moment. */
 export async function tellAndHear(
   stage: Stage,
   { line, answer, name }: { line: string; answer: string; name: 'a' | 'b' },
@@ -174,12 +175,14 @@ export async function tellAndHear(
   const { pair, options } = stage;
   const node = pair[name];
   if (node === undefined) throw new ColoError(errorCodes.input, `there is no node ${name}`);
-  const connection = tell(stage, line);
+  const connections = [tell(stage, line)];
+  const stop = options.clock.every(tellAgainMs, () => void connections.push(tell(stage, line)));
   try {
     const path = `${pair.logDir}/${name}.serial`;
     await consoleSays(node, { text: answer, path, timeoutMs: guestTimeoutMs, signal: options.signal });
   } finally {
-    connection.destroy();
+    stop();
+    for (const connection of connections) connection.destroy();
   }
 }
 
