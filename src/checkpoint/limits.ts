@@ -16,6 +16,9 @@ export const batchRunsMax = 1024;
 /** Page contents held in memory by staging, decoded or not, over all checkpoints. Beyond it they are spilled. */
 export const stagedBytesMax = 40 * 1024 * 1024;
 
+/** Pages of the newest committed checkpoint that the primary keeps for differences. Of a larger one none are kept. */
+export const deltaBaseBytesMax = 16 * 1024 * 1024;
+
 /** Device state of a machine; the snapshot carrier's cluster holds no more. A larger one cannot be encoded. */
 export const deviceBytesMax = 2 * 1024 * 1024;
 
@@ -30,9 +33,6 @@ export const heldBytesMax = 2.5 * 1024 * 1024;
 
 /** A hash of guest RAM, as text. */
 export const hashBytesMax = 128;
-
-/** The reason of a refusal; a longer one is cut. */
-export const reasonBytesMax = 500;
 
 /** The snapshot template before and after compression. A larger one cannot be encoded. */
 export const templateRawBytesMax = 64 * 1024 * 1024;

@@ -1,6 +1,6 @@
 // What a checkpoint is made of on its way. Big-endian; u64 stay below 2^53. Everything the primary sends here takes the
-// bulk link; the secondary answers on the packet link, with the message numbers and the short forms of `committed` and
-// `refused` of node/message.ts, so that an answer comes before the frames of its epoch. `applied` has the form below.
+// bulk link; the secondary answers on the packet link (node/message.ts: `committed`, `refused`, `applied`), so that an
+// answer comes before the frames of its epoch. The payload of `applied` is here.
 //
 //    primary                                   secondary
 //      │ template                                │  once per session: what the snapshot carrier is made from
@@ -10,32 +10,31 @@
 //      │ ◄──────────────────────────── applied ──│  the SVM runs from it
 //
 //    begin      epoch u64 │ base u64 │ sequence u32 │ kind u8 (1 round, 2 checkpoint)
-//    pages      epoch u64 │ index u32 │ rawBytes u32 │ runs u16 │ encoding u8 │ 0 u8
-//               runs x (firstPage u32 │ pages u32) │ data
-//    state      epoch u64 │ ingress u64 │ capturedAtMs f64 │ device u32 │ table u32 │ held u32 │ hash u16
+//    pages      epoch u64 │ index u32 │ rawBytes u32 │ runs u16 │ deltas u16 │ encoding u8 │ 0 u8
+//               runs x (firstPage u32 │ pages u32) │ deltas x (firstPage u32 │ pages u32) │ data
+//    state      epoch u64 │ pauseMs f64 │ device u32 │ table u32 │ held u32 │ hash u16
 //               device bytes │ table bytes │ held bytes │ hash text
 //    end        epoch u64 │ batches u32 │ pages u32 │ rawBytes u64 │ hash u32
-//    committed  epoch u64
 //    applied    epoch u64 │ ok u8 │ verified u8 (0 not asked, 1 equal, 2 different) │ ownPages u32
 //               stopMs f64 │ rollbackMs f64 │ writeMs f64 │ loadMs f64 │ fixMs f64 │ resumeMs f64
-//    refused    epoch u64 │ reason text
 //    template   rawBytes u32 │ encoding u8 │ 0 u8 │ hash u16 │ hash text │ data
 //
 // `base` is the epoch of the checkpoint that this one's pages are relative to: a secondary whose last complete one is
-// another refuses, because pages missing in between would make a state that never was. `hash` in `end` is the crc32 of
+// another refuses, because pages missing in between would make a state that never was. `deltas` are those of the runs
+// that travel as the difference to that checkpoint (delta.ts). `hash` in `end` is the crc32 of
 // the payloads of begin, pages and state, chained: it shows a message left out or belonging to another checkpoint.
 //
 // Parsers return the message or a ColoError (code checkpoint); they never throw, whatever the bytes.
 
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { PageRuns, pageSize } from '../base/page-runs.ts';
+import { contains } from './delta.ts';
 import {
   batchRawBytesMax,
   batchRunsMax,
   deviceBytesMax,
   hashBytesMax,
   heldBytesMax,
-  reasonBytesMax,
   tableBytesMax,
   templateBytesMax,
   templateRawBytesMax,
@@ -48,9 +47,6 @@ export const checkpointTypes = {
   pages: 2,
   state: 3,
   end: 4,
-  committed: 5,
-  applied: 6,
-  refused: 7,
   template: 8,
 } as const;
 
@@ -76,6 +72,8 @@ export interface Pages {
   index: number;
   rawBytes: number;
   runs: PageRuns;
+  /** Which of `runs` are differences to the base; their bounds lie within those of `runs`. */
+  deltas: PageRuns;
   encoding: Encoding;
   /** A view of the payload that was parsed. */
   data: Uint8Array;
@@ -88,10 +86,8 @@ export interface CaptureState {
   table: Uint8Array;
   /** Frames that the primary held at the capture, opaque here. */
   held: Uint8Array;
-  /** Number of the first ingress frame that the PVM had not taken. */
-  ingress: number;
-  /** The primary's clock at the capture. */
-  capturedAtMs: number;
+  /** How long the primary's guest stood still for the capture: the secondary's clock is aligned with it. */
+  pauseMs: number;
   /** Hash of the primary's RAM; empty when not verifying. */
   ramHash: string;
 }
@@ -106,10 +102,6 @@ export interface End {
   pages: number;
   rawBytes: number;
   hash: number;
-}
-
-export interface Committed {
-  epoch: number;
 }
 
 /** What applying cost on the secondary, in milliseconds. */
@@ -132,11 +124,6 @@ export interface Applied {
   phases: ApplyPhases;
 }
 
-export interface Refused {
-  epoch: number;
-  reason: string;
-}
-
 export interface Template {
   rawBytes: number;
   encoding: Encoding;
@@ -151,6 +138,8 @@ export function checkpointError(message: string): ColoError {
     hint: 'The checkpoint was dropped and the secondary is unchanged. If it repeats, compare the versions of both nodes.',
   });
 }
+
+const pagesHeadBytes = 22;
 
 const malformed = (name: string, what: string): ColoError => checkpointError(`a ${name} message ${what}`);
 
@@ -169,11 +158,12 @@ export function parseBegin(payload: Uint8Array): Begin | ColoError {
 
 /** The head of a batch; its data follows as a part of its own, so that it is not copied. */
 export function encodePagesHead(pages: Omit<Pages, 'data'>): Uint8Array {
-  const writer = new PayloadWriter(20 + pages.runs.runs * 8);
-  writer.u64(pages.epoch).u32(pages.index).u32(pages.rawBytes).u16(pages.runs.runs).u8(pages.encoding).u8(0);
-  pages.runs.forEach((start, end) => {
-    writer.u32(start / pageSize).u32((end - start) / pageSize);
-  });
+  const { runs, deltas } = pages;
+  const writer = new PayloadWriter(pagesHeadBytes + (runs.runs + deltas.runs) * 8);
+  writer.u64(pages.epoch).u32(pages.index).u32(pages.rawBytes);
+  writer.u16(runs.runs).u16(deltas.runs).u8(pages.encoding).u8(0);
+  for (const list of [runs, deltas])
+    list.forEach((start, end) => void writer.u32(start / pageSize).u32((end - start) / pageSize));
   return writer.bytes;
 }
 
@@ -181,14 +171,18 @@ export function parsePages(payload: Uint8Array): Pages | ColoError {
   const reader = new PayloadReader(payload);
   const head = { epoch: reader.u64(), index: reader.u32(), rawBytes: reader.u32() };
   const runCount = reader.u16();
+  const deltaCount = reader.u16();
   const encoding = parseEncoding(reader.u8());
   const reserved = reader.u8();
   if (reader.failed || encoding === undefined || reserved !== 0) return malformed('pages', 'is malformed');
-  if (head.rawBytes > batchRawBytesMax || runCount > batchRunsMax) return malformed('pages', 'is too large');
+  if (head.rawBytes > batchRawBytesMax || runCount > batchRunsMax || deltaCount > batchRunsMax)
+    return malformed('pages', 'is too large');
   const runs = parseRuns(reader, runCount);
-  if (runs === undefined) return malformed('pages', 'names its pages wrongly');
+  const deltas = parseRuns(reader, deltaCount);
+  if (runs === undefined || deltas === undefined) return malformed('pages', 'names its pages wrongly');
   if (runs.bytes !== head.rawBytes) return malformed('pages', 'has another size than its pages');
-  return { ...head, runs, encoding, data: reader.rest() };
+  if (!contains(runs, deltas)) return malformed('pages', 'has differences of pages that it does not bring');
+  return { ...head, runs, deltas, encoding, data: reader.rest() };
 }
 
 /** Runs that ascend, touch nowhere out of order and are not empty. */
@@ -217,8 +211,8 @@ export function encodeState(state: State): Uint8Array {
   requireSize('connection table', table.length, tableBytesMax);
   requireSize('held frames', held.length, heldBytesMax);
   requireSize('RAM hash', hash.length, hashBytesMax);
-  const writer = new PayloadWriter(38 + deviceState.length + table.length + held.length + hash.length);
-  writer.u64(state.epoch).u64(state.ingress).f64(state.capturedAtMs);
+  const writer = new PayloadWriter(30 + deviceState.length + table.length + held.length + hash.length);
+  writer.u64(state.epoch).f64(state.pauseMs);
   writer.u32(deviceState.length).u32(table.length).u32(held.length).u16(hash.length);
   return writer.raw(deviceState).raw(table).raw(held).raw(hash).bytes;
 }
@@ -226,7 +220,7 @@ export function encodeState(state: State): Uint8Array {
 /** The state; its byte fields are views of the payload. */
 export function parseState(payload: Uint8Array): State | ColoError {
   const reader = new PayloadReader(payload);
-  const head = { epoch: reader.u64(), ingress: reader.u64(), capturedAtMs: reader.f64() };
+  const head = { epoch: reader.u64(), pauseMs: reader.f64() };
   const deviceBytes = reader.u32();
   const tableBytes = reader.u32();
   const heldBytes = reader.u32();
@@ -264,16 +258,6 @@ export function parseEnd(payload: Uint8Array): End | ColoError {
   return reader.done ? end : malformed('end', 'is malformed');
 }
 
-export function encodeCommitted(committed: Committed): Uint8Array {
-  return new PayloadWriter(8).u64(committed.epoch).bytes;
-}
-
-export function parseCommitted(payload: Uint8Array): Committed | ColoError {
-  const reader = new PayloadReader(payload);
-  const committed = { epoch: reader.u64() };
-  return reader.done ? committed : malformed('committed', 'is malformed');
-}
-
 const verifiedValues = [null, true, false] as const;
 
 export function encodeApplied(applied: Applied): Uint8Array {
@@ -304,18 +288,6 @@ export function parseApplied(payload: Uint8Array): Applied | ColoError {
   };
   if (!reader.done || ok > 1 || verified === undefined) return malformed('applied', 'is malformed');
   return { epoch, ok: ok === 1, verified, ownPages, phases };
-}
-
-export function encodeRefused(refused: Refused): Uint8Array {
-  const reason = Buffer.from(refused.reason).subarray(0, reasonBytesMax);
-  return new PayloadWriter(8 + reason.length).u64(refused.epoch).raw(reason).bytes;
-}
-
-export function parseRefused(payload: Uint8Array): Refused | ColoError {
-  const reader = new PayloadReader(payload);
-  const epoch = reader.u64();
-  if (reader.failed || payload.length > 8 + reasonBytesMax) return malformed('refused', 'is malformed');
-  return { epoch, reason: reader.text(payload.length - 8) };
 }
 
 export function encodeTemplateHead(template: Omit<Template, 'data'>): Uint8Array {

@@ -5,10 +5,13 @@ import type { Log } from '../base/log.ts';
 import type { Address } from '../channel/link.ts';
 import type { Protect } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';
+import type { GuestAddresses } from '../failover/addresses.ts';
 import type { Arbiter } from '../failover/arbiter/arbiter.ts';
+import type { Tolerance } from '../heartbeat/tolerance.ts';
 import type { BypassRule } from '../proxy/bypass.ts';
 import type { MachineSpec } from '../qemu/machine.ts';
 import type { Platform } from './platform.ts';
+import type { Terms } from './terms.ts';
 
 export interface Peer {
   node: string;
@@ -30,6 +33,12 @@ export type UplinkConfig = { kind: 'switch'; path: string } | { kind: 'tap'; nam
 /** A folder that both nodes see, or the members of an etcd. */
 export type ArbiterConfig = { kind: 'folder'; folder: string } | { kind: 'etcd'; endpoints: readonly string[] };
 
+export interface CardConfig {
+  mac: string;
+  address?: string | undefined;
+  uplink: UplinkConfig;
+}
+
 export interface NodeConfig {
   vm: string;
   node: string;
@@ -41,6 +50,8 @@ export interface NodeConfig {
   machine: MachineSpec;
   protect: Protect;
   guest: { mac: string; address: string };
+  /** Further network cards of the guest; each has an uplink of its own. */
+  cards?: readonly CardConfig[];
   /** Traffic that is not compared, and where pcap files go. */
   network?: { bypass: readonly BypassRule[]; pcapDir: string | undefined };
   /** Run directory of the VM on this node, on tmpfs. */
@@ -88,4 +99,12 @@ export interface NodeContext {
   log: Log;
   arbiter: Arbiter;
   platform: Platform;
+}
+
+/** What outlives the roles of a node, and both roles use. */
+export interface SharedParts {
+  terms: Terms;
+  /** How much silence of a peer this node bears. */
+  tolerance: Tolerance;
+  addresses: GuestAddresses;
 }
