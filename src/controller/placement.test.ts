@@ -21,7 +21,7 @@ function hosted(part: Partial<Hosted>): Hosted {
 
 function info(node: string, part: Partial<NodeInfo> = {}): NodeInfo {
   const room = { cores: 2, memoryBytes: 8 * GiB, memoryFreeBytes: 4 * GiB };
-  return { node, address: node, apiPort: 1, version: '', hosted: [], ...room, ...part };
+  return { node, address: node, apiPort: 1, version: '', refused: 0, hosted: [], ...room, ...part };
 }
 
 function vmRecord(part: Partial<VmRecord> = {}): VmRecord & { revision: number } {
@@ -245,6 +245,7 @@ class Model {
         this.end(node);
         return this.startChild(node, 'primary');
       case 'stop':
+      case 'restart':
         await this.loseChild(node);
         return;
       case 'setPeers': {

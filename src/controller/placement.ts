@@ -40,6 +40,8 @@ export type PlacementAction =
   /** `first`: this node may boot it when the arbiter has no record of it. */
   | { kind: 'start'; vm: string; first: boolean }
   | { kind: 'stop'; vm: string; why: string }
+  /** Stops a child that has no role any more; it is dead then, and started again after the pause of one that died. */
+  | { kind: 'restart'; vm: string; why: string }
   /** Stops the child and starts it as the one that boots the VM, by a claim at the arbiter. */
   | { kind: 'bootAnew'; vm: string; why: string }
   | { kind: 'place'; vm: string; placement: Placement; why: string }
@@ -179,7 +181,7 @@ export class Reconciler {
     if (!fresh || child.role === 'primary') return [];
     const others = hostedBy(cluster.nodes, vm).filter(({ node }) => node.node !== this.self);
     const runsElsewhere = others.some(({ hosted }) => hosted.role === 'primary');
-    if (child.role === 'stopped' && runsElsewhere) return [{ kind: 'stop', vm: vm.vm, why: child.why }];
+    if (child.role === 'stopped' && runsElsewhere) return [{ kind: 'restart', vm: vm.vm, why: child.why }];
     const record = records.get(vm.vm);
     if (runsElsewhere || record?.owner !== this.self || !isIdle(child) || now - child.stateSince < idleMs) return [];
     const peer = others.find(({ node }) => node.node === record.peer)?.hosted;

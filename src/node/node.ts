@@ -13,7 +13,7 @@ import { Fifo } from '../base/fifo.ts';
 import { Role, type RoleAction, type RoleEvent } from '../controller/role.ts';
 import type { Uplink } from '../netdev/endpoint.ts';
 import { announce } from '../packet/arp.ts';
-import type { NodeContext } from './context.ts';
+import type { NodeContext, Peer } from './context.ts';
 import type { DiskSource, GuestCard, GuestVm } from './platform.ts';
 import { PrimaryNode, type PrimaryParts } from './primary.ts';
 import { type Inheritance, SecondaryNode } from './secondary.ts';
@@ -259,6 +259,11 @@ export class ColoNode {
 
   failover(): void {
     this.asPrimary().failover();
+  }
+
+  /** Other nodes can be the secondary from now on. A pair that stands is not touched. */
+  setPeers(peers: readonly Peer[]): void {
+    this.context.config.peers = peers;
   }
 
   private asPrimary(): PrimaryNode {

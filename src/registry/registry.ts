@@ -37,6 +37,8 @@ const nodeSchema = z.object({
   memoryBytes: z.number(),
   memoryFreeBytes: z.number(),
   version: z.string(),
+  /** Calls of its API that were refused since it started. */
+  refused: z.number(),
   hosted: z.array(hostedSchema),
 });
 
