@@ -50,13 +50,14 @@ export function vmLine(view: ClusterView, vm: VmRecord): VmLine {
   const primary = primaryOf(view, vm)?.node ?? null;
   const leader = all.find(({ info }) => info.node === primary)?.hosted;
   const secondary = all.find(({ hosted }) => hosted.role === 'secondary' && hosted.protected)?.info.node ?? null;
-  const placement = view.placements.get(vm.vm);
+  const found = view.placements.get(vm.vm);
+  const placement = found?.life === vm.life ? found : undefined;
   return {
     vm: vm.vm,
-    ...stateOf(all, leader),
+    ...(placement === undefined ? { state: 'starting' as const, why: '' } : stateOf(all, leader)),
     primary,
     secondary,
-    nodes: placement?.life === vm.life ? [...placement.nodes] : [],
+    nodes: [...(placement?.nodes ?? [])],
     term: leader?.term ?? 0,
     address: addressOf(vm),
   };

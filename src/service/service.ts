@@ -35,7 +35,7 @@ export class Service {
   readonly log: Log;
   readonly clock: Clock;
   /** Emits `changed` when the view may have changed. */
-  readonly events = new EventEmitter();
+  readonly events = new EventEmitter().setMaxListeners(0);
   /** Of the API, for the announcement. */
   refusedCalls: () => number = () => 0;
   /** What the registry said last. */
