@@ -31,9 +31,6 @@ export const heldBytesMax = 2.5 * 1024 * 1024;
 /** A hash of guest RAM, as text. */
 export const hashBytesMax = 128;
 
-/** The reason of a refusal; a longer one is cut. */
-export const reasonBytesMax = 500;
-
 /** The snapshot template before and after compression. A larger one cannot be encoded. */
 export const templateRawBytesMax = 64 * 1024 * 1024;
 export const templateBytesMax = 7 * 1024 * 1024;

@@ -1,6 +1,6 @@
 // What a checkpoint is made of on its way. Big-endian; u64 stay below 2^53. Everything the primary sends here takes the
-// bulk link; the secondary answers on the packet link, with the message numbers and the short forms of `committed` and
-// `refused` of node/message.ts, so that an answer comes before the frames of its epoch. `applied` has the form below.
+// bulk link; the secondary answers on the packet link (node/message.ts: `committed`, `refused`, `applied`), so that an
+// answer comes before the frames of its epoch. The payload of `applied` is here.
 //
 //    primary                                   secondary
 //      │ template                                │  once per session: what the snapshot carrier is made from
@@ -12,13 +12,11 @@
 //    begin      epoch u64 │ base u64 │ sequence u32 │ kind u8 (1 round, 2 checkpoint)
 //    pages      epoch u64 │ index u32 │ rawBytes u32 │ runs u16 │ encoding u8 │ 0 u8
 //               runs x (firstPage u32 │ pages u32) │ data
-//    state      epoch u64 │ ingress u64 │ capturedAtMs f64 │ device u32 │ table u32 │ held u32 │ hash u16
+//    state      epoch u64 │ pauseMs f64 │ device u32 │ table u32 │ held u32 │ hash u16
 //               device bytes │ table bytes │ held bytes │ hash text
 //    end        epoch u64 │ batches u32 │ pages u32 │ rawBytes u64 │ hash u32
-//    committed  epoch u64
 //    applied    epoch u64 │ ok u8 │ verified u8 (0 not asked, 1 equal, 2 different) │ ownPages u32
 //               stopMs f64 │ rollbackMs f64 │ writeMs f64 │ loadMs f64 │ fixMs f64 │ resumeMs f64
-//    refused    epoch u64 │ reason text
 //    template   rawBytes u32 │ encoding u8 │ 0 u8 │ hash u16 │ hash text │ data
 //
 // `base` is the epoch of the checkpoint that this one's pages are relative to: a secondary whose last complete one is
@@ -35,7 +33,6 @@ import {
   deviceBytesMax,
   hashBytesMax,
   heldBytesMax,
-  reasonBytesMax,
   tableBytesMax,
   templateBytesMax,
   templateRawBytesMax,
@@ -48,9 +45,6 @@ export const checkpointTypes = {
   pages: 2,
   state: 3,
   end: 4,
-  committed: 5,
-  applied: 6,
-  refused: 7,
   template: 8,
 } as const;
 
@@ -88,10 +82,8 @@ export interface CaptureState {
   table: Uint8Array;
   /** Frames that the primary held at the capture, opaque here. */
   held: Uint8Array;
-  /** Number of the first ingress frame that the PVM had not taken. */
-  ingress: number;
-  /** The primary's clock at the capture. */
-  capturedAtMs: number;
+  /** How long the primary's guest stood still for the capture: the secondary's clock is aligned with it. */
+  pauseMs: number;
   /** Hash of the primary's RAM; empty when not verifying. */
   ramHash: string;
 }
@@ -106,10 +98,6 @@ export interface End {
   pages: number;
   rawBytes: number;
   hash: number;
-}
-
-export interface Committed {
-  epoch: number;
 }
 
 /** What applying cost on the secondary, in milliseconds. */
@@ -130,11 +118,6 @@ export interface Applied {
   /** Pages the SVM had written itself and that were rolled back. */
   ownPages: number;
   phases: ApplyPhases;
-}
-
-export interface Refused {
-  epoch: number;
-  reason: string;
 }
 
 export interface Template {
@@ -217,8 +200,8 @@ export function encodeState(state: State): Uint8Array {
   requireSize('connection table', table.length, tableBytesMax);
   requireSize('held frames', held.length, heldBytesMax);
   requireSize('RAM hash', hash.length, hashBytesMax);
-  const writer = new PayloadWriter(38 + deviceState.length + table.length + held.length + hash.length);
-  writer.u64(state.epoch).u64(state.ingress).f64(state.capturedAtMs);
+  const writer = new PayloadWriter(30 + deviceState.length + table.length + held.length + hash.length);
+  writer.u64(state.epoch).f64(state.pauseMs);
   writer.u32(deviceState.length).u32(table.length).u32(held.length).u16(hash.length);
   return writer.raw(deviceState).raw(table).raw(held).raw(hash).bytes;
 }
@@ -226,7 +209,7 @@ export function encodeState(state: State): Uint8Array {
 /** The state; its byte fields are views of the payload. */
 export function parseState(payload: Uint8Array): State | ColoError {
   const reader = new PayloadReader(payload);
-  const head = { epoch: reader.u64(), ingress: reader.u64(), capturedAtMs: reader.f64() };
+  const head = { epoch: reader.u64(), pauseMs: reader.f64() };
   const deviceBytes = reader.u32();
   const tableBytes = reader.u32();
   const heldBytes = reader.u32();
@@ -264,16 +247,6 @@ export function parseEnd(payload: Uint8Array): End | ColoError {
   return reader.done ? end : malformed('end', 'is malformed');
 }
 
-export function encodeCommitted(committed: Committed): Uint8Array {
-  return new PayloadWriter(8).u64(committed.epoch).bytes;
-}
-
-export function parseCommitted(payload: Uint8Array): Committed | ColoError {
-  const reader = new PayloadReader(payload);
-  const committed = { epoch: reader.u64() };
-  return reader.done ? committed : malformed('committed', 'is malformed');
-}
-
 const verifiedValues = [null, true, false] as const;
 
 export function encodeApplied(applied: Applied): Uint8Array {
@@ -304,18 +277,6 @@ export function parseApplied(payload: Uint8Array): Applied | ColoError {
   };
   if (!reader.done || ok > 1 || verified === undefined) return malformed('applied', 'is malformed');
   return { epoch, ok: ok === 1, verified, ownPages, phases };
-}
-
-export function encodeRefused(refused: Refused): Uint8Array {
-  const reason = Buffer.from(refused.reason).subarray(0, reasonBytesMax);
-  return new PayloadWriter(8 + reason.length).u64(refused.epoch).raw(reason).bytes;
-}
-
-export function parseRefused(payload: Uint8Array): Refused | ColoError {
-  const reader = new PayloadReader(payload);
-  const epoch = reader.u64();
-  if (reader.failed || payload.length > 8 + reasonBytesMax) return malformed('refused', 'is malformed');
-  return { epoch, reason: reader.text(payload.length - 8) };
 }
 
 export function encodeTemplateHead(template: Omit<Template, 'data'>): Uint8Array {

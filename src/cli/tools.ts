@@ -2,6 +2,7 @@
 
 import { benchCheckpoint } from '../../bench/checkpoint.ts';
 import { benchDisk } from '../../bench/disk.ts';
+import { benchMemory } from '../../bench/memory.ts';
 import { benchProxy } from '../../bench/proxy.ts';
 import { benchSimilarity } from '../../bench/similarity.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
@@ -33,6 +34,7 @@ export async function testCommand(
 const benchmarks = new Map<string, (options: { rounds: number; json: boolean }) => Promise<unknown>>([
   ['checkpoint', benchCheckpoint],
   ['disk', benchDisk],
+  ['memory', benchMemory],
   ['proxy', benchProxy],
   ['similarity', benchSimilarity],
 ]);

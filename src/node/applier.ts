@@ -227,7 +227,7 @@ export class Applier {
   /** Moves the clock in the saved state to where the primary's will be when the SVM runs again. */
   private align(staged: StagedCheckpoint, now: number): void {
     const markedAt = this.markers.get(staged.epoch);
-    const { deviceState, capturedAtMs: pauseMs } = staged.state;
+    const { deviceState, pauseMs } = staged.state;
     const ticks = tscTicksPerMs(deviceState);
     if (markedAt === undefined || ticks === undefined) return;
     const lagMs = Math.max(0, now + this.loadGuessMs - markedAt - pauseMs);

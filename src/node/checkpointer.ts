@@ -178,8 +178,7 @@ export class Checkpointer {
       deviceState: capture.deviceState,
       table: captured.table,
       held: captured.held,
-      ingress: 0,
-      capturedAtMs: capture.phases.pauseMs,
+      pauseMs: capture.phases.pauseMs,
       ramHash: inFlight.hash,
     };
     let messageCount = 0;

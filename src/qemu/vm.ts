@@ -14,58 +14,19 @@
 // On every way out of a capture the guest runs (architecture.md, rule 4). When QEMU hangs, `cont` is already in its
 // queue behind what it hangs on.
 
-import { closeSync, ftruncateSync, openSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
-import { createServer, type Socket } from 'node:net';
-import { buildPreload } from '../../native/build.ts';
+import { readFileSync } from 'node:fs';
 import { assert } from '../base/assert.ts';
-import type { Clock } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
-import type { Log } from '../base/log.ts';
 import { type PageRuns, pageSize } from '../base/page-runs.ts';
 import { CapturePool } from './capture-pool.ts';
-import { assertLoadable, Carrier, createCarrier, packTemplate, snapshotTag, unpackTemplate } from './carrier.ts';
-import { chooseTracker } from './dirty/choose.ts';
-import type { DirtyTracker, TrackerKind } from './dirty/tracker.ts';
+import { assertLoadable, packTemplate, snapshotTag } from './carrier.ts';
+import type { DirtyTracker } from './dirty/tracker.ts';
 import { runJob } from './job.ts';
-import { type Mapping, mapFile } from './libc.ts';
-import {
-  capturePagesBytesFirst,
-  commandTimeoutMs,
-  killTimeoutMs,
-  pingTimeoutMs,
-  ramBytesMax,
-  startTimeoutMs,
-} from './limits.ts';
-import { diskNode, keptNodes, type MachineSpec, qemuArguments, type VmFiles, vmstateNode } from './machine.ts';
-import { createOverlay } from './overlay.ts';
-import { type ProcessEnd, QemuProcess } from './process.ts';
-import { Qmp } from './qmp.ts';
-import { ramAddress } from './ram-address.ts';
-import { assertCovered, parseRamBlocks } from './ram-blocks.ts';
-import { RunDirectory } from './run-directory.ts';
-
-export interface VmTimeouts {
-  /** From starting the process to its first answered command. */
-  startMs: number;
-  /** Any later command. */
-  commandMs: number;
-}
-
-export interface VmOptions {
-  spec: MachineSpec;
-  files: VmFiles;
-  /** Do not run the guest yet. */
-  paused: boolean;
-  /** Secondary: what makeTemplate() returned on the primary. */
-  vmstateTemplate?: Uint8Array;
-  tracker?: TrackerKind | 'auto';
-  log: Log;
-  clock: Clock;
-  qemuPath?: string;
-  timeouts?: Partial<VmTimeouts>;
-  /** Ends a start that is under way; a started VM ends with kill(). */
-  signal?: AbortSignal;
-}
+import { capturePagesBytesFirst, commandTimeoutMs, pingTimeoutMs } from './limits.ts';
+import { diskNode, keptNodes, vmstateNode } from './machine.ts';
+import type { ProcessEnd } from './process.ts';
+import type { Qmp } from './qmp.ts';
+import { goneWithin, startParts, type VmOptions, type VmParts } from './start.ts';
 
 export interface CapturePhases {
   stopMs: number;
@@ -100,29 +61,17 @@ export interface CaptureOptions {
   beforeResume?: () => unknown;
 }
 
-const oldestQemu = { major: 7, minor: 2 };
-
-interface Parts {
-  directory: RunDirectory;
-  process: QemuProcess;
-  qmp: Qmp;
-  mapping: Mapping;
-  tracker: DirtyTracker;
-  carrier: Carrier | undefined;
-  qemuVersion: string;
-}
-
 export class Vm {
   readonly exited: Promise<ProcessEnd>;
   readonly qemuVersion: string;
   readonly #options: VmOptions;
-  readonly #parts: Parts;
+  readonly #parts: VmParts;
   readonly #pool = new CapturePool();
   #capturing = false;
   #killed: Promise<void> | undefined;
   #jobs = 0;
 
-  private constructor(options: VmOptions, parts: Parts) {
+  private constructor(options: VmOptions, parts: VmParts) {
     this.#options = options;
     this.#parts = parts;
     this.exited = parts.process.exited;
@@ -347,178 +296,4 @@ export function copyRuns(ram: Buffer, runs: PageRuns, target: Buffer): void {
   for (let at = 0; at < bounds.length; at += 2) {
     written += ram.copy(target, written, bounds[at] ?? 0, bounds[at + 1] ?? 0);
   }
-}
-
-async function goneWithin(process: QemuProcess, clock: Clock): Promise<void> {
-  const { promise, reject } = Promise.withResolvers<never>();
-  const cancel = clock.after(killTimeoutMs, () =>
-    reject(new ColoError(errorCodes.qemuTimeout, `QEMU (process ${process.pid}) survives SIGKILL.`)),
-  );
-  try {
-    await Promise.race([process.exited, promise]);
-  } finally {
-    cancel();
-  }
-}
-
-type Cleanups = (() => void | Promise<void>)[];
-
-async function startParts(options: VmOptions): Promise<Parts> {
-  const cleanups: Cleanups = [];
-  try {
-    return await startPartsInto(options, cleanups);
-  } catch (error) {
-    // Newest first: the process before the files it uses.
-    for (const cleanup of cleanups.reverse()) await cleanup();
-    throw error;
-  }
-}
-
-async function startPartsInto(options: VmOptions, cleanups: Cleanups): Promise<Parts> {
-  const { spec, files, log } = options;
-  assertSize(spec);
-  const preload = await buildPreload();
-  if (preload.path === undefined) log.warn({ reason: preload.reason }, 'the preload library could not be compiled');
-  options.signal?.throwIfAborted();
-  const directory = RunDirectory.take(files, spec.ramBytes);
-  cleanups.push(() => directory.release());
-  await prepareFiles(options);
-  const carrier = options.vmstateTemplate === undefined ? undefined : new Carrier(files.vmstatePath);
-  cleanups.push(() => carrier?.close());
-  const { process, qmp } = await launch(options, preload.path, cleanups);
-  const qemuVersion = await checkVersion(qmp);
-  const capabilities = [{ capability: 'x-ignore-shared', state: true }];
-  await qmp.execute('migrate-set-capabilities', { capabilities });
-  assertCovered(parseRamBlocks(await qmp.human('info ramblock')), spec.ramBytes);
-  const mapping = mapFile(files.ramPath, spec.ramBytes);
-  cleanups.push(() => mapping.close());
-  const tracker = await openTracker(options, { process, qmp, mapping });
-  log.info({ pid: process.pid, qemu: qemuVersion, tracker: tracker.kind }, 'QEMU runs');
-  return { directory, process, qmp, mapping, tracker, carrier, qemuVersion };
-}
-
-function assertSize({ ramBytes }: MachineSpec): void {
-  if (ramBytes > 0 && ramBytes <= ramBytesMax && ramBytes % 2 ** 20 === 0) return;
-  throw new ColoError(errorCodes.input, `A guest cannot have ${ramBytes} bytes of RAM: a multiple of 1 MiB is needed.`);
-}
-
-async function prepareFiles({ spec, files, vmstateTemplate }: VmOptions): Promise<void> {
-  const fd = openSync(files.ramPath, 'wx', 0o600);
-  ftruncateSync(fd, spec.ramBytes);
-  closeSync(fd);
-  // QEMU truncates and rewrites this file; made here so that its mode is ours.
-  writeFileSync(files.deviceStatePath, '', { mode: 0o600 });
-  if (vmstateTemplate === undefined) await createCarrier(files.vmstatePath);
-  else await unpackTemplate(vmstateTemplate, files.vmstatePath);
-  for (const disk of files.disks ?? [])
-    if (disk.kind === 'overlay') await createOverlay(disk.overlayPath, disk.replicaPath);
-}
-
-/** Starts the process and returns when it answers on the monitor. */
-async function launch(
-  options: VmOptions,
-  preload: string | undefined,
-  cleanups: Cleanups,
-): Promise<{ process: QemuProcess; qmp: Qmp }> {
-  const { spec, files, clock, signal } = options;
-  const connection = await listenOnce(files.qmpPath);
-  cleanups.push(connection.close);
-  const process = new QemuProcess({
-    path: options.qemuPath ?? 'qemu-system-x86_64',
-    args: qemuArguments(spec, files, { paused: options.paused }),
-    preload,
-    ramPath: files.ramPath,
-  });
-  cleanups.push(() => {
-    process.kill();
-    return goneWithin(process, clock);
-  });
-  const failed = Promise.withResolvers<never>();
-  const startMs = options.timeouts?.startMs ?? startTimeoutMs;
-  const cancel = clock.after(startMs, () => failed.reject(startTimeout(startMs, process)));
-  const abort = () =>
-    failed.reject(new ColoError(errorCodes.qemu, 'Starting QEMU was given up.', { cause: signal?.reason }));
-  signal?.addEventListener('abort', abort);
-  const died = process.exited.then((end) => {
-    throw startFailure(end);
-  });
-  try {
-    const opened = connection.socket.then((socket) => openMonitor(socket, options, cleanups));
-    opened.catch(() => undefined);
-    const qmp = await Promise.race([afterDeath(opened, process), died, failed.promise]);
-    return { process, qmp };
-  } finally {
-    cancel();
-    signal?.removeEventListener('abort', abort);
-    died.catch(() => undefined);
-    connection.close();
-  }
-}
-
-async function openMonitor(socket: Socket, options: VmOptions, cleanups: Cleanups): Promise<Qmp> {
-  cleanups.push(() => void socket.destroy());
-  const timeoutMs = options.timeouts?.commandMs ?? commandTimeoutMs;
-  return Qmp.open(socket, { clock: options.clock, timeoutMs });
-}
-
-/** A dying QEMU closes the monitor first; what it wrote before it died says more than the closed connection. */
-async function afterDeath(opened: Promise<Qmp>, process: QemuProcess): Promise<Qmp> {
-  try {
-    return await opened;
-  } catch (error) {
-    if (error instanceof ColoError && error.code === errorCodes.qemuTimeout) throw error;
-    await process.exited;
-    throw error;
-  }
-}
-
-function startFailure(end: ProcessEnd): ColoError {
-  const how = end.signal === null ? `exit code ${end.code}` : `signal ${end.signal}`;
-  const lastLines = end.stderr.split('\n').slice(-3).join(' ');
-  return new ColoError(errorCodes.qemu, `QEMU did not start: ${lastLines === '' ? how : lastLines}`, {
-    hint: 'Check the kernel, the initrd and the extra arguments of the machine.',
-  });
-}
-
-function startTimeout(startMs: number, process: QemuProcess): ColoError {
-  const said = process.stderr === '' ? '' : ` It said: ${process.stderr.split('\n').slice(-3).join(' ')}`;
-  return new ColoError(errorCodes.qemuTimeout, `QEMU did not start within ${startMs} ms.${said}`);
-}
-
-/** A listening Unix socket for exactly one connection. */
-async function listenOnce(path: string): Promise<{ socket: Promise<Socket>; close: () => void }> {
-  const server = createServer();
-  const socket = new Promise<Socket>((resolve) => {
-    server.once('connection', (connected) => {
-      server.close();
-      resolve(connected);
-    });
-  });
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(path, resolve);
-  }).catch((cause: unknown) => {
-    throw new ColoError(errorCodes.host, `The monitor socket ${path} cannot be opened.`, { cause });
-  });
-  return { socket, close: () => void server.close() };
-}
-
-async function checkVersion(qmp: Qmp): Promise<string> {
-  const reply = (await qmp.execute('query-version')) as { qemu?: { major?: number; minor?: number; micro?: number } };
-  const { major = 0, minor = 0, micro = 0 } = reply.qemu ?? {};
-  const version = `${major}.${minor}.${micro}`;
-  if (major > oldestQemu.major || (major === oldestQemu.major && minor >= oldestQemu.minor)) return version;
-  throw new ColoError(errorCodes.host, `QEMU ${version} is too old.`, { hint: 'Install QEMU 7.2 or later.' });
-}
-
-async function openTracker(
-  options: VmOptions,
-  parts: { process: QemuProcess; qmp: Qmp; mapping: Mapping },
-): Promise<DirtyTracker> {
-  const { pid } = parts.process;
-  const maps = readFileSync(`/proc/${pid}/maps`, 'utf8');
-  const answer = await parts.qmp.human('gpa2hva 0');
-  const ram = parts.mapping.buffer;
-  const address = ramAddress(maps, answer, realpathSync(options.files.ramPath), ram.length);
-  return chooseTracker(options.tracker ?? 'auto', { pid, ramAddress: address, ram }, options.log);
 }

@@ -14,7 +14,8 @@ import type { PageRuns } from '../../src/base/page-runs.ts';
 import { alignClock, guestTime, tscTicksPerMs } from '../../src/qemu/device-state.ts';
 import { ramHash } from '../../src/qemu/hash.ts';
 import { type MachineSpec, vmFiles } from '../../src/qemu/machine.ts';
-import { type Capture, Vm, type VmOptions } from '../../src/qemu/vm.ts';
+import type { VmOptions } from '../../src/qemu/start.ts';
+import { type Capture, Vm } from '../../src/qemu/vm.ts';
 import { lastBeat, memoryGuest } from './qemu-guest.ts';
 
 const ramBytes = 128 * 2 ** 20;
@@ -200,7 +201,7 @@ function isRunning(status: unknown): boolean {
 
 test('a hanging QEMU is a timeout, and the guest runs when it wakes', async (context) => {
   const spec = await memoryGuest({ machine: 'pc', ramBytes, pages: 10, periodMs: 20, dir: newDir() });
-  const vm = await startVm(context, spec, { timeouts: { commandMs: 300 } });
+  const vm = await startVm(context, spec, { timeouts: { commandMs: 4_000 } });
   await beatsPast(spec.serialLog, 1);
   process.kill(vm.pid, 'SIGSTOP');
   await assert.rejects(vm.capture({ onStopped: () => undefined }), { code: 'COLO_E_QEMU_TIMEOUT', message: /"stop"/ });

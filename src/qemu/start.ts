@@ -1,0 +1,235 @@
+// Starting a QEMU: its files, the process, the monitor, mapped RAM and the tracker of written pages. All or nothing: a
+// start that fails, hangs or is given up leaves no process and no file.
+//
+//   run directory -> RAM file, carrier, overlays -> process -> monitor -> version, RAM blocks -> mapping -> tracker
+
+import { closeSync, ftruncateSync, openSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
+import { createServer, type Socket } from 'node:net';
+import { buildPreload } from '../../native/build.ts';
+import type { Clock } from '../base/clock.ts';
+import { ColoError, errorCodes } from '../base/errors.ts';
+import type { Log } from '../base/log.ts';
+import { Carrier, createCarrier, unpackTemplate } from './carrier.ts';
+import { chooseTracker } from './dirty/choose.ts';
+import type { DirtyTracker, TrackerKind } from './dirty/tracker.ts';
+import { type Mapping, mapFile } from './libc.ts';
+import { commandTimeoutMs, killTimeoutMs, ramBytesMax, startTimeoutMs } from './limits.ts';
+import { type MachineSpec, qemuArguments, type VmFiles } from './machine.ts';
+import { createOverlay } from './overlay.ts';
+import { type ProcessEnd, QemuProcess } from './process.ts';
+import { Qmp } from './qmp.ts';
+import { ramAddress } from './ram-address.ts';
+import { assertCovered, parseRamBlocks } from './ram-blocks.ts';
+import { RunDirectory } from './run-directory.ts';
+
+export interface VmTimeouts {
+  /** From starting the process to its first answered command. */
+  startMs: number;
+  /** Any later command. */
+  commandMs: number;
+}
+
+export interface VmOptions {
+  spec: MachineSpec;
+  files: VmFiles;
+  /** Do not run the guest yet. */
+  paused: boolean;
+  /** Secondary: what makeTemplate() returned on the primary. */
+  vmstateTemplate?: Uint8Array;
+  tracker?: TrackerKind | 'auto';
+  log: Log;
+  clock: Clock;
+  qemuPath?: string;
+  timeouts?: Partial<VmTimeouts>;
+  /** Ends a start that is under way; a started VM ends with kill(). */
+  signal?: AbortSignal;
+}
+
+const oldestQemu = { major: 7, minor: 2 };
+
+/** What a started VM consists of. */
+export interface VmParts {
+  directory: RunDirectory;
+  process: QemuProcess;
+  qmp: Qmp;
+  mapping: Mapping;
+  tracker: DirtyTracker;
+  carrier: Carrier | undefined;
+  qemuVersion: string;
+}
+
+type Cleanups = (() => void | Promise<void>)[];
+
+/** Starts QEMU; on an error nothing is left of it. */
+export async function startParts(options: VmOptions): Promise<VmParts> {
+  const cleanups: Cleanups = [];
+  try {
+    return await startPartsInto(options, cleanups);
+  } catch (error) {
+    // Newest first: the process before the files it uses.
+    for (const cleanup of cleanups.reverse()) await cleanup();
+    throw error;
+  }
+}
+
+async function startPartsInto(options: VmOptions, cleanups: Cleanups): Promise<VmParts> {
+  const { spec, files, log } = options;
+  assertSize(spec);
+  const preload = await buildPreload();
+  if (preload.path === undefined) log.warn({ reason: preload.reason }, 'the preload library could not be compiled');
+  options.signal?.throwIfAborted();
+  const directory = RunDirectory.take(files, spec.ramBytes);
+  cleanups.push(() => directory.release());
+  await prepareFiles(options);
+  const carrier = options.vmstateTemplate === undefined ? undefined : new Carrier(files.vmstatePath);
+  cleanups.push(() => carrier?.close());
+  const { process, qmp } = await launch(options, preload.path, cleanups);
+  const qemuVersion = await checkVersion(qmp);
+  const capabilities = [{ capability: 'x-ignore-shared', state: true }];
+  await qmp.execute('migrate-set-capabilities', { capabilities });
+  assertCovered(parseRamBlocks(await qmp.human('info ramblock')), spec.ramBytes);
+  const mapping = mapFile(files.ramPath, spec.ramBytes);
+  cleanups.push(() => mapping.close());
+  const tracker = await openTracker(options, { process, qmp, mapping });
+  log.info({ pid: process.pid, qemu: qemuVersion, tracker: tracker.kind }, 'QEMU runs');
+  return { directory, process, qmp, mapping, tracker, carrier, qemuVersion };
+}
+
+function assertSize({ ramBytes }: MachineSpec): void {
+  if (ramBytes > 0 && ramBytes <= ramBytesMax && ramBytes % 2 ** 20 === 0) return;
+  throw new ColoError(errorCodes.input, `A guest cannot have ${ramBytes} bytes of RAM: a multiple of 1 MiB is needed.`);
+}
+
+async function prepareFiles({ spec, files, vmstateTemplate }: VmOptions): Promise<void> {
+  const fd = openSync(files.ramPath, 'wx', 0o600);
+  ftruncateSync(fd, spec.ramBytes);
+  closeSync(fd);
+  // QEMU truncates and rewrites this file; made here so that its mode is ours.
+  writeFileSync(files.deviceStatePath, '', { mode: 0o600 });
+  if (vmstateTemplate === undefined) await createCarrier(files.vmstatePath);
+  else await unpackTemplate(vmstateTemplate, files.vmstatePath);
+  for (const disk of files.disks ?? [])
+    if (disk.kind === 'overlay') await createOverlay(disk.overlayPath, disk.replicaPath);
+}
+
+/** Starts the process and returns when it answers on the monitor. */
+async function launch(
+  options: VmOptions,
+  preload: string | undefined,
+  cleanups: Cleanups,
+): Promise<{ process: QemuProcess; qmp: Qmp }> {
+  const { spec, files, clock, signal } = options;
+  const connection = await listenOnce(files.qmpPath);
+  cleanups.push(connection.close);
+  const process = new QemuProcess({
+    path: options.qemuPath ?? 'qemu-system-x86_64',
+    args: qemuArguments(spec, files, { paused: options.paused }),
+    preload,
+    ramPath: files.ramPath,
+  });
+  cleanups.push(() => {
+    process.kill();
+    return goneWithin(process, clock);
+  });
+  const failed = Promise.withResolvers<never>();
+  const startMs = options.timeouts?.startMs ?? startTimeoutMs;
+  const cancel = clock.after(startMs, () => failed.reject(startTimeout(startMs, process)));
+  const abort = () =>
+    failed.reject(new ColoError(errorCodes.qemu, 'Starting QEMU was given up.', { cause: signal?.reason }));
+  signal?.addEventListener('abort', abort);
+  const died = process.exited.then((end) => {
+    throw startFailure(end);
+  });
+  try {
+    const opened = connection.socket.then((socket) => openMonitor(socket, options, cleanups));
+    opened.catch(() => undefined);
+    const qmp = await Promise.race([afterDeath(opened, process), died, failed.promise]);
+    return { process, qmp };
+  } finally {
+    cancel();
+    signal?.removeEventListener('abort', abort);
+    died.catch(() => undefined);
+    connection.close();
+  }
+}
+
+async function openMonitor(socket: Socket, options: VmOptions, cleanups: Cleanups): Promise<Qmp> {
+  cleanups.push(() => void socket.destroy());
+  const timeoutMs = options.timeouts?.commandMs ?? commandTimeoutMs;
+  return Qmp.open(socket, { clock: options.clock, timeoutMs });
+}
+
+/** A dying QEMU closes the monitor first; what it wrote before it died says more than the closed connection. */
+async function afterDeath(opened: Promise<Qmp>, process: QemuProcess): Promise<Qmp> {
+  try {
+    return await opened;
+  } catch (error) {
+    if (error instanceof ColoError && error.code === errorCodes.qemuTimeout) throw error;
+    await process.exited;
+    throw error;
+  }
+}
+
+function startFailure(end: ProcessEnd): ColoError {
+  const how = end.signal === null ? `exit code ${end.code}` : `signal ${end.signal}`;
+  const lastLines = end.stderr.split('\n').slice(-3).join(' ');
+  return new ColoError(errorCodes.qemu, `QEMU did not start: ${lastLines === '' ? how : lastLines}`, {
+    hint: 'Check the kernel, the initrd and the extra arguments of the machine.',
+  });
+}
+
+function startTimeout(startMs: number, process: QemuProcess): ColoError {
+  const said = process.stderr === '' ? '' : ` It said: ${process.stderr.split('\n').slice(-3).join(' ')}`;
+  return new ColoError(errorCodes.qemuTimeout, `QEMU did not start within ${startMs} ms.${said}`);
+}
+
+/** A listening Unix socket for exactly one connection. */
+async function listenOnce(path: string): Promise<{ socket: Promise<Socket>; close: () => void }> {
+  const server = createServer();
+  const socket = new Promise<Socket>((resolve) => {
+    server.once('connection', (connected) => {
+      server.close();
+      resolve(connected);
+    });
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(path, resolve);
+  }).catch((cause: unknown) => {
+    throw new ColoError(errorCodes.host, `The monitor socket ${path} cannot be opened.`, { cause });
+  });
+  return { socket, close: () => void server.close() };
+}
+
+async function checkVersion(qmp: Qmp): Promise<string> {
+  const reply = (await qmp.execute('query-version')) as { qemu?: { major?: number; minor?: number; micro?: number } };
+  const { major = 0, minor = 0, micro = 0 } = reply.qemu ?? {};
+  const version = `${major}.${minor}.${micro}`;
+  if (major > oldestQemu.major || (major === oldestQemu.major && minor >= oldestQemu.minor)) return version;
+  throw new ColoError(errorCodes.host, `QEMU ${version} is too old.`, { hint: 'Install QEMU 7.2 or later.' });
+}
+
+async function openTracker(
+  options: VmOptions,
+  parts: { process: QemuProcess; qmp: Qmp; mapping: Mapping },
+): Promise<DirtyTracker> {
+  const { pid } = parts.process;
+  const maps = readFileSync(`/proc/${pid}/maps`, 'utf8');
+  const answer = await parts.qmp.human('gpa2hva 0');
+  const ram = parts.mapping.buffer;
+  const address = ramAddress(maps, answer, realpathSync(options.files.ramPath), ram.length);
+  return chooseTracker(options.tracker ?? 'auto', { pid, ramAddress: address, ram }, options.log);
+}
+
+/** Resolves when the killed process is gone; COLO_E_QEMU_TIMEOUT when it survives limits.killTimeoutMs. */
+export async function goneWithin(process: QemuProcess, clock: Clock): Promise<void> {
+  const { promise, reject } = Promise.withResolvers<never>();
+  const cancel = clock.after(killTimeoutMs, () =>
+    reject(new ColoError(errorCodes.qemuTimeout, `QEMU (process ${process.pid}) survives SIGKILL.`)),
+  );
+  try {
+    await Promise.race([process.exited, promise]);
+  } finally {
+    cancel();
+  }
+}
