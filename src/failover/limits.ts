@@ -14,3 +14,6 @@ export const folderEntriesMax = 100_000;
 
 /** How long one operation may take: shared storage can hang. Beyond it the outcome is unknown and must be read. */
 export const operationTimeoutMs = 5_000;
+
+/** Addresses of a guest that are learned and announced after a takeover; of more, the ones learned last. */
+export const addressesMax = 64;

@@ -18,6 +18,7 @@ const programOf: Record<string, string | null> = {
   iproute2: 'ip',
   'libc6-dev': null,
   'liblz4-1': null,
+  nftables: 'nft',
   openssl: 'openssl',
   'util-linux': 'flock',
 };
@@ -27,6 +28,9 @@ export const runtimePackages = ['qemu-system-x86', 'qemu-utils', 'gcc', 'libc6-d
 
 /** Needed, in addition, for several hosts as namespaces of this one. */
 export const clusterPackages = ['etcd-server', 'iproute2', 'openssl'];
+
+/** Needed, in addition, to lose packets between them. */
+export const faultPackages = ['nftables'];
 
 /** Needed, in addition, to build the demo guest. */
 export const guestPackages = ['cpio'];

@@ -11,7 +11,6 @@ import type { NodeStatus } from '../api/status.ts';
 import type { Clock } from '../base/clock.ts';
 import { enterNetwork } from '../base/descriptors.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
-import { processIdentity } from '../base/processes.ts';
 import type { Spec } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';
 import { createAuthority, issueCertificate } from '../host/certificates.ts';
@@ -117,15 +116,61 @@ export class LocalCluster {
     return (this.capture?.turns ?? []).map((turn) => this.lab.hosts[turn.port] ?? '');
   }
 
+  /** What was announced to everybody for the guest, by host; addresses in hex. */
+  announced(): { host: string; address: string }[] {
+    const heard = this.capture?.announcements ?? [];
+    return heard.map(({ port, address }) => ({ host: this.lab.hosts[port] ?? '', address }));
+  }
+
+  /** Stops all processes of a host at once; what is returned wakes them. */
+  async stopHost(name: string): Promise<() => void> {
+    const { node, etcd } = this.host(name);
+    const signalQemu = await node?.holdQemu();
+    const signal = (what: 'SIGSTOP' | 'SIGCONT') => {
+      etcd.signal(what);
+      node?.signal(what);
+      signalQemu?.(what);
+    };
+    signal('SIGSTOP');
+    return () => signal('SIGCONT');
+  }
+
+  /** Kills a host's node and its QEMU, and nothing else of it. */
+  async killNode(name: string): Promise<void> {
+    const { node } = this.host(name);
+    const signalQemu = await node?.holdQemu();
+    node?.signal('SIGKILL');
+    signalQemu?.('SIGKILL');
+    await node?.exited;
+  }
+
+  /** The node is started again, and finds out what it is. */
+  async restartNode(name: string): Promise<void> {
+    await this.startNode(this.host(name), 'auto');
+  }
+
+  async killEtcd(name: string): Promise<void> {
+    await this.host(name).etcd.stop();
+  }
+
+  restartEtcd(name: string): void {
+    const host = this.host(name);
+    host.etcd = this.startEtcd(host);
+  }
+
+  /** The host whose member leads etcd now. */
+  async etcdLeader(): Promise<string> {
+    for (const host of this.hosts) if (await host.etcd.leads()) return host.name;
+    throw new ColoError(errorCodes.arbiter, 'no member of etcd leads');
+  }
+
   /** Kills all processes of a host at once: its node, its QEMU, its member of etcd. */
   async killHost(name: string): Promise<void> {
     const host = this.host(name);
-    const qemu = await host.node?.findQemu().catch(() => undefined);
-    const identity = qemu === undefined ? undefined : processIdentity(qemu);
+    const signalQemu = await host.node?.holdQemu().catch(() => undefined);
     host.node?.signal('SIGKILL');
     host.etcd.signal('SIGKILL');
-    if (qemu !== undefined && identity !== undefined && processIdentity(qemu) === identity)
-      process.kill(qemu, 'SIGKILL');
+    signalQemu?.('SIGKILL');
     await host.node?.exited;
     await host.etcd.stop();
   }

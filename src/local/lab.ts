@@ -16,7 +16,7 @@ import { processIdentity } from '../base/processes.ts';
 import { runCommand, tryCommand } from '../host/command.ts';
 
 const prefix = 'colo-';
-const labName = 'lab';
+export const labName = 'lab';
 const clientName = 'client';
 /** The clients', outside what a guest of ours may have. */
 const clientAddress = '10.0.2.2';
@@ -27,9 +27,16 @@ export function hostAddress(index: number): string {
   return `10.0.2.${251 + index}`;
 }
 
+/** A rule of nftables for packets that get lost. */
+export interface Loss {
+  hook: 'input' | 'output' | 'forward';
+  match: string;
+}
+
 export class Lab {
   readonly hosts: readonly string[];
   private readonly run: string;
+  private losses = 0;
 
   private constructor(run: string, hosts: readonly string[]) {
     this.run = run;
@@ -69,6 +76,22 @@ export class Lab {
   /** Pulls the host's cable, or puts it back. */
   async setLink(host: string, connected: boolean): Promise<void> {
     await ip(this.labNamespace, ['link', 'set', host, connected ? 'up' : 'down']);
+  }
+
+  /** Loses, from now on, what the rules say (nftables, of a chain at `hook` of `family`). Resolves to what ends it. */
+  async lose(name: string, at: { family: 'inet' | 'bridge'; rules: Loss[] }): Promise<() => Promise<void>> {
+    const table = `${at.family} colo${(this.losses += 1)}`;
+    const hooks = [...new Set(at.rules.map((rule) => rule.hook))];
+    const commands = [
+      `add table ${table}`,
+      ...hooks.map((hook) => `add chain ${table} ${hook} { type filter hook ${hook} priority 0 ; }`),
+      ...at.rules.map(({ hook, match }) => `add rule ${table} ${hook} ${match} drop`),
+    ];
+    const nft = (text: string) => runCommand('ip', ['netns', 'exec', this.namespace(name), 'nft', text]);
+    await nft(commands.join('; '));
+    return async () => {
+      await nft(`delete table ${table}`);
+    };
   }
 
   /** Removes the namespaces with everything in them. */

@@ -5,10 +5,13 @@ import type { Log } from '../base/log.ts';
 import type { Address } from '../channel/link.ts';
 import type { Protect } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';
+import type { GuestAddresses } from '../failover/addresses.ts';
 import type { Arbiter } from '../failover/arbiter/arbiter.ts';
+import type { Tolerance } from '../heartbeat/tolerance.ts';
 import type { BypassRule } from '../proxy/bypass.ts';
 import type { MachineSpec } from '../qemu/machine.ts';
 import type { Platform } from './platform.ts';
+import type { Terms } from './terms.ts';
 
 export interface Peer {
   node: string;
@@ -100,4 +103,12 @@ export interface NodeContext {
   log: Log;
   arbiter: Arbiter;
   platform: Platform;
+}
+
+/** What outlives the roles of a node, and both roles use. */
+export interface SharedParts {
+  terms: Terms;
+  /** How much silence of a peer this node bears. */
+  tolerance: Tolerance;
+  addresses: GuestAddresses;
 }

@@ -11,16 +11,17 @@ import { wallTime } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { Fifo } from '../base/fifo.ts';
 import { Role, type RoleAction, type RoleEvent } from '../controller/role.ts';
+import { GuestAddresses } from '../failover/addresses.ts';
+import { Tolerance } from '../heartbeat/tolerance.ts';
 import type { Uplink } from '../netdev/endpoint.ts';
-import { announce } from '../packet/arp.ts';
-import type { NodeContext, Peer } from './context.ts';
+import type { NodeContext, Peer, SharedParts } from './context.ts';
 import type { DiskSource, GuestCard, GuestVm } from './platform.ts';
 import { PrimaryNode, type PrimaryParts } from './primary.ts';
 import { type Inheritance, SecondaryNode } from './secondary.ts';
 import { describeNode } from './status.ts';
 import { Terms } from './terms.ts';
 
-/** The guest's address is announced this often after a takeover, since an announcement may be lost. */
+/** The guest's addresses are announced this often after a takeover, since an announcement may be lost. */
 const announcements = 4;
 const announceEveryMs = 100;
 
@@ -28,6 +29,9 @@ export class ColoNode {
   readonly context: NodeContext;
   readonly terms: Terms;
   readonly role: Role;
+  /** How much silence of a peer this node bears; what it learned outlives roles and pairings. */
+  readonly tolerance = new Tolerance();
+  readonly addresses: GuestAddresses;
   primary: PrimaryNode | undefined;
   secondary: SecondaryNode | undefined;
   failoverRecord: NodeStatus['failover'] = null;
@@ -45,6 +49,8 @@ export class ColoNode {
     this.context = context;
     this.terms = new Terms(context);
     this.role = new Role(context.config.role);
+    const { mac, address } = context.config.guest;
+    this.addresses = new GuestAddresses(macBytes(mac), ipBytes(address));
   }
 
   /** Resolves when the node has its first role; rejects when it cannot have the one it was told to have. */
@@ -148,14 +154,14 @@ export class ColoNode {
     this.vm = vm;
     const template = await vm.makeTemplate();
     if (this.role.state.kind !== 'primary') return;
-    this.becomePrimary({ vm, nic, uplink, terms: this.terms, template, ...this.disksOf(vm) });
+    this.becomePrimary({ vm, nic, uplink, template, ...this.disksOf(vm) });
     await vm.resume();
     this.started.resolve();
   }
 
   private async startSecondary(): Promise<void> {
     if (this.role.state.kind !== 'secondary') return;
-    const secondary = new SecondaryNode(this.context, { terms: this.terms });
+    const secondary = new SecondaryNode(this.context, this.shared);
     this.secondary = secondary;
     secondary.onTakenOver = (inheritance) => {
       this.inheritance = inheritance;
@@ -179,7 +185,6 @@ export class ColoNode {
       vm: applier.vm,
       nic: applier.nic,
       uplink,
-      terms: this.terms,
       template: applier.template,
       table,
       ...this.disksOf(applier.vm),
@@ -198,8 +203,8 @@ export class ColoNode {
     return disks === undefined ? {} : { disks };
   }
 
-  private becomePrimary(parts: PrimaryParts): void {
-    const primary = new PrimaryNode(this.context, parts);
+  private becomePrimary(parts: Omit<PrimaryParts, keyof SharedParts>): void {
+    const primary = new PrimaryNode(this.context, { ...parts, ...this.shared });
     this.primary = primary;
     primary.onFenced = (why) => {
       this.context.log.error({ why }, 'this node no longer runs the VM');
@@ -232,14 +237,20 @@ export class ColoNode {
     this.post({ kind: 'cleared' });
   }
 
+  /** What a role is given and does not own. */
+  private get shared(): SharedParts {
+    const { terms, tolerance, addresses } = this;
+    return { terms, tolerance, addresses };
+  }
+
   private announce(uplink: Uplink): void {
-    const { guest } = this.context.config;
-    const frame = announce(macBytes(guest.mac), ipNumber(guest.address));
-    uplink.send(frame);
+    const frames = this.addresses.announcements();
+    for (const frame of frames) uplink.send(frame);
     for (let index = 1; index < announcements; index += 1)
       this.context.clock.after(announceEveryMs * index, () => {
         // A node that was stopped meanwhile may find that another one has the guest.
-        if (this.role.state.kind === 'primary' && this.primary?.maySpeak === true) uplink.send(frame);
+        if (this.role.state.kind !== 'primary' || this.primary?.maySpeak !== true) return;
+        for (const frame of frames) uplink.send(frame);
       });
   }
 
@@ -276,6 +287,6 @@ function macBytes(mac: string): Uint8Array {
   return Uint8Array.from(mac.split(':'), (part) => Number.parseInt(part, 16));
 }
 
-function ipNumber(address: string): number {
-  return address.split('.').reduce((value, part) => value * 256 + Number(part), 0);
+function ipBytes(address: string): Uint8Array {
+  return Uint8Array.from(address.split('.'), Number);
 }

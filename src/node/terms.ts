@@ -9,7 +9,7 @@ import { type NodeContext, recordName } from './context.ts';
 export type ClaimOutcome = 'won' | 'lost' | 'error';
 
 /** Waits between two tries of a claim that the arbiter did not answer. */
-const retryMs = 500;
+const retryMs = 200;
 
 export class Terms {
   record: TermRecord | undefined;

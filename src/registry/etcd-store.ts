@@ -2,6 +2,9 @@
 // change of anything and so is never used twice. An announced entry hangs on a lease of etcd, one per store: a node that
 // dies, or is cut off, vanishes when its lease ends.
 //
+// A change counts as made, too, when the entry has its value already: the client may have asked two members (etcd/client.ts).
+// So values that several nodes might want at once, and of which only one may be told that it was first, must differ.
+//
 // An announcement whose lease is over (this node slept, or etcd was unreachable for longer) takes a new lease.
 
 import { z } from 'zod';
@@ -13,7 +16,10 @@ const number = z.string().regex(/^\d{1,19}$/);
 const listSchema = z.object({
   kvs: z.array(z.object({ key: z.string(), value: z.string().default(''), mod_revision: number })).optional(),
 });
-const changeSchema = z.object({ succeeded: z.boolean().optional() });
+const changeSchema = z.object({
+  succeeded: z.boolean().optional(),
+  responses: z.array(z.object({ response_range: listSchema.optional() })).optional(),
+});
 const grantSchema = z.object({ ID: number });
 /** A lease that is over has no TTL. */
 const keepaliveSchema = z.object({ result: z.object({ TTL: number.optional() }) });
@@ -53,8 +59,12 @@ export class EtcdStore implements Store {
     const act =
       value === null ? { request_delete_range: { key: name } } : { request_put: { key: name, value: toBase64(value) } };
     const compare = [{ key: name, target: 'MOD', result: 'EQUAL', mod_revision: String(revision) }];
-    const answer = await this.client.ask('/v3/kv/txn', { compare, success: [act] }, changeSchema);
-    return answer.succeeded === true;
+    const question = { compare, success: [act], failure: [{ request_range: { key: name } }] };
+    const answer = await this.client.ask('/v3/kv/txn', question, changeSchema);
+    if (answer.succeeded === true) return true;
+    // Two members may have done it, and this be the second one's answer: what is there is what was to be.
+    const found = answer.responses?.[0]?.response_range?.kvs?.[0];
+    return found !== undefined && value !== null && fromBase64(found.value) === value;
   }
 
   async announce(key: string, value: string, ttlMs: number): Promise<void> {

@@ -8,7 +8,6 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { NodeStatus } from '../../src/api/status.ts';
 import { delay, systemClock } from '../../src/base/clock.ts';
-import { processIdentity } from '../../src/base/processes.ts';
 import { seededRandom } from '../../src/base/random.ts';
 import { protect, type Stage, setStage, voices } from '../failover/stage.ts';
 
@@ -55,11 +54,7 @@ async function strike(stage: Stage, fault: Fault, name: NodeName): Promise<void>
   const node = stage.pair[name];
   assert.ok(node);
   const other: NodeName = name === 'a' ? 'b' : 'a';
-  const qemu = await node.findQemu();
-  const identity = processIdentity(qemu);
-  const qemuSignal = (signal: NodeJS.Signals) => {
-    if (identity !== undefined && processIdentity(qemu) === identity) process.kill(qemu, signal);
-  };
+  const qemuSignal = await node.holdQemu();
   // Of a lost primary the other node takes over; of a lost secondary it goes on alone.
   const changed = (all: NodeStatus[]) =>
     all.some((one) => one.node === other && one.role === 'primary' && (fault.startsWith('primary') || !one.protected));

@@ -9,8 +9,10 @@
 //
 // Reads and transactions are linearizable (etcd's default): they need a majority, and never show anything old.
 //
-// Unreachable. Every endpoint is tried, the one that answered last first. Trying the next one after a request whose
-// outcome is unknown is safe: the same claim wins once at most, and winning it before counts as won (resolveClaim).
+// Unreachable. The endpoint that answered last is asked first, and the next one beside it when it is silent for a moment: a
+// member may be cut off, or have lost its leader and never answer what it was asked before there is a new one (etcd 3.4
+// forgets such a read). So a takeover waits for the election and not for a timeout. Asking several at once is safe: the
+// same claim wins once at most, and winning it before counts as won (resolveClaim).
 // When none answers the outcome is unknown: ColoError(arbiter), and the caller reads before it claims again (Terms).
 // A claim that was given up may still be committed later, by a member that had lost its majority. It is then the newest
 // record, as if it had been claimed then; a caller that always starts from what it reads is right in both cases.
