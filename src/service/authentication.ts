@@ -7,10 +7,16 @@ import { createHash, timingSafeEqual } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
 import { TLSSocket } from 'node:tls';
-import { ColoError, errorCodes } from '../base/errors.ts';
+import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 
 export type Caller = { kind: 'local' } | { kind: 'certificate'; name: string } | { kind: 'token'; name: string };
-export type RefusedCaller = { kind: 'refused'; reason: 'certificate' | 'token' | 'missing'; text: string };
+export interface RefusedCaller {
+  kind: 'refused';
+  reason: 'certificate' | 'token' | 'missing';
+  text: string;
+  /** For the log alone. */
+  detail?: string;
+}
 
 const linePattern = /^([a-zA-Z0-9][a-zA-Z0-9_-]{0,62}):([a-f0-9]{64})$/;
 
@@ -47,9 +53,17 @@ export function authenticate(question: IncomingMessage, tokensPath: string | und
   const token = /^Bearer (\S+)$/.exec(question.headers.authorization ?? '')?.[1];
   if (token === undefined)
     return { kind: 'refused', reason: 'missing', text: 'neither a certificate of the cluster nor a token was given' };
-  const name = tokensPath === undefined ? undefined : nameOf(token, readTokens(tokensPath));
-  if (name === undefined) return { kind: 'refused', reason: 'token', text: 'the token is not known' };
-  return { kind: 'token', name };
+  return byToken(token, tokensPath);
+}
+
+function byToken(token: string, tokensPath: string | undefined): Caller | RefusedCaller {
+  try {
+    const name = tokensPath === undefined ? undefined : nameOf(token, readTokens(tokensPath));
+    if (name !== undefined) return { kind: 'token', name };
+    return { kind: 'refused', reason: 'token', text: 'the token is not known' };
+  } catch (error) {
+    return { kind: 'refused', reason: 'token', text: 'no token can be checked here', detail: errorText(error) };
+  }
 }
 
 function nameOf(token: string, tokens: Map<string, string>): string | undefined {

@@ -3,7 +3,16 @@
 
 import assert from 'node:assert/strict';
 import { EventEmitter } from 'node:events';
-import { appendFileSync, chmodSync, existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  chmodSync,
+  existsSync,
+  mkdtempSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { createConnection } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -106,15 +115,18 @@ test('a certificate of another authority, an expired one, a wrong token and noth
   assert.deepEqual(calls, [], 'nothing was done for any of them');
 });
 
-test('a token that was taken away counts no longer; a token file that others can read gives nobody anything', async (context) => {
+test('a token that was taken away counts no longer; a token file that is not there, or that others can read, gives nobody anything', async (context) => {
   const { as } = await listen(context);
   appendFileSync(tokensPath, `bert:${tokenHash('other')}\n`);
   await callService(as({ token: 'other' }), ask);
   writeFileSync(tokensPath, `anna:${tokenHash('secret')}\n`);
   await assert.rejects(callService(as({ token: 'other' }), ask), says(/token is not known/));
   chmodSync(tokensPath, 0o644);
-  await assert.rejects(callService(as({ token: 'secret' }), ask), says(/can be read by others/));
+  await assert.rejects(callService(as({ token: 'secret' }), ask), says(/no token can be checked/));
   chmodSync(tokensPath, 0o600);
+  renameSync(tokensPath, `${tokensPath}.away`);
+  await assert.rejects(callService(as({ token: 'secret' }), ask), says(/no token can be checked/));
+  renameSync(`${tokensPath}.away`, tokensPath);
   await callService(as({ token: 'secret' }), ask);
 });
 

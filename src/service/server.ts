@@ -15,7 +15,7 @@ import { type Clock, systemClock } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import type { Identity } from '../base/identity.ts';
 import type { Log } from '../base/log.ts';
-import { authenticate, type Caller } from './authentication.ts';
+import { authenticate, type Caller, type RefusedCaller } from './authentication.ts';
 
 export interface Call {
   params: Record<string, string>;
@@ -147,12 +147,13 @@ export class ServiceServer {
   private async handle(
     question: IncomingMessage,
     answer: ServerResponse,
-    who: () => Caller | { kind: 'refused'; reason: RefusedReason; text: string },
+    who: () => Caller | RefusedCaller,
   ): Promise<void> {
     try {
       const caller = who();
       if (caller.kind === 'refused') {
-        this.count(caller.reason, `${caller.text}, from ${question.socket.remoteAddress}`);
+        const detail = caller.detail === undefined ? '' : ` (${caller.detail})`;
+        this.count(caller.reason, `${caller.text}${detail}, from ${question.socket.remoteAddress}`);
         throw new Refusal(401, errorCodes.input, caller.text, {
           hint: 'Give a certificate of this cluster (--identity), or a token (--token-file).',
         });

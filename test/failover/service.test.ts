@@ -3,6 +3,7 @@
 // and who may not call is refused. The clients' connections are those from the beginning.
 
 import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
 import { createConnection } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -67,6 +68,7 @@ async function refuseStrangers(lab: ServiceLab): Promise<void> {
   const { ca } = readIdentity(join(lab.authority, 'h1'));
   const foreign = { ...readIdentity(await issueCertificate(other, { node: 'h1', addresses: [] })), ca };
   const place = { host: hostAddress(0), port: 7700, ca };
+  writeFileSync(join(lab.logDir, 'tokens'), '', { mode: 0o600 });
   const ask = { method: 'DELETE', path: '/v1/vms/web' } as const;
   await assert.rejects(callService({ ...place, as: foreign }, ask), /certificate is not accepted/);
   await assert.rejects(callService({ ...place, as: { token: 'guess' } }, ask), /token is not known/);
