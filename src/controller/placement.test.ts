@@ -33,6 +33,7 @@ function cluster(part: Partial<ClusterView>): ClusterView {
   return {
     nodes: ['h1', 'h2', 'h3'].map((node) => info(node)),
     drains: new Map(),
+    removed: new Map(),
     vms,
     placements: new Map(),
     problems: [],
@@ -96,9 +97,14 @@ test('without the registry nothing is stopped and nothing is placed, but what di
 
 test('a child of a removed VM, or of an older life, is stopped before anything else is done with the name', () => {
   const stop = { kind: 'stop', vm: 'web', why: 'the VM was removed' };
-  assert.deepEqual(plan('h1', cluster({ vms: [] }), { child: hosted({}) }), [stop]);
+  const removed = new Map([['web', { life, revision: 9 }]]);
+  assert.deepEqual(plan('h1', cluster({ vms: [], removed }), { child: hosted({}) }), [stop]);
   const view = cluster({ placements: placed('h1', 'h2') });
   assert.deepEqual(plan('h1', view, { child: hosted({ life: 'ffffffff' }) }), [stop]);
+});
+
+test('a VM of which the registry says nothing at all is left alone', () => {
+  assert.deepEqual(plan('h1', cluster({ vms: [] }), { child: hosted({}) }), []);
 });
 
 test('the secondary goes to the node with the fewest VMs, then the most memory; never to one without room', () => {

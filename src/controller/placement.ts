@@ -75,11 +75,13 @@ export class Reconciler {
     return view.fresh ? [...this.strays(view), ...actions] : actions;
   }
 
-  /** Children of VMs that are gone, or of an older life of their VM. */
+  /** Children of VMs that were removed, or of an older life of their VM. One of which nothing is known is left alone. */
   private strays({ cluster, children }: View): PlacementAction[] {
     const lives = new Map(cluster.vms.map((vm) => [vm.vm, vm.life]));
+    const isOver = ({ vm, life }: Child) =>
+      lives.has(vm) ? lives.get(vm) !== life : cluster.removed.get(vm)?.life === life;
     return [...children.values()]
-      .filter((child) => lives.get(child.vm) !== child.life)
+      .filter(isOver)
       .map((child) => ({ kind: 'stop', vm: child.vm, why: 'the VM was removed' }));
   }
 

@@ -28,10 +28,15 @@ test('a VM is created once, is placed from the newest placement only, and is rem
   assert.ok(vm !== undefined && placed !== undefined);
   assert.deepEqual(vm, { ...record, revision: vm.revision });
   assert.deepEqual(placed.nodes, ['h1']);
-  assert.equal(await registry.removeVm('web', vm.revision + 100, placed), false);
-  assert.equal(await registry.removeVm('web', vm.revision, placed), true);
+  assert.equal(await registry.removeVm({ ...vm, revision: vm.revision + 100 }, placed), false);
+  assert.equal(await registry.removeVm(vm, placed), true);
   const after = await registry.read();
   assert.deepEqual([after.vms.length, after.placements.size], [0, 0]);
+  const left = after.removed.get('web');
+  assert.equal(left?.life, record.life);
+  assert.equal(await registry.createVm({ ...record, life: '99999999' }), false, 'what is left of it is known');
+  assert.equal(await registry.createVm({ ...record, life: '99999999' }, left.revision), true);
+  assert.equal((await registry.read()).removed.size, 0);
 });
 
 test('entries that cannot be read are left out and named, and the others are read', async () => {

@@ -2,13 +2,14 @@
 //
 //   nodes/NAME        announced by NAME's colod while it lives: where it is, what room it has, what runs on it
 //   drains/NAME       an operator wants NAME empty
-//   vms/VM            what is to run: the spec as it was given, the node that boots it, and its life
+//   vms/VM            what is to run: the spec as it was given, the node that boots it, and its life; or that it was removed
 //   placements/VM     the nodes that run it, the one that is (or is to be) the primary first
 //
 // A life is one run of a VM, from `colo run` to `colo rm`: a VM that is run again under its name is another one to the
 // arbiter and to the nodes, so nothing of an older life can speak or be taken over.
 //
-// Entries that cannot be read (another version's, damaged) are left out and named in `problems`, never guessed at.
+// Entries that cannot be read (another version's, damaged) are left out and named in `problems`, never guessed at. So that
+// one is missing means nothing: a VM is removed by an entry that says so, and a registry that lost everything stops none.
 
 import { z } from 'zod';
 import type { Store } from './store.ts';
@@ -53,6 +54,9 @@ const vmSchema = z.object({
   protect: z.boolean(),
 });
 
+/** What is left of a VM, until its name is used again. */
+const removedSchema = z.object({ vm: name, life: z.string(), removed: z.literal(true) });
+
 const placementSchema = z.object({ life: z.string(), nodes: z.array(name).min(1).max(2) });
 const drainSchema = z.object({});
 
@@ -71,6 +75,7 @@ export interface ClusterView {
   nodes: NodeInfo[];
   drains: ReadonlyMap<string, number>;
   vms: (VmRecord & { revision: number })[];
+  removed: ReadonlyMap<string, { life: string; revision: number }>;
   placements: ReadonlyMap<string, Placement>;
   problems: string[];
 }
@@ -86,6 +91,7 @@ export class Registry {
   async read(): Promise<ClusterView> {
     const nodes: NodeInfo[] = [];
     const vms: ClusterView['vms'] = [];
+    const removed = new Map<string, { life: string; revision: number }>();
     const drains = new Map<string, number>();
     const placements = new Map<string, Placement>();
     const problems: string[] = [];
@@ -97,8 +103,11 @@ export class Registry {
         return parsed.data;
       };
       if (kind === 'nodes') push(nodes, parse(nodeSchema));
-      else if (kind === 'vms') push(vms, addTo(parse(vmSchema), revision));
-      else if (kind === 'drains' && parse(drainSchema) !== undefined) drains.set(id, revision);
+      else if (kind === 'vms') {
+        const entry = addTo(parse(z.union([removedSchema, vmSchema])), revision);
+        if (entry !== undefined && 'removed' in entry) removed.set(id, { life: entry.life, revision });
+        else push(vms, entry);
+      } else if (kind === 'drains' && parse(drainSchema) !== undefined) drains.set(id, revision);
       else if (kind === 'placements') {
         const placement = addTo(parse(placementSchema), revision);
         if (placement !== undefined) placements.set(id, placement);
@@ -107,7 +116,7 @@ export class Registry {
     const byName = (one: { vm?: string; node?: string }) => one.vm ?? one.node ?? '';
     const sorted = <T extends { vm?: string; node?: string }>(all: T[]) =>
       all.sort((one, other) => (byName(one) < byName(other) ? -1 : 1));
-    return { nodes: sorted(nodes), drains, vms: sorted(vms), placements, problems };
+    return { nodes: sorted(nodes), drains, vms: sorted(vms), removed, placements, problems };
   }
 
   announce(info: NodeInfo, ttlMs: number): Promise<void> {
@@ -119,14 +128,18 @@ export class Registry {
     return this.store.withdraw(`nodes/${node}`);
   }
 
-  /** False when there is a VM of this name. */
-  createVm(record: VmRecord): Promise<boolean> {
-    return this.store.change(`vms/${record.vm}`, 0, JSON.stringify(record));
+  /** `revision`: that of what is left of an earlier one of this name. False when there is a VM of this name. */
+  createVm(record: VmRecord, revision = 0): Promise<boolean> {
+    return this.store.change(`vms/${record.vm}`, revision, JSON.stringify(record));
   }
 
   /** False when it was changed or removed meanwhile. Its nodes stop it when they see that it is gone. */
-  async removeVm(vm: string, revision: number, placement: Placement | undefined): Promise<boolean> {
-    if (!(await this.store.change(`vms/${vm}`, revision, null))) return false;
+  async removeVm(
+    { vm, life, revision }: Pick<VmRecord, 'vm' | 'life'> & { revision: number },
+    placement: Placement | undefined,
+  ): Promise<boolean> {
+    const left: z.output<typeof removedSchema> = { vm, life, removed: true };
+    if (!(await this.store.change(`vms/${vm}`, revision, JSON.stringify(left)))) return false;
     // One that is left behind is of an older life, and counts as none.
     if (placement !== undefined) await this.store.change(`placements/${vm}`, placement.revision, null);
     return true;

@@ -27,7 +27,8 @@ function node(name: string, ...hosted: Partial<Hosted>[]): NodeInfo {
 
 function answer(nodes: NodeInfo[], part: Partial<ClusterView> = {}) {
   const placements = new Map([['web', { life, nodes: ['h1', 'h2'], revision: 1 }]]);
-  const view = { nodes, vms: [vm], placements, drains: new Map<string, number>(), problems: [], ...part };
+  const rest = { drains: new Map<string, number>(), removed: new Map(), problems: [] };
+  const view = { nodes, vms: [vm], placements, ...rest, ...part };
   return clusterSchema.parse(clusterAnswer(view, { answeredBy: 'h1', registryProblem: '' }));
 }
 
@@ -58,7 +59,11 @@ test('a copy of another life is none of this VM, and one of a removed VM is stil
   const other = node('h1', { role: 'primary', life: 'ffffffff' });
   assert.equal(stateOf(other)?.state, 'down');
   assert.deepEqual(
-    answer([other], { vms: [] }).vms.map((one) => [one.vm, one.state, one.nodes]),
+    answer([other], { vms: [], removed: new Map([['web', { life: 'ffffffff', revision: 1 }]]) }).vms.map((one) => [
+      one.vm,
+      one.state,
+      one.nodes,
+    ]),
     [['web', 'removing', ['h1']]],
   );
 });
@@ -68,4 +73,10 @@ test('a drained node is empty; one that is being drained is not yet', () => {
   const states = (...nodes: NodeInfo[]) => answer(nodes, { drains }).nodes.map((one) => one.state);
   assert.deepEqual(states(node('h1', {}), node('h2', {})), ['draining', 'ready']);
   assert.deepEqual(states(node('h1', { role: 'dead' }), node('h2', {})), ['drained', 'ready']);
+});
+
+test('a child of which the registry says nothing is named as a problem', () => {
+  const { vms, registry } = answer([node('h1', { role: 'primary' })], { vms: [] });
+  assert.deepEqual(vms, []);
+  assert.match(registry.problems.join(), /h1 runs web .* left alone/);
 });

@@ -7,7 +7,7 @@ export function clusterAnswer(
   view: ClusterView,
   { answeredBy, registryProblem }: { answeredBy: string; registryProblem: string },
 ): Cluster {
-  const problems = [...(registryProblem === '' ? [] : [registryProblem]), ...view.problems];
+  const problems = [...(registryProblem === '' ? [] : [registryProblem]), ...view.problems, ...unknown(view)];
   return {
     answeredBy,
     registry: { reached: registryProblem === '', problems },
@@ -80,13 +80,21 @@ function stateOf(
 
 /** VMs that were removed and still have a child somewhere. */
 function leavings(view: ClusterView): VmLine[] {
-  const lives = new Map(view.vms.map((vm) => [vm.vm, vm.life]));
   const names = new Map<string, string[]>();
   for (const { node, hosted } of view.nodes)
-    for (const { vm, life } of hosted)
-      if (lives.get(vm) !== life && !lives.has(vm)) names.set(vm, [...(names.get(vm) ?? []), node]);
+    for (const { vm } of hosted) if (view.removed.has(vm)) names.set(vm, [...(names.get(vm) ?? []), node]);
   const rest = { why: 'it was removed', primary: null, secondary: null, term: 0, address: '' };
   return [...names].map(([vm, nodes]) => ({ vm, state: 'removing', nodes, ...rest }));
+}
+
+/** Children of which the registry says nothing: it lost something, and they are left alone. */
+function unknown({ nodes, vms, removed }: ClusterView): string[] {
+  const known = new Set([...vms.map((one) => one.vm), ...removed.keys()]);
+  return nodes.flatMap(({ node, hosted }) =>
+    hosted
+      .filter((one) => !known.has(one.vm))
+      .map((one) => `${node} runs ${one.vm} (life ${one.life}), of which the registry says nothing: it is left alone`),
+  );
 }
 
 function addressOf({ spec }: VmRecord): string {

@@ -25,7 +25,7 @@ import { livingOwner } from '../daemon/identity-file.ts';
 import type { Hosted, VmRecord } from '../registry/registry.ts';
 import { type ChildPaths, childConfig, childPaths } from './child-config.ts';
 import type { ServiceConfig } from './config.ts';
-import { childrenMax, soundMs, statusTimeoutMs, stopTimeoutMs } from './limits.ts';
+import { childrenMax, soundMs, statusTimeoutMs, stopTimeoutMs, whyCharactersMax } from './limits.ts';
 
 const program = fileURLToPath(new URL('../daemon/colod.ts', import.meta.url));
 
@@ -233,12 +233,13 @@ export class Children {
 
   private hosted(one: Held): Hosted {
     const { vm, life, port, failures, status } = one;
+    const short = (text: string) => text.slice(0, whyCharactersMax);
     const lives = status !== undefined || one.busy !== undefined || this.isAlive(one);
     const rest = { vm, life, port, failures };
     if (status === undefined)
-      return { ...rest, role: lives ? 'starting' : 'dead', state: '', why: one.why, protected: false, term: 0 };
+      return { ...rest, role: lives ? 'starting' : 'dead', state: '', why: short(one.why), protected: false, term: 0 };
     const { role, state, why, term } = status;
-    return { ...rest, role, state, why, protected: status.protected, term };
+    return { ...rest, role, state, why: short(why), protected: status.protected, term };
   }
 
   private isAlive(one: Held): boolean {

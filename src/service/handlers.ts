@@ -13,7 +13,7 @@ import { callService, type Question } from '../api/service-client.ts';
 import type { NodeStatus } from '../api/status.ts';
 import { errorCodes } from '../base/errors.ts';
 import { readIdentity } from '../base/identity.ts';
-import { specSchema } from '../config/spec.ts';
+import { type Spec, specSchema } from '../config/spec.ts';
 import { choose } from '../controller/placement.ts';
 import type { NodeInfo, VmRecord } from '../registry/registry.ts';
 import { clusterAnswer, copies, primaryOf, vmLine } from './answers.ts';
@@ -113,7 +113,9 @@ async function runVm(service: Service, { spec, on }: z.output<typeof runSchema>)
   nodeOf(service, { params: { node: home }, query: undefined, body: undefined });
   const life = randomBytes(4).toString('hex');
   const record: VmRecord = { vm, life, home, spec, memoryBytes, protect: checked.protect.mode !== 'none' };
-  if (!(await service.registry.createVm(record)))
+  refuseTaken(service, checked);
+  const left = service.cluster.removed.get(vm)?.revision;
+  if (!(await service.registry.createVm(record, left)))
     throw new Refusal(409, errorCodes.input, `this cluster has a VM named ${vm} already`, {
       hint: 'give this one another name, or remove that one first (colo rm)',
     });
@@ -121,11 +123,24 @@ async function runVm(service: Service, { spec, on }: z.output<typeof runSchema>)
   return vmLine(service.cluster, record);
 }
 
+/** Two guests with one address on one bridge would take each other's frames. */
+function refuseTaken(service: Service, { vm, network }: Spec): void {
+  for (const other of service.cluster.vms) {
+    if (other.vm === vm) continue;
+    const theirs = specOf(other).network;
+    for (const what of ['mac', 'address'] as const)
+      if (theirs[what] === network[what])
+        throw new Refusal(409, errorCodes.input, `${other.vm} has the ${what} ${network[what]} already`, {
+          hint: `give this VM another one: network.${what}`,
+        });
+  }
+}
+
 async function removeVm(service: Service, call: Call) {
   await service.refresh();
-  const { vm, revision } = vmOf(service, call);
-  if (!(await service.registry.removeVm(vm, revision, service.cluster.placements.get(vm))))
-    throw new Refusal(409, errorCodes.input, `${vm} was changed meanwhile`, { hint: 'try it again' });
+  const vm = vmOf(service, call);
+  if (!(await service.registry.removeVm(vm, service.cluster.placements.get(vm.vm))))
+    throw new Refusal(409, errorCodes.input, `${vm.vm} was changed meanwhile`, { hint: 'try it again' });
   await service.refresh();
   return {};
 }

@@ -26,3 +26,6 @@ export const checkpointTimeoutMs = 30_000;
 
 /** VMs with a child on one node. Further ones are not started, and the log says so. */
 export const childrenMax = 64;
+
+/** Of what a child says of its state in the registry. The rest is cut off; its log has it all. */
+export const whyCharactersMax = 300;

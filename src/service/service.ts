@@ -25,7 +25,10 @@ import { Children } from './children.ts';
 import type { ServiceConfig } from './config.ts';
 import { announceEveryMs, membershipMs, roundMs } from './limits.ts';
 
-const nothing: ClusterView = { nodes: [], drains: new Map(), vms: [], placements: new Map(), problems: [] };
+const nothing: ClusterView = {
+  ...{ nodes: [], vms: [], problems: [] },
+  ...{ drains: new Map(), removed: new Map(), placements: new Map() },
+};
 
 export class Service {
   readonly config: ServiceConfig;
