@@ -2,7 +2,7 @@
 // node can know, and complains by the name of its sentence.
 
 import type { FaultPoint } from '../src/node/context.ts';
-import type { SimNode } from './node.ts';
+import type { Death, SimNode } from './node.ts';
 import type { TcpState } from './tcp.ts';
 import type { SimVm } from './vm.ts';
 import type { World } from './world.ts';
@@ -19,6 +19,8 @@ export interface Checker {
   reached?(node: SimNode, point: FaultPoint, epoch: number): void;
   /** Before a fault that ends a copy of the guest: what it takes away is still there. */
   aboutToLose?(node: SimNode, what: string): void;
+  /** A node's process or host has ended; its folder is as that left it. */
+  folderLeft?(node: SimNode, death: Death): void;
   /** A fresh guest was booted, because no copy was left. */
   booted?(): void;
   /** The arbiter's record may have changed. */

@@ -225,7 +225,8 @@ export class Client {
     fillBody(expected, this.id, answer.number);
     if (asked === undefined || answer.client !== this.id || answer.number !== asked.number)
       this.complain(`${where}: it was not due; ${asked?.number ?? 'none'} was`);
-    else if (answer.memory !== 0) this.complain(`${where}: the guest found its memory inconsistent`);
+    else if (answer.memory !== 0)
+      this.complain(`${where}: the guest found its ${answer.memory === 1 ? 'memory' : 'disk'} inconsistent`);
     else if (answer.sum !== asked.sum) this.complain(`${where}: the guest received another request`);
     else if (!Buffer.from(expected).equals(body)) this.complain(`${where}: its body is wrong`);
     else if (this.count !== undefined && answer.count !== this.count + 1)

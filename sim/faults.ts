@@ -63,7 +63,8 @@ export class Faults {
 
   private later(fault: Fault, undo: () => void): void {
     this.undo.push(undo);
-    this.world.schedule.after(fault.forMs, undo);
+    // When all is healed it has been undone: what heals is better than what the plan began with.
+    this.world.schedule.after(fault.forMs, () => this.over || undo());
   }
 
   private perform(fault: Fault, node: SimNode): void {
@@ -146,6 +147,18 @@ export class Faults {
       case 'clock-jump':
         // Within the margin that the lease leaves (src/heartbeat/limits.ts); a monotonic clock does not jump further.
         node.process?.jump(fault.choice % 40);
+        return;
+      case 'disk-slow':
+        node.folder.slowMs = 5 + (fault.choice % 60);
+        this.later(fault, () => Object.assign(node.folder, { slowMs: 0 }));
+        return;
+      case 'disk-error':
+        node.folder.failing = true;
+        this.later(fault, () => Object.assign(node.folder, { failing: false }));
+        return;
+      case 'disk-full':
+        node.folder.full = true;
+        this.later(fault, () => Object.assign(node.folder, { full: false }));
         return;
       case 'operator-checkpoint':
         node.process?.run(() => void node.node?.primary?.checkpoint().catch(() => undefined));

@@ -5,11 +5,13 @@
 //    page 0, 1     boot ROM: a load of the devices writes them anew
 //    page 2 ..     one for each client: version │ client │ count │ token │ token to tell
 //    the others    scratch: version │ whatever was written last
+//    the disk      sectors; registers know what every one of them must read as
 //
 // Every write to a page raises its version and the register `total`. So the sum of all versions equals the total, unless
 // a page is of another moment than the registers: the guest tells its clients when that is so.
 
 import { deserialize, serialize } from 'node:v8';
+import { crc32 } from 'node:zlib';
 import { pageSize } from '../src/base/page-runs.ts';
 import { announce } from '../src/packet/arp.ts';
 import { buildUdp } from '../src/packet/build.ts';
@@ -25,6 +27,7 @@ import {
   requestHeaderBytes,
 } from './protocol.ts';
 import type { Random } from './random.ts';
+import { sectorBytes } from './storage.ts';
 import { never, TcpStack, type TcpState } from './tcp.ts';
 
 export const guestMac = Uint8Array.of(0x52, 0x54, 0, 0x12, 0x34, 0x56);
@@ -38,6 +41,22 @@ const lingerMs = 80;
 interface Work {
   dueAt: number;
   request: Request;
+  /** The write to the disk that its answer waits for; 0 before it was begun. */
+  write?: number | undefined;
+}
+
+/** What the guest believes of its disk. */
+interface DiskBelief {
+  /** Of every sector. A typed array, because how v8 serializes a plain one depends on what it was optimized to. */
+  sums: Uint32Array;
+  underWay: { id: number; first: number; count: number }[];
+  nextId: number;
+}
+
+export interface GuestDisk {
+  sectors: number;
+  read(sector: number): Uint8Array;
+  write(first: number, data: Buffer, done: () => void): void;
 }
 
 /** One connection with what the server keeps of it. */
@@ -54,6 +73,7 @@ interface Registers {
   /** The guest has said where it is, as one does that boots. */
   announced: boolean;
   connectionsMade: number;
+  disk?: DiskBelief;
 }
 
 /** How a copy differs from another copy: drawn for the whole run. */
@@ -70,6 +90,7 @@ export interface GuestPorts {
   emit(frame: Uint8Array, connection: TcpState | undefined): void;
   touch(page: number): void;
   entropy: Random;
+  disk?: GuestDisk;
 }
 
 export class Guest {
@@ -110,6 +131,10 @@ export class Guest {
   boot(): void {
     this.writeRom();
     this.registers = { total: 0, sessions: [], nextChoreAt: 0, announced: false, connectionsMade: 0 };
+    const { disk } = this.ports;
+    if (disk === undefined) return;
+    const sums = Uint32Array.from({ length: disk.sectors }, (_, sector) => crc32(disk.read(sector)));
+    this.registers.disk = { sums, underWay: [], nextId: 1 };
   }
 
   /** What a reset of the machine writes to RAM. */
@@ -197,12 +222,21 @@ export class Guest {
     session.input = Uint8Array.from(session.input.subarray(requestHeaderBytes + request.bodyBytes));
     const { entropy } = this.ports;
     const isSlow = entropy.chance(this.traits.slow);
-    session.work = { request, dueAt: this.now + entropy.next() * (isSlow ? 400 : this.traits.workMs) };
+    const stores = this.ports.disk !== undefined && request.operation !== operations.read;
+    const dueAt = this.now + entropy.next() * (isSlow ? 400 : this.traits.workMs);
+    session.work = { request, dueAt, ...(stores ? { write: 0 } : {}) };
   }
 
   private work(session: Session): void {
     const { work } = session;
     if (work === undefined || this.now < work.dueAt) return;
+    if (work.write === 0) {
+      // An answer is given when what it promises is on the disk.
+      const id = this.store(work.request.client * 5 + work.request.number);
+      work.dueAt = id === undefined ? this.now + 1 : never;
+      work.write = id ?? 0;
+      return;
+    }
     session.work = undefined;
     const answer = this.answer(work.request);
     // One write or two: the copies cut the stream differently.
@@ -231,7 +265,7 @@ export class Guest {
     this.view.setUint32(at + 16, token);
     this.raise(page);
     this.scratch(number + client, number);
-    const memory = this.isConsistent() ? 0 : 1;
+    const memory = this.isConsistent() ? (this.diskAgrees() ? 0 : 2) : 1;
     const bodyBytes = operation === operations.read ? 500 + ((client * 977 + number * 331) % 7000) : 20;
     const second = Math.floor(this.now / 1000);
     return encodeAnswer({
@@ -243,6 +277,7 @@ export class Guest {
   private chore(): void {
     const { entropy } = this.ports;
     this.scratch(entropy.below(1000), entropy.u32());
+    if (this.ports.disk !== undefined && entropy.chance(0.3)) this.store(entropy.below(1000));
     this.registers.nextChoreAt = this.now + this.traits.choreMs * (0.5 + entropy.next());
   }
 
@@ -258,6 +293,46 @@ export class Guest {
     this.view.setUint32(page * pageSize, this.view.getUint32(page * pageSize) + 1);
     this.registers.total += 1;
     this.ports.touch(page);
+  }
+
+  /** Whether the disk reads as the guest has written it; what is under way may read as anything. */
+  diskAgrees(): boolean {
+    const { disk } = this.ports;
+    const belief = this.registers.disk;
+    if (disk === undefined || belief === undefined) return true;
+    const isUnderWay = (sector: number) =>
+      belief.underWay.some(({ first, count }) => sector >= first && sector < first + count);
+    return belief.sums.every((sum, sector) => isUnderWay(sector) || crc32(disk.read(sector)) === sum);
+  }
+
+  /** Begins a write somewhere near `where`; undefined when another one is under way there. */
+  private store(where: number): number | undefined {
+    const { disk, entropy } = this.ports;
+    const belief = this.registers.disk;
+    if (disk === undefined || belief === undefined) return undefined;
+    const count = 1 + entropy.below(3);
+    const first = where % (disk.sectors - count);
+    if (belief.underWay.some((one) => first < one.first + one.count && one.first < first + count)) return undefined;
+    const data = Buffer.alloc(count * sectorBytes);
+    const isZero = entropy.chance(0.1);
+    for (let sector = 0; sector < count; sector += 1) {
+      const at = sector * sectorBytes;
+      if (!isZero) data.fill(entropy.u32() % 255, at, at + sectorBytes).writeUInt32BE(entropy.u32(), at);
+      belief.sums[first + sector] = crc32(data.subarray(at, at + sectorBytes));
+    }
+    const id = belief.nextId;
+    belief.nextId += 1;
+    belief.underWay.push({ id, first, count });
+    disk.write(first, data, () => this.stored(id));
+    return id;
+  }
+
+  /** The disk has it, whether the machine runs at this moment or not. */
+  private stored(id: number): void {
+    const belief = this.registers.disk;
+    if (belief === undefined) return;
+    belief.underWay = belief.underWay.filter((one) => one.id !== id);
+    for (const { work } of this.registers.sessions) if (work?.write === id) work.dueAt = 0;
   }
 
   private isConsistent(): boolean {

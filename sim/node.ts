@@ -11,13 +11,16 @@ import type { Log } from '../src/base/log.ts';
 import type { LinkKind } from '../src/channel/link.ts';
 import { openCompressor } from '../src/checkpoint/compress.ts';
 import type { WantedRole } from '../src/controller/role.ts';
+import { Replica } from '../src/disk/replica.ts';
 import type { NodeConfig, NodeContext } from '../src/node/context.ts';
 import { ColoNode } from '../src/node/node.ts';
 import type { PeerLinks, Platform } from '../src/node/platform.ts';
 import { SimArbiter } from './arbiter.ts';
+import { hashOf, SimDisk } from './disk.ts';
 import { SimLink } from './link.ts';
 import { SimProcess } from './process.ts';
 import type { Random } from './random.ts';
+import { SimFolder, SimStorage, sectorBytes } from './storage.ts';
 import { SimCard, SimVm } from './vm.ts';
 import type { World } from './world.ts';
 
@@ -47,6 +50,9 @@ export class SimNode {
   failNextCapture: 'before' | 'stopped' | 'saved' | undefined = undefined;
   incarnation = 0;
   startedAt = 0;
+  /** Where its host keeps the replica of the disks, and of which process of its peer that replica is. */
+  readonly folder: SimFolder;
+  replicaOf = '';
   private acceptor: Acceptor | undefined;
   private card: SimCard | undefined;
   private readonly random: Random;
@@ -57,6 +63,8 @@ export class SimNode {
     this.world = world;
     this.name = name;
     this.random = world.random.fork(`node ${name}`);
+    this.folder = new SimFolder(`${name}'s folder`, world.random.fork(`folder ${name}`));
+    this.folder.onRefused = () => world.strike(this);
   }
 
   get other(): SimNode {
@@ -102,6 +110,9 @@ export class SimNode {
     if (death === 'process') this.links = [];
     this.vm?.die();
     process.kill();
+    if (death === 'host') this.folder.hostEnded();
+    else this.folder.processEnded();
+    this.world.folderLeft(this, death);
     this.node = undefined;
     this.supervise(death === 'host' ? this.random.between(300, 2500) : this.random.between(20, 1500));
   }
@@ -186,6 +197,11 @@ export class SimNode {
       uplink: { kind: 'switch', path: '' },
       arbiter: { kind: 'folder', folder: '' },
     };
+    const { disk } = world.plan;
+    if (disk !== undefined) {
+      config.disks = [{ path: '', format: 'raw', flush: disk.flush }];
+      config.replicaDir = this.folder.path;
+    }
     return { config, clock: process.clock, log: this.newLog(process), arbiter, platform: this.newPlatform(process) };
   }
 
@@ -209,6 +225,16 @@ export class SimNode {
         return card;
       },
       startVm: (options) => this.startVm(process, options.vmstateTemplate !== undefined),
+      diskSource: () => {
+        const disk = this.vm?.parts.disk;
+        if (disk === undefined) throw new Error('bug: a disk source without a disk');
+        return disk;
+      },
+      openReplica: (options) => {
+        this.replicaOf = this.peerProcess?.name ?? '';
+        return Replica.begin({ folder: this.storage(process), vm: vmName, ...options });
+      },
+      hashFile: async () => hashOf(this.folder.bytes('disk0.raw') ?? Buffer.alloc(0)),
       openLinks: (_address, term, signal) => this.openLinks(process, term, signal),
       acceptLinks: async (acceptor) => {
         if (process.alive) this.acceptor = acceptor;
@@ -231,6 +257,23 @@ export class SimNode {
         if (process.alive) world.reached(this, point, epoch);
       },
     };
+  }
+
+  private storage(process: SimProcess): SimStorage {
+    const random = this.random.fork(`storage ${this.incarnation}`);
+    const ms = this.world.plan.disk?.storageMs ?? 0;
+    return new SimStorage(this.folder, process, () => ms * (0.5 + random.next()));
+  }
+
+  /** A fresh image when the guest boots (its operator has brought older disks away), or an overlay over the replica. */
+  private newDisk(qemu: SimProcess, isSecondary: boolean): { disk?: SimDisk } {
+    const { disk } = this.world.plan;
+    if (disk === undefined) return {};
+    if (!isSecondary) this.folder.clear();
+    const base = isSecondary ? this.folder.bytes('disk0.raw') : Buffer.alloc(disk.sectors * sectorBytes);
+    if (base === undefined) throw new ColoError(errorCodes.qemu, 'there is no replica to start from (simulated)');
+    const random = this.random.fork(`disk ${this.incarnation} ${this.world.schedule.count}`);
+    return { disk: new SimDisk({ qemu, random, base, writeMs: disk.writeMs, overlay: isSecondary }) };
   }
 
   private isSpoiled(): boolean {
@@ -264,6 +307,7 @@ export class SimNode {
         times: plan.times,
         observer: world,
         captureIds: world.captureIds,
+        ...this.newDisk(qemu, isSecondary),
       });
       vm.faults.failLoad = this.failNextLoad;
       this.failNextLoad = false;

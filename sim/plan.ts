@@ -31,6 +31,9 @@ export const faultKinds = [
   'operator-checkpoint',
   'operator-failover',
   'operator-stop',
+  'disk-slow',
+  'disk-error',
+  'disk-full',
 ] as const;
 export type FaultKind = (typeof faultKinds)[number];
 
@@ -57,8 +60,18 @@ export interface Plan {
   congestedBytes: number;
   arbiter: { delayMs: number; lose: number };
   faults: Fault[];
+  /** The guest has a disk. */
+  disk?: DiskPlan | undefined;
   /** All faults are over at this time. */
   healMs: number;
+}
+
+export interface DiskPlan {
+  sectors: number;
+  flush: 'local' | 'replicated';
+  /** A write of the guest to its image, and one of the replica's node to its folder. */
+  writeMs: number;
+  storageMs: number;
 }
 
 /** What a seed draws; how much is traced is the caller's. */
@@ -67,10 +80,11 @@ export type DrawnPlan = Omit<Plan, 'verbose'>;
 export function drawPlan(seed: number, random: Random): DrawnPlan {
   const pages = 40 + 8 * random.below(8);
   const isWild = random.chance(0.3);
-  const faults = drawFaults(random);
+  const disk = drawDisk(random.fork('disk'));
+  const faults = [...drawFaults(random), ...(disk === undefined ? [] : drawDiskFaults(random.fork('disk faults')))];
   const latest = faults.reduce((last, { when }) => ('atMs' in when ? Math.max(last, when.atMs) : last), 1500);
   return {
-    ...{ seed, faults },
+    ...{ seed, faults, disk },
     ramBytes: pages * 4096,
     protect: drawProtect(random),
     clients: Array.from({ length: 1 + random.below(2) }, () => drawClient(random)),
@@ -137,7 +151,27 @@ const weights: Record<FaultKind, number> = {
   ...{ unplug: 1, 'kill-vm': 4, 'fail-capture': 3, 'fail-load': 2, 'spoil-checkpoint': 4, 'damage-link': 2 },
   ...{ 'reset-link': 2, 'arbiter-cut': 2, 'arbiter-slow': 2, 'arbiter-lossy': 2, 'clock-jump': 1 },
   ...{ 'operator-checkpoint': 2, 'operator-failover': 3, 'operator-stop': 1 },
+  // Drawn beside the others, for guests with a disk.
+  ...{ 'disk-slow': 0, 'disk-error': 0, 'disk-full': 0 },
 };
+
+function drawDisk(random: Random): DiskPlan | undefined {
+  if (!random.chance(0.4)) return undefined;
+  return {
+    sectors: 12 + random.below(16),
+    flush: random.chance(0.5) ? 'replicated' : 'local',
+    writeMs: random.between(0.05, 2),
+    storageMs: random.between(0.05, random.pick([1, 6])),
+  };
+}
+
+function drawDiskFaults(random: Random): Fault[] {
+  const kinds = ['disk-slow', 'disk-error', 'disk-full', 'kill-host', 'kill-process'] as const;
+  return Array.from({ length: random.pick([0, 0, 1, 1, 2]) }, () => ({
+    ...drawFault(random),
+    ...{ kind: random.pick(kinds), on: random.pick(['a', 'b', 'secondary', 'secondary'] as const) },
+  }));
+}
 
 function drawFaults(random: Random): Fault[] {
   const count = random.pick([0, 1, 1, 1, 2, 2, 3, 4]);

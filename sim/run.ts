@@ -1,6 +1,7 @@
 // Runs seeds, and says of each what came of it.
 
 import { bounds } from './checker/bounds.ts';
+import { diskEpoch } from './checker/disk-epoch.ts';
 import { liveness } from './checker/liveness.ts';
 import { nothingLost } from './checker/nothing-lost.ts';
 import { outputCommit } from './checker/output-commit.ts';
@@ -16,6 +17,7 @@ export const checkers: readonly MakeChecker[] = [
   outputCommit,
   nothingLost,
   ramEpoch,
+  diskEpoch,
   singleVoice,
   survivor,
   bounds,

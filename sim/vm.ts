@@ -14,7 +14,8 @@ import { PageRuns, pageSize } from '../src/base/page-runs.ts';
 import type { GuestCard, GuestVm } from '../src/node/platform.ts';
 import { RunTracker } from '../src/qemu/dirty/tracker.ts';
 import { type Capture, type CaptureOptions, copyRuns } from '../src/qemu/vm.ts';
-import { Guest, type GuestTraits } from './guest.ts';
+import type { SimDisk } from './disk.ts';
+import { Guest, type GuestDisk, type GuestTraits } from './guest.ts';
 import type { SimProcess } from './process.ts';
 import type { Random } from './random.ts';
 import type { Due, Schedule } from './schedule.ts';
@@ -58,6 +59,7 @@ export interface VmParts {
   times: VmTimes;
   observer: VmObserver;
   captureIds: { next: number };
+  disk?: SimDisk;
 }
 
 export class SimVm implements GuestVm {
@@ -95,6 +97,7 @@ export class SimVm implements GuestVm {
       emit: (frame, connection) => this.emit(frame, connection),
       touch: (page) => this.touch(page),
       entropy: parts.random.fork('entropy'),
+      ...(parts.disk === undefined ? {} : { disk: this.diskPort(parts.disk) }),
     });
     this.guest.boot();
     parts.card.attach(this);
@@ -135,6 +138,7 @@ export class SimVm implements GuestVm {
     await this.spend(times.stopMs);
     this.maybeFail('before');
     this.halt();
+    await this.drained();
     const stoppedAt = clock.now();
     const captureId = captureIds.next++;
     let runs: PageRuns | undefined;
@@ -178,6 +182,7 @@ export class SimVm implements GuestVm {
     }
     const devices = decodeDevices(deviceState);
     if (devices === undefined) throw new ColoError(errorCodes.qemu, 'the device state cannot be loaded');
+    this.parts.disk?.dropOverlay();
     this.guest.restore(devices.registers);
     this.guest.writeRom();
     this.clockMs = devices.clockMs;
@@ -189,6 +194,7 @@ export class SimVm implements GuestVm {
   async stop(): Promise<void> {
     await this.spend(this.parts.times.stopMs);
     this.halt();
+    await this.drained();
   }
 
   async resume(): Promise<void> {
@@ -234,8 +240,26 @@ export class SimVm implements GuestVm {
     if (this.running || !this.alive) return;
     this.running = true;
     this.resumedAt = this.parts.schedule.now;
+    this.parts.disk?.resume();
     this.arm();
     this.poke();
+  }
+
+  /** A stop is done when every write of the guest is. */
+  private async drained(): Promise<void> {
+    while (this.parts.disk?.drained() === false) await this.spend(0.1);
+  }
+
+  private diskPort(disk: SimDisk): GuestDisk {
+    return {
+      sectors: disk.sectors,
+      read: (sector) => disk.sector(sector),
+      write: (first, data, done) =>
+        disk.write(first, data, () => {
+          done();
+          if (this.running) this.arm();
+        }),
+    };
   }
 
   private arm(): void {

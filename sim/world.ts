@@ -11,7 +11,7 @@ import { Client } from './client.ts';
 import { Faults } from './faults.ts';
 import { Path } from './link.ts';
 import { SimSwitch } from './network.ts';
-import { SimNode, vmName } from './node.ts';
+import { type Death, SimNode, vmName } from './node.ts';
 import { type DrawnPlan, drawPlan, type Plan } from './plan.ts';
 import { Random } from './random.ts';
 import { Schedule } from './schedule.ts';
@@ -250,6 +250,10 @@ export class World implements VmObserver {
     if (this.plan.verbose) node.say(`reached ${point} of epoch ${epoch}`);
     for (const checker of this.checkers) checker.reached?.(node, point, epoch);
     this.faults.reached(node, point);
+  }
+
+  folderLeft(node: SimNode, death: Death): void {
+    for (const checker of this.checkers) checker.folderLeft?.(node, death);
   }
 
   termChanged(): void {

@@ -238,7 +238,7 @@ function addTools(program: Command, finish: (code: number) => void): void {
   program
     .command('bench <what>')
     .description(
-      'measure: checkpoint (pause per phase by dirty pages and RAM), disk (pause by bytes written; a database), memory (of both nodes, against what is promised), proxy (frames a second, beside colo-compare), similarity (what each measure is worth)',
+      'measure: checkpoint (pause per phase by dirty pages and RAM), disk (pause by bytes written; a database), failover (the gap that a client sees, for each kind of death; needs root), memory (of both nodes, against what is promised), proxy (frames a second, beside colo-compare), similarity (what each measure is worth)',
     )
     .addOption(
       new Option('--rounds <n>', 'repetitions per figure; memory, similarity: seconds of each run')

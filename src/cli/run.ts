@@ -6,6 +6,7 @@ import { delay, systemClock } from '../base/clock.ts';
 import { checkLocal, readSpec, type Spec } from '../config/spec.ts';
 import { readHeader } from '../disk/header.ts';
 import { refuseOwner } from '../disk/replica.ts';
+import { Folder } from '../disk/storage.ts';
 import { checkImage } from '../host/disk-image.ts';
 import { ensurePackages, guestPackages, runtimePackages } from '../host/packages.ts';
 import type { Forward } from '../lan/gateway.ts';
@@ -43,7 +44,8 @@ export async function run(path: string, options: { json: boolean }): Promise<num
     await pair.stop();
     for (const node of ['a', 'b']) {
       const folder = replicaDirectory(spec, node);
-      if (readHeader(folder)?.state === 'owner') say(`node ${node} ran the VM last: its newest disks are in ${folder}`);
+      if (readHeader(new Folder(folder))?.state === 'owner')
+        say(`node ${node} ran the VM last: its newest disks are in ${folder}`);
     }
   }
 }

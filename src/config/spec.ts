@@ -71,6 +71,20 @@ const networkSchema = z.strictObject({
   pcap: z.string().min(1).optional(),
 });
 
+const cardSchema = z.strictObject({
+  mac,
+  /** The guest's IPv4 address on this card, to be announced after a takeover; what it claims itself is learned. */
+  address: z
+    .string()
+    .refine((text) => isIP(text) === 4, { error: 'an IPv4 address' })
+    .optional(),
+  /** On several hosts: the bridge that this card is on, on every host. On one machine all cards are on one network. */
+  bridge: z
+    .string()
+    .regex(/^[a-zA-Z0-9._-]{1,15}$/, { error: 'the name of a bridge' })
+    .default('br0'),
+});
+
 /** What the proxy does so that two equal guests answer alike (docs/comparison.md). */
 const similaritySchema = z.strictObject({
   /** clamped: no TCP timestamp leaves that the secondary has not reached. coarse: also in steps of 16. passed: as it is. */
@@ -116,6 +130,8 @@ export const specSchema = z.strictObject({
   /** Where secondaries keep their replicas of the disks; a folder per node is made in it. */
   replicaFolder: z.string().min(1).optional(),
   network: networkSchema.prefault({}),
+  /** Further network cards. */
+  cards: z.array(cardSchema).max(7).default([]),
   protect: protectSchema.prefault({}),
 });
 
@@ -126,10 +142,19 @@ export type Protect = Spec['protect'];
 /** Checks a parsed document; every mistake becomes a line of one error of code `input`. */
 export function checkSpec(document: unknown, source: string): Spec {
   const result = specSchema.safeParse(document);
-  if (result.success) return checkDisks(result.data, source);
+  if (result.success) return checkCards(checkDisks(result.data, source), source);
   const lines = result.error.issues.map((issue) => `${issue.path.map(String).join('.') || '(top)'}: ${issue.message}`);
   throw new ColoError(errorCodes.input, `${source}: ${lines.join('\n  ')}`, {
     hint: 'examples/ has spec files to start from; docs/operating.md explains every key',
+  });
+}
+
+function checkCards(spec: Spec, source: string): Spec {
+  const macs = [spec.network, ...spec.cards].map((card) => card.mac);
+  const twice = macs.find((one, index) => macs.indexOf(one) !== index);
+  if (twice === undefined) return spec;
+  throw new ColoError(errorCodes.input, `${source}: two cards have the address ${twice}`, {
+    hint: 'give each card a "mac" of its own',
   });
 }
 

@@ -62,3 +62,12 @@ test('a takeover that is won while a checkpoint is applied waits for the end of 
     ['takeOver'],
   );
 });
+
+test('a secondary that cannot write its disks is no rival of its primary; with the primary in doubt it goes on', () => {
+  const { pair, last } = run(...protectedBy, { kind: 'disksFailed', why: 'full' });
+  assert.deepEqual(last, ['leave']);
+  assert.deepEqual(pair.on({ kind: 'linkLost', why: 'dropped' }), []);
+  const late = run(...protectedBy, { kind: 'linkLost', why: 'dead' }, { kind: 'disksFailed', why: 'full' });
+  assert.deepEqual(late.last, []);
+  assert.equal(late.pair.state.kind, 'suspecting');
+});

@@ -3,7 +3,7 @@
 //   idle ──session──► joining ──staged──► protected ──link lost, silence, handover──► suspecting ──won──► taking-over
 //    ▲                   │                    │                                        │                    │      │
 //    │          link lost, SVM lost,   the guest ended,                            term lost,            failed    │ done
-//    │            guest ended       SVM lost, apply failed                       apply failed               │      ▼
+//    │       guest ended, disks     SVM lost, apply or disks                     apply failed               │      ▼
 //    │                   ▼                    ▼                                        ▼                    ▼   primary
 //    └──────left────── leaving ◄──────────────┴────────────────────────────────────────┴────────────────────┘
 //
@@ -41,6 +41,8 @@ export type SecondaryEvent =
   | { kind: 'staged'; epoch: number }
   | { kind: 'applied'; epoch: number }
   | { kind: 'applyFailed'; epoch: number; why: string }
+  /** The replica of the disks cannot be written: no checkpoint can be completed here any more. */
+  | { kind: 'disksFailed'; why: string }
   | { kind: 'linkLost'; why: string }
   /** No beat for so long that the primary's lease is over. */
   | { kind: 'silence' }
@@ -85,6 +87,9 @@ export class SecondaryPair {
         return this.onDoubt('the primary is silent');
       case 'handover':
         return this.onDoubt(event.why);
+      // The primary lives and is about to drop this node: it must not find a rival for the term that cannot serve. Once
+      // the primary is in doubt this copy is better than none.
+      case 'disksFailed':
       case 'guestEnded':
         return this.state.kind === 'protected' || this.state.kind === 'joining' ? this.leave(event.why) : [];
       case 'aloneClaimed':

@@ -11,10 +11,8 @@
 // end of our process, not the end of the host: then (another boot) it is `unsure` unless it was written durably.
 
 import { createHash } from 'node:crypto';
-import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs';
-import { open } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
 import { z } from 'zod';
+import type { Storage } from './storage.ts';
 
 const headerSchema = z.strictObject({
   version: z.literal(1),
@@ -34,15 +32,6 @@ export type ReplicaHeader = z.output<typeof headerSchema>;
 
 export const headerName = 'replica.json';
 
-/** The id of this boot of the host; '' where the system has none. */
-export function bootId(): string {
-  try {
-    return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
-  } catch {
-    return '';
-  }
-}
-
 export function encodeHeader(header: ReplicaHeader): string {
   const text = JSON.stringify(header);
   return `${text}\n${checksum(text)}\n`;
@@ -60,46 +49,11 @@ function checksum(text: string): string {
   return createHash('sha256').update(text).digest('hex').slice(0, 16);
 }
 
-export function readHeader(folder: string): ReplicaHeader | undefined {
-  let text: string;
-  try {
-    text = readFileSync(join(folder, headerName), 'utf8');
-  } catch {
-    return undefined;
-  }
-  return parseHeader(text);
+export function readHeader(storage: Storage): ReplicaHeader | undefined {
+  const text = storage.readText(headerName);
+  return text === undefined ? undefined : parseHeader(text);
 }
 
-export function writeHeader(folder: string, header: ReplicaHeader, flush: boolean): void {
-  const path = join(folder, headerName);
-  const descriptor = openSync(`${path}.new`, 'w', 0o600);
-  try {
-    writeSync(descriptor, encodeHeader(header));
-    if (flush) fsyncSync(descriptor);
-  } finally {
-    closeSync(descriptor);
-  }
-  renameSync(`${path}.new`, path);
-  if (flush) flushFolder(dirname(path));
-}
-
-/** Brings a header that was written without flushing to the disk. */
-export async function flushHeader(folder: string): Promise<void> {
-  for (const path of [join(folder, headerName), folder]) {
-    const file = await open(path, 'r');
-    try {
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-  }
-}
-
-function flushFolder(folder: string): void {
-  const descriptor = openSync(folder, 'r');
-  try {
-    fsyncSync(descriptor);
-  } finally {
-    closeSync(descriptor);
-  }
+export function writeHeader(storage: Storage, header: ReplicaHeader, flush: boolean): void {
+  storage.replaceText(headerName, encodeHeader(header), flush);
 }

@@ -9,9 +9,10 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { ColoError } from '../base/errors.ts';
-import { bootId, readHeader, writeHeader } from './header.ts';
+import { readHeader, writeHeader } from './header.ts';
 import { encodeRecordHead, type RecordKind, recordKinds } from './message.ts';
 import { Replica, recover, replicaPath } from './replica.ts';
+import { bootId, Folder } from './storage.ts';
 
 const diskBytes = 8192;
 const page = 512;
@@ -109,7 +110,7 @@ test('after each apply the replica is the primary at that mark, and nothing late
           await model.replica.complete(number);
           await model.replica.apply(number);
           assert.deepEqual(model.files(), model.marked.get(number));
-          assert.equal(readHeader(model.folder)?.epoch, number);
+          assert.equal(readHeader(new Folder(model.folder))?.epoch, number);
         }
         await model.replica.takeOver(1);
         assert.deepEqual(model.files(), model.marked.get(epochs.length));
@@ -157,9 +158,9 @@ test('a crash in the middle of an apply is repaired: whatever part of it had rea
             if (there) wanted[disk]?.copy(mixed[disk] ?? Buffer.alloc(0), at, at, at + page);
           });
           mixed.forEach((disk, index) => writeFileSync(replicaPath(crashed, index), disk));
-          const header = readHeader(crashed);
+          const header = readHeader(new Folder(crashed));
           assert.ok(header !== undefined);
-          writeHeader(crashed, { ...header, state: 'applying', epoch: 2, through: 3 }, false);
+          writeHeader(new Folder(crashed), { ...header, state: 'applying', epoch: 2, through: 3 }, false);
           assert.deepEqual(await recover(crashed), { kind: 'epoch', epoch: 2 });
           assert.deepEqual(model.files(crashed), wanted);
           assert.deepEqual(await recover(crashed), { kind: 'epoch', epoch: 2 });

@@ -13,19 +13,17 @@
 // the same. Bytes are appended in the order of their arrival, many records at a time; what waits for that is bounded by
 // the primary's window. Owns the files; decides nothing.
 
-import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
-import { type FileHandle, open, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { assert } from '../base/assert.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { Fifo } from '../base/fifo.ts';
 import { type Extent, type Run, runs } from './extents.ts';
-import { bootId, flushHeader, type ReplicaHeader, readHeader, writeHeader } from './header.ts';
+import { headerName, type ReplicaHeader, readHeader, writeHeader } from './header.ts';
 import { JournalIndex, type Segment } from './journal.ts';
 import { batchBytesMax, batchRecordsMax } from './limits.ts';
 import { type DiskRecord, diskError, type Mark, parseRecord, recordKinds, type Session } from './message.ts';
 import { encodeSegmentRecord, segmentRecordAt } from './segment.ts';
-import { punch, reserve } from './space.ts';
+import { Folder, type Storage, type StoredFile } from './storage.ts';
 
 export interface ReplicaEvents {
   /** The journal holds everything up to `position`. */
@@ -47,26 +45,26 @@ export interface ApplyCost {
 }
 
 export function replicaPath(folder: string, disk: number): string {
-  return join(folder, `disk${disk}.raw`);
+  return join(folder, replicaName(disk));
 }
 
 export function overlayPath(folder: string, disk: number): string {
-  return join(folder, `disk${disk}.overlay`);
+  return join(folder, overlayName(disk));
 }
 
-function segmentPath(folder: string, serial: number): string {
-  return join(folder, `journal.${serial}`);
-}
+const replicaName = (disk: number) => `disk${disk}.raw`;
+const overlayName = (disk: number) => `disk${disk}.overlay`;
+const segmentName = (serial: number) => `journal.${serial}`;
 
 export class Replica {
-  readonly folder: string;
+  readonly storage: Storage;
   readonly sizes: readonly number[];
   readonly counters = { records: 0, receivedBytes: 0, appliedBytes: 0, epochs: 0 };
   private readonly vm: string;
   private readonly durable: boolean;
   private readonly events: ReplicaEvents;
-  private readonly disks: FileHandle[];
-  private readonly segmentFiles = new Map<number, FileHandle>();
+  private readonly disks: StoredFile[];
+  private readonly segmentFiles = new Map<number, StoredFile>();
   private readonly journal: JournalIndex;
   private readonly pending = new Fifo<Pending>();
   private pumping: Promise<void> | undefined;
@@ -76,10 +74,11 @@ export class Replica {
   private readonly hashes = new Map<string, string>();
 
   private constructor(
-    options: { folder: string; vm: string; session: Session; events: ReplicaEvents },
-    disks: FileHandle[],
+    options: { vm: string; session: Session; events: ReplicaEvents },
+    storage: Storage,
+    disks: StoredFile[],
   ) {
-    this.folder = options.folder;
+    this.storage = storage;
     this.vm = options.vm;
     this.sizes = options.session.sizes;
     this.durable = options.session.durable;
@@ -93,30 +92,33 @@ export class Replica {
    * truth of the VM. The folder is this VM's alone.
    */
   static async begin(options: {
-    folder: string;
+    folder: string | Storage;
     vm: string;
     term: number;
     session: Session;
     events: ReplicaEvents;
   }): Promise<Replica> {
-    const { folder, session } = options;
-    mkdirSync(folder, { recursive: true, mode: 0o700 });
-    refuseOwner(folder, options.term);
-    removeFiles(folder);
-    const disks: FileHandle[] = [];
+    const { session } = options;
+    const storage = storageOf(options.folder);
+    storage.make();
+    refuseOwner(storage, options.term);
+    const disks: StoredFile[] = [];
     try {
+      // First, and on the disk: what the header of before promises is over with the first file that goes.
+      const { vm } = options;
+      const none = { epoch: 0, term: 0, through: 0, durable: session.durable, boot: storage.boot };
+      writeHeader(storage, { version: 1, vm, sizes: session.sizes, state: 'syncing', ...none }, true);
+      removeFiles(storage);
       for (const [index, size] of session.sizes.entries()) {
-        const disk = await open(replicaPath(folder, index), 'w+', 0o600);
+        const disk = await storage.open(replicaName(index), 'new');
         disks.push(disk);
         await disk.truncate(size);
       }
     } catch (cause) {
       for (const disk of disks) await disk.close();
-      throw new ColoError(errorCodes.host, `the replica in ${folder} cannot be made`, { cause });
+      throw new ColoError(errorCodes.host, `the replica in ${storage.folder} cannot be made`, { cause });
     }
-    const replica = new Replica(options, disks);
-    replica.writeHeader('syncing', 0);
-    return replica;
+    return new Replica(options, storage, disks);
   }
 
   /** Bytes of the journal that no applied checkpoint covers. */
@@ -163,10 +165,16 @@ export class Replica {
     if (covered === undefined) throw diskError(`checkpoint ${epoch} came without its mark for the disks`);
     await this.written();
     if (this.failure !== undefined) throw this.failure;
+    if (this.durable && this.epoch === 0) await this.flushCopy();
     for (const segment of covered.segments)
       for (const [disk, extents] of segment.disks.entries())
         for (const run of runs(extents, { bytes: Number.POSITIVE_INFINITY, extents: Number.POSITIVE_INFINITY }))
-          if (run.kind === 'data') reserve(this.descriptor(disk), run.start, lengthOf(run.extents));
+          if (run.kind === 'data') this.disk(disk).reserve(run.start, lengthOf(run.extents));
+  }
+
+  /** The initial copy was written without flushing; from the first epoch on the replica is said to be durable. */
+  private async flushCopy(): Promise<void> {
+    for (const disk of this.disks) await disk.flush();
   }
 
   /** Brings the replica to `epoch`. The SVM stands still, and the checkpoint is committed: there is no way back. */
@@ -183,7 +191,7 @@ export class Replica {
           for (const run of runs(extents, { bytes: batchBytesMax, extents: batchRecordsMax }))
             cost.writtenBytes += await this.writeRun(disk, run, segment);
       }
-      if (this.durable) for (const disk of this.disks) await disk.datasync();
+      if (this.durable) for (const disk of this.disks) await disk.flush();
     }
     this.writeHeader('epoch', epoch);
     this.epoch = epoch;
@@ -199,7 +207,7 @@ export class Replica {
     for (const disk of this.sizes.keys()) {
       const expected = this.hashes.get(`${epoch} ${disk}`);
       if (expected === undefined) continue;
-      const found = await hash(replicaPath(this.folder, disk));
+      const found = await hash(replicaPath(this.storage.folder, disk));
       verified = (verified ?? true) && found === expected;
     }
     this.hashes.clear();
@@ -210,13 +218,18 @@ export class Replica {
   async takeOver(term: number): Promise<void> {
     this.pending.clear();
     await this.written();
-    await this.removeSegments(this.journal.discard());
-    this.writeHeader('owner', this.epoch, { term });
+    try {
+      await this.removeSegments(this.journal.discard());
+      this.writeHeader('owner', this.epoch, { term });
+    } catch (error) {
+      // The VM has nobody else: it runs on a disk that cannot be labelled rather than not at all.
+      this.events.failed(writeFailure(this.storage.folder, error));
+    }
     // QEMU flushes what it writes itself; what we wrote must reach the disk as well, but the guest need not wait.
     const disks = this.disks.splice(0);
     void Promise.allSettled([
-      flushHeader(this.folder),
-      ...disks.map((disk) => disk.datasync().finally(() => disk.close())),
+      this.storage.flushText(headerName),
+      ...disks.map((disk) => disk.flush().finally(() => disk.close())),
     ]);
   }
 
@@ -239,7 +252,7 @@ export class Replica {
     if (this.pumping !== undefined || this.failure !== undefined) return;
     this.pumping = this.writePending()
       .catch((error: unknown) => {
-        this.failure = writeFailure(this.folder, error);
+        this.failure = writeFailure(this.storage.folder, error);
         this.pending.clear();
         this.events.failed(this.failure);
       })
@@ -274,67 +287,55 @@ export class Replica {
 
   private async writeDirectly(record: DiskRecord): Promise<void> {
     const { disk, offset, length, data } = record;
-    if (record.kind === recordKinds.zeroes) await this.writeZeroes(disk, offset, length);
-    else await writeAll(this.disk(disk), [data], offset);
+    if (record.kind === recordKinds.zeroes) await this.disk(disk).zero(offset, length);
+    else await this.disk(disk).write([data], offset);
   }
 
   private async append(segment: Segment, batch: readonly Pending[]): Promise<void> {
     const file = await this.segmentFile(segment.serial);
     // Appends, so no position: the file is ours alone and written in order.
-    await writeAll(
-      file,
-      batch.flatMap(({ record }) => encodeSegmentRecord(record)),
-    );
-    if (this.durable) await file.datasync();
+    await file.write(batch.flatMap(({ record }) => encodeSegmentRecord(record)));
+    if (this.durable) await file.flush();
   }
 
-  private async segmentFile(serial: number): Promise<FileHandle> {
+  private async segmentFile(serial: number): Promise<StoredFile> {
     const known = this.segmentFiles.get(serial);
     if (known !== undefined) return known;
-    const file = await open(segmentPath(this.folder, serial), 'wx+', 0o600);
+    const file = await this.storage.open(segmentName(serial), 'once');
     this.segmentFiles.set(serial, file);
     return file;
   }
 
   private async writeRun(disk: number, run: Run, segment: Segment): Promise<number> {
     if (run.kind === 'zeroes') {
-      await this.writeZeroes(disk, run.start, run.end - run.start);
+      await this.disk(disk).zero(run.start, run.end - run.start);
       return 0;
     }
     const parts: Uint8Array[] = [];
     for (const extent of run.extents) parts.push(extent.data ?? (await this.readBack(segment, extent)));
-    await writeAll(this.disk(disk), parts, run.start);
+    await this.disk(disk).write(parts, run.start);
     return lengthOf(run.extents);
   }
 
   private async readBack(segment: Segment, extent: Extent): Promise<Uint8Array> {
     const file = await this.segmentFile(segment.serial);
     const bytes = Buffer.allocUnsafe(extent.end - extent.start);
-    const { bytesRead } = await file.read(bytes, 0, bytes.length, extent.fileAt ?? 0);
-    if (bytesRead === bytes.length) return bytes;
-    throw diskError(`the journal in ${this.folder} is shorter than what was written to it`);
-  }
-
-  private async writeZeroes(disk: number, offset: number, length: number): Promise<void> {
-    await zeroRange(this.disk(disk), offset, length);
+    if ((await file.read(bytes, extent.fileAt ?? 0)) === bytes.length) return bytes;
+    throw diskError(`the journal in ${this.storage.folder} is shorter than what was written to it`);
   }
 
   private async removeSegments(segments: readonly Segment[]): Promise<void> {
     for (const { serial } of segments) {
       await this.segmentFiles.get(serial)?.close();
       this.segmentFiles.delete(serial);
-      rmSync(segmentPath(this.folder, serial), { force: true });
+      this.storage.remove(segmentName(serial));
     }
   }
 
-  private disk(index: number): FileHandle {
+  private disk(index: number): StoredFile {
     const disk = this.disks[index];
     assert(disk !== undefined, 'a record names a disk of the session');
     return disk;
-  }
-
-  private descriptor(index: number): number {
-    return this.disk(index).fd;
   }
 
   private writeHeader(
@@ -344,30 +345,9 @@ export class Replica {
   ): void {
     const { vm, durable } = this;
     const sizes = [...this.sizes];
-    const header = { version: 1 as const, vm, sizes, state, epoch, term, through, durable, boot: bootId() };
-    writeHeader(this.folder, header, durable);
+    const header = { version: 1 as const, vm, sizes, state, epoch, term, through, durable, boot: this.storage.boot };
+    writeHeader(this.storage, header, durable);
   }
-}
-
-/** Writes all of `parts`; without `position` at the file's own. */
-async function writeAll(file: FileHandle, parts: readonly Uint8Array[], position?: number): Promise<void> {
-  const bytes = parts.reduce((sum, part) => sum + part.length, 0);
-  const { bytesWritten } = await file.writev([...parts], position);
-  if (bytesWritten === bytes) return;
-  // A short write: the second try gives the error, which is nearly always "no space left".
-  const rest = Buffer.concat(parts).subarray(bytesWritten);
-  for (let at = 0; at < rest.length; ) {
-    const from = position === undefined ? null : position + bytesWritten + at;
-    at += (await file.write(rest, at, rest.length - at, from)).bytesWritten;
-  }
-}
-
-const zeroBlock = Buffer.alloc(1024 * 1024);
-
-async function zeroRange(file: FileHandle, offset: number, length: number): Promise<void> {
-  if (punch(file.fd, offset, length)) return;
-  for (let at = 0; at < length; at += zeroBlock.length)
-    await writeAll(file, [zeroBlock.subarray(0, Math.min(zeroBlock.length, length - at))], offset + at);
 }
 
 function lengthOf(extents: readonly Extent[]): number {
@@ -384,62 +364,69 @@ function writeFailure(folder: string, cause: unknown): ColoError {
 }
 
 /** Never overwrites the newest truth of a VM. */
-export function refuseOwner(folder: string, term: number): void {
-  const header = readHeader(folder);
+export function refuseOwner(folder: string | Storage, term: number): void {
+  const storage = storageOf(folder);
+  const header = readHeader(storage);
   if (header?.state !== 'owner' || term > header.term) return;
-  const newest = existsSync(overlayPath(folder, 0)) ? overlayPath(folder, 0) : replicaPath(folder, 0);
-  throw new ColoError(errorCodes.input, `${folder} holds the newest disks of ${header.vm}, which ran on from there`, {
+  const path = storage.folder;
+  const newest = storage.has(overlayName(0)) ? overlayPath(path, 0) : replicaPath(path, 0);
+  throw new ColoError(errorCodes.input, `${path} holds the newest disks of ${header.vm}, which ran on from there`, {
     hint: `bring them back first, such as with "qemu-img convert -O raw ${newest} IMAGE", then remove that folder`,
   });
 }
 
-function removeFiles(folder: string): void {
-  const ours = /^(replica\.json(\.new)?|disk\d+\.(raw|overlay)|journal\.\d+)$/;
-  for (const name of readdirSync(folder)) if (ours.test(name)) rmSync(join(folder, name), { force: true });
+function storageOf(folder: string | Storage): Storage {
+  return typeof folder === 'string' ? new Folder(folder) : folder;
+}
+
+function removeFiles(storage: Storage): void {
+  const ours = /^(replica\.json\.new|disk\d+\.(raw|overlay)|journal\.\d+)$/;
+  for (const name of storage.list()) if (ours.test(name)) storage.remove(name);
 }
 
 /** What a replica is after its node ended in any way; `unsure` when the host ended as well and nothing was flushed. */
 export type ReplicaState = { kind: 'none' | 'syncing' | 'unsure' } | { kind: 'epoch' | 'owner'; epoch: number };
 
 /** Finishes an apply that was interrupted, and says what the replica is. Nobody else uses the folder meanwhile. */
-export async function recover(folder: string, boot: string = bootId()): Promise<ReplicaState> {
-  const header = readHeader(folder);
+export async function recover(folder: string | Storage, boot?: string): Promise<ReplicaState> {
+  const storage = storageOf(folder);
+  const header = readHeader(storage);
   if (header === undefined) return { kind: 'none' };
   if (header.state === 'syncing') return { kind: 'syncing' };
   if (header.state === 'owner') return { kind: 'owner', epoch: header.epoch };
-  if (!header.durable && header.boot !== boot) return { kind: 'unsure' };
-  if (header.state === 'applying') await replay(folder, header);
+  if (!header.durable && header.boot !== (boot ?? storage.boot)) return { kind: 'unsure' };
+  if (header.state === 'applying') await replay(storage, header);
   return { kind: 'epoch', epoch: header.epoch };
 }
 
-async function replay(folder: string, header: ReplicaHeader): Promise<void> {
-  for (const serial of segmentSerials(folder).filter((each) => each <= header.through)) {
-    const bytes = await readFile(segmentPath(folder, serial));
+async function replay(storage: Storage, header: ReplicaHeader): Promise<void> {
+  for (const serial of segmentSerials(storage).filter((each) => each <= header.through)) {
+    const bytes = await storage.read(segmentName(serial));
     for (let at = 0; at < bytes.length; ) {
       const found = segmentRecordAt(bytes, at, header.sizes);
       if (found === undefined)
-        throw diskError(`the journal in ${folder} is damaged at byte ${at} of segment ${serial}`);
-      await writeRecord(folder, found.record);
+        throw diskError(`the journal in ${storage.folder} is damaged at byte ${at} of segment ${serial}`);
+      await writeRecord(storage, found.record);
       at = found.next;
     }
   }
-  writeHeader(folder, { ...header, state: 'epoch', through: 0 }, true);
-  for (const serial of segmentSerials(folder).filter((each) => each <= header.through))
-    rmSync(segmentPath(folder, serial), { force: true });
+  writeHeader(storage, { ...header, state: 'epoch', through: 0 }, true);
+  for (const serial of segmentSerials(storage).filter((each) => each <= header.through))
+    storage.remove(segmentName(serial));
 }
 
-async function writeRecord(folder: string, record: DiskRecord): Promise<void> {
-  const file = await open(replicaPath(folder, record.disk), 'r+');
+async function writeRecord(storage: Storage, record: DiskRecord): Promise<void> {
+  const file = await storage.open(replicaName(record.disk), 'old');
   try {
-    if (record.kind === recordKinds.zeroes) await zeroRange(file, record.offset, record.length);
-    else await writeAll(file, [record.data], record.offset);
-    await file.datasync();
+    if (record.kind === recordKinds.zeroes) await file.zero(record.offset, record.length);
+    else await file.write([record.data], record.offset);
+    await file.flush();
   } finally {
     await file.close();
   }
 }
 
-function segmentSerials(folder: string): number[] {
-  const serials = readdirSync(folder).map((name) => Number(/^journal\.(\d+)$/.exec(name)?.[1] ?? 0));
+function segmentSerials(storage: Storage): number[] {
+  const serials = storage.list().map((name) => Number(/^journal\.(\d+)$/.exec(name)?.[1] ?? 0));
   return serials.filter((serial) => serial > 0).sort((left, right) => left - right);
 }

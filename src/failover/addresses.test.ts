@@ -20,7 +20,7 @@ const own = Uint8Array.of(10, 0, 2, 15);
 const linkLocal = Uint8Array.from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0x50, 0x54, 0, 0xff, 0xfe, 0x12, 0x34, 0x56]);
 const neighbour = Uint8Array.from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]);
 
-const addressesOf = () => new GuestAddresses(mac, own);
+const addressesOf = () => new GuestAddresses([{ mac, address: own }]);
 
 /** A neighbour advertisement as a guest answers with; `flags`: 0x20 override, 0x40 solicited, 0x80 router. */
 function advertisement(from: Uint8Array, target: Uint8Array, flags: number, tags: readonly number[] = []): Uint8Array {

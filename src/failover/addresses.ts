@@ -12,24 +12,38 @@
 //    list     isRouter and number of tag bytes, address bytes (one byte each), tags, address;  repeated
 //             bit 7, bits 0-6
 
-import { announcementOf, type Claim, claimOf } from '../packet/claim.ts';
+import { cardMarkBytes } from '../packet/card.ts';
+import { read16, write16 } from '../packet/checksum.ts';
+import { announcementOf, type Claim, claimOf, tagBytesMax } from '../packet/claim.ts';
+import { etherType } from '../packet/ethernet.ts';
 import { addressesMax } from './limits.ts';
+
+/** A network card of the guest, and the address that its spec gives it. */
+export interface Card {
+  mac: Uint8Array;
+  address?: Uint8Array;
+}
 
 export class GuestAddresses {
   /** Learned and not answered for by the spec; the oldest first. */
   private learned = new Map<string, Claim>();
-  private readonly own: Claim;
+  private readonly cards: readonly Card[];
+  private readonly own: readonly Claim[];
 
-  constructor(mac: Uint8Array, address: Uint8Array) {
-    this.own = { mac, address, tags: new Uint8Array(0), isRouter: false, isReply: false };
+  /** `cards`: the guest's, in their order. */
+  constructor(cards: readonly Card[]) {
+    this.cards = cards;
+    this.own = cards.flatMap(({ mac, address }, index) =>
+      address === undefined ? [] : [{ mac, address, tags: markOf(index), isRouter: false, isReply: false }],
+    );
   }
 
   /** What the guest says. True when the list is another one now. */
   said(frame: Uint8Array): boolean {
     const claim = claimOf(frame);
-    if (claim === undefined || claim.isReply || !this.isGuest(claim.mac)) return false;
+    if (claim === undefined || claim.isReply || !this.isGuest(claim)) return false;
     const key = keyOf(claim);
-    if (key === keyOf(this.own) || this.learned.get(key)?.isRouter === claim.isRouter) return false;
+    if (this.own.some((one) => keyOf(one) === key) || this.learned.get(key)?.isRouter === claim.isRouter) return false;
     this.learn(key, claim);
     return true;
   }
@@ -37,16 +51,16 @@ export class GuestAddresses {
   /** What the network says. True when the list is another one now. */
   heard(frame: Uint8Array): boolean {
     const claim = claimOf(frame);
-    return claim !== undefined && !this.isGuest(claim.mac) && this.learned.delete(keyOf(claim));
+    return claim !== undefined && !this.isGuest(claim) && this.learned.delete(keyOf(claim));
   }
 
   get count(): number {
-    return this.learned.size + 1;
+    return this.learned.size + this.own.length;
   }
 
   /** One frame for each address, to everybody. */
   announcements(): Uint8Array[] {
-    return [this.own, ...this.learned.values()].map(announcementOf);
+    return [...this.own, ...this.learned.values()].map(announcementOf);
   }
 
   /** What was learned, for the peer. */
@@ -67,10 +81,12 @@ export class GuestAddresses {
       const addressBytes = list[at + 1];
       const end = at + 2 + tagBytes + (addressBytes ?? 0);
       const isAddress = addressBytes === 4 || addressBytes === 16;
-      if (!isAddress || tagBytes % 4 !== 0 || tagBytes > 8 || end > list.length) return false;
+      if (!isAddress || tagBytes % 4 !== 0 || tagBytes > tagBytesMax || end > list.length) return false;
       const tags = list.slice(at + 2, at + 2 + tagBytes);
       const isRouter = ((list[at] as number) & 0x80) !== 0;
-      const claim = { ...this.own, tags, isRouter, address: list.slice(end - addressBytes, end) };
+      const mac = this.cards[cardOfTags(tags)]?.mac;
+      if (mac === undefined) return false;
+      const claim = { mac, tags, isRouter, isReply: false, address: list.slice(end - addressBytes, end) };
       learned.set(keyOf(claim), claim);
       at = end;
     }
@@ -86,9 +102,23 @@ export class GuestAddresses {
     this.learned.set(key, claim);
   }
 
-  private isGuest(mac: Uint8Array): boolean {
-    return Buffer.compare(mac, this.own.mac) === 0;
+  private isGuest({ mac, tags }: Claim): boolean {
+    const own = this.cards[cardOfTags(tags)];
+    return own !== undefined && Buffer.compare(mac, own.mac) === 0;
   }
+}
+
+/** The mark as it stands in frames of this card; none of the first. */
+function markOf(card: number): Uint8Array {
+  const mark = new Uint8Array(card === 0 ? 0 : cardMarkBytes);
+  if (card === 0) return mark;
+  write16(mark, 0, etherType.card);
+  write16(mark, 2, card);
+  return mark;
+}
+
+function cardOfTags(tags: Uint8Array): number {
+  return tags.length >= cardMarkBytes && read16(tags, 0) === etherType.card ? read16(tags, 2) : 0;
 }
 
 function keyOf({ tags, address }: Claim): string {

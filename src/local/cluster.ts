@@ -17,7 +17,7 @@ import { createAuthority, issueCertificate } from '../host/certificates.ts';
 import { BridgeCapture } from './bridge-capture.ts';
 import { logDirectory, releaseRunDirectory, takeRunDirectory } from './directories.ts';
 import { EtcdMember } from './etcd.ts';
-import { hostAddress, Lab } from './lab.ts';
+import { hostAddress, Lab, portName } from './lab.ts';
 import { type BootFiles, machineOf } from './machine.ts';
 import { namespacePath } from './namespace.ts';
 import { NodeProcess } from './node-process.ts';
@@ -53,7 +53,8 @@ export class LocalCluster {
   private readonly directory: string;
   private readonly hosts: Host[] = [];
   private readonly undo: (() => Promise<unknown> | void)[] = [];
-  private capture: BridgeCapture | undefined;
+  /** One for each network, in the order of the guest's cards. */
+  private readonly captures: BridgeCapture[] = [];
 
   private constructor(options: ClusterOptions, parts: { directory: string; lab: Lab }) {
     this.options = options;
@@ -73,7 +74,7 @@ export class LocalCluster {
     const directory = takeRunDirectory(options.spec.vm);
     let lab: Lab;
     try {
-      lab = await Lab.make(names);
+      lab = await Lab.make(names, 1 + options.spec.cards.length);
     } catch (error) {
       releaseRunDirectory(directory);
       throw error;
@@ -111,14 +112,14 @@ export class LocalCluster {
     return untilNodes(() => this.statuses(), { what, timeoutMs, holds }, this);
   }
 
-  /** The hosts from whose ports of the bridge the guest's address was heard, one entry for each turn of speaking. */
-  voices(): string[] {
-    return (this.capture?.turns ?? []).map((turn) => this.lab.hosts[turn.port] ?? '');
+  /** The hosts from whose ports of the bridge a card of the guest was heard, one entry for each turn of speaking. */
+  voices(card = 0): string[] {
+    return (this.captures[card]?.turns ?? []).map((turn) => this.lab.hosts[turn.port] ?? '');
   }
 
   /** What was announced to everybody for the guest, by host; addresses in hex. */
   announced(): { host: string; address: string }[] {
-    const heard = this.capture?.announcements ?? [];
+    const heard = this.captures.flatMap((capture) => capture.announcements);
     return heard.map(({ port, address }) => ({ host: this.lab.hosts[port] ?? '', address }));
   }
 
@@ -208,10 +209,12 @@ export class LocalCluster {
       this.undo.push(() => host.etcd.stop());
     }
     await Promise.all(this.hosts.map((host) => host.etcd.ready()));
-    const { mac } = this.options.spec.network;
-    const listening = { mac, now: () => this.clock.now() };
-    this.capture = await BridgeCapture.start(namespacePath(lab.labNamespace), names, listening);
-    this.undo.push(() => this.capture?.close());
+    this.undo.push(() => this.captures.forEach((capture) => capture.close()));
+    for (const [network, { mac }] of [this.options.spec.network, ...this.options.spec.cards].entries()) {
+      const ports = names.map((name) => portName(name, network));
+      const listening = { mac, now: () => this.clock.now() };
+      this.captures.push(await BridgeCapture.start(namespacePath(lab.labNamespace), ports, listening));
+    }
     const [first] = this.hosts;
     if (first !== undefined) await this.startNode(first, 'primary');
   }
@@ -257,7 +260,8 @@ export class LocalCluster {
         guest: { mac: spec.network.mac, address: spec.network.address },
         runDir,
         spillDir: tmpdir(),
-        uplink: { kind: 'tap' as const, name: 'colo%d', bridge: 'br0' },
+        uplink: uplinkOn('br0'),
+        cards: spec.cards.map(({ mac, address, bridge }) => ({ mac, address, uplink: uplinkOn(bridge) })),
         arbiter: {
           kind: 'etcd' as const,
           // The own host's member first: it is the one that a cut cable does not take away.
@@ -278,6 +282,10 @@ export class LocalCluster {
     if (host === undefined) throw new ColoError(errorCodes.input, `there is no host ${name}`);
     return host;
   }
+}
+
+function uplinkOn(bridge: string) {
+  return { kind: 'tap' as const, name: 'colo%d', bridge };
 }
 
 /** The network namespace that this thread stands in, for tests that it was left again. */

@@ -148,6 +148,7 @@ function nodeOptions(
   const { name, directory, logDir } = at;
   const own = join(directory, name);
   const other = name === 'a' ? 'b' : 'a';
+  const uplink = { kind: 'switch' as const, path: join(directory, 'lan.sock') };
   const runDir = join(own, 'vm');
   mkdirSync(runDir, { recursive: true, mode: 0o700 });
   return {
@@ -168,7 +169,8 @@ function nodeOptions(
       spillDir: tmpdir(),
       disks: spec.disks,
       replicaDir: replicaDirectory(spec, name),
-      uplink: { kind: 'switch' as const, path: join(directory, 'lan.sock') },
+      uplink,
+      cards: spec.cards.map(({ mac, address }) => ({ mac, address, uplink })),
       arbiter: { kind: 'folder' as const, folder: join(directory, 'arbiter') },
       identityFolder: undefined,
       qemuPath: options.qemuPath,

@@ -35,6 +35,12 @@ export type ArbiterConfig =
   | { kind: 'folder'; folder: string }
   | { kind: 'etcd'; endpoints: readonly string[]; prefix?: string };
 
+export interface CardConfig {
+  mac: string;
+  address?: string | undefined;
+  uplink: UplinkConfig;
+}
+
 export interface NodeConfig {
   vm: string;
   /**
@@ -51,6 +57,8 @@ export interface NodeConfig {
   machine: MachineSpec;
   protect: Protect;
   guest: { mac: string; address: string };
+  /** Further network cards of the guest; each has an uplink of its own. */
+  cards?: readonly CardConfig[];
   /** Traffic that is not compared, and where pcap files go. */
   network?: { bypass: readonly BypassRule[]; pcapDir: string | undefined };
   /** Run directory of the VM on this node, on tmpfs. */

@@ -11,7 +11,7 @@ import { wallTime } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { Fifo } from '../base/fifo.ts';
 import { Role, type RoleAction, type RoleEvent } from '../controller/role.ts';
-import { GuestAddresses } from '../failover/addresses.ts';
+import { type Card, GuestAddresses } from '../failover/addresses.ts';
 import { Tolerance } from '../heartbeat/tolerance.ts';
 import type { Uplink } from '../netdev/endpoint.ts';
 import type { NodeContext, Peer, SharedParts } from './context.ts';
@@ -49,8 +49,8 @@ export class ColoNode {
     this.context = context;
     this.terms = new Terms(context);
     this.role = new Role(context.config.role);
-    const { mac, address } = context.config.guest;
-    this.addresses = new GuestAddresses(macBytes(mac), ipBytes(address));
+    const { guest, cards = [] } = context.config;
+    this.addresses = new GuestAddresses([guest, ...cards].map(cardBytes));
   }
 
   /** Resolves when the node has its first role; rejects when it cannot have the one it was told to have. */
@@ -281,6 +281,10 @@ export class ColoNode {
     if (this.primary !== undefined) return this.primary;
     throw new ColoError(errorCodes.input, 'this node is not the primary of the VM', { hint: 'ask the other node' });
   }
+}
+
+function cardBytes({ mac, address }: { mac: string; address?: string | undefined }): Card {
+  return { mac: macBytes(mac), ...(address === undefined ? {} : { address: ipBytes(address) }) };
 }
 
 function macBytes(mac: string): Uint8Array {

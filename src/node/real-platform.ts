@@ -3,6 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { type Identity, readIdentity } from '../base/identity.ts';
+import type { Log } from '../base/log.ts';
 import { connect, type Hello, type Link, LinkServer } from '../channel/link.ts';
 import { openCompressor } from '../checkpoint/compress.ts';
 import { SpillFile } from '../checkpoint/spill.ts';
@@ -13,18 +14,19 @@ import { TapUplink } from '../netdev/tap.ts';
 import { ramHash } from '../qemu/hash.ts';
 import { type DiskFiles, vmFiles } from '../qemu/machine.ts';
 import { Vm } from '../qemu/vm.ts';
-import { type NodeContext, type Peer, recordName } from './context.ts';
+import { Cards, Uplinks } from './cards.ts';
+import { type NodeContext, type Peer, recordName, type UplinkConfig } from './context.ts';
 import { QemuDisks } from './disk-source.ts';
 import { hashFile } from './hash-file.ts';
 import { Nic } from './nic.ts';
-import type { PeerLinks, Platform } from './platform.ts';
+import type { GuestCard, PeerLinks, Platform } from './platform.ts';
 
 /** The platform of one node; `context` is complete when the first of these is called. */
 export function realPlatform(context: () => NodeContext): Platform {
   let running: { vm: Vm; disks: DiskFiles[] } | undefined;
   return {
-    connectUplink: (handlers) => openUplink(context(), handlers),
-    listenCard: () => Nic.listen(filesOf(context()).nicPaths[0] ?? ''),
+    connectUplink: (handlers) => openUplinks(context(), handlers),
+    listenCard: () => listenCards(filesOf(context()).nicPaths),
     startVm: async (options) => {
       const disks = diskFiles(context(), options);
       const vm = await startVm(context(), options.vmstateTemplate, disks);
@@ -51,8 +53,25 @@ export function realPlatform(context: () => NodeContext): Platform {
   };
 }
 
-function openUplink({ config, log }: NodeContext, handlers: FrameHandlers): Promise<Uplink> {
-  const { uplink } = config;
+async function openUplinks({ config, log }: NodeContext, handlers: FrameHandlers): Promise<Uplink> {
+  const configs = [config.uplink, ...(config.cards ?? []).map((card) => card.uplink)];
+  if (configs.length === 1) return openUplink(config.uplink, log, handlers);
+  return Uplinks.open(configs.length, handlers, (index, own) => openUplink(configs[index] ?? config.uplink, log, own));
+}
+
+async function listenCards(paths: readonly string[]): Promise<GuestCard> {
+  const nics: Nic[] = [];
+  try {
+    for (const path of paths) nics.push(await Nic.listen(path));
+  } catch (error) {
+    for (const nic of nics) await nic.close();
+    throw error;
+  }
+  const [only] = nics;
+  return only !== undefined && nics.length === 1 ? only : new Cards(nics);
+}
+
+function openUplink(uplink: UplinkConfig, log: Log, handlers: FrameHandlers): Promise<Uplink> {
   if (uplink.kind === 'switch') return connectForFrames(uplink.path, handlers);
   return TapUplink.open({ name: uplink.name, bridge: uplink.bridge, log }, handlers);
 }

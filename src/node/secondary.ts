@@ -365,6 +365,7 @@ export class SecondaryNode {
         failed: (error) => {
           this.context.log.error({ error: error.message }, 'the replica cannot be written');
           this.links?.packet.send(messages.diskFailed, encodeText(error.message));
+          this.post({ kind: 'disksFailed', why: error.message });
         },
       },
     });

@@ -8,6 +8,7 @@
 // whether the guest is a router, and one that was said to be none any more would lose its routes (RFC 4861, 7.2.5).
 
 import { announce, arp, checkArp } from './arp.ts';
+import { cardMarkBytes, cardOf } from './card.ts';
 import { read16, read32, write16, write32 } from './checksum.ts';
 import { ethernet, etherType, tagsMax, writeEthernet } from './ethernet.ts';
 import { ipProtocol } from './ipv4.ts';
@@ -18,12 +19,14 @@ export interface Claim {
   mac: Uint8Array;
   /** 4 or 16 bytes. */
   address: Uint8Array;
-  /** The VLAN tags as they stand in the frame, without priorities: 0, 4 or 8 bytes. */
+  /** The mark of the card and the VLAN tags as they stand in the frame, without priorities: up to tagBytesMax. */
   tags: Uint8Array;
   isRouter: boolean;
   /** Of an ARP reply: it may be given by another machine, for one that it answers for. */
   isReply: boolean;
 }
+
+export const tagBytesMax = cardMarkBytes + 4 * tagsMax;
 
 const neighbourAdvertisement = 136;
 const targetLinkLayer = 2;
@@ -42,9 +45,10 @@ export function claimOf(frame: Uint8Array): Claim | undefined {
     : undefined;
 }
 
-/** Where the type of what the frame carries stands, behind its VLAN tags. */
+/** Where the type of what the frame carries stands, behind the mark of its card and its VLAN tags. */
 function typeAt(frame: Uint8Array): number {
   let at: number = ethernet.type;
+  if (cardOf(frame) > 0) at += cardMarkBytes;
   for (let tags = 0; tags < tagsMax && at + 6 <= frame.length; tags += 1, at += 4) {
     const type = read16(frame, at);
     if (type !== etherType.vlan && type !== etherType.stackedVlan) break;

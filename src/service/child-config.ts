@@ -8,6 +8,7 @@ import { checkSpec, type Spec } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';
 import type { DaemonConfig } from '../daemon/config.ts';
 import { type BootFiles, machineOf } from '../local/machine.ts';
+import type { UplinkConfig } from '../node/context.ts';
 import type { VmRecord } from '../registry/registry.ts';
 import type { ServiceConfig } from './config.ts';
 
@@ -84,7 +85,8 @@ export async function childConfig(config: ServiceConfig, options: ChildOptions):
       spillDir: config.stateFolder,
       disks: spec.disks,
       replicaDir: join(spec.replicaFolder ?? join(config.stateFolder, 'replicas'), record.vm),
-      uplink: { kind: 'tap', name: 'colo%d', bridge: config.bridge },
+      uplink: uplinkOn(config.bridge),
+      cards: spec.cards.map(({ mac, address, bridge }) => ({ mac, address, uplink: uplinkOn(bridge) })),
       arbiter:
         'folder' in arbiter
           ? { kind: 'folder', folder: join(arbiter.folder, 'terms') }
@@ -94,6 +96,10 @@ export async function childConfig(config: ServiceConfig, options: ChildOptions):
       dieAt: undefined,
     },
   };
+}
+
+function uplinkOn(bridge: string): UplinkConfig {
+  return { kind: 'tap', name: 'colo%d', bridge };
 }
 
 async function bootFiles(spec: Spec): Promise<BootFiles> {

@@ -124,16 +124,19 @@ async function runVm(service: Service, { spec, on }: z.output<typeof runSchema>)
 }
 
 /** Two guests with one address on one bridge would take each other's frames. */
-function refuseTaken(service: Service, { vm, network }: Spec): void {
+function refuseTaken(service: Service, spec: Spec): void {
+  const own = new Set(addressesOf(spec));
   for (const other of service.cluster.vms) {
-    if (other.vm === vm) continue;
-    const theirs = specOf(other).network;
-    for (const what of ['mac', 'address'] as const)
-      if (theirs[what] === network[what])
-        throw new Refusal(409, errorCodes.input, `${other.vm} has the ${what} ${network[what]} already`, {
-          hint: `give this VM another one: network.${what}`,
-        });
+    const taken = other.vm === spec.vm ? undefined : addressesOf(specOf(other)).find((one) => own.has(one));
+    if (taken !== undefined)
+      throw new Refusal(409, errorCodes.input, `${other.vm} has the address ${taken} already`, {
+        hint: 'give this VM others: network.mac and network.address',
+      });
   }
+}
+
+function addressesOf({ network, cards }: Spec): string[] {
+  return [network, ...cards].flatMap(({ mac, address }) => (address === undefined ? [mac] : [mac, address]));
 }
 
 async function removeVm(service: Service, call: Call) {

@@ -1,6 +1,6 @@
 // Faults of the network and of the arbiter, one after the other on one cluster of three hosts (network namespaces; needs
 // root). The clients are those of the beginning: after all of it each has its one connection and every reply in order, and
-// a capture at the ports of the bridge has heard one host at a time.
+// a capture at the ports of the bridges has heard one host at a time. The guest has two cards, each on a network of its own.
 
 import assert from 'node:assert/strict';
 import { createSocket } from 'node:dgram';
@@ -23,6 +23,8 @@ const refusal = await labRefusal();
 const waitMs = 120_000;
 /** Of the guest's MAC, as its kernel makes it (EUI-64). */
 const linkLocal = 'fe80::5054:ff:fe12:3456';
+/** Of the guest's second card, which is on a network of its own. */
+const secondAddress = '10.0.3.15';
 const linkLocalHex = 'fe80000000000000505400fffe123456';
 
 describe('faults of the network', refusal === undefined ? {} : { skip: refusal }, () => {
@@ -35,7 +37,8 @@ describe('faults of the network', refusal === undefined ? {} : { skip: refusal }
   before(async () => {
     await ensurePackages([...clusterPackages, ...faultPackages], { why: 'lose packets between hosts' });
     guest = await buildGuest();
-    const spec = checkSpec({ vm: 'network', boot: { guest: 'demo' }, protect: { mode: 'colo' } }, 'the test');
+    const cards = [{ mac: '52:54:00:12:34:57', address: secondAddress, bridge: 'br1' }];
+    const spec = checkSpec({ vm: 'network', boot: { guest: 'demo' }, cards, protect: { mode: 'colo' } }, 'the test');
     const boot = { kernel: guest.kernel, initrd: guest.initrd, cmdline: guest.cmdline };
     cluster = await LocalCluster.start({ spec, boot, hosts: 3, clock: systemClock });
     const path = cluster.serialLog('h1');
@@ -45,6 +48,7 @@ describe('faults of the network', refusal === undefined ? {} : { skip: refusal }
     clients.push(await LineClient.start({ ...redisRules(guest.ports.redis), host }, systemClock));
     clients.push(await LineClient.start({ ...echoRules(guest.ports.echoTcp), host }, systemClock));
     clients.push(await DatagramClient.start(guest.ports.echoUdp, systemClock, undefined, host));
+    clients.push(await LineClient.start({ ...echoRules(guest.ports.echoTcp), host: secondAddress }, systemClock));
   });
 
   after(async () => {
@@ -122,7 +126,7 @@ describe('faults of the network', refusal === undefined ? {} : { skip: refusal }
     );
     assert.equal(now, heir);
     const announced = cluster.announced().filter(({ host }) => host === heir);
-    for (const address of ['0a00020f', linkLocalHex])
+    for (const address of ['0a00020f', '0a00030f', linkLocalHex])
       assert.ok(announced.filter((one) => one.address === address).length >= 4, `${address} is announced four times`);
   });
 
@@ -197,6 +201,6 @@ describe('faults of the network', refusal === undefined ? {} : { skip: refusal }
   test('no client has lost a connection or a reply, and one host spoke at a time', async () => {
     for (const report of await Promise.all(clients.map((client) => client.finish(60_000))))
       assert.equal(report.ok, true, `${report.name}: ${report.detail}`);
-    assert.deepEqual(cluster.voices(), turns);
+    for (const card of [0, 1]) assert.deepEqual(cluster.voices(card), turns, `card ${card}`);
   });
 });

@@ -1,0 +1,207 @@
+// What the replica stands on: one folder with files. The real one is below; the simulation (sim/storage.ts) gives the same
+// replica another one, whose writes are slow, fail, are torn by a crash, or are lost with the host's page cache.
+//
+// Names are those of files within the folder. Everything that changes a file's contents is asynchronous, everything that
+// changes which files there are is done when it returns.
+
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
+import { type FileHandle, open, readFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { punch, reserve } from './space.ts';
+
+/** An open file. */
+export interface StoredFile {
+  /** Writes all of `parts`, or throws; without `position` at the end of what this opening wrote before. */
+  write(parts: readonly Uint8Array[], position?: number): Promise<void>;
+  /** Makes a range read as zeroes. */
+  zero(offset: number, length: number): Promise<void>;
+  /** Reads at `offset` until `into` is full or the file ends; returns how much. */
+  read(into: Uint8Array, offset: number): Promise<number>;
+  /** Makes sure that writing there will not fail for want of space; throws a ColoError when it would. */
+  reserve(offset: number, length: number): void;
+  truncate(bytes: number): Promise<void>;
+  /** Resolves when the contents survive the end of the host. */
+  flush(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** `new`: made or emptied. `once`: made, and an error when it is there. `old`: must be there. */
+export type OpenHow = 'new' | 'once' | 'old';
+
+export interface Storage {
+  /** Where it is, for people. */
+  readonly folder: string;
+  /** Of this boot of the host; '' where the system does not say. */
+  readonly boot: string;
+  /** Makes the folder when it is not there. */
+  make(): void;
+  list(): string[];
+  has(name: string): boolean;
+  remove(name: string): void;
+  open(name: string, how: OpenHow): Promise<StoredFile>;
+  read(name: string): Promise<Buffer>;
+  /** A small text; undefined when there is none. */
+  readText(name: string): string | undefined;
+  /** Puts `text` in the place of the file, whole or not at all; `flush`: it survives the end of the host. */
+  replaceText(name: string, text: string, flush: boolean): void;
+  /** Brings a text that was put there without flushing to the disk. */
+  flushText(name: string): Promise<void>;
+}
+
+/** The id of this boot of the host; '' where the system has none. */
+export function bootId(): string {
+  try {
+    return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+  } catch {
+    return '';
+  }
+}
+
+const flags = { new: 'w+', once: 'wx+', old: 'r+' } as const satisfies Record<OpenHow, string>;
+
+/** A folder of this host. */
+export class Folder implements Storage {
+  readonly folder: string;
+
+  constructor(folder: string) {
+    this.folder = folder;
+  }
+
+  get boot(): string {
+    return bootId();
+  }
+
+  make(): void {
+    mkdirSync(this.folder, { recursive: true, mode: 0o700 });
+  }
+
+  list(): string[] {
+    return readdirSync(this.folder);
+  }
+
+  has(name: string): boolean {
+    return existsSync(this.path(name));
+  }
+
+  remove(name: string): void {
+    rmSync(this.path(name), { force: true });
+  }
+
+  async open(name: string, how: OpenHow): Promise<StoredFile> {
+    return new OpenFile(await open(this.path(name), flags[how], 0o600));
+  }
+
+  read(name: string): Promise<Buffer> {
+    return readFile(this.path(name));
+  }
+
+  readText(name: string): string | undefined {
+    try {
+      return readFileSync(this.path(name), 'utf8');
+    } catch {
+      return undefined;
+    }
+  }
+
+  replaceText(name: string, text: string, flush: boolean): void {
+    const path = this.path(name);
+    const descriptor = openSync(`${path}.new`, 'w', 0o600);
+    try {
+      writeSync(descriptor, text);
+      if (flush) fsyncSync(descriptor);
+    } finally {
+      closeSync(descriptor);
+    }
+    renameSync(`${path}.new`, path);
+    if (flush) flushFolder(dirname(path));
+  }
+
+  async flushText(name: string): Promise<void> {
+    for (const path of [this.path(name), this.folder]) {
+      const file = await open(path, 'r');
+      try {
+        await file.sync();
+      } finally {
+        await file.close();
+      }
+    }
+  }
+
+  private path(name: string): string {
+    return join(this.folder, name);
+  }
+}
+
+function flushFolder(folder: string): void {
+  const descriptor = openSync(folder, 'r');
+  try {
+    fsyncSync(descriptor);
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+const zeroBlock = Buffer.alloc(1024 * 1024);
+
+class OpenFile implements StoredFile {
+  private readonly handle: FileHandle;
+
+  constructor(handle: FileHandle) {
+    this.handle = handle;
+  }
+
+  async write(parts: readonly Uint8Array[], position?: number): Promise<void> {
+    const bytes = parts.reduce((sum, part) => sum + part.length, 0);
+    const { bytesWritten } = await this.handle.writev([...parts], position);
+    if (bytesWritten === bytes) return;
+    // A short write: the second try gives the error, which is nearly always "no space left".
+    const rest = Buffer.concat(parts).subarray(bytesWritten);
+    for (let at = 0; at < rest.length; ) {
+      const from = position === undefined ? null : position + bytesWritten + at;
+      at += (await this.handle.write(rest, at, rest.length - at, from)).bytesWritten;
+    }
+  }
+
+  async zero(offset: number, length: number): Promise<void> {
+    if (punch(this.handle.fd, offset, length)) return;
+    for (let at = 0; at < length; at += zeroBlock.length)
+      await this.write([zeroBlock.subarray(0, Math.min(zeroBlock.length, length - at))], offset + at);
+  }
+
+  async read(into: Uint8Array, offset: number): Promise<number> {
+    let at = 0;
+    while (at < into.length) {
+      const { bytesRead } = await this.handle.read(into, at, into.length - at, offset + at);
+      if (bytesRead === 0) break;
+      at += bytesRead;
+    }
+    return at;
+  }
+
+  reserve(offset: number, length: number): void {
+    reserve(this.handle.fd, offset, length);
+  }
+
+  async truncate(bytes: number): Promise<void> {
+    await this.handle.truncate(bytes);
+  }
+
+  async flush(): Promise<void> {
+    await this.handle.datasync();
+  }
+
+  async close(): Promise<void> {
+    await this.handle.close();
+  }
+}
