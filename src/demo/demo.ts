@@ -118,12 +118,17 @@ async function protect(pair: LocalPair, options: DemoOptions): Promise<void> {
   options.say(`protected in ${options.mode} mode (${seconds(options.clock.now() - start)}), while the guest ran`);
 }
 
-interface Cast {
-  options: DemoOptions;
-  spec: Spec;
+/** What a story is about; the bank (bank-demo.ts) has one, too. */
+export interface Scene {
+  options: Pick<DemoOptions, 'mode' | 'fault' | 'clock' | 'signal' | 'show'>;
   pair: LocalPair;
   clients: Client[];
   entrance: Entrance;
+}
+
+interface Cast extends Scene {
+  options: DemoOptions;
+  spec: Spec;
 }
 
 async function story(cast: Cast): Promise<DemoReport> {
@@ -187,8 +192,8 @@ async function longStory(cast: Cast): Promise<DemoReport> {
 }
 
 /** Waits for a status; it is a problem of the report when it does not come. */
-async function expectState(
-  { options, pair }: Cast,
+export async function expectState(
+  { options, pair }: Scene,
   problems: string[],
   what: string,
   find: (statuses: NodeStatus[]) => NodeStatus | undefined,
@@ -207,7 +212,7 @@ async function expectState(
 }
 
 /** Shows the state of things for a while. */
-async function watch(cast: Cast, forMs: number, phase: string): Promise<void> {
+export async function watch(cast: Scene, forMs: number, phase: string): Promise<void> {
   const { options, pair, clients } = cast;
   const end = options.clock.now() + forMs;
   while (options.clock.now() < end) {
@@ -218,7 +223,7 @@ async function watch(cast: Cast, forMs: number, phase: string): Promise<void> {
   }
 }
 
-async function theSurvivor(cast: Cast, problems: string[]): Promise<NodeStatus | undefined> {
+export async function theSurvivor(cast: Scene, problems: string[]): Promise<NodeStatus | undefined> {
   const { options, pair } = cast;
   if (options.fault === 'none' || options.mode === 'none') return pair.primary();
   const name = survivorOf(options.fault);
@@ -242,7 +247,7 @@ async function expectRepaired(cast: Cast, problems: string[]): Promise<void> {
   });
 }
 
-async function finish(cast: Cast): Promise<ClientReport[]> {
+export async function finish(cast: Scene): Promise<ClientReport[]> {
   const { options, clients } = cast;
   let done = false;
   const all = Promise.all(clients.map((client) => client.finish(finishTimeoutMs))).finally(() => {

@@ -143,10 +143,10 @@ export function echoRules(port: number, paceMs = 20): LineRules {
   return { name: 'echo', port, paceMs, request: (index) => `${line(index)}\n`, reply: line };
 }
 
-/** INCR of one counter, each after the reply to the one before and a pause; the reply is the new value. */
-export function redisRules(port: number, paceMs = 10): LineRules {
+/** INCR of one counter, which stands at `from`, one every `paceMs`; the reply is the new value. */
+export function redisRules(port: number, paceMs = 10, from = 0): LineRules {
   const request = '*2\r\n$4\r\nINCR\r\n$12\r\ncolo-counter\r\n';
-  return { name: 'redis', port, paceMs, request: () => request, reply: (index) => `:${index + 1}` };
+  return { name: 'redis', port, paceMs, request: () => request, reply: (index) => `:${from + index + 1}` };
 }
 
 /** Bulk to the guest: redis stores values one after the other, as fast as it confirms them. */
