@@ -138,7 +138,8 @@ async function show(
       const answer = event as Cluster;
       const block = [...draw(answer), ...problems(answer)];
       if (options.json) process.stdout.write(`${JSON.stringify(pick(answer))}\n`);
-      else live.show(block, block.slice(2).join('; '));
+      else if (process.stdout.isTTY) live.show(block, '');
+      else process.stdout.write(`${block.join('\n')}\n`);
     }
   } catch (error) {
     if (!interrupt.aborted) throw error;

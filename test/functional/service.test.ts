@@ -116,6 +116,16 @@ test('tables for people, JSON for programs, over the socket, with a certificate 
   assert.match(nobody.error, /has to know who asks/);
 });
 
+test('live updates: the state at once, until it is interrupted', async () => {
+  const child = start(['ps', '--watch', '--json', '--at', socket]);
+  const line = await new Promise<string>(
+    (done) => void child.stdout?.once('data', (bytes: Buffer) => done(String(bytes))),
+  );
+  assert.deepEqual(JSON.parse(line), []);
+  child.kill('SIGINT');
+  assert.equal(await new Promise((done) => void child.once('close', (code) => done(code))), 0);
+});
+
 test('a VM that cannot start is down and says why, is tried again, outlives a restart of colod as a record, and is removed', async () => {
   const run = await colo('run', at('vm.yaml'), '--at', socket, '--no-wait');
   assert.equal(run.code, 0, run.error);
