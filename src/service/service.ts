@@ -227,7 +227,7 @@ async function openCluster(config: ServiceConfig): Promise<{ arbiter: Arbiter; r
   const secure = arbiter.etcd.some((url) => url.startsWith('https:'));
   const options = {
     ...{ endpoints: arbiter.etcd, prefix: arbiter.prefix },
-    ...(secure ? { identity: readIdentity(config.certificates) } : {}),
+    ...(secure ? { identity: () => readIdentity(config.certificates) } : {}),
   };
   return { arbiter: new EtcdArbiter(options), registry: new Registry(new EtcdStore(options)) };
 }
