@@ -59,6 +59,14 @@ function addDemo(program: Command, finish: (code: number) => void): void {
         hosts,
       ),
     )
+    .addOption(
+      new Option(
+        '--clients <where>',
+        'link: in a network namespace, over IPv4 and IPv6; gateway: IPv4 only, no rights needed',
+      )
+        .choices(['auto', 'link', 'gateway'])
+        .default('auto'),
+    )
     .option('--name <vm>', 'name of the VM, so that several demos can run at once', 'demo')
     .addOption(
       new Option('--failovers <n>', 'kill the primary this often, with repair between').argParser(count).default(1),

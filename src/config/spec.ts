@@ -25,6 +25,8 @@ const machineSchema = z.strictObject({
   accel: z.enum(['tcg', 'kvm']).default('tcg'),
   /** QEMU's name of a CPU model; the default has no RDRAND, which would make the two copies differ. */
   cpu: z.string().min(1).optional(),
+  /** vm: the guest's real-time clock follows the guest's own clock, which stands still while the guest does. */
+  rtc: z.enum(['host', 'vm'], { error: '"host" or "vm"' }).default('host'),
   vcpus: z.number().int().min(1).max(16).default(1),
   memory: sizeSchema({ min: 64 * MiB, max: 64 * 1024 * MiB, example: '256M' }).prefault('256M'),
 });
