@@ -123,10 +123,10 @@ export interface Scene {
   options: Pick<DemoOptions, 'mode' | 'fault' | 'clock' | 'signal' | 'show'>;
   pair: LocalPair;
   clients: Client[];
-  entrance: Entrance;
 }
 
 interface Cast extends Scene {
+  entrance: Entrance;
   options: DemoOptions;
   spec: Spec;
 }
