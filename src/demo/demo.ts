@@ -129,6 +129,7 @@ interface Cast extends Scene {
   entrance: Entrance;
   options: DemoOptions;
   spec: Spec;
+  entrance: Entrance;
 }
 
 async function story(cast: Cast): Promise<DemoReport> {
