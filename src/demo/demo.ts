@@ -126,7 +126,6 @@ export interface Scene {
 }
 
 interface Cast extends Scene {
-  entrance: Entrance;
   options: DemoOptions;
   spec: Spec;
   entrance: Entrance;
