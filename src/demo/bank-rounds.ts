@@ -49,7 +49,7 @@ export async function rounds(
     await watch(stage, 1000, 'protected again');
     for (const report of await clients.finish()) add(reports, report);
     told.transfers = await auditInto(stage, stage.ports);
-    await restAndCheck(stage, index, survivor, victim);
+    await restAndCheck(stage, { index, primary: survivor, secondary: victim });
     told.holder = survivor;
     const sums = `${told.transfers} transfers, ${stage.increments} increments`;
     options.say(
@@ -71,13 +71,17 @@ async function killAndRepair(stage: Stage, victim: 'a' | 'b', survivor: 'a' | 'b
   return untilProtected(stage, survivor, `node ${victim} is back: the disk and the RAM are copied`);
 }
 
-async function restAndCheck(stage: Stage, index: number, primary: 'a' | 'b', secondary: 'a' | 'b'): Promise<void> {
+/** The resting guest's disk is clean, the replica is the same, and from it alone everything is there again. */
+export async function restAndCheck(
+  stage: Stage,
+  { index, primary, secondary }: { index: number; primary: 'a' | 'b'; secondary: 'a' | 'b' },
+): Promise<void> {
   const { pair, problems, spec } = stage;
   await tellAndHear(stage, { line: `rest ${index}`, answer: `colo-guest rests ${index}.`, name: primary });
   const apiPath = pair[primary]?.apiPath ?? '';
   await untilProtected(stage, primary, 'the guest rests');
   await callNode({ socketPath: apiPath, method: 'POST', path: '/checkpoint', timeoutMs: checkpointTimeoutMs });
-  const files = [diskPath(stage, primary, true), diskPath(stage, secondary, true)];
+  const files = [diskPath(stage, primary, index > 0), diskPath(stage, secondary, index > 0)];
   await checkFileSystem(stage, files[0] ?? '');
   const compared = await tryCommand('cmp', files, { timeoutMs: 120_000 });
   if (compared.code !== 0)

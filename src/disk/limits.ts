@@ -27,3 +27,12 @@ export const hashBytesMax = 128;
 
 /** Written bytes after which the primary's image is flushed in the background, so that no pause has to (sink.ts). */
 export const flushEveryBytes = 8 * 1024 * 1024;
+
+/** Block of the notes of what changed: a byte that is written makes this much to be copied again. */
+export const changedBlockBytes = 64 * 1024;
+
+/** Bytes that are read at once when changed blocks are copied. */
+export const changedReadBytes = 1024 * 1024;
+
+/** Written bytes after which a new note of what changed is begun: about as much is copied again beyond what must be. */
+export const notedBytesMax = 16 * 1024 * 1024;

@@ -215,6 +215,7 @@ export class Checkpointer {
     if (applied instanceof ColoError) throw applied;
     if (this.inFlight?.epoch === applied.epoch) {
       this.node.records.applied(applied);
+      this.node.disks?.applied(applied.epoch);
       this.inFlight = undefined;
     }
     return applied.epoch;

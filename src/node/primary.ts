@@ -546,6 +546,9 @@ export class PrimaryNode {
       case messages.diskHeld:
         this.disks?.held(decodePosition(payload));
         return;
+      case messages.diskKept:
+        this.disks?.kept(decodePosition(payload));
+        return;
       case messages.diskFailed:
         this.disks?.failed(decodeText(payload));
         return;
