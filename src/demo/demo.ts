@@ -123,12 +123,12 @@ export interface Scene {
   options: Pick<DemoOptions, 'mode' | 'fault' | 'clock' | 'signal' | 'show'>;
   pair: LocalPair;
   clients: Client[];
-  entrance: Entrance;
 }
 
 interface Cast extends Scene {
   options: DemoOptions;
   spec: Spec;
+  entrance: Entrance;
 }
 
 async function story(cast: Cast): Promise<DemoReport> {
