@@ -36,3 +36,9 @@ export const changedReadBytes = 1024 * 1024;
 
 /** Written bytes after which a new note of what changed is begun: about as much is copied again beyond what must be. */
 export const notedBytesMax = 16 * 1024 * 1024;
+
+/** On its way or not flushed: with less than this a capture does not wait. */
+export const settledBytes = 1024 * 1024;
+
+/** A capture waits at most so long, with the guest running, until less than settledBytes is on its way and not flushed. */
+export const settleMs = 20;

@@ -119,6 +119,7 @@ export class Checkpointer {
     const isCurrent = () => node.links?.bulk === link;
     const { clock, config } = node.context;
     const { vm, nic } = node.parts;
+    await node.disks?.settle();
     node.holdIngress();
     const settled = await settle(nic, settleMs, node.context);
     const taken: { closing?: Closing } = {};

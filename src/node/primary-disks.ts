@@ -8,8 +8,9 @@
 // A mirror that ends by itself ends the protection, never the guest. After a failure the next try waits a while, longer
 // each time, since it would copy the whole disk again only to fail again.
 
+import { delay } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
-import { flushEveryBytes } from '../disk/limits.ts';
+import { flushEveryBytes, settledBytes, settleMs } from '../disk/limits.ts';
 import { diskMessages, encodeAbort, encodeHash, encodeSession } from '../disk/message.ts';
 import { Notes } from '../disk/notes.ts';
 import { DiskSink } from '../disk/sink.ts';
@@ -216,6 +217,19 @@ export class PrimaryDisks {
     void this.beginNote(notes);
   }
 
+  /**
+   * Before a capture, with the guest running: what is on its way to the secondary and to the image is brought there. A
+   * stop flushes the image, and the commit waits for the secondary in any case; so neither is to be done in the pause.
+   */
+  async settle(): Promise<void> {
+    const { sink } = this;
+    if (sink === undefined) return;
+    const { clock } = this.context;
+    const end = clock.now() + settleMs;
+    if (sink.counters.writtenBytes - this.flushedBytes >= settledBytes) this.flush(sink);
+    while ((sink.backlogBytes >= settledBytes || this.flushing) && clock.now() < end) await delay(1, clock);
+  }
+
   /** The guest stands still: all it has written belongs to `epoch`. Throws when the secondary lacks some of it. */
   mark(epoch: number): void {
     if (this.sink === undefined) throw new ColoError(errorCodes.checkpoint, 'the disks are not mirrored');
@@ -309,7 +323,11 @@ export class PrimaryDisks {
 
   /** A stop flushes the images: what is written out before costs no pause. */
   private flushSometimes(sink: DiskSink): void {
-    if (!this.copied || this.flushing || sink.counters.writtenBytes - this.flushedBytes < flushEveryBytes) return;
+    if (this.copied && sink.counters.writtenBytes - this.flushedBytes >= flushEveryBytes) this.flush(sink);
+  }
+
+  private flush(sink: DiskSink): void {
+    if (this.flushing) return;
     this.flushing = true;
     this.flushedBytes = sink.counters.writtenBytes;
     this.source
