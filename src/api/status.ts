@@ -90,7 +90,7 @@ export interface NodeStatus {
         skippedBytes: number;
         /** secondary: waits for its checkpoint. */
         journalBytes: number;
-        /** What last ended the protection of the disks, '' if nothing did. */
+        /** What last ended the protection of the disks, or what the guest's own disk has run into; '' if nothing. */
         problem: string;
       }
     | null

@@ -137,7 +137,7 @@ function diskLines({ disks }: NodeStatus): string[] {
     ...(skippedBytes === 0
       ? []
       : [`  disks: ${formatSize(skippedBytes)} were not copied again, the secondary had them`]),
-    ...(problem === '' ? [] : [`  disks are not protected: ${problem}`]),
+    ...(problem === '' ? [] : [`  disks: ${problem}`]),
   ];
 }
 

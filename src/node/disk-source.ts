@@ -44,6 +44,26 @@ export class QemuDisks implements DiskSource {
     return diskSizes(this.vm.qmp, this.roots);
   }
 
+  watch(trouble: (trouble: { why: string; waits: boolean }) => void): void {
+    this.vm.qmp.on('BLOCK_IO_ERROR', ({ data }) => {
+      const disk = this.disks[this.roots.indexOf(String(data['node-name']))];
+      const path = disk === undefined ? 'a disk' : disk.kind === 'image' ? disk.path : disk.overlayPath;
+      const waits = data.action === 'stop';
+      const full = data.nospace === true;
+      const what = full ? `no room for ${path}` : `${path} cannot be ${data.operation === 'read' ? 'read' : 'written'}`;
+      const why = full ? '' : ` (${String(data.reason)})`;
+      trouble({ why: `${what}${why}${waits ? ': the guest waits until there is' : ''}`, waits });
+    });
+  }
+
+  async waits(resume: boolean): Promise<boolean> {
+    const found = await this.vm.qmp.execute('query-status');
+    if (typeof found !== 'object' || found === null || !('status' in found) || found.status !== 'io-error')
+      return false;
+    if (resume) await this.vm.qmp.execute('cont');
+    return true;
+  }
+
   mirror(handlers: MirrorHandlers): Promise<DiskMirrors> {
     return this.startMirrors(handlers, false);
   }

@@ -42,6 +42,10 @@ export interface DiskSource {
   /** Notes of which blocks change, where the platform has them: disk/notes.ts. */
   readonly notes?: ChangeNotes;
   sizes(): Promise<number[]>;
+  /** Says what the guest's own writes and reads run into; `waits`: the machine stands still until it is resumed. */
+  watch?(trouble: (trouble: { why: string; waits: boolean }) => void): void;
+  /** Whether the machine waits; `resume`: it is to try again. */
+  waits?(resume: boolean): Promise<boolean>;
   /** Writes overlays of a takeover into the images below them while the guest runs; nothing to do without overlays. */
   fold(progress: (progress: Progress) => void): Promise<void>;
   /** Lets the host write out what it caches of the images, so that a stop, which flushes, has little to do. */

@@ -20,6 +20,8 @@ import type { ChangeNotes, DiskMirrors, DiskSource, MirrorHandlers, PeerLink } f
 
 const firstPauseMs = 1000;
 const pauseMsMax = 60_000;
+/** A guest that waits for room on its own disk is let try again this often. */
+const retryMs = 1000;
 /** From QEMU cancelling its jobs to its end, at most; then it was something else. */
 const endingMs = 3000;
 
@@ -47,6 +49,9 @@ export class PrimaryDisks {
   private flushedBytes = 0;
   private flushing = false;
   private problem = '';
+  /** Of the guest's own disk. */
+  private trouble = '';
+  private stopAsking: (() => void) | undefined;
   private pauseMs = 0;
   private notBefore = 0;
   /** The initial copy is done: what is written now is the guest's. */
@@ -69,6 +74,27 @@ export class PrimaryDisks {
     this.context = context;
     this.source = source;
     this.lost = lost;
+    source.watch?.((trouble) => this.onTrouble(trouble));
+  }
+
+  /** Its own host's disk is full, as without protection: the guest goes on by itself when there is room again. */
+  private onTrouble({ why, waits }: { why: string; waits: boolean }): void {
+    this.context.log.error({ why }, "the guest's own disk");
+    this.trouble = why;
+    if (waits && this.stopAsking === undefined)
+      this.stopAsking = this.context.clock.every(retryMs, () => void this.askWaiting());
+  }
+
+  private async askWaiting(): Promise<void> {
+    try {
+      // A checkpoint resumes the guest as well; while one may be under way nothing else may.
+      if ((await this.source.waits?.(this.sink === undefined)) === true) return;
+    } catch (error) {
+      this.context.log.debug({ error: errorText(error) }, 'whether the guest waits is not known');
+    }
+    this.stopAsking?.();
+    this.stopAsking = undefined;
+    this.trouble = '';
   }
 
   get status(): DisksStatus {
@@ -78,7 +104,7 @@ export class PrimaryDisks {
       backlogBytes: sink?.backlogBytes ?? 0,
       writtenBytes: sink?.counters.writtenBytes ?? 0,
       skippedBytes: this.skippedBytes,
-      problem,
+      problem: [this.trouble, problem].filter((text) => text !== '').join('; '),
     };
   }
 
@@ -267,6 +293,13 @@ export class PrimaryDisks {
     this.pauseMs = Math.min(pauseMsMax, Math.max(firstPauseMs, this.pauseMs * 2));
     this.notBefore = this.context.clock.now() + this.pauseMs;
     this.lost(why);
+  }
+
+  /** This node is no longer the primary. */
+  close(why: string): void {
+    this.stopAsking?.();
+    this.stopAsking = undefined;
+    this.drop(why);
   }
 
   /** Nothing is forwarded any more, and nothing of the guest waits for it. */
