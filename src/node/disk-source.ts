@@ -46,7 +46,8 @@ export class QemuDisks implements DiskSource {
 
   watch(trouble: (trouble: { why: string; waits: boolean }) => void): void {
     this.vm.qmp.on('BLOCK_IO_ERROR', ({ data }) => {
-      const disk = this.disks[this.roots.indexOf(String(data['node-name']))];
+      // While it is mirrored the event names the mirror's node.
+      const disk = this.disks.length === 1 ? this.disks[0] : this.disks[this.roots.indexOf(String(data['node-name']))];
       const path = disk === undefined ? 'a disk' : disk.kind === 'image' ? disk.path : disk.overlayPath;
       const waits = data.action === 'stop';
       const full = data.nospace === true;
