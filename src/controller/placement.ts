@@ -135,7 +135,7 @@ export class Reconciler {
 
   private peers({ cluster }: View, vm: VmRecord, placement: Placement): PlacementAction {
     const peers = hostedBy(cluster.nodes, vm)
-      .filter(({ node }) => node.node !== this.self && placement.nodes.includes(node.node))
+      .filter(({ node, hosted }) => node.node !== this.self && placement.nodes.includes(node.node) && hosted.port > 0)
       .map(({ node, hosted }) => ({ node: node.node, host: node.address, port: hosted.port }));
     return { kind: 'setPeers', vm: vm.vm, peers };
   }
