@@ -173,7 +173,7 @@ export class PrimaryNode {
     for (const stop of this.stops.splice(0)) stop();
     this.links?.close();
     this.links = undefined;
-    this.disks?.drop('this node is no longer the primary');
+    this.disks?.close('this node is no longer the primary');
     void this.pcap?.close();
     this.parts.nic.handler = undefined;
     this.settleWaiters(new ColoError(errorCodes.termLost, 'this node is no longer the primary'));
@@ -513,6 +513,9 @@ export class PrimaryNode {
         return;
       case messages.diskHeld:
         this.disks?.held(decodePosition(payload));
+        return;
+      case messages.diskKept:
+        this.disks?.kept(decodePosition(payload));
         return;
       case messages.diskFailed:
         this.disks?.failed(decodeText(payload));
