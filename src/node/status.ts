@@ -19,7 +19,7 @@ export function describeNode(node: ColoNode, cores: number): NodeStatus {
     pid: process.pid,
     qemuPid: vm?.pid ?? null,
     role: roleOf(node),
-    state: state === undefined ? roleText(node) : stateText(node, state.kind),
+    state: state === undefined ? 'stopped' : stateText(node, state.kind),
     why: whyOf(node, state),
     protected: isProtected(node),
     mode: config.protect.mode,
@@ -69,12 +69,6 @@ function heartbeatOf({ tolerance, context }: ColoNode): NonNullable<NodeStatus['
 /** A primary whose first checkpoint is on its way is not protected yet, whatever its state machine calls it. */
 function stateText(node: ColoNode, kind: string): string {
   return kind === 'protected' && node.primary !== undefined && !isProtected(node) ? 'first checkpoint' : kind;
-}
-
-/** Of a node without a pair: whether it has no role yet, or none any more. */
-function roleText({ role }: ColoNode): string {
-  const { kind } = role.state;
-  return kind === 'deciding' || kind === 'claiming' ? kind : 'stopped';
 }
 
 function disksOf(node: ColoNode): NodeStatus['disks'] {

@@ -242,8 +242,7 @@ export class Children {
     const rest = { vm, life, port, failures };
     if (status === undefined)
       return { ...rest, role: lives ? 'starting' : 'dead', state: '', why: short(one.why), protected: false, term: 0 };
-    const { state, why, term } = status;
-    const role = state === 'deciding' || state === 'claiming' ? 'starting' : status.role;
+    const { role, state, why, term } = status;
     return { ...rest, role, state, why: short(why), protected: status.protected, term };
   }
 
