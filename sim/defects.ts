@@ -17,6 +17,7 @@ import { SecondaryNode } from '../src/node/secondary.ts';
 import { Terms } from '../src/node/terms.ts';
 import { DatagramComparer } from '../src/proxy/compare/datagram.ts';
 import { TcpComparer } from '../src/proxy/compare/tcp.ts';
+import { TcpClamp } from '../src/proxy/compare/tcp-clamp.ts';
 import { ConnectionTable } from '../src/proxy/connection.ts';
 import { PrimaryProxy } from '../src/proxy/primary.ts';
 import { SecondaryProxy } from '../src/proxy/secondary.ts';
@@ -84,12 +85,17 @@ export const defects: readonly Defect[] = [
     seeds: 40,
     changes: [
       {
-        owner: TcpComparer,
+        owner: TcpClamp,
         method: 'clamp',
         replace: () =>
           function (_stream, parts) {
-            const { ack, window } = parts as { ack: number; window: number };
-            Object.assign(this, { outAck: ack, outWindow: window, outEdge: (ack + (window << 2)) >>> 0 });
+            const { ack, window, timestamp } = parts as { ack: number; window: number; timestamp: number };
+            Object.assign(this['out'] as unknown as object, {
+              ack,
+              window,
+              timestamp,
+              edge: (ack + (window << 2)) >>> 0,
+            });
           },
       },
     ],

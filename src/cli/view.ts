@@ -39,6 +39,22 @@ export class LiveBlock {
   }
 }
 
+/** VMs with what their nodes say, and the last divergences. */
+export function describe(statuses: NodeStatus[]): string[] {
+  const lines: string[] = [];
+  for (const vm of new Set(statuses.map((one) => one.vm))) {
+    const own = statuses.filter((one) => one.vm === vm);
+    lines.push(`VM ${vm}  mode ${own[0]?.mode ?? ''}`, ...statusBlock(own));
+    for (const divergence of own.flatMap((one) => one.divergences).slice(-5))
+      lines.push(
+        `  divergence in epoch ${divergence.epoch}: ${divergence.kind} ${divergence.connection} at byte ${divergence.offset}`,
+        `    primary   ${divergence.primary}`,
+        `    secondary ${divergence.secondary}`,
+      );
+  }
+  return lines;
+}
+
 export function statusBlock(statuses: NodeStatus[]): string[] {
   const lines: string[] = [];
   for (const status of statuses) {

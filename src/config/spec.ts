@@ -25,6 +25,8 @@ const machineSchema = z.strictObject({
   accel: z.enum(['tcg', 'kvm']).default('tcg'),
   /** QEMU's name of a CPU model; the default has no RDRAND, which would make the two copies differ. */
   cpu: z.string().min(1).optional(),
+  /** vm: the guest's real-time clock follows the guest's own clock, which stands still while the guest does. */
+  rtc: z.enum(['host', 'vm'], { error: '"host" or "vm"' }).default('host'),
   vcpus: z.number().int().min(1).max(16).default(1),
   memory: sizeSchema({ min: 64 * MiB, max: 64 * 1024 * MiB, example: '256M' }).prefault('256M'),
 });
@@ -59,10 +61,10 @@ const mtu = z.number({ error: 'a number of bytes from 1280 to 65521' }).int().mi
 
 const networkSchema = z.strictObject({
   mac: mac.default('52:54:00:12:34:56'),
-  /** The guest's IPv4 address in the user-mode network 10.0.2.0/24. */
+  /** The guest's IPv4 address. On one machine it is in the user-mode network 10.0.2.0/24 (checkLocal). */
   address: z
     .string()
-    .regex(/^10\.0\.2\.(1[5-9]|[2-9]\d|1\d\d|2[0-4]\d)$/, { error: 'an address from 10.0.2.15 to 10.0.2.249' })
+    .refine((text) => isIP(text) === 4, { error: 'an IPv4 address' })
     .default('10.0.2.15'),
   mtu,
   forwards: z
@@ -170,8 +172,51 @@ function checkDisks(spec: Spec, source: string): Spec {
   });
 }
 
+const localAddress = /^10\.0\.2\.(1[5-9]|[2-9]\d|1\d\d|2[0-4]\d)$/;
+
+/** What a VM on this one machine needs besides: an address of the network that the gateway makes. */
+export function checkLocal(spec: Spec, source: string): void {
+  if (localAddress.test(spec.network.address)) return;
+  throw new ColoError(errorCodes.input, `${source}: network.address: an address from 10.0.2.15 to 10.0.2.249`, {
+    hint: 'on one machine the guest is in the network 10.0.2.0/24; on a cluster it has an address of the bridge',
+  });
+}
+
 /** Reads and checks a spec file; paths in it are relative to it and must be readable. */
 export async function readSpec(path: string): Promise<Spec> {
+  const document = await readDocument(path);
+  const folder = dirname(resolve(path));
+  const spec = withFolder(checkSpec(document, path), folder);
+  if (spec.network.pcap !== undefined) spec.network.pcap = resolve(folder, spec.network.pcap);
+  if (!('kernel' in spec.boot)) return spec;
+  const boot = { ...spec.boot, kernel: resolve(folder, spec.boot.kernel) };
+  if (spec.boot.initrd !== undefined) boot.initrd = resolve(folder, spec.boot.initrd);
+  for (const file of [boot.kernel, boot.initrd]) if (file !== undefined) await refuseUnreadable(file, path);
+  return { ...spec, boot };
+}
+
+/**
+ * Reads and checks a spec file for nodes elsewhere: as it was written, with absolute paths, which every node that uses
+ * them must have.
+ */
+export async function readSpecForNodes(path: string): Promise<Record<string, unknown>> {
+  const spec = checkSpec(await readDocument(path), path);
+  const document = (await readDocument(path)) as Record<string, unknown>;
+  const folder = dirname(resolve(path));
+  const { disks, replicaFolder } = withFolder(spec, folder);
+  if (disks.length > 0) document['disks'] = disks;
+  if (replicaFolder !== undefined) document['replicaFolder'] = replicaFolder;
+  const { pcap } = spec.network;
+  if (pcap !== undefined) document['network'] = { ...(document['network'] as object), pcap: resolve(folder, pcap) };
+  if ('kernel' in spec.boot) {
+    const { kernel, initrd } = spec.boot;
+    const absolute = initrd === undefined ? {} : { initrd: resolve(folder, initrd) };
+    document['boot'] = { ...spec.boot, kernel: resolve(folder, kernel), ...absolute };
+  }
+  return document;
+}
+
+async function readDocument(path: string): Promise<unknown> {
   const text = await readFile(path, 'utf8').catch((cause: unknown) => {
     throw new ColoError(errorCodes.input, `cannot read ${path}`, {
       cause,
@@ -181,14 +226,7 @@ export async function readSpec(path: string): Promise<Spec> {
   const document = parseDocument(text, { lineCounter: new LineCounter(), prettyErrors: true });
   const [problem] = document.errors;
   if (problem !== undefined) throw new ColoError(errorCodes.input, `${path}: ${problem.message.split('\n')[0] ?? ''}`);
-  const folder = dirname(resolve(path));
-  const spec = withFolder(checkSpec(document.toJS(), path), folder);
-  if (spec.network.pcap !== undefined) spec.network.pcap = resolve(folder, spec.network.pcap);
-  if (!('kernel' in spec.boot)) return spec;
-  const boot = { ...spec.boot, kernel: resolve(folder, spec.boot.kernel) };
-  if (spec.boot.initrd !== undefined) boot.initrd = resolve(folder, spec.boot.initrd);
-  for (const file of [boot.kernel, boot.initrd]) if (file !== undefined) await refuseUnreadable(file, path);
-  return { ...spec, boot };
+  return document.toJS();
 }
 
 /** The same spec, with the disks' paths relative to `folder`. */

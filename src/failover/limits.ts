@@ -15,14 +15,5 @@ export const folderEntriesMax = 100_000;
 /** How long one operation may take: shared storage can hang. Beyond it the outcome is unknown and must be read. */
 export const operationTimeoutMs = 5_000;
 
-/** How long asking etcd may take, all its members together. Beyond it the outcome is unknown and must be read. */
-export const etcdAskTimeoutMs = 3_000;
-
-/** A member of etcd that is silent for so long is not waited for alone: the next one is asked beside it. */
-export const etcdNextAfterMs = 150;
-
-/** An answer of etcd: one small record. A longer one is not read to its end, and counts as none. */
-export const etcdAnswerBytesMax = 64 * 1024;
-
 /** Addresses of a guest that are learned and announced after a takeover; of more, the ones learned last. */
 export const addressesMax = 64;

@@ -20,6 +20,7 @@ const programOf: Record<string, string | null> = {
   'liblz4-1': null,
   nftables: 'nft',
   openssl: 'openssl',
+  tshark: 'tshark',
   'util-linux': 'flock',
 };
 
@@ -34,6 +35,9 @@ export const faultPackages = ['nftables'];
 
 /** Needed, in addition, to build the demo guest. */
 export const guestPackages = ['cpio'];
+
+/** Needed, in addition, by the tests that have what they recorded judged by another program. */
+export const captureTestPackages = ['tshark'];
 
 export interface EnsureOptions {
   /** Completes "needed to ...", for the line that tells the person. */

@@ -16,6 +16,7 @@ export function machineOf(spec: Spec, boot: BootFiles, serialLog: string): Machi
     machine: spec.machine.type,
     accel: spec.machine.accel,
     cpu: spec.machine.cpu,
+    rtc: spec.machine.rtc,
     vcpus: spec.machine.vcpus,
     ramBytes: spec.machine.memory,
     kernel: boot.kernel,

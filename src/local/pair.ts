@@ -29,6 +29,8 @@ export interface PairOptions {
   spec: Spec;
   boot: BootFiles;
   forwards: Forward[];
+  /** False: no gateway to this machine's sockets; whoever talks to the guest is a port of the switch. */
+  gateway?: boolean;
   clock: Clock;
   logLevel?: string;
   qemuPath?: string;
@@ -42,7 +44,7 @@ export class LocalPair {
   b: NodeProcess | undefined;
   readonly lan: Switch;
   readonly logDir: string;
-  private readonly gateway: Gateway;
+  private readonly gateway: Gateway | undefined;
   private readonly directory: string;
   readonly clock: Clock;
   private readonly options: PairOptions;
@@ -51,7 +53,7 @@ export class LocalPair {
     options: PairOptions;
     a: NodeProcess;
     lan: Switch;
-    gateway: Gateway;
+    gateway: Gateway | undefined;
     directory: string;
     logDir: string;
   }) {
@@ -77,15 +79,8 @@ export class LocalPair {
       undo.push(() => lan.close());
       const lanPath = join(directory, 'lan.sock');
       await lan.listen(lanPath);
-      const gateway = await Gateway.start({
-        switchPath: lanPath,
-        guestAddress: spec.network.address,
-        forwards: options.forwards,
-        preload: (await buildPreload()).path,
-        connected: lan.nextPort(),
-        ...(options.qemuPath === undefined ? {} : { qemuPath: options.qemuPath }),
-      });
-      undo.push(() => gateway.stop());
+      const gateway = options.gateway === false ? undefined : await startGateway(options, lan, lanPath);
+      undo.push(() => gateway?.stop());
       const a = NodeProcess.spawn(nodeOptions(options, { name: 'a', role: 'primary', directory, logDir }));
       undo.push(() => a.kill());
       await a.ready;
@@ -111,6 +106,11 @@ export class LocalPair {
     await node.ready;
   }
 
+  /** Where a port of the switch is had. */
+  get lanPath(): string {
+    return join(this.directory, 'lan.sock');
+  }
+
   get nodes(): NodeProcess[] {
     return this.b === undefined ? [this.a] : [this.a, this.b];
   }
@@ -134,10 +134,19 @@ export class LocalPair {
   async stop(): Promise<void> {
     await this.a.stop();
     await this.b?.stop();
-    await this.gateway.stop();
+    await this.gateway?.stop();
     await this.lan.close();
     releaseRunDirectory(this.directory);
   }
+}
+
+async function startGateway(options: PairOptions, lan: Switch, switchPath: string): Promise<Gateway> {
+  const { spec, forwards, qemuPath } = options;
+  return Gateway.start({
+    ...{ switchPath, forwards, guestAddress: spec.network.address, connected: lan.nextPort() },
+    preload: (await buildPreload()).path,
+    ...(qemuPath === undefined ? {} : { qemuPath }),
+  });
 }
 
 function nodeOptions(

@@ -31,7 +31,9 @@ export interface DiskConfig {
 export type UplinkConfig = { kind: 'switch'; path: string } | { kind: 'tap'; name: string; bridge: string };
 
 /** A folder that both nodes see, or the members of an etcd. */
-export type ArbiterConfig = { kind: 'folder'; folder: string } | { kind: 'etcd'; endpoints: readonly string[] };
+export type ArbiterConfig =
+  | { kind: 'folder'; folder: string }
+  | { kind: 'etcd'; endpoints: readonly string[]; prefix?: string };
 
 export interface CardConfig {
   mac: string;
@@ -41,10 +43,15 @@ export interface CardConfig {
 
 export interface NodeConfig {
   vm: string;
+  /**
+   * One run of a VM of a cluster (registry/registry.ts): part of the name by which the arbiter and the peers know it, so
+   * that nothing of an older run has anything to do with this one. None for a VM of one machine.
+   */
+  life?: string;
   node: string;
   /** Which role the node begins with; roles change at failover (controller/role.ts). */
   role: WantedRole;
-  /** The nodes that can be the secondary of this one, in the order in which they are asked. */
+  /** The nodes that can be the secondary of this one, in the order in which they are asked; may change at any time. */
   peers: readonly Peer[];
   listen: Address;
   machine: MachineSpec;
@@ -92,6 +99,11 @@ export const faultPoints = [
   'takeover.claimed',
 ] as const;
 export type FaultPoint = (typeof faultPoints)[number];
+
+/** The name of the VM to the arbiter and on links. */
+export function recordName({ vm, life }: Pick<NodeConfig, 'vm' | 'life'>): string {
+  return life === undefined ? vm : `${vm}_${life}`;
+}
 
 export interface NodeContext {
   config: NodeConfig;

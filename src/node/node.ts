@@ -14,7 +14,7 @@ import { Role, type RoleAction, type RoleEvent } from '../controller/role.ts';
 import { type Card, GuestAddresses } from '../failover/addresses.ts';
 import { Tolerance } from '../heartbeat/tolerance.ts';
 import type { Uplink } from '../netdev/endpoint.ts';
-import type { NodeContext, SharedParts } from './context.ts';
+import type { NodeContext, Peer, SharedParts } from './context.ts';
 import type { DiskSource, GuestCard, GuestVm } from './platform.ts';
 import { PrimaryNode, type PrimaryParts } from './primary.ts';
 import { type Inheritance, SecondaryNode } from './secondary.ts';
@@ -270,6 +270,11 @@ export class ColoNode {
 
   failover(): void {
     this.asPrimary().failover();
+  }
+
+  /** Other nodes can be the secondary from now on. A pair that stands is not touched. */
+  setPeers(peers: readonly Peer[]): void {
+    this.context.config.peers = peers;
   }
 
   private asPrimary(): PrimaryNode {

@@ -473,7 +473,7 @@ export class PrimaryNode {
 
   private async seekPeer(): Promise<void> {
     const { config, clock } = this.context;
-    while (!this.stopped.signal.aborted && config.peers.length > 0) {
+    while (!this.stopped.signal.aborted) {
       for (const peer of config.peers) if (this.isSeeking) await this.tryPeer(peer);
       await new Promise<void>((resolve) => void clock.after(reconnectMs, resolve));
     }

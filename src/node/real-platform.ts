@@ -14,7 +14,7 @@ import { ramHash } from '../qemu/hash.ts';
 import { type DiskFiles, vmFiles } from '../qemu/machine.ts';
 import { Vm } from '../qemu/vm.ts';
 import { Cards, Uplinks } from './cards.ts';
-import type { NodeContext, Peer } from './context.ts';
+import { type NodeContext, type Peer, recordName } from './context.ts';
 import { QemuDisks } from './disk-source.ts';
 import { hashFile } from './hash-file.ts';
 import { Nic } from './nic.ts';
@@ -139,7 +139,8 @@ const linkKinds = ['beat', 'packet', 'bulk'] as const;
 /** Opens the three links to the peer, or none. */
 async function openPairLinks(context: NodeContext, peer: Peer, term: number, signal: AbortSignal): Promise<PeerLinks> {
   const session = randomUUID();
-  const { vm, node } = context.config;
+  const { node } = context.config;
+  const vm = recordName(context.config);
   const open: Partial<Record<'beat' | 'packet' | 'bulk', Link>> = {};
   try {
     for (const kind of linkKinds) {
@@ -164,7 +165,8 @@ async function acceptPairLinks(
   context: NodeContext,
   options: { busy: () => string | undefined; paired: (links: PeerLinks) => void },
 ): Promise<LinkServer> {
-  const { vm, node } = context.config;
+  const { node } = context.config;
+  const vm = recordName(context.config);
   const gathering = new Map<string, Partial<Record<'beat' | 'packet' | 'bulk', Link>>>();
   return LinkServer.listen(context.config.listen, {
     handshakeTimeoutMs: connectTimeoutMs,

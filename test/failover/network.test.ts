@@ -47,7 +47,7 @@ describe('faults of the network', refusal === undefined ? {} : { skip: refusal }
     const host = spec.network.address;
     clients.push(await LineClient.start({ ...redisRules(guest.ports.redis), host }, systemClock));
     clients.push(await LineClient.start({ ...echoRules(guest.ports.echoTcp), host }, systemClock));
-    clients.push(await DatagramClient.start(guest.ports.echoUdp, systemClock, undefined, host));
+    clients.push(await DatagramClient.start({ host, port: guest.ports.echoUdp }, systemClock));
     clients.push(await LineClient.start({ ...echoRules(guest.ports.echoTcp), host: secondAddress }, systemClock));
   });
 

@@ -68,7 +68,7 @@ export async function setStage(options: {
     await consoleSays(pair.a, { text: readyLine, path: `${pair.logDir}/a.serial`, timeoutMs: bootTimeoutMs });
     clients.push(await LineClient.start(redisRules(redis), systemClock));
     clients.push(await LineClient.start(echoRules(echo), systemClock));
-    clients.push(await DatagramClient.start(udp, systemClock));
+    clients.push(await DatagramClient.start({ port: udp }, systemClock));
     return {
       pair,
       mac: spec.network.mac,
