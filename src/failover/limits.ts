@@ -17,3 +17,6 @@ export const operationTimeoutMs = 5_000;
 
 /** Addresses of a guest that are learned and announced after a takeover; of more, the ones learned last. */
 export const addressesMax = 64;
+
+/** The arbiter is read this often when nobody else asks it, so that its loss is known before it matters. */
+export const probeEveryMs = 3_000;
