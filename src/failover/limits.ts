@@ -1,4 +1,4 @@
-// Limits of the arbiters, and what happens at each of them.
+// Limits of the arbiters and of what is announced after a takeover, and what happens at each of them.
 
 /** A record's file. A larger one is not ours: the read fails with a ColoError. */
 export const recordBytesMax = 4 * 1024;
