@@ -19,10 +19,12 @@
 //   applied      secondary  what the apply cost: `applied` of checkpoint/message.ts
 //   diskHeld     secondary  u64 position: its journal holds the records up to there
 //   diskFailed   secondary  text: its disk takes no more, no checkpoint can be completed
+//   diskKept     secondary  u64 position, before `ready`: its replica stands there, only what changed since is needed
 //
 // `committed` and `applied` travel here and not on the bulk link, so that they come before the answers of their epoch.
 
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { textBytesMax } from './limits.ts';
 
 export const messages = {
   ingress: 1,
@@ -42,6 +44,7 @@ export const messages = {
   applied: 20,
   diskHeld: 21,
   diskFailed: 22,
+  diskKept: 23,
 } as const;
 
 export function encodeNumber(value: number): Uint8Array {
@@ -78,8 +81,6 @@ export function decodeNumbers(payload: Uint8Array): number[] {
   for (let at = 0; at + 4 <= payload.length; at += 4) values.push(numberAt(payload, at));
   return values;
 }
-
-const textBytesMax = 4096;
 
 export function encodeText(text: string): Uint8Array {
   return Buffer.from(text.slice(0, textBytesMax / 4), 'utf8');

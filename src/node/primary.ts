@@ -20,24 +20,13 @@ import { PrimaryProxy } from '../proxy/primary.ts';
 import type { CheckpointReason } from '../proxy/reason.ts';
 import { Checkpointer } from './checkpointer.ts';
 import type { NodeContext, Peer, SharedParts } from './context.ts';
+import { Ingress } from './ingress.ts';
+import { addressesEveryMs, countDirtyMs, pingMs, reconnectMs, tickMs, unprotectedSilenceMs } from './limits.ts';
 import { PairLinks } from './links.ts';
 import { decodePosition, decodeText, encodeNumber, encodeNumbers, encodeText, messages, numberAt } from './message.ts';
 import { PcapLegs } from './pcap-legs.ts';
 import type { DiskSource, GuestCard, GuestVm } from './platform.ts';
 import { PrimaryDisks } from './primary-disks.ts';
-
-/** The proxy is asked for timeouts, the heartbeat for beats, the policy for due checkpoints, this often. */
-const tickMs = 5;
-/** Dirty pages are counted this often: a count costs about as much as a scan. */
-const countDirtyMs = 50;
-/** A hanging QEMU is looked for this often. */
-const pingMs = 1000;
-/** Between two rounds of asking the other nodes whether one can be the secondary. */
-const reconnectMs = 300;
-/** A peer that is not protecting yet is given up after this silence: it may be starting its VM, or take in all RAM. */
-const unprotectedSilenceMs = 20_000;
-/** Ingress of the last moments that is repeated to the secondary when a capture could not wait for QEMU to take it. */
-const replayWindowMs = 10;
 
 export interface PrimaryParts extends SharedParts {
   vm: GuestVm;
@@ -49,11 +38,6 @@ export interface PrimaryParts extends SharedParts {
   disks?: DiskSource;
   /** Connections begun before a takeover, from SecondaryProxy. */
   table?: Uint8Array;
-}
-
-interface Recent {
-  at: number;
-  frame: Uint8Array;
 }
 
 export class PrimaryNode {
@@ -72,8 +56,9 @@ export class PrimaryNode {
   private performing = false;
   private readonly stops: (() => void)[] = [];
   private readonly stopped = new AbortController();
-  private ingressHeld: Uint8Array[] | undefined;
-  private readonly recent = new Fifo<Recent>();
+  readonly ingress: Ingress;
+  private hasNewAddresses = false;
+  private addressesToldAt = Number.NEGATIVE_INFINITY;
   private countedAt = 0;
   private gateOpen = true;
   private releasedTold = 0;
@@ -103,6 +88,7 @@ export class PrimaryNode {
       bypass: context.config.network?.bypass ?? [],
       ...(parts.table === undefined ? {} : { table: parts.table, now: context.clock.now() }),
     });
+    this.ingress = new Ingress((frame, now) => this.deliver(frame, now));
     this.checkpointer = new Checkpointer(this);
     if (parts.disks !== undefined)
       this.disks = new PrimaryDisks(context, parts.disks, (why) => this.post({ kind: 'linkLost', why }));
@@ -129,7 +115,7 @@ export class PrimaryNode {
     // A node that was stopped wakes with frames of its guest waiting that the SVM has answered long ago.
     this.checkLease(now);
     this.pcap?.write('primary', frame, now);
-    if (this.parts.addresses.said(frame)) this.tellAddresses();
+    if (this.parts.addresses.said(frame)) this.hasNewAddresses = true;
     this.proxy.fromGuest(frame, now);
   }
 
@@ -145,11 +131,7 @@ export class PrimaryNode {
 
   /** A frame of the network. */
   fromNetwork(frame: Uint8Array): void {
-    if (this.ingressHeld !== undefined) {
-      if (this.ingressHeld.length < ingressHeldMax) this.ingressHeld.push(Uint8Array.from(frame));
-      return;
-    }
-    this.deliver(frame);
+    this.ingress.take(frame, this.context.clock.now(), this.links !== undefined);
   }
 
   post(event: PrimaryEvent): void {
@@ -191,7 +173,7 @@ export class PrimaryNode {
     for (const stop of this.stops.splice(0)) stop();
     this.links?.close();
     this.links = undefined;
-    this.disks?.drop('this node is no longer the primary');
+    this.disks?.close('this node is no longer the primary');
     void this.pcap?.close();
     this.parts.nic.handler = undefined;
     this.settleWaiters(new ColoError(errorCodes.termLost, 'this node is no longer the primary'));
@@ -204,6 +186,7 @@ export class PrimaryNode {
     this.giveUpSilentCandidate(now);
     this.proxy.poll(now);
     this.tellReleased();
+    if (this.hasNewAddresses && now - this.addressesToldAt >= addressesEveryMs) this.tellAddresses(now);
     const state = this.pair.state;
     if (state.kind !== 'protected' || state.phase !== 'running') return;
     const due = this.policy.due(now, this.dirtyPages(now));
@@ -433,40 +416,25 @@ export class PrimaryNode {
   }
 
   /** The secondary may never see its guest claim them. */
-  private tellAddresses(): void {
+  private tellAddresses(now: number): void {
+    this.hasNewAddresses = false;
+    this.addressesToldAt = now;
     this.links?.packet.send(messages.addresses, this.parts.addresses.encode());
   }
 
-  // ---- ingress around a capture (see Nic.settled) ----
-
-  /** From now on frames of the network wait, so that QEMU can take what it has been given. */
-  holdIngress(): void {
-    this.ingressHeld ??= [];
-  }
-
-  /** What waited goes on its way, behind the marker. */
+  /** What waited for a capture goes on its way, behind the marker. */
   releaseIngress(): void {
-    const held = this.ingressHeld;
-    this.ingressHeld = undefined;
-    for (const frame of held ?? []) this.deliver(frame);
+    this.ingress.release(this.context.clock.now(), this.links !== undefined);
   }
 
   /** Repeats the last moments of ingress to the secondary's log, when it is not known whether the guest had them. */
   replayRecent(now: number): void {
-    for (const { at, frame } of this.recent)
-      if (now - at <= replayWindowMs) this.links?.packet.send(messages.replay, frame);
+    for (const frame of this.ingress.lastMoments(now)) this.links?.packet.send(messages.replay, frame);
   }
 
-  private deliver(frame: Uint8Array): void {
-    const now = this.context.clock.now();
-    if (this.parts.addresses.heard(frame)) this.tellAddresses();
+  private deliver(frame: Uint8Array, now: number): void {
+    if (this.parts.addresses.heard(frame)) this.hasNewAddresses = true;
     this.proxy.fromNetwork(frame, now);
-    if (this.links === undefined) return;
-    this.recent.push({ at: now, frame: Uint8Array.from(frame) });
-    for (let oldest = this.recent.peek(); oldest !== undefined; oldest = this.recent.peek()) {
-      if (now - oldest.at <= replayWindowMs * 4 && this.recent.length <= ingressHeldMax) break;
-      this.recent.shift();
-    }
   }
 
   // ---- the peer ----
@@ -546,6 +514,9 @@ export class PrimaryNode {
       case messages.diskHeld:
         this.disks?.held(decodePosition(payload));
         return;
+      case messages.diskKept:
+        this.disks?.kept(decodePosition(payload));
+        return;
       case messages.diskFailed:
         this.disks?.failed(decodeText(payload));
         return;
@@ -564,7 +535,7 @@ export class PrimaryNode {
     const { tolerance } = this.parts;
     const send = (type: number, payload: Uint8Array) => links.beat.send(type, payload);
     this.heartbeat = new HeartbeatPrimary({ send }, { term, now, tolerance });
-    this.tellAddresses();
+    this.tellAddresses(now);
     this.post({ kind: 'peerReady' });
   }
 
@@ -594,6 +565,3 @@ function openPcap({ config, log }: NodeContext): PcapLegs | undefined {
   const directory = config.network?.pcapDir;
   return directory === undefined ? undefined : new PcapLegs(directory, `${config.vm}-${config.node}`, log);
 }
-
-/** Frames held for the few milliseconds of a capture; more are dropped, as a full ring would. */
-const ingressHeldMax = 4096;

@@ -43,7 +43,10 @@ export function describeNode(node: ColoNode, cores: number): NodeStatus {
       egressFrames: uplink?.framesOut ?? 0,
       egressBytes: uplink?.bytesOut ?? 0,
     },
-    proxy: { ...(primary?.proxy.counters ?? node.secondary?.proxy.counters) },
+    proxy: {
+      ...(primary?.proxy.counters ?? node.secondary?.proxy.counters),
+      ...(primary === undefined ? {} : { ingressDropped: primary.ingress.dropped }),
+    },
     failover: node.failoverRecord,
     heartbeat: heartbeatOf(node),
     links: linksOf(node),
@@ -79,7 +82,8 @@ function disksOf(node: ColoNode): NodeStatus['disks'] {
   if (primary?.disks !== undefined) return { ...primary.disks.status, journalBytes: 0 };
   const disks = secondary?.applier?.disks;
   if (disks === undefined) return null;
-  return { copying: null, backlogBytes: 0, writtenBytes: 0, problem: '', journalBytes: disks.journalBytes };
+  const none = { copying: null, backlogBytes: 0, writtenBytes: 0, skippedBytes: 0, problem: '' };
+  return { ...none, journalBytes: disks.journalBytes };
 }
 
 function roleOf(node: ColoNode): NodeStatus['role'] {
