@@ -188,6 +188,7 @@ export class ColoNode {
     this.announce(uplink);
     for (const frame of resend) uplink.send(frame);
     for (const frame of early) this.primary?.fromNetwork(frame);
+    this.context.platform.reached('takeover.announced', 0);
     this.failoverRecord = { why, detectedAt: wallTime(detectedAt), doneAt: wallTime(takenOverAt) };
     log.warn({ why, resent: resend.length, early: early.length, vm: config.vm, at: clock.now() }, 'took over');
   }

@@ -5,12 +5,16 @@
 //   COLO_FAULTS (default 200) and COLO_SEED (default 1) in the environment choose how many and which.
 
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { createConnection } from 'node:net';
 import { test } from 'node:test';
 import type { NodeStatus } from '../../src/api/status.ts';
 import { delay, systemClock } from '../../src/base/clock.ts';
 import { processIdentity } from '../../src/base/processes.ts';
 import { seededRandom } from '../../src/base/random.ts';
+import { slowDown } from '../failover/slow.ts';
 import { protect, type Stage, setStage, voices } from '../failover/stage.ts';
+import { Wires } from '../failover/wire.ts';
 
 const faults = [
   'primary node killed',
@@ -22,6 +26,13 @@ const faults = [
   'secondary node stopped, woken when the primary is alone',
   'secondary QEMU killed',
   'secondary colod killed',
+  'links stalled until one node is alone',
+  'links cut',
+  'a byte of a link damaged',
+  'secondary ten times slower for two seconds',
+  'storm of divergence, then primary node killed',
+  'primary colod without memory for two seconds',
+  'secondary colod without memory for two seconds',
 ] as const;
 type Fault = (typeof faults)[number];
 
@@ -29,6 +40,7 @@ type NodeName = 'a' | 'b';
 
 interface Seen {
   fault: Fault;
+  failed: boolean;
   intoCheckpoint: boolean;
   gapMs: number;
   repairMs: number;
@@ -50,6 +62,48 @@ async function served(stage: Stage): Promise<void> {
   );
 }
 
+const isProtected = (all: NodeStatus[]) => all.some((one) => one.role === 'primary' && one.protected);
+
+/** Faults of the wire between the nodes. */
+async function strikeWire(stage: Stage, wires: Wires, fault: Fault, primary: NodeName, size: number): Promise<void> {
+  const seen = () => stage.pair.until('the fault was seen', 60_000, (all) => !isProtected(all));
+  if (fault === 'links cut') wires.cut();
+  else if (fault === 'a byte of a link damaged') {
+    const before = wires.damaged;
+    wires.damage(size);
+    stage.checkpointAt(primary).catch(() => undefined);
+    await stage.pair.until('a byte was damaged', 60_000, () => wires.damaged > before);
+  } else wires.stall();
+  await seen();
+  wires.damage(0);
+  wires.flow();
+}
+
+/** Faults that last a while and need not be seen by anybody. */
+async function strikeForAWhile(stage: Stage, fault: Fault, name: NodeName): Promise<void> {
+  const node = stage.pair[name];
+  assert.ok(node);
+  if (fault.startsWith('storm')) {
+    const socket = createConnection({ port: stage.ports.redis, host: '127.0.0.1' }).on('error', () => undefined);
+    const storm = setInterval(() => socket.write('*1\r\n$4\r\nTIME\r\n'), 15);
+    socket.resume();
+    await delay(1500);
+    clearInterval(storm);
+    socket.destroy();
+    await roles(stage);
+  } else if (fault.includes('slower')) {
+    const slowed = [await node.findQemu(), node.pid].map((pid) => slowDown(pid, { runMs: 2, stopMs: 18 }));
+    await delay(2000);
+    for (const faster of slowed) faster();
+  } else {
+    const limit = (bytes: string) => spawnSync('prlimit', ['--pid', String(node.pid), `--as=${bytes}:`]).status;
+    assert.equal(limit('1000000'), 0);
+    await delay(2000);
+    if (node.alive) limit('unlimited');
+    else await stage.pair.restart(name);
+  }
+}
+
 /** Does it; resolves when the node is there again, as far as that is not its own business. */
 async function strike(stage: Stage, fault: Fault, name: NodeName): Promise<void> {
   const node = stage.pair[name];
@@ -61,8 +115,9 @@ async function strike(stage: Stage, fault: Fault, name: NodeName): Promise<void>
     if (identity !== undefined && processIdentity(qemu) === identity) process.kill(qemu, signal);
   };
   // Of a lost primary the other node takes over; of a lost secondary it goes on alone.
+  const ofPrimary = !fault.startsWith('secondary');
   const changed = (all: NodeStatus[]) =>
-    all.some((one) => one.node === other && one.role === 'primary' && (fault.startsWith('primary') || !one.protected));
+    all.some((one) => one.node === other && one.role === 'primary' && (ofPrimary || !one.protected));
   if (fault.endsWith('QEMU killed')) qemuSignal('SIGKILL');
   else if (fault.endsWith('QEMU hangs')) qemuSignal('SIGSTOP');
   else if (fault.includes('stopped')) {
@@ -96,8 +151,9 @@ function table(seen: Seen[]): string[] {
     const gaps = own.map((one) => one.gapMs);
     const repairs = own.map((one) => one.repairMs);
     const into = own.filter((one) => one.intoCheckpoint).length;
+    const failed = own.filter((one) => one.failed).length;
     lines.push(
-      `| ${fault} | ${own.length} | ${into} | 0 | ${at(gaps, 0.5)} ms | ${at(gaps, 0.99)} ms | ${at(repairs, 0.5)} ms |`,
+      `| ${fault} | ${own.length} | ${into} | ${failed} | ${at(gaps, 0.5)} ms | ${at(gaps, 0.99)} ms | ${at(repairs, 0.5)} ms |`,
     );
   }
   return lines;
@@ -106,36 +162,48 @@ function table(seen: Seen[]): string[] {
 test('fault after fault: no connection is lost, no reply is wrong or missing, one node speaks at a time', async (context) => {
   const count = Number(process.env['COLO_FAULTS'] ?? '200');
   const random = seededRandom(Number(process.env['COLO_SEED'] ?? '1'));
-  const stage = await setStage({ vm: 'campaign', protect: { mode: 'colo', verify: true } });
+  const wires = new Wires();
+  const { reachAt } = wires;
+  const stage = await setStage({ vm: 'campaign', protect: { mode: 'colo', verify: true }, reachAt });
   const seen: Seen[] = [];
   let takeovers = 0;
+  let trying: Fault | undefined;
   try {
     await protect(stage);
     for (let index = 0; index < count; index += 1) {
       const fault = faults[Math.floor(random() * faults.length)] ?? faults[0];
-      const { primary, secondary } = await roles(stage);
+      const size = random() < 0.5 ? 1 : 2000;
+      trying = fault;
+      const { primary } = await roles(stage);
       await served(stage);
       for (const client of stage.clients) client.takeGap();
       const intoCheckpoint = random() < 0.5;
+      if (fault.startsWith('storm')) await strikeForAWhile(stage, fault, primary);
       if (intoCheckpoint) stage.checkpointAt(primary).catch(() => undefined);
       await delay(random() * (intoCheckpoint ? 20 : 500));
       // On a starved host a node may just have been suspected wrongly: what is not protected now is not to be killed.
-      await roles(stage);
+      const struck = await roles(stage);
+      if (struck.primary !== primary) takeovers += 1;
       const start = systemClock.now();
-      await strike(stage, fault, fault.startsWith('primary') ? primary : secondary);
-      if (fault.startsWith('primary')) takeovers += 1;
+      const name = fault.startsWith('secondary') ? struck.secondary : struck.primary;
+      if (fault.includes('link')) await strikeWire(stage, wires, fault, struck.primary, size);
+      else if (fault.includes('seconds')) await strikeForAWhile(stage, fault, name);
+      else await strike(stage, fault, name);
       await served(stage);
       const gapMs = Math.max(...stage.clients.map((client) => client.takeGap()));
-      await roles(stage);
-      seen.push({ fault, intoCheckpoint, gapMs, repairMs: systemClock.now() - start });
+      if ((await roles(stage)).primary !== struck.primary) takeovers += 1;
+      seen.push({ fault, failed: false, intoCheckpoint, gapMs, repairMs: systemClock.now() - start });
+      trying = undefined;
       if (index % 10 === 9) process.stderr.write(`campaign: ${index + 1} faults, nothing lost\n`);
     }
     const reports = await stage.finish();
     for (const report of reports) assert.equal(report.ok, true, `${report.name}: ${report.detail}`);
     assert.equal(voices(stage).length, takeovers + 1, 'one turn of speaking for each takeover');
   } finally {
+    if (trying !== undefined) seen.push({ fault: trying, failed: true, intoCheckpoint: false, gapMs: 0, repairMs: 0 });
     for (const line of table(seen)) context.diagnostic(line);
     for (const client of stage.clients) context.diagnostic(`${client.name}: ${client.progress()}`);
     await stage.close();
+    wires.close();
   }
 });
