@@ -169,8 +169,9 @@ export class Faults {
       case 'operator-stop':
         world.aboutToLose(node, 'operator-stop');
         node.process?.run(() => {
-          if (node.node?.primary !== undefined) world.strike(node.other);
-          void node.node?.stop();
+          const wasPrimary = node.node?.primary !== undefined;
+          if (wasPrimary) world.strike(node.other);
+          void node.node?.stop().then(() => wasPrimary && world.stopped(node));
         });
         return;
     }

@@ -252,6 +252,11 @@ export class World implements VmObserver {
     this.faults.reached(node, point);
   }
 
+  /** The primary of the guest has ended because its operator wanted so. */
+  stopped(node: SimNode): void {
+    for (const checker of this.checkers) checker.stopped?.(node);
+  }
+
   folderLeft(node: SimNode, death: Death): void {
     for (const checker of this.checkers) checker.folderLeft?.(node, death);
   }

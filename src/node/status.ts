@@ -70,6 +70,8 @@ function roleOf(node: ColoNode): NodeStatus['role'] {
 
 function whyOf(node: ColoNode, state: { kind: string; why?: string } | undefined): string {
   const role = node.role.state;
+  const peer = node.terms.record?.peer ?? 'its peer';
+  if (role.kind === 'deciding') return `waits for ${peer} to take over, or to say that it holds no copy of the VM`;
   return 'why' in role ? role.why : (state?.why ?? '');
 }
 
