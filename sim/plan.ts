@@ -60,6 +60,8 @@ export interface Plan {
   congestedBytes: number;
   arbiter: { delayMs: number; lose: number };
   faults: Fault[];
+  /** The guest calls its clients itself, this long after the end of the call before. */
+  callsEveryMs?: number | undefined;
   /** The guest has a disk. */
   disk?: DiskPlan | undefined;
   /** All faults are over at this time. */
@@ -81,10 +83,16 @@ export function drawPlan(seed: number, random: Random): DrawnPlan {
   const pages = 40 + 8 * random.below(8);
   const isWild = random.chance(0.3);
   const disk = drawDisk(random.fork('disk'));
-  const faults = [...drawFaults(random), ...(disk === undefined ? [] : drawDiskFaults(random.fork('disk faults')))];
+  const faults = [
+    ...drawFaults(random),
+    ...(disk === undefined ? [] : drawDiskFaults(random.fork('disk faults'))),
+    ...drawOperator(random.fork('operator')),
+  ];
+  const calls = random.fork('calls');
   const latest = faults.reduce((last, { when }) => ('atMs' in when ? Math.max(last, when.atMs) : last), 1500);
   return {
     ...{ seed, faults, disk },
+    callsEveryMs: calls.chance(0.4) ? calls.between(5, 120) : undefined,
     ramBytes: pages * 4096,
     protect: drawProtect(random),
     clients: Array.from({ length: 1 + random.below(2) }, () => drawClient(random)),
@@ -163,6 +171,20 @@ function drawDisk(random: Random): DiskPlan | undefined {
     writeMs: random.between(0.05, 2),
     storageMs: random.between(0.05, random.pick([1, 6])),
   };
+}
+
+/** An operator at a bad moment: while the nodes do not hear each other, or while the VM is being protected again. */
+function drawOperator(random: Random): Fault[] {
+  if (!random.chance(0.1)) return [];
+  const atMs = random.between(300, 2000);
+  const first = random.pick(['cut', 'cut-one-way', 'kill-process', 'pause-host', 'slow-link'] as const);
+  const command = random.pick(['operator-stop', 'operator-failover', 'operator-checkpoint'] as const);
+  const forMs = random.between(450, 1300);
+  const when = { atMs: atMs + random.between(1, 700) };
+  return [
+    { kind: first, on: 'primary', when: { atMs }, forMs, choice: random.below(1000) },
+    { kind: command, on: 'primary', when, forMs: 1, choice: random.below(1000) },
+  ];
 }
 
 function drawDiskFaults(random: Random): Fault[] {
