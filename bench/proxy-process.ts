@@ -43,6 +43,10 @@ export class ProxyProcess {
     return proxy;
   }
 
+  get pid(): number {
+    return this.child.pid ?? 0;
+  }
+
   send(leg: 'primary' | 'secondary', packed: Buffer): boolean {
     return this.sockets.get(leg)?.write(packed) ?? false;
   }

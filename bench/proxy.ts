@@ -7,9 +7,13 @@
 //   over sockets     the core in a process of its own behind Unix sockets (bench/proxy-process.ts), as colo-compare is
 //   colo-compare     QEMU in a process of its own behind Unix sockets
 //
-// The client writes and reads both of the last two in the same way; with two processes on few cores it is a part of what
-// is measured, for both. Figures of one run compare with each other only; `ratios` are what carries over.
+// The client writes and reads both of the last two in the same way, with everything packed beforehand. With three busy
+// processes on few cores the frames a second of a whole run say as much about the client and the scheduler as about the
+// comparer; what the comparer's own process costs on its cores, per frame, is the steadier figure, and both are shown. Of
+// each run over sockets the first half warms up (ours has a compiler to wait for), the second half is measured. Figures
+// of one run compare with each other only; `ratios` are what carries over.
 
+import { readdirSync, readFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import v8 from 'node:v8';
 import { runInNewContext } from 'node:vm';
@@ -33,20 +37,30 @@ interface Rate {
   nsPerFrame: number;
 }
 
+interface SocketRate {
+  framesPerSecond: number;
+  /** Of the comparer's process, all threads, kernel included. */
+  cpuNsPerFrame: number;
+}
+
 export interface ProxyCase {
   name: string;
   inProcess: Rate;
   /** Bytes of the JavaScript heap taken per frame, once warm, with what the measuring itself takes. */
   heapBytesPerFrame: number;
-  overSockets: Rate | undefined;
-  coloCompare: Rate | undefined;
+  overSockets: SocketRate | undefined;
+  coloCompare: SocketRate | undefined;
 }
 
 export interface ProxyReport {
   host: { node: string; cores: number; cpu: string };
   cases: ProxyCase[];
-  memory: { connections: number; megabytes: number; tableMegabytes: number };
-  ratios: { inProcessOverColoCompare: Record<string, number>; overSocketsOverColoCompare: Record<string, number> };
+  memory: { connections: number; megabytes: number; megabytesMax: number; tableMegabytes: number };
+  ratios: {
+    inProcessOverColoCompare: Record<string, number>;
+    overSocketsOverColoCompare: Record<string, number>;
+    cpuOfColoCompareOverOurs: Record<string, number>;
+  };
 }
 
 /** The two legs, with the same number of frames; `opening` comes first and is not measured. */
@@ -204,6 +218,12 @@ function median(values: readonly number[]): number {
   return [...values].sort((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
 }
 
+/** Bytes of the heap taken per frame of equal traffic, TCP and UDP, by the frames of one feeding. */
+export function heapBytesOfMatching(): number {
+  const shapes = [tcpTraffic({ name: 'TCP', connections: 64, payloadBytes: 64 }), udpTraffic('UDP', 64, 64)];
+  return Math.max(...shapes.map((each) => feed(each, true).heapBytes / (2 * heapWindowFrames)));
+}
+
 function rateOf(frames: number, ns: number): Rate {
   return { framesPerSecond: (frames / ns) * 1e9, nsPerFrame: ns / frames };
 }
@@ -223,6 +243,7 @@ function measureInProcess(traffic: Traffic, rounds: number): { rate: Rate; heapB
 
 /** What takes frames over sockets: colo-compare, or ours. */
 interface Peer {
+  readonly pid: number;
   send(leg: 'primary' | 'secondary', packed: Buffer): boolean;
   stop(): Promise<void>;
 }
@@ -234,54 +255,79 @@ async function measureOverSockets(
   traffic: Traffic,
   rounds: number,
   start: (released: () => void) => Promise<Peer>,
-): Promise<Rate> {
-  const times: number[] = [];
-  for (let round = 0; round < rounds; round += 1) times.push(await feedOverSockets(traffic, start));
-  return rateOf(2 * framesPerLeg, median(times));
+): Promise<SocketRate> {
+  const all: SocketRate[] = [];
+  const packed = { primary: packAll(traffic.primary), secondary: packAll(traffic.secondary) };
+  for (let round = 0; round < rounds; round += 1) all.push(await feedOverSockets(traffic, packed, start));
+  return {
+    framesPerSecond: median(all.map(({ framesPerSecond }) => framesPerSecond)),
+    cpuNsPerFrame: median(all.map(({ cpuNsPerFrame }) => cpuNsPerFrame)),
+  };
 }
 
-async function feedOverSockets(traffic: Traffic, start: (released: () => void) => Promise<Peer>): Promise<number> {
+const stepFrames = 128;
+
+function packAll(frames: readonly Uint8Array[]): Buffer[] {
+  const steps = Math.ceil(frames.length / stepFrames);
+  return Array.from({ length: steps }, (_, index) =>
+    packFrames(frames.slice(index * stepFrames, (index + 1) * stepFrames)),
+  );
+}
+
+async function feedOverSockets(
+  traffic: Traffic,
+  packed: { primary: Buffer[]; secondary: Buffer[] },
+  start: (released: () => void) => Promise<Peer>,
+): Promise<SocketRate> {
   let out = 0;
-  let wake: (() => void) | undefined;
+  let wanted = Number.POSITIVE_INFINITY;
+  let wake = () => undefined as void;
   const peer = await start(() => {
     out += 1;
-    wake?.();
+    if (out >= wanted) wake();
   });
   const until = async (count: number) => {
-    while (out < count) {
-      await new Promise<void>((resolve) => {
-        wake = resolve;
-      });
+    if (out >= count) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    [wanted, wake] = [count, resolve];
+    await promise;
+  };
+  const send = async (from: number, to: number, before: number) => {
+    for (let step = from; step < to; step += 1) {
+      peer.send('primary', packed.primary[step] as Buffer);
+      peer.send('secondary', packed.secondary[step] as Buffer);
+      await until(before + (step + 1) * stepFrames - onTheWayMax);
     }
+    await until(before + Math.min(traffic.primary.length, to * stepFrames));
   };
   try {
-    await sendAll(peer, traffic.opening, traffic.opening, until);
-    const before = out;
-    const begin = systemClock.now();
-    await sendAll(peer, traffic.primary, traffic.secondary, (count) => until(before + count));
-    return (systemClock.now() - begin) * 1e6;
+    const opening = packFrames(traffic.opening);
+    for (const leg of ['primary', 'secondary'] as const) if (opening.length > 0) peer.send(leg, opening);
+    await until(traffic.opening.length);
+    const steps = packed.primary.length;
+    const half = steps >> 1;
+    await send(0, half, traffic.opening.length);
+    const begin = { cpuNs: cpuNsOf(peer.pid), ms: systemClock.now() };
+    await send(half, steps, traffic.opening.length);
+    const frames = 2 * (traffic.primary.length - half * stepFrames);
+    return {
+      framesPerSecond: (frames / (systemClock.now() - begin.ms)) * 1000,
+      cpuNsPerFrame: (cpuNsOf(peer.pid) - begin.cpuNs) / frames,
+    };
   } finally {
     await peer.stop();
   }
 }
 
-async function sendAll(
-  peer: Peer,
-  primary: readonly Uint8Array[],
-  secondary: readonly Uint8Array[],
-  until: (count: number) => Promise<void>,
-): Promise<void> {
-  const step = 128;
-  for (let at = 0; at < primary.length; at += step) {
-    peer.send('primary', packFrames(primary.slice(at, at + step)));
-    peer.send('secondary', packFrames(secondary.slice(at, at + step)));
-    await until(Math.max(0, Math.min(primary.length, at + step) - onTheWayMax));
-  }
-  await until(primary.length);
+/** What all threads of a process have had of the cores. */
+function cpuNsOf(pid: number): number {
+  const folder = `/proc/${pid}/task`;
+  const threads = readdirSync(folder).map((thread) => readFileSync(`${folder}/${thread}/schedstat`, 'latin1'));
+  return threads.reduce((sum, text) => sum + Number.parseInt(text, 10), 0);
 }
 
 /** What 100,000 idle connections cost. */
-function measureMemory(): ProxyReport['memory'] {
+export function measureMemory(): ProxyReport['memory'] {
   const connections = 100_000;
   collect();
   const before = process.memoryUsage();
@@ -299,7 +345,12 @@ function measureMemory(): ProxyReport['memory'] {
   const after = process.memoryUsage();
   const bytes = after.heapUsed + after.arrayBuffers - before.heapUsed - before.arrayBuffers;
   const table = proxy.capture(1).table.length;
-  return { connections: proxy.counters.connections, megabytes: bytes / 1e6, tableMegabytes: table / 1e6 };
+  return {
+    connections: proxy.counters.connections,
+    megabytes: bytes / 1e6,
+    megabytesMax: 200,
+    tableMegabytes: table / 1e6,
+  };
 }
 
 export async function benchProxy(options: ProxyBenchOptions): Promise<ProxyReport> {
@@ -334,36 +385,40 @@ export async function benchProxy(options: ProxyBenchOptions): Promise<ProxyRepor
 }
 
 function ratiosOf(cases: readonly ProxyCase[]): ProxyReport['ratios'] {
-  const over = (of: (each: ProxyCase) => Rate | undefined) =>
+  const each = (ratio: (ours: SocketRate, theirs: SocketRate, one: ProxyCase) => number) =>
     Object.fromEntries(
-      cases.flatMap((each) => {
-        const [ours, theirs] = [of(each), each.coloCompare];
-        return ours === undefined || theirs === undefined
-          ? []
-          : [[each.name, ours.framesPerSecond / theirs.framesPerSecond]];
+      cases.flatMap((one) => {
+        const { overSockets, coloCompare } = one;
+        if (overSockets === undefined || coloCompare === undefined) return [];
+        return [[one.name, ratio(overSockets, coloCompare, one)]];
       }),
     );
   return {
-    inProcessOverColoCompare: over((each) => each.inProcess),
-    overSocketsOverColoCompare: over((each) => each.overSockets),
+    inProcessOverColoCompare: each((_, theirs, { inProcess }) => inProcess.framesPerSecond / theirs.framesPerSecond),
+    overSocketsOverColoCompare: each((ours, theirs) => ours.framesPerSecond / theirs.framesPerSecond),
+    cpuOfColoCompareOverOurs: each((ours, theirs) => theirs.cpuNsPerFrame / ours.cpuNsPerFrame),
   };
 }
 
-const widths = [26, 16, 10, 14, 16, 16];
+const widths = [24, 13, 10, 14, 22, 22];
 
 function columns(cells: readonly string[]): string {
   return `${cells.map((cell, index) => (index === 0 ? cell.padEnd(widths[0] ?? 0) : cell.padStart(widths[index] ?? 0))).join('')}\n`;
 }
 
 function heading(): string {
-  return columns(['frames/s', 'in process', 'ns/frame', 'heap B/frame', 'over sockets', 'colo-compare']);
+  const both = 'frames/s, CPU ns';
+  const first = columns(['', 'in process', '', '', 'ours over sockets', 'colo-compare']);
+  return first + columns(['', 'frames/s', 'ns/frame', 'heap B/frame', both, both]);
 }
 
 function row(each: ProxyCase): string {
-  const rate = (of: Rate | undefined) => (of === undefined ? '-' : Math.round(of.framesPerSecond).toLocaleString('en'));
+  const rate = (of: { framesPerSecond: number }) => Math.round(of.framesPerSecond).toLocaleString('en');
+  const both = (of: SocketRate | undefined) =>
+    of === undefined ? '-' : `${rate(of)}, ${of.cpuNsPerFrame.toFixed(0).padStart(4)}`;
   const heap = each.heapBytesPerFrame.toFixed(1);
   const ns = each.inProcess.nsPerFrame.toFixed(0);
-  return columns([each.name, rate(each.inProcess), ns, heap, rate(each.overSockets), rate(each.coloCompare)]);
+  return columns([each.name, rate(each.inProcess), ns, heap, both(each.overSockets), both(each.coloCompare)]);
 }
 
 function footer({ host, memory, ratios }: ProxyReport): string {
@@ -374,8 +429,9 @@ function footer({ host, memory, ratios }: ProxyReport): string {
   return [
     `Node ${host.node}, ${host.cores} cores, ${host.cpu}`,
     `in process over colo-compare: ${list(ratios.inProcessOverColoCompare)}`,
-    `over sockets over colo-compare: ${list(ratios.overSocketsOverColoCompare)}`,
-    `${memory.connections} connections held: ${memory.megabytes.toFixed(0)} MB, ${memory.tableMegabytes.toFixed(1)} MB in a checkpoint`,
+    `ours over sockets over colo-compare: ${list(ratios.overSocketsOverColoCompare)}`,
+    `CPU of colo-compare over ours: ${list(ratios.cpuOfColoCompareOverOurs)}`,
+    `${memory.connections} connections held: ${memory.megabytes.toFixed(0)} of ${memory.megabytesMax} MB, ${memory.tableMegabytes.toFixed(1)} MB in a checkpoint`,
     '',
   ].join('\n');
 }

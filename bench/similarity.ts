@@ -1,24 +1,28 @@
-// What each measure of response similarity is worth: the demo's guest under the demo's clients (a download, redis, a TCP
-// and a UDP echo), without a fault, once for each variant of the spec. `colo bench similarity` prints the table, or JSON.
+// What each measure of response similarity is worth, by kind of traffic: the demo's guest is protected, once for each
+// variant of the spec, and four workloads run one after the other, without a fault:
 //
-// Every variant is a pair of its own with guests of their own, one after the other. A run of a few seconds sees few
-// checkpoints: differences of one or two are chance. Longer runs (--rounds, in seconds) say more.
+//   nginx      small requests, the next one after the answer      redis     INCR, the next one after the reply
+//   download   4 MiB files, as fast as they go                    upload    values of 64 KiB to redis, likewise
+//
+// Every variant is a pair of its own with guests of their own. All variants are measured in every round, one after the
+// other, so that what else the machine does touches all of them alike; --rounds says how often. A figure is the median
+// over the rounds, of checkpoints the sum. `colo bench similarity` prints a table for each workload, or JSON.
 
+import { createHash } from 'node:crypto';
+import { downloadSha256 } from '../guest/big-file.ts';
 import { buildGuest, type Guest } from '../guest/build.ts';
+import { readyLine } from '../guest/recipe.ts';
 import type { NodeStatus } from '../src/api/status.ts';
 import { delay, systemClock } from '../src/base/clock.ts';
 import { ColoError, errorCodes } from '../src/base/errors.ts';
 import { checkSpec } from '../src/config/spec.ts';
-import type { Client } from '../src/demo/client.ts';
+import type { PlacedClient, WantedClient } from '../src/demo/clients.ts';
 import { consoleSays } from '../src/demo/console.ts';
-import { DatagramClient } from '../src/demo/datagrams.ts';
-import { DownloadClient } from '../src/demo/download.ts';
-import { echoRules, LineClient, redisRules } from '../src/demo/lines.ts';
-import { freePorts } from '../src/lan/gateway.ts';
+import { type Entrance, openEntrance } from '../src/demo/entrance.ts';
 import { LocalPair } from '../src/local/pair.ts';
 
 export interface SimilarityBenchOptions {
-  /** Seconds of each run. */
+  /** How often every variant is measured. */
   rounds: number;
   json: boolean;
   print?: (text: string) => void;
@@ -27,20 +31,7 @@ export interface SimilarityBenchOptions {
 interface Variant {
   name: string;
   similarity?: { timestamps?: string; acks?: string; window?: string };
-  cpu?: string;
-}
-
-export interface SimilarityCase {
-  name: string;
-  seconds: number;
-  checkpoints: number;
-  reasons: Record<string, number>;
-  matchedShare: number;
-  holdMsP50: number;
-  holdMsP99: number;
-  redisMsP50: number | null;
-  echoMsP50: number | null;
-  downloadMiBPerSecond: number;
+  machine?: { cpu?: string; rtc?: string };
 }
 
 const variants: readonly Variant[] = [
@@ -49,109 +40,164 @@ const variants: readonly Variant[] = [
   { name: 'timestamps passed', similarity: { timestamps: 'passed' } },
   { name: 'acks held', similarity: { acks: 'held' } },
   { name: 'window coarse', similarity: { window: 'coarse' } },
-  { name: 'CPU with RDRAND', cpu: 'max' },
+  { name: 'CPU with RDRAND', machine: { cpu: 'max' } },
+  { name: 'rtc vm', machine: { rtc: 'vm' } },
 ];
-const secondsMax = 120;
+
+const workloads = ['nginx', 'redis', 'download', 'upload'] as const;
+type Workload = (typeof workloads)[number];
+
+/** One run of one workload. */
+interface Sample {
+  checkpoints: number;
+  byMatch: number;
+  byCommit: number;
+  latencyMs: number | null;
+  /** Requests, files or values a second. */
+  perSecond: number;
+}
+
+export interface SimilarityCase {
+  workload: Workload;
+  variant: string;
+  seconds: number;
+  checkpointsPerSecond: number;
+  matchedShare: number;
+  latencyMs: number | null;
+  perSecond: number;
+}
+
+const roundsMax = 20;
+const secondsEach = 3;
+const bigMebibytes = 4;
 const bootTimeoutMs = 120_000;
 
 export async function benchSimilarity(options: SimilarityBenchOptions): Promise<SimilarityCase[]> {
   const print = options.print ?? ((text: string) => void process.stdout.write(text));
   const guest = await buildGuest({ onProgress: (line) => process.stderr.write(`- ${line}\n`) });
-  const cases: SimilarityCase[] = [];
-  if (!options.json) print(columns(['variant', 'checkpoints', 'by match', 'hold p50/p99', 'redis', 'echo', 'MiB/s']));
-  for (const variant of variants) {
-    const found = await measure(variant, guest, Math.min(options.rounds, secondsMax));
-    cases.push(found);
-    if (!options.json) print(row(found));
+  const rounds = Math.min(options.rounds, roundsMax);
+  const samples = new Map<string, Sample[]>();
+  for (let round = 1; round <= rounds; round += 1) {
+    for (const variant of variants) {
+      process.stderr.write(`- round ${round} of ${rounds}: ${variant.name}\n`);
+      for (const [workload, sample] of await measure(variant, guest)) {
+        const name = `${workload} ${variant.name}`;
+        samples.set(name, [...(samples.get(name) ?? []), sample]);
+      }
+    }
   }
-  if (options.json) print(`${JSON.stringify(cases, null, 2)}\n`);
+  const cases = workloads.flatMap((workload) =>
+    variants.map(({ name }) => caseOf(workload, name, samples.get(`${workload} ${name}`) ?? [])),
+  );
+  print(options.json ? `${JSON.stringify(cases, null, 2)}\n` : tables(cases, rounds));
   return cases;
 }
 
-async function measure(variant: Variant, guest: Guest, seconds: number): Promise<SimilarityCase> {
-  const ports = await freePorts(4);
-  const guestPorts = [guest.ports.http, guest.ports.redis, guest.ports.echoTcp, guest.ports.echoUdp];
-  const forwards = guestPorts.map((guestPort, index) => ({
-    protocol: index === 3 ? ('udp' as const) : ('tcp' as const),
-    hostPort: ports[index] ?? 0,
-    guestPort,
-  }));
-  const machine = variant.cpu === undefined ? {} : { cpu: variant.cpu };
+async function measure(variant: Variant, guest: Guest): Promise<[Workload, Sample][]> {
   const protect = { similarity: variant.similarity ?? {} };
-  const spec = checkSpec({ vm: 'similarity', boot: { guest: 'demo' }, machine, protect }, variant.name);
-  const boot = { kernel: guest.kernel, initrd: guest.initrd, cmdline: guest.cmdline };
-  const pair = await LocalPair.start({ spec, boot, clock: systemClock, forwards });
-  const clients: Client[] = [];
+  const input = { vm: 'similarity', boot: { guest: 'demo' }, machine: variant.machine ?? {}, protect };
+  const spec = checkSpec(input, variant.name);
+  const boot = { kernel: guest.kernel, initrd: guest.initrd, cmdline: `${guest.cmdline} colo.big=${bigMebibytes}` };
+  const entrance = await openEntrance({ guest, clock: systemClock });
+  let pair: LocalPair | undefined;
   try {
-    const { signal } = new AbortController();
-    const said = { text: 'colo-guest ready', path: `${pair.logDir}/a.serial`, timeoutMs: bootTimeoutMs, signal };
-    await consoleSays(pair.a, said);
+    pair = await LocalPair.start({ spec, boot, clock: systemClock, ...entrance.network });
+    await consoleSays(pair.a, { text: readyLine, path: `${pair.logDir}/a.serial`, timeoutMs: bootTimeoutMs });
     await pair.startSecondary();
     await pair.until('protected', bootTimeoutMs, (all) => all.some((one) => one.role === 'primary' && one.protected));
-    return await run(variant.name, { pair, guest, ports, clients, seconds });
+    await entrance.join(pair.lanPath);
+    const found: [Workload, Sample][] = [];
+    for (const workload of workloads) found.push([workload, await run(workload, pair, entrance)]);
+    return found;
   } finally {
-    for (const client of clients) client.abort();
-    await pair.stop();
+    await entrance.close();
+    await pair?.stop();
   }
 }
 
-interface Run {
-  pair: LocalPair;
-  guest: Guest;
-  ports: readonly number[];
-  clients: Client[];
-  seconds: number;
+async function run(workload: Workload, pair: LocalPair, entrance: Entrance): Promise<Sample> {
+  const client = await entrance.start(clientOf(workload, entrance));
+  try {
+    const before = await primaryOf(pair);
+    await delay(secondsEach * 1000);
+    const after = await primaryOf(pair);
+    const report = await client.finish(60_000);
+    if (!report.ok) throw new ColoError(errorCodes.host, `${workload}: ${report.detail}`);
+    return {
+      checkpoints: (after.checkpoints?.count ?? 0) - (before.checkpoints?.count ?? 0),
+      byMatch: (after.released?.byMatch ?? 0) - (before.released?.byMatch ?? 0),
+      byCommit: (after.released?.byCommit ?? 0) - (before.released?.byCommit ?? 0),
+      latencyMs: report.latencyMsP50,
+      perSecond: report.sent / secondsEach,
+    };
+  } finally {
+    client.abort();
+  }
 }
 
-async function run(name: string, { pair, guest, ports, clients, seconds }: Run): Promise<SimilarityCase> {
-  const [http = 0, redis = 0, echo = 0, udp = 0] = ports;
-  const { downloadPath: path, downloadBytes, downloadSha256: sha256 } = guest.files;
-  clients.push(await DownloadClient.start({ port: http, path, bytes: downloadBytes, sha256 }, systemClock));
-  clients.push(await LineClient.start(redisRules(redis), systemClock));
-  clients.push(await LineClient.start(echoRules(echo), systemClock));
-  clients.push(await DatagramClient.start(udp, systemClock));
-  const before = primaryOf(await pair.statuses());
-  await delay(seconds * 1000);
-  const after = primaryOf(await pair.statuses());
-  const reports = await Promise.all(clients.map((client) => client.finish(60_000)));
-  const failed = reports.find((report) => !report.ok);
-  if (failed !== undefined) throw new ColoError(errorCodes.input, `${name}: ${failed.name}: ${failed.detail}`);
-  const latency = (client: string) => reports.find((report) => report.name === client)?.latencyMsP50 ?? null;
-  const matched = (after.released?.byMatch ?? 0) - (before.released?.byMatch ?? 0);
-  const committed = (after.released?.byCommit ?? 0) - (before.released?.byCommit ?? 0);
-  return {
-    name,
-    seconds,
-    checkpoints: (after.checkpoints?.count ?? 0) - (before.checkpoints?.count ?? 0),
-    reasons: after.checkpoints?.reasons ?? {},
-    matchedShare: matched / Math.max(1, matched + committed),
-    holdMsP50: after.released?.holdMs.p50 ?? 0,
-    holdMsP99: after.released?.holdMs.p99 ?? 0,
-    redisMsP50: latency('redis'),
-    echoMsP50: latency('echo'),
-    downloadMiBPerSecond: (after.traffic.egressBytes - before.traffic.egressBytes) / 2 ** 20 / seconds,
-  };
+function clientOf(workload: Workload, { clients }: Entrance): WantedClient {
+  const web = clients.find((one) => one.kind === 'download');
+  const redis = clients.find((one): one is PlacedClient => one.kind === 'redis');
+  if (web === undefined || redis === undefined) throw new ColoError(errorCodes.input, 'the guest has lost a service');
+  const small = 'colo guest\n';
+  const smallSha256 = createHash('sha256').update(small).digest('hex');
+  switch (workload) {
+    case 'nginx':
+      return { ...web, name: 'nginx', path: '/', bytes: small.length, sha256: smallSha256, isTimed: true };
+    case 'redis':
+      return { ...redis, paceMs: 0 };
+    case 'download':
+      return { ...web, bytes: bigMebibytes << 20, sha256: downloadSha256(bigMebibytes), isTimed: true };
+    case 'upload':
+      return { ...redis, kind: 'upload', name: 'upload', paceMs: 0 };
+  }
 }
 
-function primaryOf(statuses: readonly NodeStatus[]): NodeStatus {
-  const found = statuses.find(({ role }) => role === 'primary');
-  if (found === undefined) throw new ColoError(errorCodes.input, 'there is no primary to measure');
+/** On a busy host a status may take its time. */
+async function primaryOf(pair: LocalPair): Promise<NodeStatus> {
+  const isPrimary = (one: NodeStatus) => one.role === 'primary';
+  const found = (await pair.until('running', bootTimeoutMs, (all) => all.some(isPrimary))).find(isPrimary);
+  if (found === undefined) throw new ColoError(errorCodes.timeout, 'there is no primary to measure');
   return found;
 }
 
-function columns(cells: readonly string[]): string {
-  return `${cells.map((cell, index) => (index === 0 ? cell.padEnd(20) : cell.padStart(16))).join('')}\n`;
+function caseOf(workload: Workload, variant: string, samples: readonly Sample[]): SimilarityCase {
+  const sum = (of: (one: Sample) => number) => samples.reduce((total, one) => total + of(one), 0);
+  const seconds = samples.length * secondsEach;
+  const matched = sum(({ byMatch }) => byMatch);
+  const latencies = samples.flatMap(({ latencyMs }) => (latencyMs === null ? [] : [latencyMs]));
+  return {
+    ...{ workload, variant, seconds },
+    checkpointsPerSecond: sum(({ checkpoints }) => checkpoints) / seconds,
+    matchedShare: matched / Math.max(1, matched + sum(({ byCommit }) => byCommit)),
+    latencyMs: latencies.length === 0 ? null : median(latencies),
+    perSecond: median(samples.map(({ perSecond }) => perSecond)),
+  };
 }
 
-function row(each: SimilarityCase): string {
-  const ms = (value: number | null) => (value === null ? '-' : `${value.toFixed(1)} ms`);
+function median(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
+}
+
+function tables(cases: readonly SimilarityCase[], rounds: number): string {
+  const head = columns(['', 'checkpoints/s', 'by match', 'latency p50', 'done/s']);
+  const parts = workloads.map((workload) => {
+    const rows = cases.filter((one) => one.workload === workload).map(row);
+    return `${workload}\n${rows.join('')}`;
+  });
+  return `${head}${parts.join('')}${rounds} rounds of ${secondsEach} s for each line\n`;
+}
+
+function row(one: SimilarityCase): string {
   return columns([
-    each.name,
-    `${each.checkpoints} in ${each.seconds} s`,
-    `${(each.matchedShare * 100).toFixed(2)} %`,
-    `${each.holdMsP50.toFixed(1)}/${each.holdMsP99.toFixed(1)} ms`,
-    ms(each.redisMsP50),
-    ms(each.echoMsP50),
-    each.downloadMiBPerSecond.toFixed(1),
+    `  ${one.variant}`,
+    one.checkpointsPerSecond.toFixed(2),
+    `${(one.matchedShare * 100).toFixed(2)} %`,
+    one.latencyMs === null ? '-' : `${one.latencyMs.toFixed(1)} ms`,
+    one.perSecond.toFixed(1),
   ]);
+}
+
+function columns(cells: readonly string[]): string {
+  return `${cells.map((cell, index) => (index === 0 ? cell.padEnd(22) : cell.padStart(15))).join('')}\n`;
 }

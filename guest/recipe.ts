@@ -37,6 +37,7 @@ export const ownFiles: Record<string, string> = {
   'services/content.pl': 'content.pl',
   'services/echo.pl': 'echo.pl',
   'services/dirty.pl': 'dirty.pl',
+  'services/call.pl': 'call.pl',
 };
 
 /** Small files written as they stand here. */
@@ -58,9 +59,12 @@ export const kernelCommandLine = [
   'nowatchdog rcupdate.rcu_expedited=1 transparent_hugepage=never random.trust_cpu=on',
 ].join(' ');
 
-export const ports = { http: 80, redis: 6379, echoTcp: 7, echoUdp: 7, dirty: 9 } as const;
+export const ports = { http: 80, redis: 6379, echoTcp: 7, echoUdp: 7, dirty: 9, call: 11 } as const;
 
 export const guestAddress = { address: '10.0.2.15', prefixBits: 24, gateway: '10.0.2.2' } as const;
+
+/** `host` is where clients of the same link stand, as `gateway` is for IPv4. */
+export const guestIpv6 = { address: 'fd63:6f6c:6f::15', prefixBits: 64, host: 'fd63:6f6c:6f::2' } as const;
 
 /** What the guest needs to hold the default /big and to work; with less it makes /big 16 MiB. */
 export const ramMebibytesDefault = 256;

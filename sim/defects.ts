@@ -17,6 +17,7 @@ import { SecondaryNode } from '../src/node/secondary.ts';
 import { Terms } from '../src/node/terms.ts';
 import { DatagramComparer } from '../src/proxy/compare/datagram.ts';
 import { TcpComparer } from '../src/proxy/compare/tcp.ts';
+import { TcpClamp } from '../src/proxy/compare/tcp-clamp.ts';
 import { ConnectionTable } from '../src/proxy/connection.ts';
 import { PrimaryProxy } from '../src/proxy/primary.ts';
 import { SecondaryProxy } from '../src/proxy/secondary.ts';
@@ -84,12 +85,17 @@ export const defects: readonly Defect[] = [
     seeds: 40,
     changes: [
       {
-        owner: TcpComparer,
+        owner: TcpClamp,
         method: 'clamp',
         replace: () =>
           function (_stream, parts) {
-            const { ack, window } = parts as { ack: number; window: number };
-            Object.assign(this, { outAck: ack, outWindow: window, outEdge: (ack + (window << 2)) >>> 0 });
+            const { ack, window, timestamp } = parts as { ack: number; window: number; timestamp: number };
+            Object.assign(this['out'] as unknown as object, {
+              ack,
+              window,
+              timestamp,
+              edge: (ack + (window << 2)) >>> 0,
+            });
           },
       },
     ],
@@ -204,7 +210,7 @@ export const defects: readonly Defect[] = [
   {
     name: 'no-resend',
     mistake: 'What the SVM has said and the primary has not released is not said at a takeover.',
-    seeds: 30,
+    seeds: 40,
     changes: [
       {
         owner: SecondaryProxy,
@@ -333,8 +339,8 @@ export const defects: readonly Defect[] = [
   {
     name: 'no-announcement',
     mistake: "The guest's address is not announced after a takeover.",
-    seeds: 180,
-    from: 161,
+    seeds: 110,
+    from: 91,
     changes: [{ owner: ColoNode, method: 'announce', replace: nothing }],
   },
   {
@@ -396,7 +402,7 @@ export const defects: readonly Defect[] = [
   {
     name: 'apply-not-announced',
     mistake: 'The replica is written without its header saying so before.',
-    seeds: 30,
+    seeds: 80,
     changes: [
       {
         owner: DiskReplica,
@@ -413,7 +419,7 @@ export const defects: readonly Defect[] = [
     mistake:
       'The initial copy of a durable replica is not flushed (a defect that the simulation found in the product).',
     seeds: 250,
-    from: 231,
+    from: 221,
     changes: [{ owner: DiskReplica, method: 'flushCopy', replace: () => () => Promise.resolve() }],
   },
   {

@@ -66,6 +66,8 @@ export class SimLink implements PeerLink {
   private drainWaiters: (() => void)[] = [];
   private over = false;
   private told = false;
+  endedByPeer = false;
+  readonly ends = { local: '', remote: '' };
   /** The next message is damaged on the way. */
   damageNext = false;
   /** Nothing of this side is delivered any more: its host is gone without a word. */
@@ -212,6 +214,7 @@ export class SimLink implements PeerLink {
       this.early.push(item);
       return;
     }
+    if (item.kind !== 'message') this.endedByPeer = true;
     if (item.kind === 'bye') {
       this.finish();
       this.tell(undefined);

@@ -41,7 +41,8 @@ export interface Fault {
   kind: FaultKind;
   /** Which node: by its name, or by its role when the fault happens. */
   on: 'a' | 'b' | 'primary' | 'secondary';
-  when: { atMs: number } | { point: FaultPoint; nth: number };
+  /** `afterMs`: that long after the point was reached. */
+  when: { atMs: number } | { point: FaultPoint; nth: number; afterMs?: number };
   forMs: number;
   /** What else the kind needs: a link, a step of a capture, how far a clock jumps. */
   choice: number;
@@ -189,10 +190,15 @@ function drawOperator(random: Random): Fault[] {
 
 function drawDiskFaults(random: Random): Fault[] {
   const kinds = ['disk-slow', 'disk-error', 'disk-full', 'kill-host', 'kill-process'] as const;
-  return Array.from({ length: random.pick([0, 0, 1, 1, 2]) }, () => ({
+  const faults: Fault[] = Array.from({ length: random.pick([0, 0, 1, 1, 2]) }, () => ({
     ...drawFault(random),
     ...{ kind: random.pick(kinds), on: random.pick(['a', 'b', 'secondary', 'secondary'] as const) },
   }));
+  // Into the middle of an apply.
+  if (!random.chance(0.3)) return faults;
+  const when = { point: 'apply.stopped' as const, nth: 2 + random.below(4), afterMs: random.between(0, 8) };
+  const kind = random.pick(['kill-process', 'kill-host', 'disk-error'] as const);
+  return [...faults, { kind, on: 'secondary', when, forMs: random.between(50, 600), choice: 2 * random.below(500) }];
 }
 
 function drawFaults(random: Random): Fault[] {
@@ -226,6 +232,8 @@ function drawKind(random: Random): FaultKind {
 
 export function faultText(fault: Fault): string {
   const when =
-    'atMs' in fault.when ? `at ${fault.when.atMs.toFixed(0)} ms` : `at ${fault.when.point} #${fault.when.nth}`;
+    'atMs' in fault.when
+      ? `at ${fault.when.atMs.toFixed(0)} ms`
+      : `${(fault.when.afterMs ?? 0).toFixed(0)} ms after ${fault.when.point} #${fault.when.nth}`;
   return `${fault.kind} on ${fault.on} ${when} for ${fault.forMs.toFixed(0)} ms (${fault.choice})`;
 }

@@ -66,4 +66,4 @@ export const diskApplets = [
   ...['poweroff', 'cat', 'ls', 'ps', 'date', 'df', 'rm', 'cp', 'tail', 'dd', 'locale'],
 ];
 
-export const diskPorts = { http: 80, redis: 6379, postgres: 5432, halt: 9 } as const;
+export const diskPorts = { http: 80, redis: 6379, postgres: 5432, control: 9 } as const;

@@ -1,4 +1,4 @@
-# Port 7: the TCP session service and the UDP echo, in one process with one loop.
+# Port 7, IPv4 and IPv6: the TCP session service and the UDP echo, in one process with one loop.
 #
 # One process, because one per datagram or per connection piles up and makes two copies differ in scheduling.
 # Bytes come back as they are. A connection with answers not yet taken is not read from, so a client that never
@@ -8,18 +8,19 @@ use strict;
 my $connectionsMax = 256;
 my $readBytes = 65536;
 my $datagramsPerTurnMax = 64;
-my $any = pack('S n a4 x8', 2, 7, "\0\0\0\0");
+# A socket of IPv6 takes IPv4 as well.
+my $any = pack('S n N a16 L', 10, 7, 0, "\0" x 16, 0);
 $SIG{PIPE} = 'IGNORE';
 
 sub nonblocking { fcntl($_[0], 4, 04000) or die "fcntl: $!" }
 
-socket(my $listener, 2, 1, 0) or die "socket: $!";
+socket(my $listener, 10, 1, 0) or die "socket: $!";
 setsockopt($listener, 1, 2, pack('i', 1));
 bind($listener, $any) or die "bind: $!";
 listen($listener, 64) or die "listen: $!";
 nonblocking($listener);
 
-socket(my $datagrams, 2, 2, 0) or die "socket: $!";
+socket(my $datagrams, 10, 2, 0) or die "socket: $!";
 setsockopt($datagrams, 1, 8, pack('i', 1048576));
 bind($datagrams, $any) or die "bind: $!";
 nonblocking($datagrams);

@@ -2,15 +2,16 @@
 
 import { request } from 'node:http';
 import { ColoError, type ErrorCode, errorCodes } from '../base/errors.ts';
+import { answerBytesMax } from './limits.ts';
 import type { ApiError, NodeStatus } from './status.ts';
-
-const answerBytesMax = 4 * 1024 * 1024;
 
 /** The answer's JSON; a refusal becomes the ColoError that the node meant. */
 export function callNode(options: {
   socketPath: string;
-  method: 'GET' | 'POST';
+  method: 'GET' | 'POST' | 'PUT' | 'DELETE';
   path: string;
+  /** Sent as JSON. */
+  body?: unknown;
   timeoutMs?: number;
 }): Promise<unknown> {
   const { promise, resolve, reject } = Promise.withResolvers<unknown>();
@@ -28,7 +29,7 @@ export function callNode(options: {
         try {
           const body: unknown = text === '' ? undefined : JSON.parse(text);
           if ((answer.statusCode ?? 500) < 400) resolve(body);
-          else reject(refusal(body));
+          else reject(refusalOf(body));
         } catch (error) {
           reject(error);
         }
@@ -39,7 +40,7 @@ export function callNode(options: {
   call.on('error', (cause) =>
     reject(new ColoError(errorCodes.host, `the node at ${options.socketPath} does not answer`, { cause })),
   );
-  call.end();
+  call.end(options.body === undefined ? undefined : JSON.stringify(options.body));
   return promise;
 }
 
@@ -47,7 +48,8 @@ export async function nodeStatus(socketPath: string, timeoutMs = 2000): Promise<
   return (await callNode({ socketPath, method: 'GET', path: '/status', timeoutMs })) as NodeStatus;
 }
 
-function refusal(body: unknown): ColoError {
+/** The error that a refusal means. */
+export function refusalOf(body: unknown): ColoError {
   const error = (body as ApiError | undefined)?.error;
   const code = Object.values(errorCodes).find((known) => known === error?.code) ?? errorCodes.host;
   return new ColoError(code satisfies ErrorCode, error?.message ?? 'the node refused', {

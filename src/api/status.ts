@@ -69,6 +69,15 @@ export interface NodeStatus {
   proxy: Record<string, unknown>;
   /** The last change of who runs the VM: moments in milliseconds since 1970. */
   failover: { why: string; detectedAt: number; doneAt: number } | null;
+  /** The connections to the peer, where there is one, so that they can be told apart on the network. */
+  links?: { kind: string; local: string; remote: string }[];
+  /** How much silence of the peer raises a suspicion now; it grows with the gaps of the last minute. */
+  heartbeat?: {
+    suspectAfterMs: number;
+    largestGapMs: number;
+    /** Suspicions for silence of a peer that was there all the time, since this node started. */
+    wrongSuspicions: number;
+  };
   /** The VM's disks; null for a VM without. */
   disks?:
     | {

@@ -26,3 +26,6 @@ export const closeTimeoutMs = 1_000;
 
 /** How long a probe of an existing socket file waits for an answer before the file counts as in use. */
 export const probeTimeoutMs = 1_000;
+
+/** What the peer's host has not acknowledged for so long ends the link: a path that carries other links may lose this one. */
+export const unacknowledgedMs = 5_000;

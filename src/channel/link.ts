@@ -65,6 +65,8 @@ export class Link {
   private flushDue = false;
   private congestedNow = false;
   private drainWaiters: (() => void)[] = [];
+  /** The end came from the other end: a bye, the end of its stream, or a reset by its kernel. */
+  endedByPeer = false;
   /** No message is delivered and none is taken any more. */
   private over = false;
   private failure: ColoError | undefined;
@@ -77,9 +79,16 @@ export class Link {
     this.decoder = parts.decoder;
     this.outbox = parts.outbox;
     this.socketClosed = socket.closed;
-    socket.on('error', (cause) => this.fail('broke', cause));
+    socket.on('error', (cause) => this.onError(cause));
     socket.on('close', () => this.onSocketClosed());
     socket.on('drain', () => this.onDrain());
+  }
+
+  /** Both ends of the connection as the kernel names them; '' on a Unix socket. */
+  get ends(): { local: string; remote: string } {
+    const { localAddress, localPort, remoteAddress, remotePort } = this.socket;
+    if (localPort === undefined || remotePort === undefined) return { local: '', remote: '' };
+    return { local: `${localAddress}:${localPort}`, remote: `${remoteAddress}:${remotePort}` };
   }
 
   /** Bytes that were sent and that the kernel has not taken yet. */
@@ -178,6 +187,7 @@ export class Link {
   /** Returns whether to go on: a handler may have ended the link. */
   private deliver(type: number, payload: Buffer): boolean {
     if (type === linkTypes.bye) {
+      this.endedByPeer = true;
       this.finish();
       this.socket.destroy();
     } else if (type > userTypeMax) {
@@ -189,7 +199,13 @@ export class Link {
     return !this.over;
   }
 
+  private onError(cause: NodeJS.ErrnoException): void {
+    if (!this.over) this.endedByPeer = cause.code === 'ECONNRESET' || cause.code === 'EPIPE';
+    this.fail(cause.code === 'ETIMEDOUT' ? 'has acknowledged nothing for too long' : 'broke', cause);
+  }
+
   private onEnd(): void {
+    if (!this.over) this.endedByPeer = true;
     if (this.decoder.atBoundary) this.fail('ended without saying bye: its process is gone', undefined);
     else this.fail('ended in the middle of a message', undefined);
   }

@@ -16,9 +16,14 @@ import { lstatSync, unlinkSync } from 'node:fs';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import { connect as connectTls, createServer as createTlsServer, type SecureVersion, TLSSocket } from 'node:tls';
 import { isMainThread } from 'node:worker_threads';
+import { setSocketOption } from '../base/descriptors.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import type { Identity } from '../base/identity.ts';
-import { probeTimeoutMs } from './limits.ts';
+import { socketDescriptor } from '../base/socket-queue.ts';
+import { probeTimeoutMs, unacknowledgedMs } from './limits.ts';
+
+const tcpLevel = 6;
+const tcpUserTimeout = 18;
 
 export type Address = { path: string } | { host: string; port: number };
 
@@ -53,6 +58,7 @@ export function dial(address: Address, signal: AbortSignal, identity?: Identity)
     socket.once(isTls ? 'secureConnect' : 'connect', () => {
       signal.removeEventListener('abort', abort);
       socket.removeListener('error', fail);
+      if (isTls) boundSilence(socket);
       resolve(socket);
     });
   });
@@ -116,13 +122,25 @@ function secureServer(address: Address, acceptor: Acceptor, identity: Identity |
       noDelay: true,
       ...(handshakeTimeoutMs === undefined ? {} : { handshakeTimeout: handshakeTimeoutMs }),
     },
-    (socket) => acceptor.accept(socket),
+    (socket) => {
+      boundSilence(socket);
+      acceptor.accept(socket);
+    },
   );
   server.on('tlsClientError', (cause, socket) => {
     socket.destroy();
     acceptor.refused?.(cause);
   });
   return server;
+}
+
+/** Left to itself, TCP goes on trying for a quarter of an hour when nothing is acknowledged. */
+function boundSilence(socket: Socket): void {
+  const descriptor = socketDescriptor(socket);
+  if (descriptor === undefined) return;
+  const value = new Uint8Array(4);
+  new DataView(value.buffer).setUint32(0, unacknowledgedMs, true);
+  setSocketOption(descriptor, tcpLevel, tcpUserTimeout, value);
 }
 
 /** Removes a socket file that nobody listens at. */

@@ -13,6 +13,7 @@ import { PageRuns, pageSize } from '../base/page-runs.ts';
 import { seededRandom } from '../base/random.ts';
 import { Replica } from './apply.ts';
 import { openCompressor } from './compress.ts';
+import type { DeltaBase } from './delta.ts';
 import { batches, CheckpointEncoder, encodeTemplate, type OutgoingMessage } from './encode.ts';
 import { batchRawBytes, batchRunsMax } from './limits.ts';
 import { type CaptureState, checkpointTypes, encodePagesHead, parseTemplate } from './message.ts';
@@ -43,9 +44,15 @@ function gather(ram: Buffer, runs: PageRuns): Buffer {
   return Buffer.concat(parts);
 }
 
-function checkpoint(ram: Buffer, runs: PageRuns, ids: { epoch: number; base: number }): Promise<Wire[]> {
+function checkpoint(
+  ram: Buffer,
+  runs: PageRuns,
+  ids: { epoch: number; base: number },
+  known?: DeltaBase,
+): Promise<Wire[]> {
   const encoder = new CheckpointEncoder({ ...ids, kind: 'checkpoint', sequence: 0, compressor });
-  return collect(encoder.checkpoint(runs, gather(ram, runs), { ...noState, ramHash: hash(ram) }));
+  const state = { ...noState, ramHash: hash(ram) };
+  return collect(encoder.checkpoint({ runs, contents: gather(ram, runs), state }, known));
 }
 
 function hash(bytes: Buffer): string {
@@ -67,6 +74,16 @@ function dirty(ram: Buffer, random: () => number, share: number): PageRuns {
     runs.add(start, start + pageSize);
   }
   return runs;
+}
+
+/** Some of the pages, as a checkpoint before may have had them. */
+function someOf(runs: PageRuns, random: () => number): PageRuns {
+  const some = new PageRuns();
+  const share = random();
+  runs.forEach((start, end) => {
+    for (let page = start; page < end; page += pageSize) if (random() < share) some.add(page, page + pageSize);
+  });
+  return some;
 }
 
 /** One of the ways in which a transmission goes wrong. Never returns one that is whole. */
@@ -113,11 +130,13 @@ test('after any number of epochs, with any faults in between, RAM, shadow and th
       const folder = tmpdir();
       const staging = new Staging({
         ramBytes,
+        shadow: replica.shadow,
         compressor,
         openSpill: () => SpillFile.open(folder),
         ...(stagedBytesMax === undefined ? {} : { stagedBytesMax }),
       });
       const pending = new PageRuns();
+      let known: DeltaBase | undefined;
       for (let epoch = 1; epoch <= 6; epoch += 1) {
         dirty(primary, random, random());
         // Every page is sent when an epoch before was lost: its dirty pages are owed.
@@ -126,7 +145,7 @@ test('after any number of epochs, with any faults in between, RAM, shadow and th
         const image = Buffer.from(primary);
         const own = dirty(replica.ram, random, random() * 0.5);
         const ids = { epoch, base: staging.committedEpoch };
-        const wire = await checkpoint(primary, pending, ids);
+        const wire = await checkpoint(primary, pending, ids, known);
         const before = { ram: Buffer.from(replica.ram), shadow: Buffer.from(replica.shadow) };
         for (let attempt = 0; attempt < 3; attempt += 1) {
           const results = receiveAll(staging, spoil(wire, random));
@@ -152,6 +171,8 @@ test('after any number of epochs, with any faults in between, RAM, shadow and th
         assert.ok(replica.ram.equals(image));
         staging.release(epoch);
         assert.equal(staging.heldBytes, 0);
+        known = random() < 0.3 ? undefined : { runs: someOf(pending, random), contents: Buffer.alloc(0) };
+        if (known !== undefined) known.contents = gather(image, known.runs);
       }
     }),
     { numRuns: 25 },
@@ -163,7 +184,7 @@ test('only the dirty pages travel, epoch after epoch, and the whole RAM stays eq
   const ramBytes = 700 * pageSize;
   const primary = Buffer.alloc(ramBytes);
   const replica = new Replica(Buffer.alloc(ramBytes), Buffer.alloc(ramBytes));
-  const staging = new Staging({ ramBytes, compressor });
+  const staging = new Staging({ ramBytes, shadow: replica.shadow, compressor });
   const everything = new PageRuns();
   everything.add(0, ramBytes);
   dirty(primary, random, 1);
@@ -177,8 +198,11 @@ test('only the dirty pages travel, epoch after epoch, and the whole RAM stays eq
     }
     assert.ok(replica.ram.equals(primary) && replica.shadow.equals(primary));
   }
+  let known: DeltaBase | undefined;
   for (let epoch = 1; epoch <= 20; epoch += 1) {
-    const wire = await checkpoint(primary, dirty(primary, random, 0.1), { epoch, base: epoch - 1 });
+    const runs = dirty(primary, random, 0.1);
+    const wire = await checkpoint(primary, runs, { epoch, base: epoch - 1 }, known);
+    known = { runs, contents: gather(primary, runs) };
     replica.rollback(dirty(replica.ram, random, 0.1));
     receiveAll(staging, wire);
     const staged = staging.complete();
@@ -193,7 +217,7 @@ test('a checkpoint without pages is complete too, and its state arrives', async 
   const staging = new Staging({ ramBytes: pageSize, compressor });
   const state = { ...noState, pauseMs: 12.5, held: Buffer.from('held') };
   const encoder = new CheckpointEncoder({ epoch: 1, base: 0, kind: 'checkpoint', sequence: 0, compressor });
-  const wire = await collect(encoder.checkpoint(new PageRuns(), Buffer.alloc(0), state));
+  const wire = await collect(encoder.checkpoint({ runs: new PageRuns(), contents: Buffer.alloc(0), state }));
   const results = wire.map(({ type, payload }) => {
     const result = staging.receive(type, payload);
     // The link reuses its buffer: nothing that is kept may lie in it.
@@ -270,7 +294,7 @@ test('pages beyond RAM, pages named twice and batches that cannot be decoded are
   assert.equal(receiveAll(small, [begin, pages]).at(-1)?.kind, 'refused');
   const single = new PageRuns();
   single.add(0, pageSize);
-  const head = { epoch: 1, rawBytes: pageSize, runs: single };
+  const head = { epoch: 1, rawBytes: pageSize, runs: single, deltas: new PageRuns() };
   const raw = (index: number): Wire => ({
     type: checkpointTypes.pages,
     payload: Buffer.concat([encodePagesHead({ ...head, index, encoding: 0 }), Buffer.alloc(pageSize)]),
@@ -286,6 +310,54 @@ test('pages beyond RAM, pages named twice and batches that cannot be decoded are
     const result = receiveAll(staging, [begin, { type: checkpointTypes.pages, payload }]).at(-1);
     assert.ok(result?.kind === 'refused' && result.error instanceof ColoError);
   }
+});
+
+test('differences to nothing are refused: in a round, in a first checkpoint, and where there is no shadow', async () => {
+  const ram = Buffer.alloc(4 * pageSize);
+  const runs = new PageRuns();
+  runs.add(0, pageSize);
+  const head = { index: 0, rawBytes: pageSize, runs, deltas: runs, encoding: 0 } as const;
+  const refused = (staging: Staging, begin: Wire, epoch: number): void => {
+    const payload = Buffer.concat([encodePagesHead({ ...head, epoch }), Buffer.alloc(pageSize)]);
+    const last = receiveAll(staging, [begin, { type: checkpointTypes.pages, payload }]).at(-1);
+    assert.ok(last?.kind === 'refused' && /differences to nothing/.test(last.error.message));
+  };
+  const [first] = await checkpoint(ram, runs, { epoch: 1, base: 0 });
+  const round = new CheckpointEncoder({ epoch: 1, base: 0, kind: 'round', sequence: 0, compressor });
+  const [begun] = await collect(round.round(runs, ram));
+  assert.ok(first !== undefined && begun !== undefined);
+  const options = { ramBytes: ram.length, compressor };
+  refused(new Staging({ ...options, shadow: Buffer.alloc(ram.length) }), begun, 1);
+  refused(new Staging({ ...options, shadow: Buffer.alloc(ram.length) }), first, 1);
+  const blind = new Staging(options);
+  receiveAll(blind, await checkpoint(ram, runs, { epoch: 1, base: 0 }));
+  blind.release(1);
+  const [second] = await checkpoint(ram, runs, { epoch: 2, base: 1 });
+  assert.ok(second !== undefined);
+  refused(blind, second, 2);
+});
+
+test('differences that arrive before their base is applied become its pages all the same', async () => {
+  const random = seededRandom(11);
+  const primary = Buffer.alloc(600 * pageSize);
+  const replica = new Replica(Buffer.alloc(primary.length), Buffer.alloc(primary.length));
+  const staging = new Staging({ ramBytes: primary.length, shadow: replica.shadow, compressor });
+  const everything = new PageRuns();
+  everything.add(0, primary.length);
+  dirty(primary, random, 1);
+  receiveAll(staging, await checkpoint(primary, everything, { epoch: 1, base: 0 }));
+  const known = { runs: everything, contents: Buffer.from(primary) };
+  for (let page = 0; page < primary.length; page += 2 * pageSize) primary.writeUInt32LE(random() * 2 ** 32, page + 8);
+  const second = await checkpoint(primary, everything, { epoch: 2, base: 1 }, known);
+  receiveAll(staging, second.slice(0, -1));
+  for (const epoch of [1, 2]) {
+    const staged = staging.complete();
+    assert.ok(staged?.epoch === epoch);
+    await replica.write(staged, async () => undefined);
+    staging.release(epoch);
+    if (epoch === 1) receiveAll(staging, second.slice(-1));
+  }
+  assert.ok(replica.ram.equals(primary) && replica.shadow.equals(primary));
 });
 
 test('what does not fit in memory is spilled and applied whole, or refused when there is nowhere to spill to', async () => {

@@ -1,13 +1,13 @@
 // From a capture to messages, on the primary.
 //
-//    runs + contents ─► batches of batchRawBytes ─► LZ4 on another thread ─► pages messages
+//    runs + contents ─► batches of batchRawBytes ─► what is new in them (delta.ts) ─► LZ4 on another thread ─► messages
 //
 // Pure apart from the compressor: it yields the parts of one message after another, and its owner sends each and waits
 // for the link before it asks for the next. At most one batch is in work, so packets and beats flow in between and the
 // memory needed is what one checkpoint stages plus two batches.
 //
 //    const encoder = new CheckpointEncoder({ epoch, base, kind: 'checkpoint', sequence: 0, compressor });
-//    for await (const message of encoder.checkpoint(runs, contents, state)) {
+//    for await (const message of encoder.checkpoint({ runs, contents, state })) {
 //      link.send(message.type, ...message.parts);
 //      await link.drain();
 //    }
@@ -20,6 +20,7 @@ import { assert } from '../base/assert.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { PageRuns, pageSize } from '../base/page-runs.ts';
 import type { Compressor } from './compress.ts';
+import { type DeltaBase, type DeltaBatch, DeltaEncoder } from './delta.ts';
 import { batchRawBytes, batchRunsMax, templateBytesMax } from './limits.ts';
 import {
   type Begin,
@@ -54,19 +55,25 @@ export class CheckpointEncoder {
 
   /**
    * All messages of one checkpoint. `contents`: the pages of `runs`, one behind the other; it must stay as it is until
-   * the last message has left, because batches that do not compress are sent from it.
+   * the last message has left, because batches that do not compress are sent from it. `known`: the pages of the
+   * checkpoint that this one builds on (`base` of its begin), where the primary still has them.
    */
-  async *checkpoint(runs: PageRuns, contents: Uint8Array, state: CaptureState): AsyncGenerator<OutgoingMessage> {
+  async *checkpoint(
+    { runs, contents, state }: { runs: PageRuns; contents: Uint8Array; state: CaptureState },
+    known?: DeltaBase,
+  ): AsyncGenerator<OutgoingMessage> {
     assert(this.begin.kind === 'checkpoint', 'a round has no state');
     assert(contents.length === runs.bytes, 'the contents are those of the runs');
     // Before anything is sent, because a state that is too large throws here.
     const stateBytes = encodeState({ ...state, epoch: this.begin.epoch });
     yield this.message(checkpointTypes.begin, [encodeBegin(this.begin)]);
+    const deltas = known === undefined ? undefined : new DeltaEncoder(known);
     let at = 0;
     for (const batch of batches(runs)) {
       const raw = contents.subarray(at, at + batch.bytes);
       at += raw.length;
-      yield await this.pages(batch, raw);
+      const news = deltas?.encode(batch, raw) ?? { runs: batch, deltas: new PageRuns(), contents: raw };
+      if (news.runs.runs > 0) yield await this.pages(news);
     }
     yield this.message(checkpointTypes.state, [stateBytes]);
     yield this.end();
@@ -83,20 +90,21 @@ export class CheckpointEncoder {
       batch.forEach((start, end) => {
         at += ram.copy(raw, at, start, end);
       });
-      yield await this.pages(batch, raw);
+      yield await this.pages({ runs: batch, deltas: new PageRuns(), contents: raw });
     }
     yield this.end();
   }
 
-  private async pages(runs: PageRuns, raw: Uint8Array): Promise<OutgoingMessage> {
-    const compressed = await this.compressor.compress(raw);
+  private async pages({ runs, deltas, contents }: DeltaBatch): Promise<OutgoingMessage> {
+    const compressed = await this.compressor.compress(contents);
     const encoding = compressed === undefined ? encodings.raw : this.compressor.encoding;
     const { epoch } = this.begin;
-    const head = encodePagesHead({ epoch, index: this.totals.batches, rawBytes: raw.length, runs, encoding });
+    const rawBytes = contents.length;
+    const head = encodePagesHead({ epoch, index: this.totals.batches, rawBytes, runs, deltas, encoding });
     this.totals.batches += 1;
     this.totals.pages += runs.pages;
-    this.totals.rawBytes += raw.length;
-    return this.message(checkpointTypes.pages, [head, compressed ?? raw]);
+    this.totals.rawBytes += rawBytes;
+    return this.message(checkpointTypes.pages, [head, compressed ?? contents]);
   }
 
   private end(): OutgoingMessage {

@@ -41,7 +41,18 @@ const applied: Applied = {
 const runs = new PageRuns();
 runs.add(4096, 8192);
 runs.add(40960, 49152);
-const pages = { epoch: 9, index: 1, rawBytes: 12288, runs, encoding: 1, data: Buffer.from('compressed') } as const;
+const deltas = new PageRuns();
+deltas.add(8192 - 4096, 8192);
+deltas.add(45056, 49152);
+const pages = {
+  epoch: 9,
+  index: 1,
+  rawBytes: 12288,
+  runs,
+  deltas,
+  encoding: 1,
+  data: Buffer.from('compressed'),
+} as const;
 const template = { rawBytes: 100, encoding: 0, specHash: 'spec', data: Buffer.from('qcow2') } as const;
 const pagesBytes = Buffer.concat([encodePagesHead(pages), pages.data]);
 const templateBytes = Buffer.concat([encodeTemplateHead(template), template.data]);
@@ -59,7 +70,7 @@ test('every message arrives as it was sent', () => {
 
 const parsers: [string, (payload: Uint8Array) => unknown, Uint8Array, number][] = [
   ['begin', parseBegin, encodeBegin(begin), 21],
-  ['pages', parsePages, pagesBytes, 20 + 16],
+  ['pages', parsePages, pagesBytes, 22 + 16 + 16],
   ['state', parseState, encodeState(state), encodeState(state).length],
   ['end', parseEnd, encodeEnd(end), 28],
   ['applied', parseApplied, encodeApplied(applied), 62],
@@ -89,8 +100,16 @@ test('pages that do not ascend, are empty, or have another size are refused', ()
     bytes.writeUInt32BE(value, at);
     return bytes;
   };
-  for (const bytes of [field(12, 4096), field(12, 0xffffffff), field(24, 0), field(28, 1), field(32, 0xffffffff)]) {
+  for (const bytes of [field(12, 4096), field(12, 0xffffffff), field(26, 0), field(30, 1), field(34, 0xffffffff)]) {
     assert.ok(isRefusal(parsePages(bytes)));
+  }
+});
+
+test('differences of pages that the batch does not bring are refused', () => {
+  const shifted = Buffer.from(pagesBytes);
+  for (const page of [0, 2, 9, 12]) {
+    shifted.writeUInt32BE(page, 22 + 16 + 8);
+    assert.ok(isRefusal(parsePages(shifted)), `page ${page}`);
   }
 });
 

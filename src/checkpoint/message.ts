@@ -10,8 +10,8 @@
 //      │ ◄──────────────────────────── applied ──│  the SVM runs from it
 //
 //    begin      epoch u64 │ base u64 │ sequence u32 │ kind u8 (1 round, 2 checkpoint)
-//    pages      epoch u64 │ index u32 │ rawBytes u32 │ runs u16 │ encoding u8 │ 0 u8
-//               runs x (firstPage u32 │ pages u32) │ data
+//    pages      epoch u64 │ index u32 │ rawBytes u32 │ runs u16 │ deltas u16 │ encoding u8 │ 0 u8
+//               runs x (firstPage u32 │ pages u32) │ deltas x (firstPage u32 │ pages u32) │ data
 //    state      epoch u64 │ pauseMs f64 │ device u32 │ table u32 │ held u32 │ hash u16
 //               device bytes │ table bytes │ held bytes │ hash text
 //    end        epoch u64 │ batches u32 │ pages u32 │ rawBytes u64 │ hash u32
@@ -20,13 +20,15 @@
 //    template   rawBytes u32 │ encoding u8 │ 0 u8 │ hash u16 │ hash text │ data
 //
 // `base` is the epoch of the checkpoint that this one's pages are relative to: a secondary whose last complete one is
-// another refuses, because pages missing in between would make a state that never was. `hash` in `end` is the crc32 of
+// another refuses, because pages missing in between would make a state that never was. `deltas` are those of the runs
+// that travel as the difference to that checkpoint (delta.ts). `hash` in `end` is the crc32 of
 // the payloads of begin, pages and state, chained: it shows a message left out or belonging to another checkpoint.
 //
 // Parsers return the message or a ColoError (code checkpoint); they never throw, whatever the bytes.
 
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { PageRuns, pageSize } from '../base/page-runs.ts';
+import { contains } from './delta.ts';
 import {
   batchRawBytesMax,
   batchRunsMax,
@@ -70,6 +72,8 @@ export interface Pages {
   index: number;
   rawBytes: number;
   runs: PageRuns;
+  /** Which of `runs` are differences to the base; their bounds lie within those of `runs`. */
+  deltas: PageRuns;
   encoding: Encoding;
   /** A view of the payload that was parsed. */
   data: Uint8Array;
@@ -135,6 +139,8 @@ export function checkpointError(message: string): ColoError {
   });
 }
 
+const pagesHeadBytes = 22;
+
 const malformed = (name: string, what: string): ColoError => checkpointError(`a ${name} message ${what}`);
 
 export function encodeBegin(begin: Begin): Uint8Array {
@@ -152,11 +158,12 @@ export function parseBegin(payload: Uint8Array): Begin | ColoError {
 
 /** The head of a batch; its data follows as a part of its own, so that it is not copied. */
 export function encodePagesHead(pages: Omit<Pages, 'data'>): Uint8Array {
-  const writer = new PayloadWriter(20 + pages.runs.runs * 8);
-  writer.u64(pages.epoch).u32(pages.index).u32(pages.rawBytes).u16(pages.runs.runs).u8(pages.encoding).u8(0);
-  pages.runs.forEach((start, end) => {
-    writer.u32(start / pageSize).u32((end - start) / pageSize);
-  });
+  const { runs, deltas } = pages;
+  const writer = new PayloadWriter(pagesHeadBytes + (runs.runs + deltas.runs) * 8);
+  writer.u64(pages.epoch).u32(pages.index).u32(pages.rawBytes);
+  writer.u16(runs.runs).u16(deltas.runs).u8(pages.encoding).u8(0);
+  for (const list of [runs, deltas])
+    list.forEach((start, end) => void writer.u32(start / pageSize).u32((end - start) / pageSize));
   return writer.bytes;
 }
 
@@ -164,14 +171,18 @@ export function parsePages(payload: Uint8Array): Pages | ColoError {
   const reader = new PayloadReader(payload);
   const head = { epoch: reader.u64(), index: reader.u32(), rawBytes: reader.u32() };
   const runCount = reader.u16();
+  const deltaCount = reader.u16();
   const encoding = parseEncoding(reader.u8());
   const reserved = reader.u8();
   if (reader.failed || encoding === undefined || reserved !== 0) return malformed('pages', 'is malformed');
-  if (head.rawBytes > batchRawBytesMax || runCount > batchRunsMax) return malformed('pages', 'is too large');
+  if (head.rawBytes > batchRawBytesMax || runCount > batchRunsMax || deltaCount > batchRunsMax)
+    return malformed('pages', 'is too large');
   const runs = parseRuns(reader, runCount);
-  if (runs === undefined) return malformed('pages', 'names its pages wrongly');
+  const deltas = parseRuns(reader, deltaCount);
+  if (runs === undefined || deltas === undefined) return malformed('pages', 'names its pages wrongly');
   if (runs.bytes !== head.rawBytes) return malformed('pages', 'has another size than its pages');
-  return { ...head, runs, encoding, data: reader.rest() };
+  if (!contains(runs, deltas)) return malformed('pages', 'has differences of pages that it does not bring');
+  return { ...head, runs, deltas, encoding, data: reader.rest() };
 }
 
 /** Runs that ascend, touch nowhere out of order and are not empty. */

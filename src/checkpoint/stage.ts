@@ -12,6 +12,10 @@
 // copying is left while the SVM stands still; beyond half of stagedBytesMax the compressed bytes are kept instead,
 // beyond stagedBytesMax they go to the spill file, and without one the checkpoint is refused.
 //
+// Differences (delta.ts) are made pages with the shadow, on arrival where the pages are kept, else while they are applied:
+// each page comes once, so its shadow is still that of the base then. While a checkpoint waits to be applied the shadow is
+// older than the base, and differences are kept as they came.
+//
 // Pure: the spill is a port. Rounds of the initial copying are not staged: their batches are handed out at once,
 // because there is no earlier state of this session to protect. After the first commit a round is refused.
 
@@ -20,6 +24,7 @@ import { assert } from '../base/assert.ts';
 import { ColoError } from '../base/errors.ts';
 import { PageRuns } from '../base/page-runs.ts';
 import type { Compressor } from './compress.ts';
+import { addBase } from './delta.ts';
 import { batchRawBytesMax, stagedBytesMax } from './limits.ts';
 import {
   type Begin,
@@ -38,8 +43,8 @@ import type { Spill } from './spill.ts';
 
 type StoredBatch = { runs: PageRuns; rawBytes: number } & (
   | { kind: 'decoded'; contents: Uint8Array }
-  | { kind: 'encoded'; encoding: Encoding; data: Uint8Array }
-  | { kind: 'spilled'; encoding: Encoding; position: number; length: number }
+  | { kind: 'encoded'; deltas: PageRuns; encoding: Encoding; data: Uint8Array }
+  | { kind: 'spilled'; deltas: PageRuns; encoding: Encoding; position: number; length: number }
 );
 
 /** What became of a message. */
@@ -72,7 +77,7 @@ export class StagedCheckpoint {
     this.read = read;
   }
 
-  /** Runs and their contents in order; the contents are valid until the next step. */
+  /** Runs and their contents in order; the contents are valid until the next step. To be written as they come: once. */
   *batches(): Generator<{ runs: PageRuns; contents: Uint8Array }> {
     for (const batch of this.stored) yield { runs: batch.runs, contents: this.read(batch) };
   }
@@ -96,6 +101,8 @@ export interface StagingOptions {
   /** Bytes of guest RAM: no page lies beyond. */
   ramBytes: number;
   compressor: Compressor;
+  /** The RAM of the newest applied checkpoint, to which differences are added; without it they are refused. */
+  shadow?: Uint8Array;
   /** Opens the overflow of one checkpoint; without it one that does not fit in memory is refused. */
   openSpill?: () => Spill;
   /** Page contents held in memory; limits.stagedBytesMax unless a test says otherwise. */
@@ -107,6 +114,7 @@ export class Staging {
   private readonly ramBytes: number;
   private readonly bytesMax: number;
   private readonly compressor: Compressor;
+  private readonly shadow: Uint8Array | undefined;
   private readonly openSpill: (() => Spill) | undefined;
   private receiving: Receiving | undefined;
   private staged: { checkpoint: StagedCheckpoint; receiving: Receiving } | undefined;
@@ -117,6 +125,7 @@ export class Staging {
   constructor(options: StagingOptions) {
     this.ramBytes = options.ramBytes;
     this.compressor = options.compressor;
+    this.shadow = options.shadow;
     this.openSpill = options.openSpill;
     this.bytesMax = options.stagedBytesMax ?? stagedBytesMax;
   }
@@ -202,12 +211,13 @@ export class Staging {
     if (pages instanceof ColoError) return this.refuse(pages);
     const wrong = this.wrongPages(receiving, pages);
     if (wrong !== undefined) return this.refuse(wrong);
-    const keep = receiving.begin.kind === 'checkpoint' && this.heldBytes + pages.rawBytes <= this.bytesMax / 2;
+    const keep = this.mayKeepDecoded(receiving, pages);
     const contents = keep ? Buffer.allocUnsafeSlow(pages.rawBytes) : this.scratch.subarray(0, pages.rawBytes);
     if (!this.compressor.decode(pages.encoding, pages.data, contents, pages.rawBytes)) {
       return this.refuse(`batch ${pages.index} cannot be decoded; is liblz4-1 installed on both nodes?`);
     }
     if (keep) {
+      this.addShadow(pages.runs, pages.deltas, contents);
       receiving.stored.push({ kind: 'decoded', runs: pages.runs, rawBytes: pages.rawBytes, contents });
       receiving.storedBytes += pages.rawBytes;
     } else if (receiving.begin.kind === 'checkpoint') {
@@ -222,34 +232,45 @@ export class Staging {
     return receiving.begin.kind === 'round' ? { kind: 'batch', runs: pages.runs, contents } : { kind: 'more' };
   }
 
+  private mayKeepDecoded(receiving: Receiving, pages: Pages): boolean {
+    if (receiving.begin.kind !== 'checkpoint' || this.heldBytes + pages.rawBytes > this.bytesMax / 2) return false;
+    return pages.deltas.runs === 0 || this.staged === undefined;
+  }
+
+  private addShadow(runs: PageRuns, deltas: PageRuns, contents: Uint8Array): void {
+    if (this.shadow !== undefined) addBase({ runs, deltas, contents }, this.shadow);
+  }
+
   private wrongPages(receiving: Receiving, pages: Pages): string | undefined {
     if (pages.epoch !== receiving.begin.epoch) return `pages of epoch ${pages.epoch} came within another`;
     if (receiving.state !== undefined) return 'pages came after the state';
     if (pages.index !== receiving.batches) return `batch ${pages.index} came where ${receiving.batches} was due`;
     if (pages.runs.runs === 0) return `batch ${pages.index} has no pages`;
     if ((pages.runs.bounds[0] ?? 0) < receiving.nextStart) return `batch ${pages.index} names pages again`;
+    const mayDiffer = this.shadow !== undefined && receiving.begin.kind === 'checkpoint' && receiving.begin.base > 0;
+    if (pages.deltas.runs > 0 && !mayDiffer) return `batch ${pages.index} has differences to nothing`;
     if ((pages.runs.bounds.at(-1) ?? 0) > this.ramBytes) return `batch ${pages.index} names pages beyond RAM`;
     return undefined;
   }
 
   /** Keeps a batch as it travelled, in memory or in the spill file; returns why not when there is no room. */
   private storeEncoded(receiving: Receiving, pages: Pages): string | undefined {
-    const { runs, rawBytes, encoding, data } = pages;
+    const { runs, deltas, rawBytes, encoding, data } = pages;
     if (this.heldBytes + data.length > this.bytesMax) return this.spill(receiving, pages);
-    receiving.stored.push({ kind: 'encoded', runs, rawBytes, encoding, data: copyOf(data) });
+    receiving.stored.push({ kind: 'encoded', runs, deltas, rawBytes, encoding, data: copyOf(data) });
     receiving.storedBytes += data.length;
     return undefined;
   }
 
   private spill(receiving: Receiving, pages: Pages): string | undefined {
-    const { runs, rawBytes, encoding, data } = pages;
+    const { runs, deltas, rawBytes, encoding, data } = pages;
     if (this.openSpill === undefined) {
       return `it needs more than the ${this.bytesMax} bytes that may be staged, and no folder to spill to is set`;
     }
     try {
       receiving.spill ??= this.openSpill();
       const position = receiving.spill.write(data);
-      receiving.stored.push({ kind: 'spilled', runs, rawBytes, encoding, position, length: data.length });
+      receiving.stored.push({ kind: 'spilled', runs, deltas, rawBytes, encoding, position, length: data.length });
       this.counters.spilledBytes += data.length;
       return undefined;
     } catch (error) {
@@ -295,7 +316,10 @@ export class Staging {
     if (batch.kind === 'decoded') return batch.contents;
     const data = batch.kind === 'encoded' ? batch.data : this.unspill(receiving, batch);
     const contents = Buffer.allocUnsafe(batch.rawBytes);
-    if (this.compressor.decode(batch.encoding, data, contents, batch.rawBytes)) return contents;
+    if (this.compressor.decode(batch.encoding, data, contents, batch.rawBytes)) {
+      this.addShadow(batch.runs, batch.deltas, contents);
+      return contents;
+    }
     throw checkpointError('staged pages cannot be decoded any more: the spill file was damaged');
   }
 

@@ -13,6 +13,8 @@ import { interruptSignal } from './interrupt.ts';
 import { LiveBlock, ms, statusBlock, statusLine, table } from './view.ts';
 
 export interface BankDemoArguments {
+  name: string;
+  failovers: number;
   mode: 'colo' | 'remus' | 'none';
   fault: FaultKind;
   seconds: number;
@@ -41,9 +43,9 @@ export async function bankDemo(options: BankDemoArguments): Promise<number> {
   const show = (view: DemoView) => {
     if (!options.json) live.show(block(view), line(view));
   };
-  const { fault, seconds, verify, flush } = options;
+  const { name, fault, failovers, seconds, verify, flush } = options;
   const report = await runBankDemo({
-    ...{ mode, fault, seconds, verify, flush, seed, reboot: true, guest, clock, say, show },
+    ...{ name, mode, fault, failovers, seconds, verify, flush, seed, reboot: true, guest, clock, say, show },
     signal: interruptSignal(),
   });
   const text = `${JSON.stringify(report, null, 2)}\n`;
@@ -76,9 +78,8 @@ function summary(report: BankReport): string[] {
     client.detail,
   ]);
   const { checkpoints, failover } = report;
-  const facts = [
-    `seed ${report.seed}: ${report.fault} after ${ms(report.faultAfterMs)}; ${report.transfers} transfers`,
-  ];
+  const what = report.failovers > 1 ? `${report.failovers} kills` : `${report.fault} after ${ms(report.faultAfterMs)}`;
+  const facts = [`seed ${report.seed}: ${what}; ${report.transfers} transfers, ${report.increments} increments`];
   if (checkpoints !== null)
     facts.push(
       `checkpoints ${checkpoints.count}, pause p50 ${ms(checkpoints.pauseMs.p50)} max ${ms(checkpoints.pauseMs.max)}`,

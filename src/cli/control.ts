@@ -8,7 +8,7 @@ import { delay } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { runDirectory, runningVms } from '../local/directories.ts';
 import { interruptSignal } from './interrupt.ts';
-import { LiveBlock, ms, statusBlock, statusLine } from './view.ts';
+import { describe, LiveBlock, ms, statusBlock, statusLine } from './view.ts';
 
 interface Found {
   status: NodeStatus;
@@ -38,21 +38,6 @@ async function watch(vms: string[], json: boolean): Promise<number> {
     await delay(json ? 1000 : 250);
   }
   return 0;
-}
-
-function describe(statuses: NodeStatus[]): string[] {
-  const lines: string[] = [];
-  for (const vm of new Set(statuses.map((one) => one.vm))) {
-    const own = statuses.filter((one) => one.vm === vm);
-    lines.push(`VM ${vm}  mode ${own[0]?.mode ?? ''}`, ...statusBlock(own));
-    for (const divergence of own.flatMap((one) => one.divergences).slice(-5))
-      lines.push(
-        `  divergence in epoch ${divergence.epoch}: ${divergence.kind} ${divergence.connection} at byte ${divergence.offset}`,
-        `    primary   ${divergence.primary}`,
-        `    secondary ${divergence.secondary}`,
-      );
-  }
-  return lines;
 }
 
 export async function checkpoint(vm: string | undefined, options: { json: boolean }): Promise<number> {

@@ -6,6 +6,7 @@ import { systemClock } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import type { ClientReport } from '../demo/client.ts';
 import { type DemoReport, type DemoView, runDemo } from '../demo/demo.ts';
+import type { EntranceKind } from '../demo/entrance.ts';
 import type { FaultKind } from '../demo/faults.ts';
 import { ensurePackages, guestPackages, runtimePackages } from '../host/packages.ts';
 import { interruptSignal } from './interrupt.ts';
@@ -19,6 +20,7 @@ export interface DemoArguments {
   failovers: number;
   hosts?: number;
   verify: boolean;
+  clients: EntranceKind | 'auto';
   report: string | undefined;
   json: boolean;
 }
@@ -93,10 +95,11 @@ export function clientTable(clients: readonly ClientReport[]): string[] {
 }
 
 function facts(report: DemoReport): string[] {
-  const { checkpoints, released, failover, host } = report;
+  const { checkpoints, released, failover, host, entrance } = report;
   const lines = [
     `mode ${report.mode}, fault ${report.fault}; QEMU ${host.qemu} ${host.accel}, tracker ${host.tracker}, ${host.cores} cores`,
   ];
+  if (entrance.ipv6Refusal !== null) lines.push(`IPv6 was not tried: ${entrance.ipv6Refusal}`);
   if (checkpoints !== null) {
     const reasons = Object.entries(checkpoints.reasons).map(([reason, count]) => `${reason} ${count}`);
     lines.push(

@@ -5,6 +5,7 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { faultKinds } from '../demo/faults.ts';
 import { Interrupted } from './interrupt.ts';
+import { isCluster } from './target.ts';
 
 function seconds(text: string): number {
   const value = Number(text);
@@ -39,6 +40,7 @@ function build(finish: (code: number) => void): Command {
   addDemo(program, finish);
   addControl(program, finish);
   addCluster(program, finish);
+  addService(program, finish);
   addTools(program, finish);
   return program;
 }
@@ -56,6 +58,14 @@ function addDemo(program: Command, finish: (code: number) => void): void {
       new Option('--hosts <n>', 'on this many hosts, as network namespaces of this machine (needs root)').argParser(
         hosts,
       ),
+    )
+    .addOption(
+      new Option(
+        '--clients <where>',
+        'link: in a network namespace, over IPv4 and IPv6; gateway: IPv4 only, no rights needed',
+      )
+        .choices(['auto', 'link', 'gateway'])
+        .default('auto'),
     )
     .option('--name <vm>', 'name of the VM, so that several demos can run at once', 'demo')
     .addOption(
@@ -83,25 +93,135 @@ function addDemo(program: Command, finish: (code: number) => void): void {
 function addControl(program: Command, finish: (code: number) => void): void {
   program
     .command('run <spec>')
-    .description('run and protect the VM of a spec file (YAML; see examples/) on this machine until Ctrl-C')
-    .option('--json', 'print the status of both nodes as a line of JSON each second', false)
-    .action(async (spec, options) => finish(await (await import('./run.ts')).run(spec, options)));
+    .description(
+      'run and protect the VM of a spec file (YAML; see examples/) on this machine until Ctrl-C; with --at, on a cluster',
+    )
+    .option('--json', 'print the status of both nodes as a line of JSON each second; with --at, of the VM, once', false)
+    .addOption(atOption())
+    .addOption(identityOption())
+    .addOption(tokenOption())
+    .addOption(authorityOption())
+    .option('--on <node>', 'with --at: the node that boots it')
+    .option('--no-wait', 'with --at: do not wait until it is protected')
+    .action(async (spec, options) =>
+      finish(
+        isCluster(options)
+          ? await (await import('./nodes.ts')).runOnCluster(spec, options)
+          : await (await import('./run.ts')).run(spec, options),
+      ),
+    );
   program
     .command('status [vm]')
     .description('show the VMs that run on this machine: roles, epochs, checkpoints and why they happened')
     .option('--watch', 'keep showing until Ctrl-C', false)
     .option('--json', 'as JSON', false)
-    .action(async (vm, options) => finish(await (await import('./control.ts')).status(vm, options)));
+    .addOption(atOption())
+    .addOption(identityOption())
+    .addOption(tokenOption())
+    .addOption(authorityOption())
+    .action(async (vm, options) =>
+      finish(
+        isCluster(options)
+          ? await (await import('./nodes.ts')).vmStatus(named(vm), options)
+          : await (await import('./control.ts')).status(vm, options),
+      ),
+    );
   program
     .command('checkpoint [vm]')
     .description('take a checkpoint now and wait until it is committed and applied')
     .option('--json', 'as JSON', false)
-    .action(async (vm, options) => finish(await (await import('./control.ts')).checkpoint(vm, options)));
+    .addOption(atOption())
+    .addOption(identityOption())
+    .addOption(tokenOption())
+    .addOption(authorityOption())
+    .action(async (vm, options) =>
+      finish(
+        isCluster(options)
+          ? await (await import('./nodes.ts')).checkpointVm(named(vm), options)
+          : await (await import('./control.ts')).checkpoint(vm, options),
+      ),
+    );
   program
     .command('failover [vm]')
     .description('planned failover: the secondary takes over now')
     .option('--json', 'as JSON', false)
-    .action(async (vm, options) => finish(await (await import('./control.ts')).failover(vm, options)));
+    .addOption(atOption())
+    .addOption(identityOption())
+    .addOption(tokenOption())
+    .addOption(authorityOption())
+    .action(async (vm, options) =>
+      finish(
+        isCluster(options)
+          ? await (await import('./nodes.ts')).failoverVm(named(vm), options)
+          : await (await import('./control.ts')).failover(vm, options),
+      ),
+    );
+}
+
+function atOption(): Option {
+  return new Option('--at <colod>', `ask this colod of a cluster: the path of its socket, or https://HOST:PORT`);
+}
+
+function identityOption(): Option {
+  return new Option('--identity <folder>', 'who asks: the certificates that `colo join` made');
+}
+
+function tokenOption(): Option {
+  return new Option('--token-file <file>', 'who asks: a token (`colo token`), with --ca');
+}
+
+function authorityOption(): Option {
+  return new Option('--ca <file>', "the cluster's ca.pem");
+}
+
+function named(vm: string | undefined): string {
+  if (vm !== undefined) return vm;
+  throw new ColoError(errorCodes.input, 'which VM?', { hint: 'name it, as `colo ps` shows it' });
+}
+
+/** A command that asks a cluster; without --at this host's colod on its socket. */
+function onCluster(program: Command, name: string, description: string): Command {
+  return program
+    .command(name)
+    .description(description)
+    .option('--json', 'as JSON', false)
+    .addOption(atOption())
+    .addOption(identityOption())
+    .addOption(tokenOption())
+    .addOption(authorityOption());
+}
+
+function addService(program: Command, finish: (code: number) => void): void {
+  const module = () => import('./nodes.ts');
+  onCluster(program, 'nodes', 'the nodes of a cluster: what each runs, and what room it has')
+    .option('--watch', 'keep showing until Ctrl-C', false)
+    .action(async (options) => finish(await (await module()).nodes(options)));
+  onCluster(program, 'ps', 'the VMs of a cluster: where they run, and whether they are protected')
+    .option('--watch', 'keep showing until Ctrl-C', false)
+    .action(async (options) => finish(await (await module()).ps(options)));
+  onCluster(program, 'drain <node>', 'move everything away from a node of a cluster, and wait until it is empty')
+    .option('--no-wait', 'do not wait')
+    .action(async (node, options) => finish(await (await module()).drain(node, options)));
+  onCluster(program, 'undrain <node>', 'a drained node may be used again').action(async (node, options) =>
+    finish(await (await module()).undrain(node, options)),
+  );
+  onCluster(program, 'logs <vm>', "the end of a VM's log on each of its nodes")
+    .option('--lines <n>', 'how many', '50')
+    .option('--console', "the guest's serial console instead", false)
+    .action(async (vm, options) => finish(await (await module()).logs(vm, options)));
+  onCluster(program, 'rm <vm>', 'stop a VM of a cluster on all nodes and forget it; its disks stay').action(
+    async (vm, options) => finish(await (await module()).rm(vm, options)),
+  );
+  program
+    .command('colod')
+    .description('the service of one host of a cluster (docs/operating.md); its VMs go on when it ends')
+    .option('--config <file>', 'its configuration', '/etc/colo/colod.yaml')
+    .option('--check', 'only check the configuration', false)
+    .action(async (options) => finish(await (await import('./service.ts')).colod(options)));
+  program
+    .command('token <file> <name>')
+    .description("make a token for the service's API; its hash goes into the file, the token to standard output")
+    .action(async (file, name) => finish(await (await import('./service.ts')).token(file, name)));
 }
 
 function addCluster(program: Command, finish: (code: number) => void): void {
@@ -126,7 +246,7 @@ function addTools(program: Command, finish: (code: number) => void): void {
   program
     .command('bench <what>')
     .description(
-      'measure: checkpoint (pause per phase by dirty pages and RAM), disk (pause by bytes written; a database), memory (of both nodes, against what is promised), proxy (frames a second, beside colo-compare), similarity (what each measure is worth)',
+      'measure: checkpoint (pause per phase by dirty pages and RAM), disk (pause by bytes written; a database), failover (the gap that a client sees, for each kind of death; needs root), memory (of both nodes, against what is promised), proxy (frames a second, beside colo-compare), similarity (what each measure is worth)',
     )
     .addOption(
       new Option('--rounds <n>', 'repetitions per figure; memory, similarity: seconds of each run')

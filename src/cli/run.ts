@@ -3,7 +3,7 @@
 import { existsSync } from 'node:fs';
 import { buildGuest } from '../../guest/build.ts';
 import { delay, systemClock } from '../base/clock.ts';
-import { readSpec, type Spec } from '../config/spec.ts';
+import { checkLocal, readSpec, type Spec } from '../config/spec.ts';
 import { readHeader } from '../disk/header.ts';
 import { refuseOwner } from '../disk/replica.ts';
 import { Folder } from '../disk/storage.ts';
@@ -23,6 +23,7 @@ export async function run(path: string, options: { json: boolean }): Promise<num
     if (!options.json) live.say(`- ${line}`);
   };
   const spec = await readSpec(path);
+  checkLocal(spec, path);
   await ensurePackages([...runtimePackages, ...guestPackages], { why: 'run a VM', onProgress: say });
   for (const disk of spec.disks) await checkImage(disk.path, disk.format);
   for (const node of ['a', 'b']) refuseOwner(replicaDirectory(spec, node), 0);

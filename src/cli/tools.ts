@@ -2,6 +2,7 @@
 
 import { benchCheckpoint } from '../../bench/checkpoint.ts';
 import { benchDisk } from '../../bench/disk.ts';
+import { benchFailover } from '../../bench/failover.ts';
 import { benchMemory } from '../../bench/memory.ts';
 import { benchProxy } from '../../bench/proxy.ts';
 import { benchSimilarity } from '../../bench/similarity.ts';
@@ -34,6 +35,7 @@ export async function testCommand(
 const benchmarks = new Map<string, (options: { rounds: number; json: boolean }) => Promise<unknown>>([
   ['checkpoint', benchCheckpoint],
   ['disk', benchDisk],
+  ['failover', benchFailover],
   ['memory', benchMemory],
   ['proxy', benchProxy],
   ['similarity', benchSimilarity],

@@ -3,6 +3,9 @@
 import type { NodeStatus } from '../api/status.ts';
 import { formatSize } from '../config/size.ts';
 
+/** What a host that is not starved has (src/heartbeat/limits.ts). */
+const usualSuspicionMs = 400;
+
 /** Writes a block over the one before when standard output is a terminal; else one line at most every few seconds. */
 export class LiveBlock {
   private lines = 0;
@@ -36,6 +39,22 @@ export class LiveBlock {
   }
 }
 
+/** VMs with what their nodes say, and the last divergences. */
+export function describe(statuses: NodeStatus[]): string[] {
+  const lines: string[] = [];
+  for (const vm of new Set(statuses.map((one) => one.vm))) {
+    const own = statuses.filter((one) => one.vm === vm);
+    lines.push(`VM ${vm}  mode ${own[0]?.mode ?? ''}`, ...statusBlock(own));
+    for (const divergence of own.flatMap((one) => one.divergences).slice(-5))
+      lines.push(
+        `  divergence in epoch ${divergence.epoch}: ${divergence.kind} ${divergence.connection} at byte ${divergence.offset}`,
+        `    primary   ${divergence.primary}`,
+        `    secondary ${divergence.secondary}`,
+      );
+  }
+  return lines;
+}
+
 export function statusBlock(statuses: NodeStatus[]): string[] {
   const lines: string[] = [];
   for (const status of statuses) {
@@ -45,6 +64,7 @@ export function statusBlock(statuses: NodeStatus[]): string[] {
     lines.push(
       `node ${status.node}  ${status.role.padEnd(9)} ${status.state}${why}  term ${status.term}  epoch ${status.epoch}${host}`,
     );
+    lines.push(...heartbeatLines(status));
     if (status.role === 'primary') lines.push(...primaryLines(status));
     if (status.role === 'primary')
       for (const { rule, frames, bytes } of status.bypass)
@@ -91,6 +111,17 @@ function primaryLines(status: NodeStatus): string[] {
     `  in ${traffic.ingressFrames} frames ${formatSize(traffic.ingressBytes)}  out ${traffic.egressFrames} frames ${formatSize(traffic.egressBytes)}`,
   );
   return lines;
+}
+
+/** Only what an operator has to know: that a silent host would be noticed later than usual, and why. */
+function heartbeatLines({ heartbeat }: NodeStatus): string[] {
+  if (heartbeat === undefined) return [];
+  const { suspectAfterMs, largestGapMs, wrongSuspicions } = heartbeat;
+  if (suspectAfterMs <= usualSuspicionMs && wrongSuspicions === 0) return [];
+  const wrong = wrongSuspicions === 0 ? '' : `; wrongly suspected so far: ${wrongSuspicions}`;
+  return [
+    `  a silent peer is suspected after ${ms(suspectAfterMs)} (answers were up to ${ms(largestGapMs)} late)${wrong}`,
+  ];
 }
 
 function diskLines({ disks }: NodeStatus): string[] {

@@ -95,6 +95,17 @@ test('every mistake has one line', () => {
     assert.equal(lines.filter((line) => line.includes(key)).length, 1, key);
 });
 
+test('each card has an address of its own', () => {
+  assert.match(
+    refusal(`${smallest}cards: [{mac: "52:54:00:12:34:57"}, {mac: "52:54:00:12:34:56"}]`),
+    /two cards have the address 52:54:00:12:34:56$/,
+  );
+  assert.match(
+    refusal(`${smallest}cards: [{mac: "52:54:00:12:34:57", address: "fe80::1"}]`),
+    /cards\.0\.address: an IPv4/,
+  );
+});
+
 test('a missing spec, a missing kernel and broken YAML are one line each that names the file', async () => {
   const missing = await readSpec(join(examples, 'no-such.yaml')).catch((error: unknown) => error);
   assert.match(oneLine(missing), /cannot read .*no-such\.yaml/);

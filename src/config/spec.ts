@@ -25,6 +25,8 @@ const machineSchema = z.strictObject({
   accel: z.enum(['tcg', 'kvm']).default('tcg'),
   /** QEMU's name of a CPU model; the default has no RDRAND, which would make the two copies differ. */
   cpu: z.string().min(1).optional(),
+  /** vm: the guest's real-time clock follows the guest's own clock, which stands still while the guest does. */
+  rtc: z.enum(['host', 'vm'], { error: '"host" or "vm"' }).default('host'),
   vcpus: z.number().int().min(1).max(16).default(1),
   memory: sizeSchema({ min: 64 * MiB, max: 64 * 1024 * MiB, example: '256M' }).prefault('256M'),
 });
@@ -56,10 +58,10 @@ const bypassSchema = z.strictObject({
 
 const networkSchema = z.strictObject({
   mac: mac.default('52:54:00:12:34:56'),
-  /** The guest's IPv4 address in the user-mode network 10.0.2.0/24. */
+  /** The guest's IPv4 address. On one machine it is in the user-mode network 10.0.2.0/24 (checkLocal). */
   address: z
     .string()
-    .regex(/^10\.0\.2\.(1[5-9]|[2-9]\d|1\d\d|2[0-4]\d)$/, { error: 'an address from 10.0.2.15 to 10.0.2.249' })
+    .refine((text) => isIP(text) === 4, { error: 'an IPv4 address' })
     .default('10.0.2.15'),
   forwards: z
     .array(z.strictObject({ protocol: z.enum(['tcp', 'udp']).default('tcp'), host: port, guest: port }))
@@ -69,6 +71,20 @@ const networkSchema = z.strictObject({
   bypass: z.array(bypassSchema).max(32).default([]),
   /** A folder for pcap files of what each guest said and of what was released. */
   pcap: z.string().min(1).optional(),
+});
+
+const cardSchema = z.strictObject({
+  mac,
+  /** The guest's IPv4 address on this card, to be announced after a takeover; what it claims itself is learned. */
+  address: z
+    .string()
+    .refine((text) => isIP(text) === 4, { error: 'an IPv4 address' })
+    .optional(),
+  /** On several hosts: the bridge that this card is on, on every host. On one machine all cards are on one network. */
+  bridge: z
+    .string()
+    .regex(/^[a-zA-Z0-9._-]{1,15}$/, { error: 'the name of a bridge' })
+    .default('br0'),
 });
 
 /** What the proxy does so that two equal guests answer alike (docs/comparison.md). */
@@ -116,6 +132,8 @@ export const specSchema = z.strictObject({
   /** Where secondaries keep their replicas of the disks; a folder per node is made in it. */
   replicaFolder: z.string().min(1).optional(),
   network: networkSchema.prefault({}),
+  /** Further network cards. */
+  cards: z.array(cardSchema).max(7).default([]),
   protect: protectSchema.prefault({}),
 });
 
@@ -126,10 +144,19 @@ export type Protect = Spec['protect'];
 /** Checks a parsed document; every mistake becomes a line of one error of code `input`. */
 export function checkSpec(document: unknown, source: string): Spec {
   const result = specSchema.safeParse(document);
-  if (result.success) return checkDisks(result.data, source);
+  if (result.success) return checkCards(checkDisks(result.data, source), source);
   const lines = result.error.issues.map((issue) => `${issue.path.map(String).join('.') || '(top)'}: ${issue.message}`);
   throw new ColoError(errorCodes.input, `${source}: ${lines.join('\n  ')}`, {
     hint: 'examples/ has spec files to start from; docs/operating.md explains every key',
+  });
+}
+
+function checkCards(spec: Spec, source: string): Spec {
+  const macs = [spec.network, ...spec.cards].map((card) => card.mac);
+  const twice = macs.find((one, index) => macs.indexOf(one) !== index);
+  if (twice === undefined) return spec;
+  throw new ColoError(errorCodes.input, `${source}: two cards have the address ${twice}`, {
+    hint: 'give each card a "mac" of its own',
   });
 }
 
@@ -140,8 +167,51 @@ function checkDisks(spec: Spec, source: string): Spec {
   });
 }
 
+const localAddress = /^10\.0\.2\.(1[5-9]|[2-9]\d|1\d\d|2[0-4]\d)$/;
+
+/** What a VM on this one machine needs besides: an address of the network that the gateway makes. */
+export function checkLocal(spec: Spec, source: string): void {
+  if (localAddress.test(spec.network.address)) return;
+  throw new ColoError(errorCodes.input, `${source}: network.address: an address from 10.0.2.15 to 10.0.2.249`, {
+    hint: 'on one machine the guest is in the network 10.0.2.0/24; on a cluster it has an address of the bridge',
+  });
+}
+
 /** Reads and checks a spec file; paths in it are relative to it and must be readable. */
 export async function readSpec(path: string): Promise<Spec> {
+  const document = await readDocument(path);
+  const folder = dirname(resolve(path));
+  const spec = withFolder(checkSpec(document, path), folder);
+  if (spec.network.pcap !== undefined) spec.network.pcap = resolve(folder, spec.network.pcap);
+  if (!('kernel' in spec.boot)) return spec;
+  const boot = { ...spec.boot, kernel: resolve(folder, spec.boot.kernel) };
+  if (spec.boot.initrd !== undefined) boot.initrd = resolve(folder, spec.boot.initrd);
+  for (const file of [boot.kernel, boot.initrd]) if (file !== undefined) await refuseUnreadable(file, path);
+  return { ...spec, boot };
+}
+
+/**
+ * Reads and checks a spec file for nodes elsewhere: as it was written, with absolute paths, which every node that uses
+ * them must have.
+ */
+export async function readSpecForNodes(path: string): Promise<Record<string, unknown>> {
+  const spec = checkSpec(await readDocument(path), path);
+  const document = (await readDocument(path)) as Record<string, unknown>;
+  const folder = dirname(resolve(path));
+  const { disks, replicaFolder } = withFolder(spec, folder);
+  if (disks.length > 0) document['disks'] = disks;
+  if (replicaFolder !== undefined) document['replicaFolder'] = replicaFolder;
+  const { pcap } = spec.network;
+  if (pcap !== undefined) document['network'] = { ...(document['network'] as object), pcap: resolve(folder, pcap) };
+  if ('kernel' in spec.boot) {
+    const { kernel, initrd } = spec.boot;
+    const absolute = initrd === undefined ? {} : { initrd: resolve(folder, initrd) };
+    document['boot'] = { ...spec.boot, kernel: resolve(folder, kernel), ...absolute };
+  }
+  return document;
+}
+
+async function readDocument(path: string): Promise<unknown> {
   const text = await readFile(path, 'utf8').catch((cause: unknown) => {
     throw new ColoError(errorCodes.input, `cannot read ${path}`, {
       cause,
@@ -151,14 +221,7 @@ export async function readSpec(path: string): Promise<Spec> {
   const document = parseDocument(text, { lineCounter: new LineCounter(), prettyErrors: true });
   const [problem] = document.errors;
   if (problem !== undefined) throw new ColoError(errorCodes.input, `${path}: ${problem.message.split('\n')[0] ?? ''}`);
-  const folder = dirname(resolve(path));
-  const spec = withFolder(checkSpec(document.toJS(), path), folder);
-  if (spec.network.pcap !== undefined) spec.network.pcap = resolve(folder, spec.network.pcap);
-  if (!('kernel' in spec.boot)) return spec;
-  const boot = { ...spec.boot, kernel: resolve(folder, spec.boot.kernel) };
-  if (spec.boot.initrd !== undefined) boot.initrd = resolve(folder, spec.boot.initrd);
-  for (const file of [boot.kernel, boot.initrd]) if (file !== undefined) await refuseUnreadable(file, path);
-  return { ...spec, boot };
+  return document.toJS();
 }
 
 /** The same spec, with the disks' paths relative to `folder`. */

@@ -1,7 +1,11 @@
-// colod: the process of one node of one protected VM. Takes its NodeConfig as JSON on standard input, serves the API,
-// and ends when it is told to (SIGTERM, SIGINT, POST /stop) or when whoever started it is gone (standard input closes).
-// QEMU is its child and goes with it, whatever happens to it (native/preload.c).
+// The process of one node of one protected VM. Serves the node's API, and ends when it is told to (SIGTERM, SIGINT, POST
+// /stop). QEMU is its child and goes with it, whatever happens to it (native/preload.c). Started in one of two ways:
+//
+//   configuration on standard input   it belongs to whoever started it, and ends with them (standard input closes)
+//   --config FILE                     a child of the service, which may end and come back: it goes on alone, and says in
+//                                     an identity file who it is, so that the service finds it again
 
+import { readFileSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import { systemClock } from '../base/clock.ts';
 import { errorText } from '../base/errors.ts';
@@ -14,10 +18,13 @@ import type { NodeConfig, NodeContext } from '../node/context.ts';
 import { ColoNode } from '../node/node.ts';
 import { realPlatform } from '../node/real-platform.ts';
 import type { DaemonConfig } from './config.ts';
+import { takeIdentityFile } from './identity-file.ts';
 import { ApiServer } from './server.ts';
 
 async function main(): Promise<void> {
-  const config = await readConfig();
+  const fromFile = process.argv[2] === '--config' ? process.argv[3] : undefined;
+  const config = fromFile === undefined ? await readConfig() : readConfigFile(fromFile);
+  if (config.identityPath !== undefined) takeIdentityFile(config.identityPath);
   const { vm, node: name } = config.node;
   const log = openLog({ level: config.logLevel, file: config.logFile, bindings: { vm, node: name, pid: process.pid } });
   await mkdir(config.node.runDir, { recursive: true, mode: 0o700 });
@@ -30,6 +37,7 @@ async function main(): Promise<void> {
     await api?.close();
     await rm(config.apiPath, { force: true });
     await rm(config.node.runDir, { recursive: true, force: true });
+    if (config.identityPath !== undefined) await rm(config.identityPath, { force: true });
     process.exit(code);
   });
   // A bug of ours ends the node: its peer takes over, which is the case COLO exists for.
@@ -38,8 +46,10 @@ async function main(): Promise<void> {
     process.exit(70);
   });
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stop(0));
-  process.stdin.on('end', () => stop(0));
-  process.stdin.resume();
+  if (fromFile === undefined) {
+    process.stdin.on('end', () => stop(0));
+    process.stdin.resume();
+  }
   let api: ApiServer | undefined;
   try {
     await node.start();
@@ -55,7 +65,13 @@ async function main(): Promise<void> {
 async function openArbiter({ arbiter, identityFolder }: NodeConfig): Promise<Arbiter> {
   if (arbiter.kind === 'folder') return FolderArbiter.open(arbiter.folder);
   const identity = identityFolder === undefined ? {} : { identity: readIdentity(identityFolder) };
-  return new EtcdArbiter({ endpoints: arbiter.endpoints, ...identity });
+  const prefix = arbiter.prefix === undefined ? {} : { prefix: arbiter.prefix };
+  return new EtcdArbiter({ endpoints: arbiter.endpoints, ...prefix, ...identity });
+}
+
+/** Written by the service, for this process alone. */
+function readConfigFile(path: string): DaemonConfig {
+  return JSON.parse(readFileSync(path, 'utf8')) as DaemonConfig;
 }
 
 /** The first line of standard input; the rest stays open, and its end means that our starter is gone. */

@@ -3,12 +3,17 @@
 //   GET  /status      NodeStatus
 //   POST /checkpoint  takes one now; answers when it is applied
 //   POST /failover    planned: the secondary takes over
+//   PUT  /peers       the nodes that can be the secondary: [{node, host, port}]
 //   POST /stop        ends the node, its VM, and tells the peer that nothing is to be taken over
 
 import { chmod, rm } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { z } from 'zod';
+import { parseJson, readBody } from '../api/body.ts';
+import { nodeBodyBytesMax } from '../api/limits.ts';
 import type { ApiError } from '../api/status.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
+import type { Peer } from '../node/context.ts';
 import type { ColoNode } from '../node/node.ts';
 
 export class ApiServer {
@@ -40,7 +45,7 @@ export class ApiServer {
 }
 
 async function answerQuestion(node: ColoNode, stop: () => void, question: IncomingMessage): Promise<unknown> {
-  question.resume();
+  const body = await readBody(question, nodeBodyBytesMax);
   switch (`${question.method} ${question.url}`) {
     case 'GET /status':
       return node.status();
@@ -50,12 +55,25 @@ async function answerQuestion(node: ColoNode, stop: () => void, question: Incomi
     case 'POST /failover':
       node.failover();
       return node.status();
+    case 'PUT /peers':
+      node.setPeers(parsePeers(body));
+      return {};
     case 'POST /stop':
       setImmediate(stop);
       return {};
     default:
       throw new ColoError(errorCodes.input, `there is no ${question.method} ${question.url}`);
   }
+}
+
+const peersSchema = z
+  .array(z.strictObject({ node: z.string().min(1).max(64), host: z.string().min(1), port: z.int().min(1).max(65535) }))
+  .max(64);
+
+function parsePeers(body: string): Peer[] {
+  const parsed = peersSchema.safeParse(parseJson(body));
+  if (!parsed.success) throw new ColoError(errorCodes.input, `no list of peers: ${z.prettifyError(parsed.error)}`);
+  return parsed.data.map(({ node, host, port }) => ({ node, address: { host, port } }));
 }
 
 function send(answer: ServerResponse, status: number, body: unknown): void {

@@ -1,7 +1,7 @@
 // The bank: money moves between accounts in a real PostgreSQL, every acknowledged transfer is written down here, and in
 // the end the database must say exactly the same: each transfer once, each balance to the last unit.
 //
-// Two tellers with a connection each; a teller's transfer number `index` is the same in every run of a seed. A teller
+// Tellers with a connection each; a teller's transfer number `index` is the same in every run of a seed. A teller
 // never reconnects: its connection outlives the primary or the run has failed.
 
 import { type Clock, delay } from '../base/clock.ts';
@@ -12,6 +12,8 @@ import { Postgres } from './postgres.ts';
 
 const accounts = 40;
 const firstBalance = 1000;
+/** Tellers of one bank over all of its life: each has transfer numbers of its own. */
+const tellersMax = 1000;
 
 export interface Transfer {
   id: number;
@@ -113,7 +115,7 @@ export class Teller implements Client {
   private next(): Transfer {
     const from = Math.floor(this.random() * accounts);
     const to = (from + 1 + Math.floor(this.random() * (accounts - 1))) % accounts;
-    const id = this.sent * 10 + this.number;
+    const id = this.sent * tellersMax + this.number;
     this.sent += 1;
     return { id, from, to, amount: 1 + Math.floor(this.random() * 9) };
   }
@@ -186,13 +188,17 @@ function compareBalances(rows: Rows, tellers: readonly Teller[]): string[] {
   return problems;
 }
 
-/** PostgreSQL's own look at the structure of its files: every index entry and every row. */
+/** What pg_amcheck does: PostgreSQL's own look at its files, every row of every table and every entry of every index. */
 async function checkTables(sql: Postgres): Promise<string[]> {
   try {
-    await sql.query("SELECT bt_index_check('accounts_pkey', true), bt_index_check('transfers_pkey', true)");
-    const { rows } = await sql.query(
-      "SELECT msg FROM verify_heapam('accounts') UNION ALL SELECT msg FROM verify_heapam('transfers')",
-    );
+    // Throws at the first index that is wrong.
+    await sql.query(`
+      SELECT bt_index_check(i.indexrelid, true) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+        JOIN pg_am a ON a.oid = c.relam
+        WHERE a.amname = 'btree' AND c.relpersistence = 'p' AND i.indisready AND i.indisvalid`);
+    const { rows } = await sql.query(`
+      SELECT c.oid::regclass || ': ' || v.msg FROM pg_class c, LATERAL verify_heapam(c.oid) v
+        WHERE c.relkind IN ('r', 'm', 't') AND c.relpersistence = 'p'`);
     return rows.map((row) => `amcheck: ${row[0]}`).slice(0, 5);
   } catch (error) {
     return [`amcheck: ${errorText(error)}`];

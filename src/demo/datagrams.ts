@@ -2,13 +2,22 @@
 // does; what must hold is that every number is answered with its own bytes. Copies are counted, not wrong.
 
 import { createSocket, type Socket } from 'node:dgram';
+import { isIPv6 } from 'node:net';
 import type { Clock } from '../base/clock.ts';
 import { type Client, type ClientReport, Gaps } from './client.ts';
+
+export interface DatagramRules {
+  name?: string;
+  /** Of the guest or of its forward; 127.0.0.1 by default. */
+  host?: string;
+  port: number;
+  paceMs?: number;
+}
 
 const repeatMs = 200;
 
 export class DatagramClient implements Client {
-  readonly name = 'udp';
+  readonly name: string;
   private readonly clock: Clock;
   private readonly gaps: Gaps;
   private readonly socket: Socket;
@@ -25,19 +34,20 @@ export class DatagramClient implements Client {
   private done: () => void = () => undefined;
   private readonly stopTimer: () => void;
 
-  private constructor(at: { host: string; port: number }, clock: Clock, socket: Socket, paceMs: number) {
-    this.port = at.port;
-    this.host = at.host;
+  private constructor(rules: DatagramRules, clock: Clock, socket: Socket) {
+    this.name = rules.name ?? 'udp';
+    this.port = rules.port;
+    this.host = rules.host ?? '127.0.0.1';
     this.clock = clock;
     this.gaps = new Gaps(() => clock.now());
     this.socket = socket;
-    this.stopTimer = clock.every(paceMs, () => this.turn());
+    this.stopTimer = clock.every(rules.paceMs ?? 20, () => this.turn());
   }
 
-  static async start(port: number, clock: Clock, paceMs = 20, host = '127.0.0.1'): Promise<DatagramClient> {
-    const socket = createSocket('udp4');
+  static async start(rules: DatagramRules, clock: Clock): Promise<DatagramClient> {
+    const socket = createSocket(isIPv6(rules.host ?? '') ? 'udp6' : 'udp4');
     await new Promise<void>((resolve) => socket.bind(0, resolve));
-    const client = new DatagramClient({ host, port }, clock, socket, paceMs);
+    const client = new DatagramClient(rules, clock, socket);
     socket.on('message', (bytes) => client.take(bytes.toString('latin1')));
     socket.on('error', (error) => {
       client.wrong ||= error.message;

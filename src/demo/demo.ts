@@ -4,19 +4,16 @@
 
 import { cpus } from 'node:os';
 import type { Guest } from '../../guest/build.ts';
+import { readyLine } from '../../guest/recipe.ts';
 import type { NodeStatus } from '../api/status.ts';
 import { type Clock, delay, wallTime } from '../base/clock.ts';
-import { ColoError, errorCodes } from '../base/errors.ts';
 import { checkSpec, type Spec } from '../config/spec.ts';
-import { freePorts } from '../lan/gateway.ts';
 import type { BootFiles } from '../local/machine.ts';
 import { LocalPair } from '../local/pair.ts';
 import type { Client, ClientReport } from './client.ts';
 import { consoleSays } from './console.ts';
-import { DatagramClient } from './datagrams.ts';
-import { DownloadClient } from './download.ts';
+import { type Entrance, type EntranceKind, openEntrance } from './entrance.ts';
 import { type FaultKind, faultTexts, inject, injectInto, survivorOf } from './faults.ts';
-import { echoRules, LineClient, redisRules } from './lines.ts';
 
 export interface DemoOptions {
   /** Name of the VM. */
@@ -28,6 +25,8 @@ export interface DemoOptions {
   /** More than one: the primary's node is killed, comes back as the secondary, and again, this often. */
   failovers: number;
   verify: boolean;
+  /** Where the clients stand; 'auto': on the guest's link if this host allows it. */
+  clients?: EntranceKind | 'auto';
   guest: Guest;
   clock: Clock;
   signal: AbortSignal;
@@ -48,6 +47,8 @@ export interface DemoReport {
   fault: FaultKind;
   problems: string[];
   clients: ClientReport[];
+  /** Where the clients stood, and why IPv6 was not tried; null when it was. */
+  entrance: { kind: EntranceKind; ipv6Refusal: string | null };
   failover: { detectMs: number; takeoverMs: number; why: string } | null;
   checkpoints: {
     count: number;
@@ -73,44 +74,31 @@ const failoverTimeoutMs = 20_000;
 
 export async function runDemo(options: DemoOptions): Promise<DemoReport> {
   const { clock, say, guest, signal } = options;
-  const [http, redis, echo, udp] = await freePorts(4);
-  if (http === undefined || redis === undefined || echo === undefined || udp === undefined)
-    throw new ColoError(errorCodes.host, 'no free ports on 127.0.0.1');
   const spec = demoSpec(options);
   const started = clock.now();
   const boot: BootFiles = { kernel: guest.kernel, initrd: guest.initrd, cmdline: guest.cmdline };
-  const pair = await LocalPair.start({
-    spec,
-    boot,
-    clock,
-    forwards: [
-      { protocol: 'tcp', hostPort: http, guestPort: guest.ports.http },
-      { protocol: 'tcp', hostPort: redis, guestPort: guest.ports.redis },
-      { protocol: 'tcp', hostPort: echo, guestPort: guest.ports.echoTcp },
-      { protocol: 'udp', hostPort: udp, guestPort: guest.ports.echoUdp },
-    ],
-  });
+  const entrance = await openEntrance(options);
   const clients: Client[] = [];
+  let pair: LocalPair | undefined;
   try {
+    pair = await LocalPair.start({ spec, boot, clock, ...entrance.network });
     await consoleSays(pair.a, {
-      text: 'colo-guest ready',
-      path: `${pair.logDir}/a.serial`,
-      timeoutMs: bootTimeoutMs,
-      signal,
+      ...{ text: readyLine, path: `${pair.logDir}/a.serial`, timeoutMs: bootTimeoutMs, signal },
     });
-    say(`the guest runs (${seconds(clock.now() - started)}): nginx, redis, a session service and UDP echo`);
+    say(`the guest runs (${seconds(clock.now() - started)}): nginx, redis, sessions both ways and UDP echo`);
+    await entrance.join(pair.lanPath);
     if (options.mode !== 'none') await protect(pair, options);
-    const { downloadPath, downloadBytes, downloadSha256 } = guest.files;
-    const file = { port: http, path: downloadPath, bytes: downloadBytes, sha256: downloadSha256 };
-    clients.push(await DownloadClient.start(file, clock));
-    clients.push(await LineClient.start(redisRules(redis), clock));
-    clients.push(await LineClient.start(echoRules(echo), clock));
-    clients.push(await DatagramClient.start(udp, clock));
-    const cast = { options, spec, pair, clients };
+    for (const wanted of entrance.clients) {
+      signal.throwIfAborted();
+      clients.push(await entrance.start(wanted));
+    }
+    say(entrance.text);
+    const cast = { options, spec, pair, clients, entrance };
     return options.failovers > 1 ? await longStory(cast) : await story(cast);
   } finally {
     for (const client of clients) client.abort();
-    await pair.stop();
+    await entrance.close();
+    await pair?.stop();
   }
 }
 
@@ -130,11 +118,17 @@ async function protect(pair: LocalPair, options: DemoOptions): Promise<void> {
   options.say(`protected in ${options.mode} mode (${seconds(options.clock.now() - start)}), while the guest ran`);
 }
 
-interface Cast {
-  options: DemoOptions;
-  spec: Spec;
+/** What a story is about; the bank (bank-demo.ts) has one, too. */
+export interface Scene {
+  options: Pick<DemoOptions, 'mode' | 'fault' | 'clock' | 'signal' | 'show'>;
   pair: LocalPair;
   clients: Client[];
+}
+
+interface Cast extends Scene {
+  options: DemoOptions;
+  spec: Spec;
+  entrance: Entrance;
 }
 
 async function story(cast: Cast): Promise<DemoReport> {
@@ -198,8 +192,8 @@ async function longStory(cast: Cast): Promise<DemoReport> {
 }
 
 /** Waits for a status; it is a problem of the report when it does not come. */
-async function expectState(
-  { options, pair }: Cast,
+export async function expectState(
+  { options, pair }: Scene,
   problems: string[],
   what: string,
   find: (statuses: NodeStatus[]) => NodeStatus | undefined,
@@ -218,7 +212,7 @@ async function expectState(
 }
 
 /** Shows the state of things for a while. */
-async function watch(cast: Cast, forMs: number, phase: string): Promise<void> {
+export async function watch(cast: Scene, forMs: number, phase: string): Promise<void> {
   const { options, pair, clients } = cast;
   const end = options.clock.now() + forMs;
   while (options.clock.now() < end) {
@@ -229,7 +223,7 @@ async function watch(cast: Cast, forMs: number, phase: string): Promise<void> {
   }
 }
 
-async function theSurvivor(cast: Cast, problems: string[]): Promise<NodeStatus | undefined> {
+export async function theSurvivor(cast: Scene, problems: string[]): Promise<NodeStatus | undefined> {
   const { options, pair } = cast;
   if (options.fault === 'none' || options.mode === 'none') return pair.primary();
   const name = survivorOf(options.fault);
@@ -253,7 +247,7 @@ async function expectRepaired(cast: Cast, problems: string[]): Promise<void> {
   });
 }
 
-async function finish(cast: Cast): Promise<ClientReport[]> {
+export async function finish(cast: Scene): Promise<ClientReport[]> {
   const { options, clients } = cast;
   let done = false;
   const all = Promise.all(clients.map((client) => client.finish(finishTimeoutMs))).finally(() => {
@@ -293,6 +287,7 @@ function report(
     fault: options.fault,
     problems,
     clients: reports,
+    entrance: { kind: cast.entrance.kind, ipv6Refusal: cast.entrance.ipv6Refusal ?? null },
     failover:
       happened === null
         ? null

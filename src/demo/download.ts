@@ -8,6 +8,7 @@ import type { Clock } from '../base/clock.ts';
 import { type Client, type ClientReport, Gaps } from './client.ts';
 
 export interface DownloadRules {
+  name?: string;
   /** Of the guest or of its forward; 127.0.0.1 by default. */
   host?: string;
   port: number;
@@ -15,12 +16,14 @@ export interface DownloadRules {
   path: string;
   bytes: number;
   sha256: string;
+  /** Whether the time from a request to the last byte is reported. */
+  isTimed?: boolean;
 }
 
 const headBytesMax = 16 * 1024;
 
 export class DownloadClient implements Client {
-  readonly name = 'download';
+  readonly name: string;
   private readonly rules: DownloadRules;
   private readonly clock: Clock;
   private readonly gaps: Gaps;
@@ -33,10 +36,12 @@ export class DownloadClient implements Client {
   private received = 0;
   private receivedBefore = 0;
   private files = 0;
+  private requestedAt = 0;
   private wrong = '';
   private done: () => void = () => undefined;
 
   private constructor(rules: DownloadRules, clock: Clock, socket: Socket) {
+    this.name = rules.name ?? 'download';
     this.rules = rules;
     this.clock = clock;
     this.gaps = new Gaps(() => clock.now());
@@ -101,6 +106,7 @@ export class DownloadClient implements Client {
   }
 
   private request(): void {
+    this.requestedAt = this.clock.now();
     this.socket.write(`GET ${this.rules.path} HTTP/1.1\r\nHost: guest\r\n\r\n`);
   }
 
@@ -128,8 +134,9 @@ export class DownloadClient implements Client {
     if (bytes.length === 0) return;
     this.received += bytes.length;
     this.hash.update(bytes);
-    this.gaps.progress();
-    if (this.received >= this.rules.bytes) this.complete();
+    const isLast = this.received >= this.rules.bytes;
+    this.gaps.progress(isLast && this.rules.isTimed === true ? this.clock.now() - this.requestedAt : undefined);
+    if (isLast) this.complete();
   }
 
   private complete(): void {

@@ -1,6 +1,5 @@
 // What the demo does to a pair, and what must then be seen.
 
-import { processIdentity } from '../base/processes.ts';
 import type { NodeProcess } from '../local/node-process.ts';
 import type { LocalPair } from '../local/pair.ts';
 
@@ -38,11 +37,7 @@ export async function injectInto(
   wallNow: () => number,
 ): Promise<Injected> {
   if (kind === 'none' || node === undefined) return { at: wallNow(), wake: () => undefined };
-  const qemu = await node.findQemu();
-  const identity = processIdentity(qemu);
-  const signalQemu = (name: NodeJS.Signals) => {
-    if (identity !== undefined && processIdentity(qemu) === identity) process.kill(qemu, name);
-  };
+  const signalQemu = await node.holdQemu();
   const at = wallNow();
   if (kind === 'primary-qemu-kill') signalQemu('SIGKILL');
   else if (kind === 'primary-stop') {

@@ -84,7 +84,7 @@ async function startClients(
   clients.push(await DownloadClient.start(file, clock));
   clients.push(await LineClient.start({ ...redisRules(guest.ports.redis), host }, clock));
   clients.push(await LineClient.start({ ...echoRules(guest.ports.echoTcp), host }, clock));
-  clients.push(await DatagramClient.start(guest.ports.echoUdp, clock, undefined, host));
+  clients.push(await DatagramClient.start({ host, port: guest.ports.echoUdp }, clock));
 }
 
 async function story(cast: Cast): Promise<HostsReport> {

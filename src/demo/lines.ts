@@ -143,8 +143,16 @@ export function echoRules(port: number, paceMs = 20): LineRules {
   return { name: 'echo', port, paceMs, request: (index) => `${line(index)}\n`, reply: line };
 }
 
-/** INCR of one counter, each after the reply to the one before and a pause; the reply is the new value. */
-export function redisRules(port: number, paceMs = 10): LineRules {
+/** INCR of one counter, which stands at `from`, one every `paceMs`; the reply is the new value. */
+export function redisRules(port: number, paceMs = 10, from = 0): LineRules {
   const request = '*2\r\n$4\r\nINCR\r\n$12\r\ncolo-counter\r\n';
-  return { name: 'redis', port, paceMs, request: () => request, reply: (index) => `:${index + 1}` };
+  return { name: 'redis', port, paceMs, request: () => request, reply: (index) => `:${from + index + 1}` };
+}
+
+/** Bulk to the guest: redis stores values one after the other, as fast as it confirms them. */
+export function uploadRules(port: number, valueBytes = 64 * 1024): LineRules {
+  const head = `*3\r\n$3\r\nSET\r\n$11\r\ncolo-upload\r\n$${valueBytes}\r\n`;
+  // Every value differs from the one before, so that the guest's memory really changes.
+  const value = (index: number) => String(index).padEnd(valueBytes, 'colo upload ');
+  return { name: 'upload', port, paceMs: 0, request: (index) => `${head}${value(index)}\r\n`, reply: () => '+OK' };
 }

@@ -15,8 +15,5 @@ export const folderEntriesMax = 100_000;
 /** How long one operation may take: shared storage can hang. Beyond it the outcome is unknown and must be read. */
 export const operationTimeoutMs = 5_000;
 
-/** How long one member of etcd may take, before the next one is asked. A leader's election takes about a second. */
-export const etcdRequestTimeoutMs = 1_500;
-
-/** An answer of etcd: one small record. A longer one is not read to its end, and counts as none. */
-export const etcdAnswerBytesMax = 64 * 1024;
+/** Addresses of a guest that are learned and announced after a takeover; of more, the ones learned last. */
+export const addressesMax = 64;

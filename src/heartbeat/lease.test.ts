@@ -11,6 +11,7 @@ import { askPeriodMs, leaseMs, stallPeriods, takeoverMarginMs } from './limits.t
 import { beatTypes, encodeBeat } from './message.ts';
 import { HeartbeatPrimary } from './primary.ts';
 import { HeartbeatSecondary } from './secondary.ts';
+import { Tolerance } from './tolerance.ts';
 
 test('a lease is valid from the first echo until leaseMs after its beat was sent', () => {
   const lease = new Lease({ leaseMs: 400 });
@@ -50,9 +51,20 @@ test('a closed link revokes the lease and allows the takeover at once', () => {
   assert.equal(grant.takeoverAllowed(1002), true);
 });
 
+test('a link that this side gave up leaves the primary what it was lent', () => {
+  const secondary = new HeartbeatSecondary({ send: () => undefined }, { now: 0, tolerance: new Tolerance() });
+  assert.ok(secondary.grant.waitMs(5) <= 0, 'nothing was lent yet');
+  assert.ok(secondary.receive(beatTypes.beat, encodeBeat({ sequence: 1, term: 1, sentAt: 0 }), 10));
+  secondary.withhold();
+  assert.equal(secondary.grant.waitMs(20), 440);
+  assert.equal(secondary.grant.waitMs(460), 0);
+  secondary.closed();
+  assert.equal(secondary.grant.waitMs(20), 0);
+});
+
 test('a secondary that asks the arbiter echoes no more', () => {
   let echoes = 0;
-  const secondary = new HeartbeatSecondary({ send: () => void (echoes += 1) }, { now: 0 });
+  const secondary = new HeartbeatSecondary({ send: () => void (echoes += 1) }, { now: 0, tolerance: new Tolerance() });
   const beat = encodeBeat({ sequence: 1, term: 1, sentAt: 0 });
   assert.ok(secondary.receive(beatTypes.beat, beat, 10));
   secondary.withhold();
@@ -79,8 +91,9 @@ function run(seed: number, rates: { primary: number; secondary: number }): World
   const post = (queue: typeof toPrimary) => ({
     send: (type: number, payload: Uint8Array) => queue.push({ due: real + random() * delayMs, type, payload }),
   });
-  const primary = new HeartbeatPrimary(post(toSecondary), { term: 1, now: primaryNow() });
-  const secondary = new HeartbeatSecondary(post(toPrimary), { now: secondaryNow() });
+  const tolerance = new Tolerance();
+  const primary = new HeartbeatPrimary(post(toSecondary), { term: 1, now: primaryNow(), tolerance: new Tolerance() });
+  const secondary = new HeartbeatSecondary(post(toPrimary), { now: secondaryNow(), tolerance });
   const awakeAt = { primary: 0, secondary: 0 };
   const world: World = { leaseSeenAfterTakeover: false, tookOver: false };
   for (; real < 6_000; real += askPeriodMs / 2) {
@@ -137,11 +150,11 @@ test('an undisturbed pair keeps its lease and suspects nobody', () => {
   let now = 0;
   const primary: HeartbeatPrimary = new HeartbeatPrimary(
     { send: (type, payload) => assert.ok(secondary.receive(type, payload, now)) },
-    { term: 1, now },
+    { term: 1, now, tolerance: new Tolerance() },
   );
   const secondary = new HeartbeatSecondary(
     { send: (type, payload) => assert.ok(primary.receive(type, payload, now)) },
-    { now },
+    { now, tolerance: new Tolerance() },
   );
   for (; now < 5_000; now += askPeriodMs) {
     primary.tick(now);

@@ -51,12 +51,12 @@ export class Lease {
 
 /** The secondary's side: what it has lent, and when it may act on silence. */
 export class Grant {
-  private readonly waitMs: number;
+  private readonly termMs: number;
   private lastEchoAt: number | undefined;
   private linkClosed = false;
 
   constructor(options: { leaseMs: number; marginMs: number }) {
-    this.waitMs = options.leaseMs + options.marginMs;
+    this.termMs = options.leaseMs + options.marginMs;
   }
 
   /**
@@ -68,8 +68,8 @@ export class Grant {
   }
 
   /**
-   * The connection closed: the primary's process is gone, or it saw the same close and revoked its lease. Between hosts
-   * a middlebox can reset one end only; there the caller may keep to the silence rule by not calling this.
+   * The primary ended the connection: its process is gone, or it has revoked its lease. Not to be called for one that
+   * this side gave up: then the rule of silence holds.
    */
   closed(): void {
     this.linkClosed = true;
@@ -80,8 +80,13 @@ export class Grant {
     return this.linkClosed || now >= this.allowedAt;
   }
 
+  /** How long the primary's right to speak may still last; 0 or less when it is over. */
+  waitMs(now: number): number {
+    return this.linkClosed ? 0 : this.allowedAt - now;
+  }
+
   /** When the rule of silence allows a takeover; at any time when nothing was lent yet. */
   get allowedAt(): number {
-    return this.lastEchoAt === undefined ? Number.NEGATIVE_INFINITY : this.lastEchoAt + this.waitMs;
+    return this.lastEchoAt === undefined ? Number.NEGATIVE_INFINITY : this.lastEchoAt + this.termMs;
   }
 }

@@ -5,12 +5,27 @@
 //
 // The takeover (claiming the term, applying a staged checkpoint, opening the uplink, announcing) has what is left.
 // Eight beats fit into one lease, so seven late or lost ones in a row neither end a lease nor raise a suspicion.
+// On a host that was starved within the last minute the suspicion comes later, at toleranceCeilingMs at the latest
+// (tolerance.ts), and the gap is so much longer.
 
 /** Between two beats of the primary. */
 export const beatPeriodMs = 50;
 
-/** Silence after which a peer is suspected. Equal to the lease: suspecting earlier would only mean waiting longer. */
-export const suspectAfterMs = 400;
+/** Least silence after which a peer is suspected. Equal to the lease: suspecting earlier would only mean waiting longer. */
+export const toleranceFloorMs = 400;
+
+/** Most silence that is borne, however starved the hosts are. A longer gap is no starvation, and teaches nothing. */
+export const toleranceCeilingMs = 1500;
+
+/** What is borne is this often the largest gap seen lately: a gap that is twice as long as any before is none of them. */
+export const gapFactor = 2;
+
+/** How long a gap is remembered, and in how many stretches of time; a stretch is forgotten as a whole. */
+export const toleranceMemoryMs = 60_000;
+export const toleranceBuckets = 12;
+
+/** A peer that was suspected for its silence and is back within this time had been there; later, it may have been dead. */
+export const backWithinMs = 5000;
 
 /** How long an echoed beat lets the primary speak, counted from when that beat was sent. */
 export const leaseMs = 400;

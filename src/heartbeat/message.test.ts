@@ -6,6 +6,7 @@ import fc from 'fast-check';
 import { beatBytes, encodeBeat, parseBeat } from './message.ts';
 import { HeartbeatPrimary } from './primary.ts';
 import { HeartbeatSecondary } from './secondary.ts';
+import { Tolerance } from './tolerance.ts';
 
 test('a beat arrives as it was sent', () => {
   const beat = { sequence: 0xffffffff, term: 7, sentAt: 123456.789 };
@@ -14,8 +15,8 @@ test('a beat arrives as it was sent', () => {
 
 test('other bytes are refused, by the codec and by both sides', () => {
   const refuse = { send: (): void => assert.fail('nothing is sent for a refused message') };
-  const primary = new HeartbeatPrimary(refuse, { term: 1, now: 0 });
-  const secondary = new HeartbeatSecondary(refuse, { now: 0 });
+  const primary = new HeartbeatPrimary(refuse, { term: 1, now: 0, tolerance: new Tolerance() });
+  const secondary = new HeartbeatSecondary(refuse, { now: 0, tolerance: new Tolerance() });
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 40 }), (bytes) => {
       if (bytes.length !== beatBytes) assert.equal(parseBeat(bytes), undefined);

@@ -6,8 +6,9 @@
 
 import { Detector } from './detector.ts';
 import { Lease } from './lease.ts';
-import { beatPeriodMs, leaseMs, suspectAfterMs } from './limits.ts';
+import { beatPeriodMs, leaseMs } from './limits.ts';
 import { beatTypes, encodeBeat, parseBeat } from './message.ts';
+import type { Tolerance } from './tolerance.ts';
 
 export interface BeatPorts {
   send(type: number, payload: Uint8Array): void;
@@ -15,16 +16,17 @@ export interface BeatPorts {
 
 export class HeartbeatPrimary {
   readonly lease = new Lease({ leaseMs });
-  readonly detector = new Detector({ periodMs: beatPeriodMs, timeoutMs: suspectAfterMs });
+  readonly detector: Detector;
   private readonly ports: BeatPorts;
   private readonly term: number;
   private sequence = 0;
   private nextBeatAt = Number.NEGATIVE_INFINITY;
 
-  constructor(ports: BeatPorts, options: { term: number; now: number }) {
+  constructor(ports: BeatPorts, options: { term: number; now: number; tolerance: Tolerance }) {
     this.ports = ports;
     this.term = options.term;
-    this.detector.beat(options.now);
+    this.detector = new Detector({ periodMs: beatPeriodMs, tolerance: options.tolerance });
+    this.detector.begin(options.now);
   }
 
   tick(now: number): void {

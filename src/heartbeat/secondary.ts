@@ -5,20 +5,22 @@
 
 import { Detector } from './detector.ts';
 import { Grant } from './lease.ts';
-import { beatPeriodMs, leaseMs, suspectAfterMs, takeoverMarginMs } from './limits.ts';
+import { beatPeriodMs, leaseMs, takeoverMarginMs } from './limits.ts';
 import { beatTypes, parseBeat } from './message.ts';
 import type { BeatPorts } from './primary.ts';
+import type { Tolerance } from './tolerance.ts';
 
 export class HeartbeatSecondary {
   readonly grant = new Grant({ leaseMs, marginMs: takeoverMarginMs });
-  readonly detector = new Detector({ periodMs: beatPeriodMs, timeoutMs: suspectAfterMs });
+  readonly detector: Detector;
   private readonly ports: BeatPorts;
   private linkClosed = false;
   private withheld = false;
 
-  constructor(ports: BeatPorts, options: { now: number }) {
+  constructor(ports: BeatPorts, options: { now: number; tolerance: Tolerance }) {
     this.ports = ports;
-    this.detector.beat(options.now);
+    this.detector = new Detector({ periodMs: beatPeriodMs, tolerance: options.tolerance });
+    this.detector.begin(options.now);
   }
 
   /** Takes a message of the peer; false when it is none of this link, and the link is to be closed. */

@@ -18,7 +18,9 @@ const programOf: Record<string, string | null> = {
   iproute2: 'ip',
   'libc6-dev': null,
   'liblz4-1': null,
+  nftables: 'nft',
   openssl: 'openssl',
+  tshark: 'tshark',
   'util-linux': 'flock',
 };
 
@@ -28,8 +30,14 @@ export const runtimePackages = ['qemu-system-x86', 'qemu-utils', 'gcc', 'libc6-d
 /** Needed, in addition, for several hosts as namespaces of this one. */
 export const clusterPackages = ['etcd-server', 'iproute2', 'openssl'];
 
+/** Needed, in addition, to lose packets between them. */
+export const faultPackages = ['nftables'];
+
 /** Needed, in addition, to build the demo guest. */
 export const guestPackages = ['cpio'];
+
+/** Needed, in addition, by the tests that have what they recorded judged by another program. */
+export const captureTestPackages = ['tshark'];
 
 export interface EnsureOptions {
   /** Completes "needed to ...", for the line that tells the person. */

@@ -7,6 +7,7 @@ import { closeSync } from 'node:fs';
 import { bindSocket, controlDevice, enterNetwork, openSocket, setSocketOption } from '../base/descriptors.ts';
 import type { SpokeRecord } from '../lan/switch.ts';
 import { type DeviceReader, readDevice } from '../netdev/frame-device.ts';
+import { claimOf } from '../packet/claim.ts';
 
 const packetFamily = 17;
 const rawFrames = 3;
@@ -15,10 +16,13 @@ const packetLevel = 263;
 const ignoreOutgoing = 23;
 const getIndex = 0x8933;
 const turnsMax = 256;
+const announcementsMax = 4096;
 
 export class BridgeCapture {
   /** `port` is the index of the port in the list given. */
   readonly turns: SpokeRecord[] = [];
+  /** Addresses that were announced to everybody, in hex, with the port from which. */
+  readonly announcements: { port: number; address: string; at: number }[] = [];
   private readonly address: Buffer;
   private readonly now: () => number;
   private readonly open: { fd: number; reader: DeviceReader }[] = [];
@@ -59,10 +63,18 @@ export class BridgeCapture {
     if (frame.length < 14 || !this.address.equals(frame.subarray(6, 12))) return;
     const last = this.turns.at(-1);
     const now = this.now();
+    this.noteAnnouncement(port, frame, now);
     if (last?.port === port) {
       last.frames += 1;
       last.lastAt = now;
     } else if (this.turns.length < turnsMax) this.turns.push({ port, frames: 1, firstAt: now, lastAt: now });
+  }
+
+  private noteAnnouncement(port: number, frame: Uint8Array, at: number): void {
+    const isToMany = ((frame[0] as number) & 1) === 1;
+    const claim = isToMany && this.announcements.length < announcementsMax ? claimOf(frame) : undefined;
+    if (claim === undefined) return;
+    this.announcements.push({ port, address: Buffer.from(claim.address).toString('hex'), at });
   }
 }
 

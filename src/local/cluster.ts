@@ -11,14 +11,13 @@ import type { NodeStatus } from '../api/status.ts';
 import type { Clock } from '../base/clock.ts';
 import { enterNetwork } from '../base/descriptors.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
-import { processIdentity } from '../base/processes.ts';
 import type { Spec } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';
 import { createAuthority, issueCertificate } from '../host/certificates.ts';
 import { BridgeCapture } from './bridge-capture.ts';
 import { logDirectory, releaseRunDirectory, takeRunDirectory } from './directories.ts';
 import { EtcdMember } from './etcd.ts';
-import { hostAddress, Lab } from './lab.ts';
+import { hostAddress, Lab, portName } from './lab.ts';
 import { type BootFiles, machineOf } from './machine.ts';
 import { namespacePath } from './namespace.ts';
 import { NodeProcess } from './node-process.ts';
@@ -54,7 +53,8 @@ export class LocalCluster {
   private readonly directory: string;
   private readonly hosts: Host[] = [];
   private readonly undo: (() => Promise<unknown> | void)[] = [];
-  private capture: BridgeCapture | undefined;
+  /** One for each network, in the order of the guest's cards. */
+  private readonly captures: BridgeCapture[] = [];
 
   private constructor(options: ClusterOptions, parts: { directory: string; lab: Lab }) {
     this.options = options;
@@ -74,7 +74,7 @@ export class LocalCluster {
     const directory = takeRunDirectory(options.spec.vm);
     let lab: Lab;
     try {
-      lab = await Lab.make(names);
+      lab = await Lab.make(names, 1 + options.spec.cards.length);
     } catch (error) {
       releaseRunDirectory(directory);
       throw error;
@@ -112,20 +112,66 @@ export class LocalCluster {
     return untilNodes(() => this.statuses(), { what, timeoutMs, holds }, this);
   }
 
-  /** The hosts from whose ports of the bridge the guest's address was heard, one entry for each turn of speaking. */
-  voices(): string[] {
-    return (this.capture?.turns ?? []).map((turn) => this.lab.hosts[turn.port] ?? '');
+  /** The hosts from whose ports of the bridge a card of the guest was heard, one entry for each turn of speaking. */
+  voices(card = 0): string[] {
+    return (this.captures[card]?.turns ?? []).map((turn) => this.lab.hosts[turn.port] ?? '');
+  }
+
+  /** What was announced to everybody for the guest, by host; addresses in hex. */
+  announced(): { host: string; address: string }[] {
+    const heard = this.captures.flatMap((capture) => capture.announcements);
+    return heard.map(({ port, address }) => ({ host: this.lab.hosts[port] ?? '', address }));
+  }
+
+  /** Stops all processes of a host at once; what is returned wakes them. */
+  async stopHost(name: string): Promise<() => void> {
+    const { node, etcd } = this.host(name);
+    const signalQemu = await node?.holdQemu();
+    const signal = (what: 'SIGSTOP' | 'SIGCONT') => {
+      etcd.signal(what);
+      node?.signal(what);
+      signalQemu?.(what);
+    };
+    signal('SIGSTOP');
+    return () => signal('SIGCONT');
+  }
+
+  /** Kills a host's node and its QEMU, and nothing else of it. */
+  async killNode(name: string): Promise<void> {
+    const { node } = this.host(name);
+    const signalQemu = await node?.holdQemu();
+    node?.signal('SIGKILL');
+    signalQemu?.('SIGKILL');
+    await node?.exited;
+  }
+
+  /** The node is started again, and finds out what it is. */
+  async restartNode(name: string): Promise<void> {
+    await this.startNode(this.host(name), 'auto');
+  }
+
+  async killEtcd(name: string): Promise<void> {
+    await this.host(name).etcd.stop();
+  }
+
+  restartEtcd(name: string): void {
+    const host = this.host(name);
+    host.etcd = this.startEtcd(host);
+  }
+
+  /** The host whose member leads etcd now. */
+  async etcdLeader(): Promise<string> {
+    for (const host of this.hosts) if (await host.etcd.leads()) return host.name;
+    throw new ColoError(errorCodes.arbiter, 'no member of etcd leads');
   }
 
   /** Kills all processes of a host at once: its node, its QEMU, its member of etcd. */
   async killHost(name: string): Promise<void> {
     const host = this.host(name);
-    const qemu = await host.node?.findQemu().catch(() => undefined);
-    const identity = qemu === undefined ? undefined : processIdentity(qemu);
+    const signalQemu = await host.node?.holdQemu().catch(() => undefined);
     host.node?.signal('SIGKILL');
     host.etcd.signal('SIGKILL');
-    if (qemu !== undefined && identity !== undefined && processIdentity(qemu) === identity)
-      process.kill(qemu, 'SIGKILL');
+    signalQemu?.('SIGKILL');
     await host.node?.exited;
     await host.etcd.stop();
   }
@@ -163,10 +209,12 @@ export class LocalCluster {
       this.undo.push(() => host.etcd.stop());
     }
     await Promise.all(this.hosts.map((host) => host.etcd.ready()));
-    const { mac } = this.options.spec.network;
-    const listening = { mac, now: () => this.clock.now() };
-    this.capture = await BridgeCapture.start(namespacePath(lab.labNamespace), names, listening);
-    this.undo.push(() => this.capture?.close());
+    this.undo.push(() => this.captures.forEach((capture) => capture.close()));
+    for (const [network, { mac }] of [this.options.spec.network, ...this.options.spec.cards].entries()) {
+      const ports = names.map((name) => portName(name, network));
+      const listening = { mac, now: () => this.clock.now() };
+      this.captures.push(await BridgeCapture.start(namespacePath(lab.labNamespace), ports, listening));
+    }
     const [first] = this.hosts;
     if (first !== undefined) await this.startNode(first, 'primary');
   }
@@ -212,7 +260,8 @@ export class LocalCluster {
         guest: { mac: spec.network.mac, address: spec.network.address },
         runDir,
         spillDir: tmpdir(),
-        uplink: { kind: 'tap' as const, name: 'colo%d', bridge: 'br0' },
+        uplink: uplinkOn('br0'),
+        cards: spec.cards.map(({ mac, address, bridge }) => ({ mac, address, uplink: uplinkOn(bridge) })),
         arbiter: {
           kind: 'etcd' as const,
           // The own host's member first: it is the one that a cut cable does not take away.
@@ -233,6 +282,10 @@ export class LocalCluster {
     if (host === undefined) throw new ColoError(errorCodes.input, `there is no host ${name}`);
     return host;
   }
+}
+
+function uplinkOn(bridge: string) {
+  return { kind: 'tap' as const, name: 'colo%d', bridge };
 }
 
 /** The network namespace that this thread stands in, for tests that it was left again. */

@@ -3,6 +3,8 @@
 
 import type { ChildProcess } from 'node:child_process';
 import { openSync } from 'node:fs';
+import { request as httpRequest } from 'node:http';
+import { request as httpsRequest } from 'node:https';
 import { join } from 'node:path';
 import { delay } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
@@ -86,6 +88,34 @@ export class EtcdMember {
     }
   }
 
+  /** Whether this member leads. A member that does not answer leads nobody. */
+  async leads(): Promise<boolean> {
+    const { identityFolder, host, clientPort } = this.options;
+    const secret = identityFolder === undefined ? {} : secretOf(identityFolder);
+    const send = identityFolder === undefined ? httpRequest : httpsRequest;
+    const options = {
+      host,
+      port: clientPort,
+      path: '/v3/maintenance/status',
+      method: 'POST',
+      ...secret,
+      timeout: 2000,
+    };
+    const text = await new Promise<string>((resolve) => {
+      const request = send(options, (answer) =>
+        answer.toArray().then(
+          (parts) => resolve(Buffer.concat(parts).toString()),
+          () => resolve(''),
+        ),
+      );
+      request.once('timeout', () => request.destroy());
+      request.once('error', () => resolve(''));
+      request.end('{}');
+    });
+    const said = /"member_id":"(\d+)"[^]*"leader":"(\d+)"/.exec(text);
+    return said !== null && said[1] === said[2];
+  }
+
   signal(name: NodeJS.Signals): void {
     this.child.kill(name);
   }
@@ -93,6 +123,11 @@ export class EtcdMember {
   async stop(): Promise<void> {
     await endChild(this.child);
   }
+}
+
+function secretOf(folder: string) {
+  const { ca, certificate, key } = readIdentity(folder);
+  return { ca, cert: certificate, key };
 }
 
 function schemeOf(options: EtcdMemberOptions): 'http' | 'https' {

@@ -7,6 +7,9 @@
 //                 └ h1                    └ h2                    └ h3              └ client
 //   namespace lab: br0, whose ports these are
 //
+// With further networks (br1, net1, ...) the hosts and the clients are joined by a bridge for each; the ports of the
+// second one are called h1.1, h2.1 and so on.
+//
 // Needs root. Everything has the run's process id in its name; what a run that was killed left behind is removed by the
 // next one. Processes of a dead run are gone by themselves (namespace.ts), and devices go with their namespace.
 
@@ -16,34 +19,48 @@ import { processIdentity } from '../base/processes.ts';
 import { runCommand, tryCommand } from '../host/command.ts';
 
 const prefix = 'colo-';
-const labName = 'lab';
+export const labName = 'lab';
 const clientName = 'client';
-/** The clients', outside what a guest of ours may have. */
-const clientAddress = '10.0.2.2';
+/** The clients' on each network, outside what a guest of ours may have. */
+const clientAddress = (network: number) => `10.0.${2 + network}.2`;
 const prefixBits = 24;
 
-/** Address of the host with this index, from 0. */
+/** Address of the host with this index, from 0, on the first network. */
 export function hostAddress(index: number): string {
   return `10.0.2.${251 + index}`;
+}
+
+/** The port of a host, or of the clients, at the bridge of a network. */
+export function portName(name: string, network: number): string {
+  return network === 0 ? name : `${name}.${network}`;
+}
+
+/** A rule of nftables for packets that get lost. */
+export interface Loss {
+  hook: 'input' | 'output' | 'forward';
+  match: string;
 }
 
 export class Lab {
   readonly hosts: readonly string[];
   private readonly run: string;
+  private readonly networks: number;
+  private losses = 0;
 
-  private constructor(run: string, hosts: readonly string[]) {
+  private constructor(run: string, hosts: readonly string[], networks: number) {
     this.run = run;
     this.hosts = hosts;
+    this.networks = networks;
   }
 
   /** Makes the namespaces and joins them; `hosts` are names such as h1, used for ports of the bridge too. */
-  static async make(hosts: readonly string[]): Promise<Lab> {
+  static async make(hosts: readonly string[], networks = 1): Promise<Lab> {
     if (process.getuid?.() !== 0)
       throw new ColoError(errorCodes.host, 'several hosts on one machine need root: they are network namespaces', {
         hint: 'run it with sudo',
       });
     await sweep();
-    const lab = new Lab((processIdentity(process.pid) ?? '').replace(' ', '.'), hosts);
+    const lab = new Lab((processIdentity(process.pid) ?? '').replace(' ', '.'), hosts, networks);
     try {
       await lab.build();
       return lab;
@@ -66,9 +83,26 @@ export class Lab {
     return this.namespace(clientName);
   }
 
-  /** Pulls the host's cable, or puts it back. */
+  /** Pulls the host's cables, or puts them back. */
   async setLink(host: string, connected: boolean): Promise<void> {
-    await ip(this.labNamespace, ['link', 'set', host, connected ? 'up' : 'down']);
+    for (let network = 0; network < this.networks; network += 1)
+      await ip(this.labNamespace, ['link', 'set', portName(host, network), connected ? 'up' : 'down']);
+  }
+
+  /** Loses, from now on, what the rules say (nftables, of a chain at `hook` of `family`). Resolves to what ends it. */
+  async lose(name: string, at: { family: 'inet' | 'bridge'; rules: Loss[] }): Promise<() => Promise<void>> {
+    const table = `${at.family} colo${(this.losses += 1)}`;
+    const hooks = [...new Set(at.rules.map((rule) => rule.hook))];
+    const commands = [
+      `add table ${table}`,
+      ...hooks.map((hook) => `add chain ${table} ${hook} { type filter hook ${hook} priority 0 ; }`),
+      ...at.rules.map(({ hook, match }) => `add rule ${table} ${hook} ${match} drop`),
+    ];
+    const nft = (text: string) => runCommand('ip', ['netns', 'exec', this.namespace(name), 'nft', text]);
+    await nft(commands.join('; '));
+    return async () => {
+      await nft(`delete table ${table}`);
+    };
   }
 
   /** Removes the namespaces with everything in them. */
@@ -82,34 +116,43 @@ export class Lab {
       await runCommand('ip', ['netns', 'add', this.namespace(name)]);
       await ip(this.namespace(name), ['link', 'set', 'lo', 'up']);
     }
-    await addBridge(this.labNamespace);
-    for (const [index, host] of this.hosts.entries()) {
-      await this.cable(host);
-      const space = this.namespace(host);
-      await addBridge(space);
-      // A bridge takes the lowest address of its ports unless it has its own: it must not change when a TAP comes.
-      await ip(space, ['link', 'set', 'br0', 'address', `02:00:00:00:00:${(index + 1).toString(16).padStart(2, '0')}`]);
-      await ip(space, ['link', 'set', 'net0', 'master', 'br0']);
-      await ip(space, ['address', 'add', `${hostAddress(index)}/${prefixBits}`, 'dev', 'br0']);
-    }
-    await this.cable(clientName);
-    await ip(this.clientNamespace, ['address', 'add', `${clientAddress}/${prefixBits}`, 'dev', 'net0']);
+    for (let network = 0; network < this.networks; network += 1) await this.buildNetwork(network);
   }
 
-  private async cable(name: string): Promise<void> {
+  private async buildNetwork(network: number): Promise<void> {
+    const bridge = `br${network}`;
+    await addBridge(this.labNamespace, bridge);
+    for (const [index, host] of this.hosts.entries()) {
+      await this.cable(host, network);
+      const space = this.namespace(host);
+      await addBridge(space, bridge);
+      // A bridge takes the lowest address of its ports unless it has its own: it must not change when a TAP comes.
+      const mac = `02:00:00:00:${network.toString(16).padStart(2, '0')}:${(index + 1).toString(16).padStart(2, '0')}`;
+      await ip(space, ['link', 'set', bridge, 'address', mac]);
+      await ip(space, ['link', 'set', `net${network}`, 'master', bridge]);
+      if (network === 0) await ip(space, ['address', 'add', `${hostAddress(index)}/${prefixBits}`, 'dev', bridge]);
+    }
+    await this.cable(clientName, network);
+    const client = ['address', 'add', `${clientAddress(network)}/${prefixBits}`, 'dev', `net${network}`];
+    await ip(this.clientNamespace, client);
+  }
+
+  private async cable(name: string, network: number): Promise<void> {
     const space = this.namespace(name);
-    const far = ['peer', 'name', name, 'netns', this.labNamespace];
-    await runCommand('ip', ['link', 'add', 'net0', 'netns', space, 'type', 'veth', ...far]);
-    await ip(this.labNamespace, ['link', 'set', name, 'master', 'br0', 'up']);
-    await ip(space, ['link', 'set', 'net0', 'up']);
+    const near = `net${network}`;
+    const far = portName(name, network);
+    const peer = ['peer', 'name', far, 'netns', this.labNamespace];
+    await runCommand('ip', ['link', 'add', near, 'netns', space, 'type', 'veth', ...peer]);
+    await ip(this.labNamespace, ['link', 'set', far, 'master', `br${network}`, 'up']);
+    await ip(space, ['link', 'set', near, 'up']);
   }
 }
 
-async function addBridge(space: string): Promise<void> {
+async function addBridge(space: string, name: string): Promise<void> {
   // No spanning tree and no snooping: a port forwards from its first moment on.
   const options = ['stp_state', '0', 'forward_delay', '0', 'mcast_snooping', '0'];
-  await ip(space, ['link', 'add', 'br0', 'type', 'bridge', ...options]);
-  await ip(space, ['link', 'set', 'br0', 'up']);
+  await ip(space, ['link', 'add', name, 'type', 'bridge', ...options]);
+  await ip(space, ['link', 'set', name, 'up']);
 }
 
 async function ip(space: string, args: string[]): Promise<void> {

@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { nodeStatus } from '../api/client.ts';
 import { ColoError, type ErrorCode, errorCodes } from '../base/errors.ts';
+import { processIdentity } from '../base/processes.ts';
 import type { DaemonConfig } from '../daemon/config.ts';
 import { spawnChild } from './namespace.ts';
 
@@ -18,8 +19,6 @@ export class NodeProcess {
   readonly apiPath: string;
   readonly ready: Promise<void>;
   readonly exited: Promise<void>;
-  /** Process id of the QEMU below this node, once known. */
-  qemuPid: number | undefined;
   private readonly child: ChildProcess;
 
   private constructor(config: DaemonConfig, child: ChildProcess) {
@@ -81,6 +80,15 @@ export class NodeProcess {
     const status = await nodeStatus(this.apiPath);
     if (status.qemuPid === null) throw new ColoError(errorCodes.qemu, `node ${this.name} runs no QEMU`);
     return status.qemuPid;
+  }
+
+  /** What signals the QEMU of now, and never another process that gets its id later. */
+  async holdQemu(): Promise<(name: NodeJS.Signals) => void> {
+    const qemu = await this.findQemu();
+    const identity = processIdentity(qemu);
+    return (name) => {
+      if (identity !== undefined && processIdentity(qemu) === identity) process.kill(qemu, name);
+    };
   }
 
   private async waitReady(logFile: string): Promise<void> {

@@ -29,6 +29,8 @@ export interface PairOptions {
   spec: Spec;
   boot: BootFiles;
   forwards: Forward[];
+  /** False: no gateway to this machine's sockets; whoever talks to the guest is a port of the switch. */
+  gateway?: boolean;
   clock: Clock;
   logLevel?: string;
   qemuPath?: string;
@@ -44,7 +46,7 @@ export class LocalPair {
   b: NodeProcess | undefined;
   readonly lan: Switch;
   readonly logDir: string;
-  private readonly gateway: Gateway;
+  private readonly gateway: Gateway | undefined;
   private readonly directory: string;
   readonly clock: Clock;
   private readonly options: PairOptions;
@@ -53,7 +55,7 @@ export class LocalPair {
     options: PairOptions;
     a: NodeProcess;
     lan: Switch;
-    gateway: Gateway;
+    gateway: Gateway | undefined;
     directory: string;
     logDir: string;
   }) {
@@ -79,15 +81,8 @@ export class LocalPair {
       undo.push(() => lan.close());
       const lanPath = join(directory, 'lan.sock');
       await lan.listen(lanPath);
-      const gateway = await Gateway.start({
-        switchPath: lanPath,
-        guestAddress: spec.network.address,
-        forwards: options.forwards,
-        preload: (await buildPreload()).path,
-        connected: lan.nextPort(),
-        ...(options.qemuPath === undefined ? {} : { qemuPath: options.qemuPath }),
-      });
-      undo.push(() => gateway.stop());
+      const gateway = options.gateway === false ? undefined : await startGateway(options, lan, lanPath);
+      undo.push(() => gateway?.stop());
       const a = NodeProcess.spawn(nodeOptions(options, { name: 'a', role: 'primary', directory, logDir }));
       undo.push(() => a.kill());
       await a.ready;
@@ -113,6 +108,11 @@ export class LocalPair {
     await node.ready;
   }
 
+  /** Where a port of the switch is had. */
+  get lanPath(): string {
+    return join(this.directory, 'lan.sock');
+  }
+
   get nodes(): NodeProcess[] {
     return this.b === undefined ? [this.a] : [this.a, this.b];
   }
@@ -136,10 +136,19 @@ export class LocalPair {
   async stop(): Promise<void> {
     await this.a.stop();
     await this.b?.stop();
-    await this.gateway.stop();
+    await this.gateway?.stop();
     await this.lan.close();
     releaseRunDirectory(this.directory);
   }
+}
+
+async function startGateway(options: PairOptions, lan: Switch, switchPath: string): Promise<Gateway> {
+  const { spec, forwards, qemuPath } = options;
+  return Gateway.start({
+    ...{ switchPath, forwards, guestAddress: spec.network.address, connected: lan.nextPort() },
+    preload: (await buildPreload()).path,
+    ...(qemuPath === undefined ? {} : { qemuPath }),
+  });
 }
 
 function nodeOptions(
@@ -151,6 +160,7 @@ function nodeOptions(
   const own = join(directory, name);
   const other = name === 'a' ? 'b' : 'a';
   const otherPath = join(directory, other, 'link.sock');
+  const uplink = { kind: 'switch' as const, path: join(directory, 'lan.sock') };
   const runDir = join(own, 'vm');
   mkdirSync(runDir, { recursive: true, mode: 0o700 });
   return {
@@ -171,7 +181,8 @@ function nodeOptions(
       spillDir: tmpdir(),
       disks: spec.disks,
       replicaDir: replicaDirectory(spec, name),
-      uplink: { kind: 'switch' as const, path: join(directory, 'lan.sock') },
+      uplink,
+      cards: spec.cards.map(({ mac, address }) => ({ mac, address, uplink })),
       arbiter: { kind: 'folder' as const, folder: join(directory, 'arbiter') },
       identityFolder: undefined,
       qemuPath: options.qemuPath,

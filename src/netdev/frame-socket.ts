@@ -3,6 +3,9 @@
 //
 // `drain` exists for the capture of a checkpoint: frames that the guest sent before it stopped are already in the
 // socket, and must be told from those it sends after it goes on, so they are read at once, without the event loop.
+//
+// What is to be written is gathered in a buffer that is handed to the kernel as it is and used again when it is written:
+// a frame is copied once.
 
 import { readSync } from 'node:fs';
 import type { Socket } from 'node:net';
@@ -17,14 +20,19 @@ export interface FrameHandlers {
 }
 
 const readBytes = 256 * 1024;
+const outBytesAtFirst = 64 * 1024;
+/** Written buffers kept for the next write, and the longest that is worth keeping. */
+const sparesMax = 4;
+const spareBytesMax = 512 * 1024;
 
 export class FrameSocket {
   readonly counters = { framesIn: 0, bytesIn: 0, framesOut: 0, bytesOut: 0, dropped: 0, malformed: 0 };
   private readonly socket: Socket;
   private readonly handlers: FrameHandlers;
   private readonly parser = new FrameParser();
-  private out: Buffer = Buffer.allocUnsafe(64 * 1024);
+  private out: Buffer = Buffer.allocUnsafeSlow(outBytesAtFirst);
   private outBytes = 0;
+  private readonly spares: Buffer[] = [];
   private flushing = false;
   private open = true;
   private readonly drainBuffer = Buffer.allocUnsafe(readBytes);
@@ -45,9 +53,14 @@ export class FrameSocket {
       return;
     }
     this.reserve(4 + frame.length);
-    this.out.writeUInt32BE(frame.length, this.outBytes);
-    this.out.set(frame, this.outBytes + 4);
-    this.outBytes += 4 + frame.length;
+    const { out, outBytes: at } = this;
+    const { length } = frame;
+    out[at] = 0;
+    out[at + 1] = length >>> 16;
+    out[at + 2] = length >>> 8;
+    out[at + 3] = length;
+    out.set(frame, at + 4);
+    this.outBytes = at + 4 + length;
     this.counters.framesOut += 1;
     this.counters.bytesOut += frame.length;
     if (this.flushing) return;
@@ -59,8 +72,14 @@ export class FrameSocket {
   flush(): void {
     this.flushing = false;
     if (this.outBytes === 0 || !this.open) return;
-    this.socket.write(Uint8Array.prototype.slice.call(this.out, 0, this.outBytes));
+    const written = this.out;
+    this.socket.write(written.subarray(0, this.outBytes), () => this.keep(written));
+    this.out = this.spares.pop() ?? Buffer.allocUnsafeSlow(outBytesAtFirst);
     this.outBytes = 0;
+  }
+
+  private keep(written: Buffer): void {
+    if (this.spares.length < sparesMax && written.length <= spareBytesMax) this.spares.push(written);
   }
 
   /** Reads everything that is in the socket at this instant, without waiting; frames go to the handler as usual. */
@@ -105,7 +124,7 @@ export class FrameSocket {
 
   private reserve(bytes: number): void {
     if (this.outBytes + bytes <= this.out.length) return;
-    const larger = Buffer.allocUnsafe(Math.max(this.out.length * 2, this.outBytes + bytes));
+    const larger = Buffer.allocUnsafeSlow(Math.max(this.out.length * 2, this.outBytes + bytes));
     this.out.copy(larger, 0, 0, this.outBytes);
     this.out = larger;
   }

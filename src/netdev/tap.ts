@@ -7,34 +7,24 @@
 // ever sent through it that is not the guest's: IPv6 is switched off on it, as the host itself would speak there.
 // Its MTU is the bridge's, because a frame that the network does not carry is lost without a word.
 //
-//   struct ifreq, 40 bytes:  | name, 16 bytes | flags u16, or index i32, or MTU i32 | ... |
+// Without a bridge the device is where this host itself speaks: the clients of the demo stand behind one.
 
 import { closeSync, constants, existsSync, openSync, writeFileSync, writeSync } from 'node:fs';
-import { controlDevice, openSocket } from '../base/descriptors.ts';
+import { controlDevice } from '../base/descriptors.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { Uplink } from './endpoint.ts';
 import { type DeviceHandlers, type DeviceReader, readDevice } from './frame-device.ts';
-import { deviceNameBytesMax } from './limits.ts';
+import { interfaceRequest, joinBridge, setUp, valueAt } from './interface.ts';
 
 const makeTap = 0x4004_54ca;
 const tapWithoutHeader = 0x1002;
-const getFlags = 0x8913;
-const setFlags = 0x8914;
-const getMtu = 0x8921;
-const setMtu = 0x8922;
-const getIndex = 0x8933;
-const addToBridge = 0x89a2;
-const up = 1;
-const requestBytes = 40;
-const valueAt = 16;
-const internetFamily = 2;
-const datagram = 2;
 
 export interface TapOptions {
   /** Of the new device; "%d" in it becomes a free number. */
   name: string;
-  bridge: string;
+  /** Undefined: a device of this host's own. */
+  bridge: string | undefined;
   log: Log;
   /** For tests: read as where Node cannot poll the device. */
   polled?: boolean;
@@ -59,7 +49,7 @@ export class TapUplink implements Uplink {
     const fd = openTun();
     try {
       const name = nameTap(fd, options.name);
-      const mtu = attach(name, bridge);
+      const mtu = bridge === undefined ? setUp(name) : attach(name, bridge);
       const tap = new TapUplink({ fd, name, mtu });
       const reader = await readDevice(
         fd,
@@ -125,7 +115,7 @@ function openTun(): number {
 
 /** Makes the descriptor a TAP; returns the device's name. */
 function nameTap(fd: number, wanted: string): string {
-  const request = requestFor(wanted);
+  const request = interfaceRequest(wanted);
   new DataView(request.buffer).setUint16(valueAt, tapWithoutHeader, true);
   try {
     controlDevice(fd, makeTap, request, 'TUNSETIFF');
@@ -140,44 +130,15 @@ function nameTap(fd: number, wanted: string): string {
 
 /** Makes the device a port of the bridge and sets it up; returns its MTU. */
 function attach(name: string, bridge: string): number {
-  const control = openSocket(internetFamily, datagram, 0);
   try {
-    const mtu = ask(control, getMtu, bridge);
     const ipv6 = `/proc/sys/net/ipv6/conf/${name}/disable_ipv6`;
     if (existsSync(ipv6)) writeFileSync(ipv6, '1');
-    tell(control, setMtu, name, mtu);
-    tell(control, addToBridge, bridge, ask(control, getIndex, name));
-    tell(control, setFlags, name, (ask(control, getFlags, name) & 0xffff) | up);
-    return mtu;
+    joinBridge(name, bridge);
+    return setUp(name);
   } catch (cause) {
     throw new ColoError(errorCodes.host, `the device ${name} cannot be made a port of the bridge ${bridge}`, {
       cause,
       hint: `make the bridge first (ip link add ${bridge} type bridge), and give the node CAP_NET_ADMIN`,
     });
-  } finally {
-    closeSync(control);
   }
-}
-
-function ask(control: number, what: number, device: string): number {
-  const request = requestFor(device);
-  controlDevice(control, what, request, `asking for ${device}`);
-  return new DataView(request.buffer).getInt32(valueAt, true);
-}
-
-function tell(control: number, what: number, device: string, value: number): void {
-  const request = requestFor(device);
-  new DataView(request.buffer).setInt32(valueAt, value, true);
-  controlDevice(control, what, request, `setting ${device}`);
-}
-
-function requestFor(device: string): Uint8Array {
-  const name = Buffer.from(device, 'latin1');
-  if (name.length === 0 || name.length > deviceNameBytesMax)
-    throw new ColoError(errorCodes.input, `${JSON.stringify(device)} cannot name a network device`, {
-      hint: `use 1 to ${deviceNameBytesMax} letters and digits`,
-    });
-  const request = new Uint8Array(requestBytes);
-  request.set(name);
-  return request;
 }

@@ -57,13 +57,14 @@ export class Applier {
     this.disks = parts.disks;
     this.runs = context.config.protect.mode === 'colo';
     const { ram } = parts.vm;
+    // Without an SVM that runs nothing has to be rolled back, so one copy of the RAM is enough.
+    this.replica = new Replica(ram, this.runs ? Buffer.alloc(ram.length) : ram);
     this.staging = new Staging({
       ramBytes: ram.length,
+      shadow: this.replica.shadow,
       compressor: context.platform.compressor(),
       openSpill: () => context.platform.openSpill(),
     });
-    // Without an SVM that runs nothing has to be rolled back, so one copy of the RAM is enough.
-    this.replica = new Replica(ram, this.runs ? Buffer.alloc(ram.length) : ram);
   }
 
   /** Starts the SVM, paused, from the primary's template message. */

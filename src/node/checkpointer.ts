@@ -9,7 +9,9 @@
 
 import { ColoError, errorCodes } from '../base/errors.ts';
 import type { Compressor } from '../checkpoint/compress.ts';
+import type { DeltaBase } from '../checkpoint/delta.ts';
 import { CheckpointEncoder, encodeTemplate } from '../checkpoint/encode.ts';
+import { deltaBaseBytesMax } from '../checkpoint/limits.ts';
 import { parseApplied } from '../checkpoint/message.ts';
 import type { CheckpointRecord } from '../checkpoint/record.ts';
 import type { Reason } from '../controller/primary-pair.ts';
@@ -48,6 +50,8 @@ export class Checkpointer {
   private rounds = 0;
   /** The epoch of the newest checkpoint that the secondary holds complete. */
   private base = 0;
+  /** Its pages, to which the next one's are compared; undefined when there were too many of them. */
+  private known: Capture | undefined;
 
   constructor(node: PrimaryNode) {
     this.node = node;
@@ -57,6 +61,7 @@ export class Checkpointer {
   /** Tells a new secondary what machine to start. */
   async sendSession(template: Uint8Array): Promise<void> {
     this.base = 0;
+    this.forget();
     const { config } = this.node.context;
     const link = this.bulkLink();
     await this.node.disks?.announce(link);
@@ -182,7 +187,8 @@ export class Checkpointer {
       ramHash: inFlight.hash,
     };
     let messageCount = 0;
-    for await (const message of encoder.checkpoint(capture.runs, capture.pages, state)) {
+    const pages = { runs: capture.runs, contents: capture.pages, state };
+    for await (const message of encoder.checkpoint(pages, this.knownPages())) {
       await sendBulk(link, message);
       messageCount += 1;
       if (messageCount === 2) node.context.platform.reached('send.half', epoch);
@@ -198,7 +204,7 @@ export class Checkpointer {
     this.base = epoch;
     this.node.disks?.protectedNow();
     inFlight.record.commitMs = now - inFlight.capturedAt;
-    inFlight.capture.release();
+    this.know(inFlight.capture);
     this.node.records.add(inFlight.record);
     this.node.context.log.debug(inFlight.record, 'checkpoint');
   }
@@ -225,9 +231,27 @@ export class Checkpointer {
 
   /** The secondary is gone: what was captured is of no use. The pages stay dirty for nobody: a new one copies all. */
   dropped(): void {
-    this.inFlight?.capture.release();
+    // One that was committed is what `known` holds.
+    if (this.inFlight?.capture !== this.known) this.inFlight?.capture.release();
     this.inFlight = undefined;
     this.base = 0;
+    this.forget();
+  }
+
+  /** From here on the secondary has these pages. */
+  private know(capture: Capture): void {
+    this.forget();
+    if (capture.pages.length <= deltaBaseBytesMax) this.known = capture;
+    else capture.release();
+  }
+
+  private forget(): void {
+    this.known?.release();
+    this.known = undefined;
+  }
+
+  private knownPages(): DeltaBase | undefined {
+    return this.known === undefined ? undefined : { runs: this.known.runs, contents: this.known.pages };
   }
 
   private undo(epoch: number, now: number): void {

@@ -5,10 +5,13 @@ import type { Log } from '../base/log.ts';
 import type { Address } from '../channel/link.ts';
 import type { Protect } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';
+import type { GuestAddresses } from '../failover/addresses.ts';
 import type { Arbiter } from '../failover/arbiter/arbiter.ts';
+import type { Tolerance } from '../heartbeat/tolerance.ts';
 import type { BypassRule } from '../proxy/bypass.ts';
 import type { MachineSpec } from '../qemu/machine.ts';
 import type { Platform } from './platform.ts';
+import type { Terms } from './terms.ts';
 
 export interface Peer {
   node: string;
@@ -28,19 +31,34 @@ export interface DiskConfig {
 export type UplinkConfig = { kind: 'switch'; path: string } | { kind: 'tap'; name: string; bridge: string };
 
 /** A folder that both nodes see, or the members of an etcd. */
-export type ArbiterConfig = { kind: 'folder'; folder: string } | { kind: 'etcd'; endpoints: readonly string[] };
+export type ArbiterConfig =
+  | { kind: 'folder'; folder: string }
+  | { kind: 'etcd'; endpoints: readonly string[]; prefix?: string };
+
+export interface CardConfig {
+  mac: string;
+  address?: string | undefined;
+  uplink: UplinkConfig;
+}
 
 export interface NodeConfig {
   vm: string;
+  /**
+   * One run of a VM of a cluster (registry/registry.ts): part of the name by which the arbiter and the peers know it, so
+   * that nothing of an older run has anything to do with this one. None for a VM of one machine.
+   */
+  life?: string;
   node: string;
   /** Which role the node begins with; roles change at failover (controller/role.ts). */
   role: WantedRole;
-  /** The nodes that can be the secondary of this one, in the order in which they are asked. */
+  /** The nodes that can be the secondary of this one, in the order in which they are asked; may change at any time. */
   peers: readonly Peer[];
   listen: Address;
   machine: MachineSpec;
   protect: Protect;
   guest: { mac: string; address: string };
+  /** Further network cards of the guest; each has an uplink of its own. */
+  cards?: readonly CardConfig[];
   /** Traffic that is not compared, and where pcap files go. */
   network?: { bypass: readonly BypassRule[]; pcapDir: string | undefined };
   /** Run directory of the VM on this node, on tmpfs. */
@@ -84,10 +102,23 @@ export const faultPoints = [
 ] as const;
 export type FaultPoint = (typeof faultPoints)[number];
 
+/** The name of the VM to the arbiter and on links. */
+export function recordName({ vm, life }: Pick<NodeConfig, 'vm' | 'life'>): string {
+  return life === undefined ? vm : `${vm}_${life}`;
+}
+
 export interface NodeContext {
   config: NodeConfig;
   clock: Clock;
   log: Log;
   arbiter: Arbiter;
   platform: Platform;
+}
+
+/** What outlives the roles of a node, and both roles use. */
+export interface SharedParts {
+  terms: Terms;
+  /** How much silence of a peer this node bears. */
+  tolerance: Tolerance;
+  addresses: GuestAddresses;
 }

@@ -7,14 +7,17 @@ import type { PeerLink, PeerLinks } from './platform.ts';
 
 export type LinkMessageHandler = (kind: LinkKind, type: number, payload: Uint8Array) => void;
 
+/** `byPeer`: the other end is gone or closed them; else this node gave them up, and the peer may know nothing of it. */
+export type LinksLostHandler = (why: string, byPeer: boolean) => void;
+
 export class PairLinks {
   readonly beat: PeerLink;
   readonly packet: PeerLink;
   readonly bulk: PeerLink;
-  private readonly onLost: (why: string) => void;
+  private readonly onLost: LinksLostHandler;
   private over = false;
 
-  constructor(links: PeerLinks, on: { message: LinkMessageHandler; lost: (why: string) => void }) {
+  constructor(links: PeerLinks, on: { message: LinkMessageHandler; lost: LinksLostHandler }) {
     this.beat = links.beat;
     this.packet = links.packet;
     this.bulk = links.bulk;
@@ -24,7 +27,8 @@ export class PairLinks {
         message: (type, payload) => {
           if (!this.over) this.deliver(on.message, kind, type, payload);
         },
-        closed: (error) => this.lose(error?.message ?? `the ${kind} link was closed by the peer`),
+        closed: (error) =>
+          this.lose(error?.message ?? `the ${kind} link was closed by the peer`, links[kind].endedByPeer),
       });
   }
 
@@ -43,14 +47,14 @@ export class PairLinks {
       handler(kind, type, payload);
     } catch (error) {
       if (!(error instanceof ColoError)) throw error;
-      this.lose(`the peer sent something that is not ours: ${error.message}`);
+      this.lose(`the peer sent something that is not ours: ${error.message}`, false);
     }
   }
 
-  private lose(why: string): void {
+  private lose(why: string, byPeer: boolean): void {
     if (this.over) return;
     this.over = true;
     for (const link of [this.beat, this.packet, this.bulk]) link.destroy();
-    this.onLost(why);
+    this.onLost(why, byPeer);
   }
 }

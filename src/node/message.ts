@@ -11,6 +11,7 @@
 //   released     primary    u32 epoch: what the checkpoint held has left
 //   handover     primary    text: take over now
 //   end          primary    text: the guest ended by itself
+//   addresses    primary    what is to be announced after a takeover: the list of failover/addresses.ts
 //   ready        secondary  (empty) its VM waits, paused
 //   egress       secondary  u32 epoch, u32 id, Ethernet frame in client space
 //   committed    secondary  u32 epoch: that checkpoint is complete here
@@ -33,6 +34,7 @@ export const messages = {
   released: 7,
   handover: 8,
   end: 9,
+  addresses: 10,
   ready: 16,
   egress: 17,
   committed: 18,

@@ -11,16 +11,17 @@ import { wallTime } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { Fifo } from '../base/fifo.ts';
 import { Role, type RoleAction, type RoleEvent } from '../controller/role.ts';
+import { type Card, GuestAddresses } from '../failover/addresses.ts';
+import { Tolerance } from '../heartbeat/tolerance.ts';
 import type { Uplink } from '../netdev/endpoint.ts';
-import { announce } from '../packet/arp.ts';
-import type { NodeContext } from './context.ts';
+import type { NodeContext, Peer, SharedParts } from './context.ts';
 import type { DiskSource, GuestCard, GuestVm } from './platform.ts';
 import { PrimaryNode, type PrimaryParts } from './primary.ts';
 import { type Inheritance, SecondaryNode } from './secondary.ts';
 import { describeNode } from './status.ts';
 import { Terms } from './terms.ts';
 
-/** The guest's address is announced this often after a takeover, since an announcement may be lost. */
+/** The guest's addresses are announced this often after a takeover, since an announcement may be lost. */
 const announcements = 4;
 const announceEveryMs = 100;
 /** Between two looks at a record that names a pair of which nobody is heard. */
@@ -32,6 +33,9 @@ export class ColoNode {
   readonly context: NodeContext;
   readonly terms: Terms;
   readonly role: Role;
+  /** How much silence of a peer this node bears; what it learned outlives roles and pairings. */
+  readonly tolerance = new Tolerance();
+  readonly addresses: GuestAddresses;
   primary: PrimaryNode | undefined;
   secondary: SecondaryNode | undefined;
   failoverRecord: NodeStatus['failover'] = null;
@@ -49,6 +53,8 @@ export class ColoNode {
     this.context = context;
     this.terms = new Terms(context);
     this.role = new Role(context.config.role);
+    const { guest, cards = [] } = context.config;
+    this.addresses = new GuestAddresses([guest, ...cards].map(cardBytes));
   }
 
   /** Resolves when the node has its first role; rejects when it cannot have the one it was told to have. */
@@ -191,14 +197,14 @@ export class ColoNode {
     this.vm = vm;
     const template = await vm.makeTemplate();
     if (this.role.state.kind !== 'primary') return;
-    this.becomePrimary({ vm, nic, uplink, terms: this.terms, template, ...this.disksOf(vm) });
+    this.becomePrimary({ vm, nic, uplink, template, ...this.disksOf(vm) });
     await vm.resume();
     this.started.resolve();
   }
 
   private async startSecondary(): Promise<void> {
     if (this.role.state.kind !== 'secondary') return;
-    const secondary = new SecondaryNode(this.context, { terms: this.terms });
+    const secondary = new SecondaryNode(this.context, this.shared);
     this.secondary = secondary;
     secondary.onTakenOver = (inheritance) => {
       this.inheritance = inheritance;
@@ -222,7 +228,6 @@ export class ColoNode {
       vm: applier.vm,
       nic: applier.nic,
       uplink,
-      terms: this.terms,
       template: applier.template,
       table,
       ...this.disksOf(applier.vm),
@@ -242,8 +247,8 @@ export class ColoNode {
     return disks === undefined ? {} : { disks };
   }
 
-  private becomePrimary(parts: PrimaryParts): void {
-    const primary = new PrimaryNode(this.context, parts);
+  private becomePrimary(parts: Omit<PrimaryParts, keyof SharedParts>): void {
+    const primary = new PrimaryNode(this.context, { ...parts, ...this.shared });
     this.primary = primary;
     primary.onFenced = (why) => {
       this.context.log.error({ why }, 'this node no longer runs the VM');
@@ -276,14 +281,20 @@ export class ColoNode {
     this.post({ kind: 'cleared' });
   }
 
+  /** What a role is given and does not own. */
+  private get shared(): SharedParts {
+    const { terms, tolerance, addresses } = this;
+    return { terms, tolerance, addresses };
+  }
+
   private announce(uplink: Uplink): void {
-    const { guest } = this.context.config;
-    const frame = announce(macBytes(guest.mac), ipNumber(guest.address));
-    uplink.send(frame);
+    const frames = this.addresses.announcements();
+    for (const frame of frames) uplink.send(frame);
     for (let index = 1; index < announcements; index += 1)
       this.context.clock.after(announceEveryMs * index, () => {
         // A node that was stopped meanwhile may find that another one has the guest.
-        if (this.role.state.kind === 'primary' && this.primary?.maySpeak === true) uplink.send(frame);
+        if (this.role.state.kind !== 'primary' || this.primary?.maySpeak !== true) return;
+        for (const frame of frames) uplink.send(frame);
       });
   }
 
@@ -305,16 +316,25 @@ export class ColoNode {
     this.asPrimary().failover();
   }
 
+  /** Other nodes can be the secondary from now on. A pair that stands is not touched. */
+  setPeers(peers: readonly Peer[]): void {
+    this.context.config.peers = peers;
+  }
+
   private asPrimary(): PrimaryNode {
     if (this.primary !== undefined) return this.primary;
     throw new ColoError(errorCodes.input, 'this node is not the primary of the VM', { hint: 'ask the other node' });
   }
 }
 
+function cardBytes({ mac, address }: { mac: string; address?: string | undefined }): Card {
+  return { mac: macBytes(mac), ...(address === undefined ? {} : { address: ipBytes(address) }) };
+}
+
 function macBytes(mac: string): Uint8Array {
   return Uint8Array.from(mac.split(':'), (part) => Number.parseInt(part, 16));
 }
 
-function ipNumber(address: string): number {
-  return address.split('.').reduce((value, part) => value * 256 + Number(part), 0);
+function ipBytes(address: string): Uint8Array {
+  return Uint8Array.from(address.split('.'), Number);
 }

@@ -78,6 +78,9 @@ export interface GuestCard {
 export interface PeerLink {
   readonly peer: Hello;
   readonly ended: boolean;
+  /** It ended at the other end: the peer's process is gone, or closed it. False when this node gave it up. */
+  readonly endedByPeer: boolean;
+  readonly ends: { local: string; remote: string };
   send(type: number, ...parts: Uint8Array[]): void;
   start(handlers: LinkHandlers): void;
   drain(): Promise<void>;

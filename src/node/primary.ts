@@ -19,13 +19,12 @@ import type { Uplink } from '../netdev/endpoint.ts';
 import { PrimaryProxy } from '../proxy/primary.ts';
 import type { CheckpointReason } from '../proxy/reason.ts';
 import { Checkpointer } from './checkpointer.ts';
-import type { NodeContext, Peer } from './context.ts';
+import type { NodeContext, Peer, SharedParts } from './context.ts';
 import { PairLinks } from './links.ts';
 import { decodePosition, decodeText, encodeNumber, encodeNumbers, encodeText, messages, numberAt } from './message.ts';
 import { PcapLegs } from './pcap-legs.ts';
 import type { DiskSource, GuestCard, GuestVm } from './platform.ts';
 import { PrimaryDisks } from './primary-disks.ts';
-import type { Terms } from './terms.ts';
 
 /** The proxy is asked for timeouts, the heartbeat for beats, the policy for due checkpoints, this often. */
 const tickMs = 5;
@@ -40,11 +39,10 @@ const unprotectedSilenceMs = 20_000;
 /** Ingress of the last moments that is repeated to the secondary when a capture could not wait for QEMU to take it. */
 const replayWindowMs = 10;
 
-export interface PrimaryParts {
+export interface PrimaryParts extends SharedParts {
   vm: GuestVm;
   nic: GuestCard;
   uplink: Uplink;
-  terms: Terms;
   /** Template of the VM's device state, for secondaries. */
   template: Uint8Array;
   /** The VM's disks, where it has some. */
@@ -131,6 +129,7 @@ export class PrimaryNode {
     // A node that was stopped wakes with frames of its guest waiting that the SVM has answered long ago.
     this.checkLease(now);
     this.pcap?.write('primary', frame, now);
+    if (this.parts.addresses.said(frame)) this.tellAddresses();
     this.proxy.fromGuest(frame, now);
   }
 
@@ -285,15 +284,18 @@ export class PrimaryNode {
       const before = this.pair.state.kind;
       const actions = this.pair.on(event);
       if (this.pair.state.kind !== before) this.logState(before, event);
-      this.noteDoubt();
+      this.noteDoubt(event);
       for (const action of actions) this.perform(action);
     }
     this.performing = false;
   }
 
-  private noteDoubt(): void {
+  private noteDoubt(event: PrimaryEvent): void {
     const state = this.pair.state;
-    if (state.kind === 'suspecting') this.doubt ??= { why: state.why, at: this.context.clock.now() };
+    if (state.kind !== 'suspecting' || this.doubt !== undefined) return;
+    const now = this.context.clock.now();
+    this.doubt = { why: state.why, at: now };
+    if (event.kind === 'silence') this.parts.tolerance.suspects(this.links?.beat.peer.node ?? '', now);
   }
 
   private logState(before: string, event: PrimaryEvent): void {
@@ -430,6 +432,11 @@ export class PrimaryNode {
     }
   }
 
+  /** The secondary may never see its guest claim them. */
+  private tellAddresses(): void {
+    this.links?.packet.send(messages.addresses, this.parts.addresses.encode());
+  }
+
   // ---- ingress around a capture (see Nic.settled) ----
 
   /** From now on frames of the network wait, so that QEMU can take what it has been given. */
@@ -452,6 +459,7 @@ export class PrimaryNode {
 
   private deliver(frame: Uint8Array): void {
     const now = this.context.clock.now();
+    if (this.parts.addresses.heard(frame)) this.tellAddresses();
     this.proxy.fromNetwork(frame, now);
     if (this.links === undefined) return;
     this.recent.push({ at: now, frame: Uint8Array.from(frame) });
@@ -465,7 +473,7 @@ export class PrimaryNode {
 
   private async seekPeer(): Promise<void> {
     const { config, clock } = this.context;
-    while (!this.stopped.signal.aborted && config.peers.length > 0) {
+    while (!this.stopped.signal.aborted) {
       for (const peer of config.peers) if (this.isSeeking) await this.tryPeer(peer);
       await new Promise<void>((resolve) => void clock.after(reconnectMs, resolve));
     }
@@ -485,6 +493,7 @@ export class PrimaryNode {
         return;
       }
       this.heardAt = this.context.clock.now();
+      this.parts.tolerance.paired(peer.node, this.heardAt);
       this.links = new PairLinks(opened, {
         message: (kind, type, payload) => this.onMessage(kind, type, payload),
         lost: (why) => this.onLinksLost(why),
@@ -552,7 +561,10 @@ export class PrimaryNode {
     const links = this.links;
     if (links === undefined) return;
     const term = this.parts.terms.record?.term ?? 0;
-    this.heartbeat = new HeartbeatPrimary({ send: (type, payload) => links.beat.send(type, payload) }, { term, now });
+    const { tolerance } = this.parts;
+    const send = (type: number, payload: Uint8Array) => links.beat.send(type, payload);
+    this.heartbeat = new HeartbeatPrimary({ send }, { term, now, tolerance });
+    this.tellAddresses();
     this.post({ kind: 'peerReady' });
   }
 

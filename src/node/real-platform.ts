@@ -3,6 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { type Identity, readIdentity } from '../base/identity.ts';
+import type { Log } from '../base/log.ts';
 import { connect, type Hello, type Link, LinkServer } from '../channel/link.ts';
 import { openCompressor } from '../checkpoint/compress.ts';
 import { SpillFile } from '../checkpoint/spill.ts';
@@ -13,19 +14,20 @@ import { TapUplink } from '../netdev/tap.ts';
 import { ramHash } from '../qemu/hash.ts';
 import { type DiskFiles, vmFiles } from '../qemu/machine.ts';
 import { Vm } from '../qemu/vm.ts';
-import type { NodeContext, Peer } from './context.ts';
+import { Cards, Uplinks } from './cards.ts';
+import { type NodeContext, type Peer, recordName, type UplinkConfig } from './context.ts';
 import { QemuDisks } from './disk-source.ts';
 import { hashFile } from './hash-file.ts';
 import { Nic } from './nic.ts';
-import type { PeerLinks, Platform } from './platform.ts';
+import type { GuestCard, PeerLinks, Platform } from './platform.ts';
 
 /** The platform of one node; `context` is complete when the first of these is called. */
 export function realPlatform(context: () => NodeContext): Platform {
   let running: { vm: Vm; disks: DiskFiles[] } | undefined;
   let held = false;
   return {
-    connectUplink: (handlers) => openUplink(context(), handlers),
-    listenCard: () => Nic.listen(filesOf(context()).nicPaths[0] ?? ''),
+    connectUplink: (handlers) => openUplinks(context(), handlers),
+    listenCard: () => listenCards(filesOf(context()).nicPaths),
     startVm: async (options) => {
       const disks = diskFiles(context(), options);
       const vm = await startVm(context(), options.vmstateTemplate, disks);
@@ -54,8 +56,25 @@ export function realPlatform(context: () => NodeContext): Platform {
   };
 }
 
-function openUplink({ config, log }: NodeContext, handlers: FrameHandlers): Promise<Uplink> {
-  const { uplink } = config;
+async function openUplinks({ config, log }: NodeContext, handlers: FrameHandlers): Promise<Uplink> {
+  const configs = [config.uplink, ...(config.cards ?? []).map((card) => card.uplink)];
+  if (configs.length === 1) return openUplink(config.uplink, log, handlers);
+  return Uplinks.open(configs.length, handlers, (index, own) => openUplink(configs[index] ?? config.uplink, log, own));
+}
+
+async function listenCards(paths: readonly string[]): Promise<GuestCard> {
+  const nics: Nic[] = [];
+  try {
+    for (const path of paths) nics.push(await Nic.listen(path));
+  } catch (error) {
+    for (const nic of nics) await nic.close();
+    throw error;
+  }
+  const [only] = nics;
+  return only !== undefined && nics.length === 1 ? only : new Cards(nics);
+}
+
+function openUplink(uplink: UplinkConfig, log: Log, handlers: FrameHandlers): Promise<Uplink> {
   if (uplink.kind === 'switch') return connectForFrames(uplink.path, handlers);
   return TapUplink.open({ name: uplink.name, bridge: uplink.bridge, log }, handlers);
 }
@@ -111,7 +130,8 @@ const linkKinds = ['beat', 'packet', 'bulk'] as const;
 /** Opens the three links to the peer, or none. */
 async function openPairLinks(context: NodeContext, peer: Peer, term: number, signal: AbortSignal): Promise<PeerLinks> {
   const session = randomUUID();
-  const { vm, node } = context.config;
+  const { node } = context.config;
+  const vm = recordName(context.config);
   const open: Partial<Record<'beat' | 'packet' | 'bulk', Link>> = {};
   try {
     for (const kind of linkKinds) {
@@ -136,7 +156,8 @@ async function acceptPairLinks(
   context: NodeContext,
   options: { busy: () => string | undefined; paired: (links: PeerLinks) => void },
 ): Promise<LinkServer> {
-  const { vm, node } = context.config;
+  const { node } = context.config;
+  const vm = recordName(context.config);
   const gathering = new Map<string, Partial<Record<'beat' | 'packet' | 'bulk', Link>>>();
   return LinkServer.listen(context.config.listen, {
     handshakeTimeoutMs: connectTimeoutMs,

@@ -14,12 +14,11 @@ import type { Session } from '../disk/message.ts';
 import { HeartbeatSecondary } from '../heartbeat/secondary.ts';
 import { SecondaryProxy } from '../proxy/secondary.ts';
 import { Applier, templateType } from './applier.ts';
-import type { NodeContext } from './context.ts';
+import type { NodeContext, SharedParts } from './context.ts';
 import { PairLinks } from './links.ts';
 import { decodeNumbers, decodeText, encodeNumber, encodePosition, encodeText, messages, numberAt } from './message.ts';
 import type { PeerLinks } from './platform.ts';
 import { firstDiskMessage, readSession, SecondaryDisks } from './secondary-disks.ts';
-import type { Terms } from './terms.ts';
 
 const tickMs = 5;
 /** A primary that is silent for so long before its first checkpoint is given up; it may be busy, so this is long. */
@@ -47,7 +46,7 @@ export class SecondaryNode {
   applier: Applier | undefined;
   proxy: SecondaryProxy;
   links: PairLinks | undefined;
-  private readonly terms: Terms;
+  private readonly shared: SharedParts;
   private readonly queue = new Fifo<SecondaryEvent>();
   private performing = false;
   private server: { close(): Promise<void> } | undefined;
@@ -66,9 +65,9 @@ export class SecondaryNode {
   /** Called when this node has taken over: it is the primary from now on. */
   onTakenOver: (inheritance: Inheritance) => void = () => undefined;
 
-  constructor(context: NodeContext, parts: { terms: Terms }) {
+  constructor(context: NodeContext, shared: SharedParts) {
     this.context = context;
-    this.terms = parts.terms;
+    this.shared = shared;
     this.proxy = this.newProxy();
   }
 
@@ -123,10 +122,15 @@ export class SecondaryNode {
           { from: before, to: this.pair.state.kind, on: event.kind, why: 'why' in event ? event.why : undefined },
           'secondary',
         );
-      if (this.pair.state.kind === 'suspecting' && before !== 'suspecting') this.suspectedAt = this.context.clock.now();
+      if (this.pair.state.kind === 'suspecting' && before !== 'suspecting') this.noteDoubt(event);
       for (const action of actions) this.perform(action);
     }
     this.performing = false;
+  }
+
+  private noteDoubt(event: SecondaryEvent): void {
+    this.suspectedAt = this.context.clock.now();
+    if (event.kind === 'silence') this.shared.tolerance.suspects(this.links?.beat.peer.node ?? '', this.suspectedAt);
   }
 
   private perform(action: SecondaryAction): void {
@@ -141,7 +145,7 @@ export class SecondaryNode {
         return;
       case 'claimAlone':
         this.heartbeat?.withhold();
-        void this.terms.claimAlone().then((outcome) => this.post({ kind: 'aloneClaimed', outcome }));
+        void this.shared.terms.claimAlone().then((outcome) => this.post({ kind: 'aloneClaimed', outcome }));
         return;
       case 'takeOver':
         void this.takeOver(action.why);
@@ -172,7 +176,7 @@ export class SecondaryNode {
     try {
       this.context.platform.reached('takeover.claimed', 0);
       await this.applying;
-      await applier.makeRunnable(this.terms.record?.term ?? 0);
+      await applier.makeRunnable(this.shared.terms.record?.term ?? 0);
       this.context.platform.reached('takeover.runnable', 0);
       const now = this.context.clock.now();
       const { table, resend, replay } = this.proxy.takeover(now);
@@ -218,7 +222,7 @@ export class SecondaryNode {
     // A host that died may never close a link, and this node must be free for another primary.
     if (state.kind !== 'joining' || now - this.heardAt < joiningSilenceMs) return;
     this.links?.close();
-    this.onLinksLost('the primary said nothing while its state was to be copied');
+    this.onLinksLost('the primary said nothing while its state was to be copied', true);
   }
 
   // ---- what the primary says ----
@@ -232,17 +236,32 @@ export class SecondaryNode {
     this.diskSession = undefined;
     this.heardAt = now;
     this.post({ kind: 'session' });
-    this.heartbeat = new HeartbeatSecondary({ send: (type, payload) => links.beat.send(type, payload) }, { now });
+    const { tolerance } = this.shared;
+    tolerance.paired(links.beat.peer.node, now);
+    const send = (type: number, payload: Uint8Array) => links.beat.send(type, payload);
+    this.heartbeat = new HeartbeatSecondary({ send }, { now, tolerance });
     this.links = new PairLinks(links, {
       message: (kind, type, payload) => this.onMessage(kind, type, payload),
-      lost: (why) => this.onLinksLost(why),
+      lost: (why, byPeer) => this.onLinksLost(why, byPeer),
     });
   }
 
-  private onLinksLost(why: string): void {
+  /**
+   * Links that the peer ended leave it no lease. One that this node gave up may be all that is wrong: the primary may
+   * speak on what it was lent last, so that has to run out first.
+   */
+  private onLinksLost(why: string, byPeer: boolean): void {
+    const { heartbeat } = this;
+    const { clock } = this.context;
     this.links = undefined;
-    this.heartbeat?.closed();
-    this.post({ kind: 'linkLost', why });
+    heartbeat?.withhold();
+    if (byPeer) heartbeat?.closed();
+    const waitMs = heartbeat === undefined ? 0 : heartbeat.grant.waitMs(clock.now());
+    if (waitMs <= 0) this.post({ kind: 'linkLost', why });
+    else
+      clock.after(waitMs, () => {
+        if (this.heartbeat === heartbeat) this.post({ kind: 'linkLost', why });
+      });
   }
 
   private onMessage(kind: LinkKind, type: number, payload: Uint8Array): void {
@@ -276,6 +295,9 @@ export class SecondaryNode {
         return this.post({ kind: 'handover', why: decodeText(payload) });
       case messages.end:
         return this.post({ kind: 'guestEnded', why: decodeText(payload) });
+      case messages.addresses:
+        if (this.shared.addresses.accept(payload)) return;
+        throw new ColoError(errorCodes.channel, 'the peer sent addresses that are none');
       default:
         throw new ColoError(errorCodes.channel, `the peer sent an unknown message of type ${type}`);
     }
@@ -328,7 +350,7 @@ export class SecondaryNode {
       return;
     }
     this.links?.close();
-    this.onLinksLost(why);
+    this.onLinksLost(why, true);
   }
 
   private refuse(epoch: number, why: string): void {

@@ -45,8 +45,22 @@ export function describeNode(node: ColoNode, cores: number): NodeStatus {
     },
     proxy: { ...(primary?.proxy.counters ?? node.secondary?.proxy.counters) },
     failover: node.failoverRecord,
+    heartbeat: heartbeatOf(node),
+    links: linksOf(node),
     disks: disksOf(node),
   };
+}
+
+function linksOf({ primary, secondary }: ColoNode): NonNullable<NodeStatus['links']> {
+  const links = primary?.links ?? secondary?.links;
+  if (links === undefined) return [];
+  return (['beat', 'packet', 'bulk'] as const).map((kind) => ({ kind, ...links[kind].ends }));
+}
+
+function heartbeatOf({ tolerance, context }: ColoNode): NonNullable<NodeStatus['heartbeat']> {
+  const now = context.clock.now();
+  const { wrongSuspicions } = tolerance;
+  return { suspectAfterMs: tolerance.timeoutMs(now), largestGapMs: tolerance.largestGapMs(now), wrongSuspicions };
 }
 
 /** A primary whose first checkpoint is on its way is not protected yet, whatever its state machine calls it. */

@@ -4,26 +4,30 @@
 import { errorText } from '../base/errors.ts';
 import type { Standing } from '../controller/role.ts';
 import type { TermRecord } from '../failover/arbiter/arbiter.ts';
-import type { NodeContext } from './context.ts';
+import { type NodeContext, recordName } from './context.ts';
 
 export type ClaimOutcome = 'won' | 'lost' | 'error';
 
 /** Waits between two tries of a claim that the arbiter did not answer. */
-const retryMs = 500;
+const retryMs = 200;
 
 export class Terms {
   record: TermRecord | undefined;
   private readonly context: NodeContext;
+  private readonly vm: string;
+  private readonly node: string;
   private last: Promise<unknown> = Promise.resolve();
 
   constructor(context: NodeContext) {
     this.context = context;
+    this.vm = recordName(context.config);
+    this.node = context.config.node;
   }
 
   /** What the newest record says of this node. */
   look(): Promise<Standing | 'error'> {
     return this.queue(async () => {
-      const { vm, node } = this.context.config;
+      const { vm, node } = this;
       const known = await this.read(vm);
       if (known === 'error' || known === undefined) return known ?? 'none';
       this.record = known;
@@ -35,7 +39,7 @@ export class Terms {
   /** Claims the first term of a VM that starts; lost when another node has run it and its record stands. */
   claimFirst(): Promise<ClaimOutcome> {
     return this.queue(async () => {
-      const { vm, node } = this.context.config;
+      const { vm, node } = this;
       const known = await this.read(vm);
       if (known === 'error') return 'error';
       if (known !== undefined && known.owner !== node) return this.seen(known, 'lost');
@@ -49,7 +53,7 @@ export class Terms {
    */
   claimPair(peer: string): Promise<ClaimOutcome> {
     return this.queue(async () => {
-      const { vm, node } = this.context.config;
+      const { vm, node } = this;
       const known = await this.read(vm);
       if (known === 'error') return 'error';
       if (known?.owner !== node) return known === undefined ? 'lost' : this.seen(known, 'lost');
@@ -63,7 +67,7 @@ export class Terms {
    */
   claimAlone(): Promise<ClaimOutcome> {
     return this.queue(async () => {
-      const { vm, node } = this.context.config;
+      const { vm, node } = this;
       const known = await this.read(vm);
       if (known === 'error') return 'error';
       if (known?.owner === node && known.peer === null) return this.seen(known, 'won');
@@ -81,7 +85,7 @@ export class Terms {
   }
 
   private async claim(expected: number, peer: string | null): Promise<ClaimOutcome> {
-    const { vm, node } = this.context.config;
+    const { vm, node } = this;
     try {
       const result = await this.context.arbiter.claim(vm, expected, { owner: node, peer });
       return this.seen(result.record, result.won ? 'won' : 'lost');

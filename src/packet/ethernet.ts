@@ -12,7 +12,15 @@
 
 export const ethernet = { target: 0, source: 6, type: 12, headerBytes: 14, bytesMin: 60 } as const;
 
-export const etherType = { ipv4: 0x0800, arp: 0x0806, vlan: 0x8100, stackedVlan: 0x88a8, ipv6: 0x86dd } as const;
+export const etherType = {
+  ipv4: 0x0800,
+  arp: 0x0806,
+  vlan: 0x8100,
+  stackedVlan: 0x88a8,
+  ipv6: 0x86dd,
+  /** Within a node only: the mark of a further card (card.ts). */
+  card: 0xffff,
+} as const;
 
 export const tagsMax = 2;
 

@@ -8,7 +8,8 @@
 //    0      4               8, 20            12, 36       14, 38        16, 40
 //    | tags | guest address | client address | guest port | client port |
 //
-// "tags" is the number of 802.1Q tags in the high byte, then 12 bits of each. Priority bits name no flow.
+// "tags" is the guest's card (card.ts) in the highest 4 bits, the number of 802.1Q tags in the next 4, then 12 bits of each.
+// Priority bits name no flow.
 
 import { read32, write32 } from './checksum.ts';
 import { ipText } from './ipv4.ts';
@@ -164,9 +165,10 @@ function endText(key: FlowKey, w0: number, w1: number, w2: number, w3: number, p
 }
 
 function tagsText(tags: number): string {
-  const count = tags >>> 24;
-  if (count === 0) return '';
-  return count === 1 ? ` vlan ${tags & 0xfff}` : ` vlan ${(tags >>> 12) & 0xfff}.${tags & 0xfff}`;
+  const count = (tags >>> 24) & 0xf;
+  const card = tags >>> 28 === 0 ? '' : ` card ${tags >>> 28}`;
+  if (count === 0) return card;
+  return `${card} vlan ${count === 1 ? '' : `${(tags >>> 12) & 0xfff}.`}${tags & 0xfff}`;
 }
 
 /** Guest port and client port as one number. */

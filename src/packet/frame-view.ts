@@ -6,7 +6,7 @@
 //          ip                                    any other IP packet: other protocols, what may not be rewritten
 //          other                                 everything else, and malformed frames (`refusal` says why)
 //
-// IPv4 and IPv6, behind up to two VLAN tags, in one form: the code above does not tell them apart.
+// IPv4 and IPv6, behind up to two VLAN tags and the mark of a card, in one form: the code above does not tell them apart.
 //
 // [contentFrom, contentTo) is what is compared of a datagram; `key` names its flow. For `other` the content is the whole
 // frame. IP identification, time to live, flow label and checksums are never compared: they differ between two equal
@@ -14,6 +14,7 @@
 // that a difference in them is found; those of TCP segments are not looked at.
 
 import { arp, checkArp } from './arp.ts';
+import { cardMarkBytes, cardOf } from './card.ts';
 import { read16, read32, sumWords } from './checksum.ts';
 import { ethernet, etherType, type Refusal, tagsMax } from './ethernet.ts';
 import { FlowKey, family } from './flow-key.ts';
@@ -108,14 +109,19 @@ export class FrameView {
     if (frame.length < ethernet.headerBytes) return 'ethernet-truncated';
     let type = read16(frame, ethernet.type);
     let at: number = ethernet.headerBytes;
-    this.key.tags = 0;
+    const card = type === etherType.card ? cardOf(frame) : 0;
+    if (card > 0) {
+      type = read16(frame, at + 2);
+      at += cardMarkBytes;
+    }
+    this.key.tags = card << 28;
     for (let count = 1; type === etherType.vlan || type === etherType.stackedVlan; count += 1) {
       if (frame.length < at + 4) return 'vlan-truncated';
       if (count > tagsMax) {
         this.takeWhole();
         return undefined;
       }
-      this.key.tags = (count << 24) | ((this.key.tags & 0xfff) << 12) | (read16(frame, at) & 0xfff);
+      this.key.tags = (card << 28) | (count << 24) | ((this.key.tags & 0xfff) << 12) | (read16(frame, at) & 0xfff);
       type = read16(frame, at + 2);
       at += 4;
     }

@@ -8,7 +8,9 @@ export class HoldTimes {
   private readonly buckets = new Float64Array(bucketsMax);
   count = 0;
 
-  record(ms: number): void {
+  /** What leaves `now` was held since `held.time`; undefined: it did not wait. */
+  record(held: { readonly time: number } | undefined, now: number): void {
+    const ms = held === undefined ? 0 : now - held.time;
     const bucket = ms < smallestMs ? 0 : 1 + Math.floor(Math.log(ms / smallestMs) / growth);
     const index = Math.min(bucket, bucketsMax - 1);
     this.buckets[index] = (this.buckets[index] ?? 0) + 1;

@@ -22,22 +22,24 @@ import { assert } from '../base/assert.ts';
 import { Fifo } from '../base/fifo.ts';
 import { flowText } from '../packet/flow-key.ts';
 import { FrameView } from '../packet/frame-view.ts';
-import { advance } from '../packet/sequence.ts';
+import { ActiveFlows } from './active-flows.ts';
 import { Bypass, type BypassCount, type BypassRule } from './bypass.ts';
+import { CheckpointRequest } from './checkpoint-request.ts';
 import { DatagramComparer, type DatagramFlow } from './compare/datagram.ts';
-import type { ActiveFlow, Divergence, FrameClass } from './compare/sink.ts';
+import { type ActiveFlow, type CompareSink, classOf } from './compare/sink.ts';
 import { TcpComparer } from './compare/tcp.ts';
-import { type Held, TcpStream } from './compare/tcp-stream.ts';
+import { TcpStream } from './compare/tcp-stream.ts';
 import { type Connection, ConnectionTable, hasClientReset, isKnownIsn, packAnnouncement } from './connection.ts';
 import { newPrimaryCounters, type PrimaryCounters } from './counters.ts';
+import { Egress } from './egress.ts';
 import { FramePool } from './frame-pool.ts';
-import { Gate } from './gate.ts';
-import { encodeFrames } from './held-frames.ts';
-import { HoldTimes } from './hold-times.ts';
+import type { Gate } from './gate.ts';
+import { HeldOutput, type InOrder, type Waiting } from './held-output.ts';
 import { proxyLimits } from './limits.ts';
+import { Overdue } from './overdue.ts';
 import type { CheckpointReason, DivergenceRecord } from './reason.ts';
 import { defaultSimilarity, type Similarity } from './similarity.ts';
-import { isTranslated, QuoteTranslator, restamp, toClientSpace, toGuestSpace } from './translate.ts';
+import { isTranslated, QuoteTranslator, toClientSpace, toGuestSpace } from './translate.ts';
 
 /** A frame handed to a port is valid only during the call. A frame handed in by `fromGuest` may be changed where it lies. */
 export interface PrimaryPorts {
@@ -68,86 +70,77 @@ export interface PrimaryOptions {
   now?: number;
 }
 
-/** A frame of the PVM, client space, that waits as a whole. */
-interface Waiting {
-  frame: Buffer;
-  time: number;
-  order: number;
-}
-
-/** Something held in a flow, to be put in the order in which the guest sent it. */
-interface InOrder {
-  order: number;
-  frame: Uint8Array;
-  isTcpData: boolean;
-  leave: () => void;
-}
-
 export class PrimaryProxy {
   private readonly ports: PrimaryPorts;
   private readonly options: PrimaryOptions;
   private readonly table: ConnectionTable<TcpStream>;
   private readonly tcp: TcpComparer;
   private readonly datagrams: DatagramComparer;
-  private readonly gate: Gate;
-  private readonly active: ActiveFlow[] = [];
-  private readonly times = new HoldTimes();
-  private readonly ring: DivergenceRecord[] = [];
   private readonly count: PrimaryCounters = newPrimaryCounters();
+  private readonly egress: Egress;
+  private readonly gate: Gate;
+  private readonly active = new ActiveFlows();
+  private readonly request: CheckpointRequest;
+  private readonly overdue: Overdue;
+  private readonly output: HeldOutput;
   private readonly view = new FrameView();
   private readonly secondaryView = new FrameView();
   private readonly ingressView = new FrameView();
-  private readonly heldView = new FrameView();
   private readonly quotes: QuoteTranslator;
   private readonly bypass: Bypass;
-  private readonly oneId = [0];
 
   private epoch = 0;
   private isAlone = true;
   private wasAlone = true;
   private isMirroring = false;
   private isInFlight = false;
-  /** Remus: everything of this epoch. */
-  private raw = new Fifo<Waiting>();
   /** What came after the capture that is in flight. */
   private next = new Fifo<Waiting>();
   private nextOrder = 0;
-  private how: 'match' | 'commit' | 'alone' = 'alone';
   private now = 0;
 
-  private isWanted = false;
-  /** Wanted, and not answered by a commit yet. */
-  private reason: CheckpointReason | undefined = undefined;
   private isGuestPaused = false;
-  /** When the SVM began to run in this epoch. */
-  private resumedAt: number | undefined = undefined;
   /** The last epoch before whose capture everything has left. */
   private released = 0;
 
   constructor(ports: PrimaryPorts, options: PrimaryOptions) {
     this.ports = ports;
     this.options = options;
-    const sink = {
-      leave: (frame: Uint8Array, frameClass: FrameClass, since: number, id?: number) =>
-        this.leave(frame, frameClass, since, id),
-      diverged: (divergence: Divergence) => this.diverged(divergence),
-      want: (reason: CheckpointReason) => this.want(reason),
-      activate: (flow: ActiveFlow) => this.activate(flow),
-      deactivate: (flow: ActiveFlow) => this.deactivate(flow),
-      heldChanged: (frames: number, bytes: number) => this.heldChanged(frames, bytes),
-      forget: (ids: number[]) => ports.confirm(ids),
-    };
+    this.egress = new Egress(ports, this.count);
+    this.gate = this.egress.gate;
+    this.request = new CheckpointRequest((reason) => ports.wantCheckpoint(reason), this.count);
+    this.overdue = new Overdue(options);
+    const sink = this.sink();
     const pool = new FramePool();
     this.tcp = new TcpComparer(sink, pool, options.similarity ?? defaultSimilarity);
     this.datagrams = new DatagramComparer(sink, pool);
     this.bypass = new Bypass(options.bypass ?? []);
-    this.gate = new Gate((frame, id) => this.send(frame, id));
     this.table = new ConnectionTable<TcpStream>(
       ({ attachment }) => attachment && this.tcp.abandon(attachment),
       ({ attachment }) => attachment !== undefined && attachment.activeIndex >= 0,
     );
     this.quotes = new QuoteTranslator((key) => this.table.find(key));
+    const { active, tcp, datagrams, table, egress } = this;
+    this.output = new HeldOutput({ active, tcp, datagrams, table, egress });
     if (options.table !== undefined) this.table.adopt(options.table, options.now ?? 0);
+  }
+
+  private sink(): CompareSink {
+    const { egress, active, ports } = this;
+    return {
+      leave: (frame, frameClass, held, id) => egress.leave(frame, frameClass, held, id),
+      diverged: (divergence) => this.want(this.request.note(divergence, { time: this.now, epoch: this.epoch })),
+      want: (reason) => this.want(reason),
+      activate: (flow) => active.add(flow),
+      deactivate: (flow) => active.remove(flow),
+      heldChanged: (frames, bytes) => this.heldChanged(frames, bytes),
+      forget: (ids) => ports.confirm(ids),
+    };
+  }
+
+  private setNow(now: number): void {
+    this.now = now;
+    this.egress.now = now;
   }
 
   /** Ingress is mirrored from now on; the guest's output still passes until the first capture. */
@@ -174,7 +167,7 @@ export class PrimaryProxy {
   }
 
   fromGuest(frame: Uint8Array, now: number): void {
-    this.now = now;
+    this.setNow(now);
     const view = this.view.parse(frame);
     if (view.refusal !== undefined) this.count.malformed += 1;
     if (this.bypass.takes(view)) {
@@ -218,16 +211,16 @@ export class PrimaryProxy {
   private passAlone(view: FrameView): void {
     const connection = view.kind === 'tcp' ? this.table.ofGuestFrame(view) : undefined;
     if (connection !== undefined) this.tcp.observe(connection, view);
-    this.how = 'alone';
-    this.leave(view.frame, classOf(view), this.now);
+    this.egress.how = 'alone';
+    this.egress.leave(view.frame, classOf(view), undefined);
   }
 
   private take(view: FrameView, now: number, order: number): void {
     if (this.options.mode === 'remus') {
-      this.wait(this.raw, view, now, order);
+      this.wait(this.output.raw, view, now, order);
       return;
     }
-    this.how = 'match';
+    this.egress.how = 'match';
     const connection = view.kind === 'tcp' ? this.connectionOf(view) : undefined;
     if (connection === undefined) {
       const flow = this.datagrams.fromPrimary(view, now, order);
@@ -252,7 +245,7 @@ export class PrimaryProxy {
 
   /** A frame of the SVM, made in `epoch`, in client space. */
   fromSecondary(epoch: number, id: number, frame: Uint8Array, now: number): void {
-    this.now = now;
+    this.setNow(now);
     this.count.secondaryFrames += 1;
     const isComparable = !this.isAlone && this.options.mode === 'colo';
     if (!isComparable || epoch !== this.epoch) {
@@ -261,7 +254,7 @@ export class PrimaryProxy {
     }
     const view = this.secondaryView.parse(frame);
     if (view.refusal !== undefined) this.count.malformed += 1;
-    this.how = 'match';
+    this.egress.how = 'match';
     const connection = view.kind === 'tcp' ? this.connectionOf(view) : undefined;
     if (connection === undefined) this.datagrams.fromSecondary(view, now, id);
     else this.tcp.fromSecondary(connection, view, now);
@@ -270,7 +263,7 @@ export class PrimaryProxy {
   /** The guest stands still: draws the line. Returns what must travel with the checkpoint. */
   capture(now: number): { epoch: number; table: Uint8Array; held: Uint8Array } {
     assert(!this.isInFlight, 'one checkpoint in flight at most');
-    this.now = now;
+    this.setNow(now);
     const held = this.encodeHeld();
     this.wasAlone = this.isAlone;
     this.isAlone = false;
@@ -280,65 +273,21 @@ export class PrimaryProxy {
   }
 
   private encodeHeld(): Uint8Array {
-    const frames = this.gate.frames().map((frame) => this.upToDate(frame));
-    const all = this.inOrder();
-    const bytes = all.reduce((sum, { frame }) => sum + frame.length, 0);
-    const isTooMuch = bytes + this.gate.bytes > proxyLimits.heldBytesInCheckpointMax;
-    for (const { frame, isTcpData } of all) if (!isTooMuch || !isTcpData) frames.push(this.upToDate(frame));
-    for (const flow of this.active) {
-      const ack = flow instanceof TcpStream ? this.tcp.owedFrame(flow) : undefined;
-      if (ack !== undefined) frames.push(ack);
-    }
-    return encodeFrames(frames);
+    return this.output.encode();
   }
 
-  /** A survivor may send `frame` when later ones of its connection have left: with its own TSval the client would drop it. */
-  private upToDate(frame: Uint8Array): Uint8Array {
-    const view = this.heldView.parse(frame);
-    if (view.kind !== 'tcp' || view.timestampsAt === 0) return frame;
-    const stream = this.table.ofGuestFrame(view)?.attachment;
-    if (stream?.pTimeKnown !== true || stream.pTime === view.timestamp) return frame;
-    const copy = Buffer.from(frame);
-    restamp(view.parse(copy), stream.pTime);
-    return copy;
-  }
-
-  /** Everything held of the current epoch, in the order in which the guest sent it. */
   private inOrder(): InOrder[] {
-    const all: InOrder[] = [];
-    for (const { frame, time, order } of this.raw) {
-      const frameClass = classOf(this.heldView.parse(frame));
-      const isTcpData = frameClass === 'data' && this.heldView.kind === 'tcp';
-      all.push({ order, frame, isTcpData, leave: () => this.leave(frame, frameClass, time) });
-    }
-    for (const flow of this.active) {
-      if (flow instanceof TcpStream) this.addTcpInOrder(all, flow);
-      else this.addDatagramsInOrder(all, flow as DatagramFlow);
-    }
-    return all.sort((a, b) => a.order - b.order);
-  }
-
-  private addTcpInOrder(all: InOrder[], stream: TcpStream): void {
-    for (const held of stream.held) {
-      const { order, frame } = held;
-      const leave = () => this.tcp.leaveByCommit(stream, held, this.now);
-      all.push({ order, frame, isTcpData: held.payloadBytes > 0, leave });
-    }
-  }
-
-  private addDatagramsInOrder(all: InOrder[], flow: DatagramFlow): void {
-    this.datagrams.forEachHeld(flow, (order, frame, leave) => all.push({ order, frame, isTcpData: false, leave }));
+    return this.output.inOrder();
   }
 
   /** The secondary holds the checkpoint, complete: everything from before its capture leaves. */
   commit(epoch: number, now: number): void {
     assert(this.isInFlight && epoch === this.epoch + 1, 'a commit of the checkpoint in flight');
-    this.now = now;
+    this.setNow(now);
     this.isInFlight = false;
     this.epoch = epoch;
-    this.isWanted = false;
-    this.reason = undefined;
-    this.resumedAt = undefined;
+    this.request.answered(true);
+    this.overdue.resumedAt = undefined;
     this.flush();
     if (this.gate.isEmpty) this.released = epoch;
     this.takeNext(now);
@@ -346,16 +295,16 @@ export class PrimaryProxy {
 
   /** Lets everything leave that was held before the line, and starts the comparison anew from there. */
   private flush(): void {
-    this.how = 'commit';
+    this.egress.how = 'commit';
     const all = this.inOrder();
     this.dropRaw();
-    const flows = [...this.active];
+    const flows = [...this.active.all];
     this.tcp.beginEpoch(this.tcp.epoch + 1);
     for (const flow of flows) this.takeHeld(flow);
     for (const { leave } of all) leave();
     for (const flow of flows) if (flow instanceof TcpStream) this.tcp.afterCommit(flow, this.now);
     this.datagrams.beginEpoch();
-    this.how = 'match';
+    this.egress.how = 'match';
   }
 
   private takeHeld(flow: ActiveFlow): void {
@@ -364,8 +313,8 @@ export class PrimaryProxy {
   }
 
   private dropRaw(): void {
-    for (const { frame } of this.raw) this.heldChanged(-1, -frame.length);
-    this.raw.clear();
+    for (const { frame } of this.output.raw) this.heldChanged(-1, -frame.length);
+    this.output.raw.clear();
   }
 
   private takeNext(now: number): void {
@@ -377,27 +326,27 @@ export class PrimaryProxy {
       if (this.isAlone) this.passAlone(view);
       else this.take(view, time, order);
     }
-    this.now = now;
+    this.setNow(now);
     this.checkLimits();
   }
 
   /** The checkpoint in flight never happened: everything goes on as if there had been no line. */
   abort(epoch: number, now: number): void {
     assert(this.isInFlight && epoch === this.epoch + 1, 'an abort of the checkpoint in flight');
-    this.now = now;
+    this.setNow(now);
     this.isInFlight = false;
     this.isAlone = this.wasAlone;
-    this.isWanted = false;
+    this.request.answered(false);
     this.takeNext(now);
   }
 
   /** The secondary has applied the checkpoint and its SVM runs. */
   resumed(epoch: number, now: number): void {
-    if (epoch === this.epoch && !this.isAlone) this.resumedAt = now;
+    if (epoch === this.epoch && !this.isAlone) this.overdue.resumedAt = now;
   }
 
   setGate(open: boolean, now: number): void {
-    this.now = now;
+    this.setNow(now);
     this.gate.set(open);
     if (open) this.released = this.epoch;
     this.checkLimits();
@@ -405,121 +354,49 @@ export class PrimaryProxy {
 
   /** The arbiter gave us the term: there is no survivor to honour but this node. */
   goAlone(now: number): void {
-    this.now = now;
+    this.setNow(now);
     this.isInFlight = false;
     this.isMirroring = false;
-    this.isWanted = false;
-    this.reason = undefined;
-    this.resumedAt = undefined;
+    this.request.answered(true);
+    this.overdue.resumedAt = undefined;
     this.flush();
     this.isAlone = true;
     this.takeNext(now);
   }
 
   poll(now: number): void {
-    this.now = now;
+    this.setNow(now);
     this.table.expire(now);
     if (this.isAlone || this.isInFlight) return;
-    if (this.reason !== undefined) this.want(this.reason);
+    this.request.repeat(this.isInFlight);
     if (this.options.mode === 'remus') return;
-    this.how = 'match';
-    for (let at = this.active.length - 1; at >= 0; at -= 1) {
-      const flow = this.active[at];
+    this.egress.how = 'match';
+    const flows = this.active.all;
+    for (let at = flows.length - 1; at >= 0; at -= 1) {
+      const flow = flows[at];
       if (flow instanceof TcpStream) this.pollStream(flow, now);
       else if (flow !== undefined) this.pollFlow(flow as DatagramFlow, now);
     }
   }
 
   private pollStream(stream: TcpStream, now: number): void {
-    if (this.isWanted) return;
-    const head = stream.held[0];
-    const owedSince = this.tcp.owedSince(stream);
-    const isHeadOverdue = head !== undefined && this.isOverdue(head.time, now);
-    if (!isHeadOverdue && (owedSince === undefined || !this.isOverdue(owedSince, now))) return;
+    if (this.request.isMade) return;
+    const reason = this.overdue.ofStream(stream, this.tcp.owed.since(stream), now);
+    if (reason === undefined) return;
     // Both guests were told and have dropped the connection: the SVM will not send what the PVM still did.
-    if (hasClientReset(stream.connection)) {
-      this.tcp.abandon(stream);
-      return;
-    }
-    if (isHeadOverdue) {
-      this.want({ kind: 'timeout', ...describeWait(stream, head) });
-      return;
-    }
-    const detail = `the client waits for the acknowledgement of ${stream.owed?.ack ?? 0}`;
-    this.want({ kind: 'ack-timeout', connection: this.tcp.text(stream), detail });
+    if (hasClientReset(stream.connection)) this.tcp.abandon(stream);
+    else this.want(reason);
   }
 
   private pollFlow(flow: DatagramFlow, now: number): void {
     this.datagrams.poll(flow, now);
-    const head = flow.held[0];
-    if (head === undefined || this.isWanted || !this.isOverdue(head.time, now)) return;
-    const detail = `${flow.held.length} frames wait, the secondary sent ${flow.ahead.length} others`;
-    this.want({ kind: 'timeout', connection: flow.text, detail });
-  }
-
-  /** Patience after a load: the SVM is cold and answers slowly. While it is being loaded, nothing is overdue. */
-  private isOverdue(since: number, now: number): boolean {
-    if (this.resumedAt === undefined) return false;
-    return now - Math.max(since, this.resumedAt + this.options.patienceMs) >= this.options.compareTimeoutMs;
+    if (this.request.isMade) return;
+    const reason = this.overdue.ofFlow(flow, now);
+    if (reason !== undefined) this.want(reason);
   }
 
   private want(reason: CheckpointReason): void {
-    if (this.isAlone) return;
-    this.reason ??= reason;
-    if (this.isWanted || this.isInFlight) return;
-    this.isWanted = true;
-    this.ports.wantCheckpoint(reason);
-  }
-
-  private diverged({ kind, connection, offset, primary, secondary, detail }: Divergence): void {
-    this.count.divergences[kind] += 1;
-    const sides = { primary: hex(primary), secondary: hex(secondary) };
-    const record = { time: this.now, epoch: this.epoch, kind, connection, offset, ...sides };
-    this.ring.push(detail === undefined ? record : { ...record, detail });
-    if (this.ring.length > proxyLimits.divergencesKept) this.ring.shift();
-    const text = detail ?? `primary ${sides.primary} secondary ${sides.secondary}`;
-    this.want({ kind, connection, offset, detail: text });
-  }
-
-  private leave(frame: Uint8Array, frameClass: FrameClass, since: number, id?: number): void {
-    const count = this.count;
-    const isData = frameClass === 'data';
-    if (isData) this.times.record(Math.max(0, this.now - since));
-    if (frameClass !== 'part') {
-      if (this.how === 'match') {
-        count.framesByMatch += 1;
-        if (isData) count.dataByMatch += 1;
-      } else if (this.how === 'commit') {
-        count.framesByCommit += 1;
-        if (isData) count.dataByCommit += 1;
-      } else {
-        count.framesAlone += 1;
-        if (isData) count.dataAlone += 1;
-      }
-    }
-    this.gate.pass(frame, id);
-  }
-
-  private send(frame: Uint8Array, id: number | undefined): void {
-    this.count.egressBytes += frame.length;
-    this.ports.toNetwork(frame);
-    if (id === undefined) return;
-    this.oneId[0] = id;
-    this.ports.confirm(this.oneId);
-  }
-
-  private activate(flow: ActiveFlow): void {
-    flow.activeIndex = this.active.length;
-    this.active.push(flow);
-  }
-
-  private deactivate(flow: ActiveFlow): void {
-    const last = this.active.pop();
-    if (last !== undefined && last !== flow) {
-      last.activeIndex = flow.activeIndex;
-      this.active[last.activeIndex] = last;
-    }
-    flow.activeIndex = -1;
+    if (!this.isAlone) this.request.want(reason, this.isInFlight);
   }
 
   private heldChanged(frames: number, bytes: number): void {
@@ -537,7 +414,7 @@ export class PrimaryProxy {
     const isFull = this.count.heldBytes > proxyLimits.heldBytesMax || this.count.heldFrames > proxyLimits.heldFramesMax;
     if (isFull) this.atLimit(undefined);
     else if (this.gate.isFull) this.pauseGuest(true);
-    else if (this.isGuestPaused && !this.isWanted) this.pauseGuest(false);
+    else if (this.isGuestPaused && !this.request.isMade) this.pauseGuest(false);
   }
 
   /** The guest waits until a commit has made room. */
@@ -556,7 +433,7 @@ export class PrimaryProxy {
   get counters(): Readonly<PrimaryCounters> {
     const count = this.count;
     count.split = this.tcp.split;
-    count.synthesisedAcks = this.tcp.synthesised;
+    count.synthesisedAcks = this.tcp.owed.made;
     count.dropped.oldGeneration = this.tcp.oldGeneration;
     count.dropped.gate = this.gate.dropped;
     count.gatedBytes = this.gate.bytes;
@@ -577,7 +454,11 @@ export class PrimaryProxy {
   }
 
   holdTimes(): { count: number; p50: number; p99: number } {
-    return { count: this.times.count, p50: this.times.quantile(0.5), p99: this.times.quantile(0.99) };
+    return {
+      count: this.egress.times.count,
+      p50: this.egress.times.quantile(0.5),
+      p99: this.egress.times.quantile(0.99),
+    };
   }
 
   /** What left uncompared, by rule. */
@@ -586,24 +467,6 @@ export class PrimaryProxy {
   }
 
   divergences(): DivergenceRecord[] {
-    return [...this.ring];
+    return [...this.request.divergences];
   }
-}
-
-function classOf(view: FrameView): FrameClass {
-  if (view.kind === 'tcp') return view.payloadBytes > 0 ? 'data' : 'other';
-  return view.kind === 'udp' || view.kind === 'icmp' ? 'data' : 'other';
-}
-
-function describeWait(stream: TcpStream, head: Held): { connection: string; offset: number; detail: string } {
-  const start = advance(stream.isn ?? 0, 1);
-  const connection = flowText(stream.connection.key, 'tcp');
-  const at = (sequence: number) => (sequence - start) >>> 0;
-  const secondary = stream.sKnown ? `is at ${at(stream.ahead.next)}` : 'has said nothing';
-  const detail = `${stream.held.length} segments wait, the first with ${head.payloadBytes} bytes; the secondary ${secondary}`;
-  return { connection, offset: at(head.sequence), detail };
-}
-
-function hex(bytes: Uint8Array): string {
-  return Buffer.from(bytes).toString('hex');
 }

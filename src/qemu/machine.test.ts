@@ -58,6 +58,12 @@ test('the default CPU has no instruction that draws random numbers', () => {
   assert.doesNotMatch(cpu, /rdrand|rdseed|host|max/);
 });
 
+test("the real-time clock follows the guest's own clock when asked to", () => {
+  const rtcOf = (rtc: 'host' | 'vm') =>
+    valuesOf(qemuArguments({ ...spec, rtc }, vmFiles('/run/vm', 2), { paused: false }), '-rtc');
+  assert.deepEqual([rtcOf('host'), rtcOf('vm')], [[], ['base=utc,clock=vm']]);
+});
+
 test('extra arguments come last', () => {
   assert.deepEqual(qemuArguments(spec, vmFiles('/run/vm', 2), { paused: true }).slice(-2), spec.extraArgs);
 });

@@ -36,6 +36,8 @@ export interface MachineSpec {
   cmdline: string;
   /** One per guest card; each gets its own stream socket. */
   nics: { mac: string }[];
+  /** What the guest's real-time clock follows: the host's clock (the default), or the guest's own, which stops with it. */
+  rtc?: 'host' | 'vm';
   /** File that receives what the guest writes to its first serial port. */
   serialLog: string;
   extraArgs: string[];
@@ -156,6 +158,7 @@ export function qemuArguments(spec: MachineSpec, files: VmFiles, options: { paus
     ...['-name', 'colo,debug-threads=on', '-no-user-config', '-nodefaults', '-display', 'none'],
     ...['-machine', `${spec.machine},accel=${spec.accel},memory-backend=${ramBlockName},suppress-vmdesc=on`],
     ...['-cpu', spec.cpu ?? defaultCpu, '-smp', String(spec.vcpus), '-m', `${spec.ramBytes / 1024}K`],
+    ...(spec.rtc === 'vm' ? ['-rtc', 'base=utc,clock=vm'] : []),
     ...['-object', `memory-backend-file,${memory}`],
     ...['-global', 'migration.send-configuration=off'],
     ...['-chardev', `socket,id=monitor,path=${quoted(files.qmpPath)},server=off`],

@@ -1,4 +1,5 @@
-// The etcd arbiter against Debian's etcd: one member without TLS, and three members with mutual TLS of which some die.
+// The arbiter and the registry's store on Debian's etcd: one member without TLS, and three with mutual TLS of which some
+// die.
 
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -12,6 +13,8 @@ import { createAuthority, issueCertificate } from '../../src/host/certificates.t
 import { clusterPackages, ensurePackages } from '../../src/host/packages.ts';
 import { freePorts } from '../../src/lan/gateway.ts';
 import { EtcdMember } from '../../src/local/etcd.ts';
+import { EtcdStore } from '../../src/registry/etcd-store.ts';
+import { storeConformance } from '../../src/registry/store.conformance.ts';
 
 const host = '127.0.0.1';
 const isUnreachable = (error: unknown) => error instanceof ColoError && error.code === errorCodes.arbiter;
@@ -70,6 +73,14 @@ describe('one member', () => {
     const prefix = `/colo-${clusters++}`;
     return {
       open: async () => new EtcdArbiter({ endpoints: etcd.members.map((one) => one.clientUrl), prefix }),
+      end: async () => undefined,
+    };
+  });
+
+  storeConformance('etcd', async () => {
+    const prefix = `/colo-${clusters++}`;
+    return {
+      open: async () => new EtcdStore({ endpoints: etcd.members.map((one) => one.clientUrl), prefix }),
       end: async () => undefined,
     };
   });

@@ -75,7 +75,7 @@ export async function setStage(options: {
     clients.push(await LineClient.start(redisRules(redis), systemClock));
     clients.push(await LineClient.start(echoRules(echo), systemClock));
     clients.push(await RegisterClient.start(redis, systemClock));
-    clients.push(await DatagramClient.start(udp, systemClock));
+    clients.push(await DatagramClient.start({ port: udp }, systemClock));
     return {
       pair,
       mac: spec.network.mac,

@@ -82,6 +82,10 @@ export class ColoCompare {
     }
   }
 
+  get pid(): number {
+    return this.child.pid ?? 0;
+  }
+
   /** Writes frames, packed by `packFrames`. */
   send(leg: 'primary' | 'secondary', packed: Buffer): boolean {
     return this.sockets.get(leg)?.write(packed) ?? false;

@@ -11,7 +11,8 @@ import { callNode } from '../../src/api/client.ts';
 import type { NodeStatus } from '../../src/api/status.ts';
 import { systemClock } from '../../src/base/clock.ts';
 import { checkSpec, type SpecInput } from '../../src/config/spec.ts';
-import { type BankDemoOptions, runBankDemo } from '../../src/demo/bank-demo.ts';
+import { runBankDemo } from '../../src/demo/bank-demo.ts';
+import type { BankDemoOptions } from '../../src/demo/bank-stage.ts';
 import { consoleSays } from '../../src/demo/console.ts';
 import { recover } from '../../src/disk/replica.ts';
 import { LocalPair, replicaDirectory } from '../../src/local/pair.ts';
@@ -21,7 +22,8 @@ after(() => rmSync(folder, { recursive: true }));
 
 async function bank(options: Partial<BankDemoOptions>) {
   return runBankDemo({
-    ...{ mode: 'colo', fault: 'primary-kill', seconds: 8, verify: false, flush: 'local', seed: 1, reboot: false },
+    ...{ name: 'test-disk', mode: 'colo', fault: 'primary-kill', failovers: 1, seconds: 8 },
+    ...{ verify: false, flush: 'local', seed: 1, reboot: false },
     guest: await buildDiskGuest(),
     clock: systemClock,
     signal: new AbortController().signal,

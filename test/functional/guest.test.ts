@@ -12,6 +12,8 @@ import { after, before, describe, test } from 'node:test';
 import { downloadSha256, smallSha256 } from '../../guest/big-file.ts';
 import { buildGuest, type Guest } from '../../guest/build.ts';
 import { guestAddress, readyLine } from '../../guest/recipe.ts';
+import { systemClock } from '../../src/base/clock.ts';
+import { CalledClient } from '../../src/demo/called.ts';
 import { kernelArguments } from '../../src/local/machine.ts';
 
 const bootMsMax = 90_000;
@@ -27,11 +29,12 @@ interface Ports {
   redis: number;
   echo: number;
   dirty: number;
+  call: number;
 }
 
 async function freePorts(): Promise<Ports> {
   const servers = await Promise.all(
-    [1, 2, 3, 4].map(async () => {
+    [1, 2, 3, 4, 5].map(async () => {
       const server = createServer().listen(0, '127.0.0.1');
       await once(server, 'listening');
       return server;
@@ -42,8 +45,8 @@ async function freePorts(): Promise<Ports> {
     return address !== null && typeof address === 'object' ? address.port : 0;
   });
   for (const server of servers) server.close();
-  const [http = 0, redis = 0, echo = 0, dirty = 0] = numbers;
-  return { http, redis, echo, dirty };
+  const [http = 0, redis = 0, echo = 0, dirty = 0, call = 0] = numbers;
+  return { http, redis, echo, dirty, call };
 }
 
 function userNetwork(ports: Ports): string {
@@ -56,6 +59,7 @@ function userNetwork(ports: Ports): string {
     forward('tcp', ports.echo, 7),
     forward('udp', ports.echo, 7),
     forward('tcp', ports.dirty, 9),
+    forward('tcp', ports.call, 11),
   ].join(',');
 }
 
@@ -172,6 +176,15 @@ for (const machine of machines) {
         answers.map((_, number) => `datagram ${number}`),
       );
       assert.equal(answers.length, 300);
+    });
+
+    test('the guest calls where it is told to, and goes on as long as it is answered with its own words', async () => {
+      const place = { host: '127.0.0.1', port: ports.call, listen: '127.0.0.1', address: guestAddress.gateway };
+      const client = await CalledClient.start({ name: 'called', paceMs: 1, ...place }, systemClock);
+      const report = await client.finish(10_000);
+      assert.ok(report.ok && report.received > 1, report.detail);
+      assert.match(await exchange(ports.call, 'call nobody 7\n', 8), /^refused: say call/);
+      assert.match(await exchange(ports.call, `call ${guestAddress.gateway} 70000\n`, 8), /^refused: say call/);
     });
 
     test('the page dirtier accepts a rate and refuses nonsense', async () => {

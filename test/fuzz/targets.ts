@@ -306,7 +306,10 @@ class Api {
 }
 
 function idleNode(): ColoNode {
-  const config = { vm: 'vm', node: 'a', role: 'auto', peers: [], machine: {}, protect: { mode: 'colo' } };
+  const config = {
+    ...{ vm: 'vm', node: 'a', role: 'auto', peers: [], machine: { nics: [] }, protect: { mode: 'colo' } },
+    guest: { mac: '52:54:00:12:34:56', address: '10.0.2.15' },
+  };
   // The node is never started, so of its surroundings only these are ever looked at.
   const context = { config, clock: systemClock, arbiter: new MemoryArbiter(new Map()) } as unknown as NodeContext;
   return new ColoNode(context);
@@ -322,6 +325,8 @@ const apiCalls: Target = {
     call('POST /checkpoint'),
     call('POST /failover'),
     call('DELETE /status'),
+    text('PUT /peers HTTP/1.1\r\nhost: x\r\ncontent-length: 34\r\n\r\n[{"node":"b","address":{"path":1}}]'),
+    text('PUT /peers HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n[]'),
     text('POST /failover HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n{"a":'),
     text('POST /checkpoint HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n'),
   ],

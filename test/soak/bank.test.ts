@@ -1,5 +1,8 @@
-// The bank, thirty times: the primary is killed at a random moment, and every acknowledged transfer is there exactly once.
-// Each run names its seed, which repeats the moment and who pays whom: colo demo --disk --seed N.
+// The bank, thirty kills of the primary at random moments, repaired after each: what is checked after each of them is in
+// src/demo/bank-rounds.ts. The kills come in guests of ten, in other modes and with another flush rule each; in the end of
+// each guest its disk is checked after an orderly shutdown, and a VM started from it has everything.
+//
+//   COLO_BANK_GUEST=2 ./colo test soak --file bank     only the second guest: a chunk of some eight minutes
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -7,18 +10,29 @@ import { buildDiskGuest } from '../../guest/disk/build.ts';
 import { systemClock } from '../../src/base/clock.ts';
 import { runBankDemo } from '../../src/demo/bank-demo.ts';
 
-const runs = 30;
+const killsOfGuest = 10;
+const guests = [
+  { mode: 'colo', flush: 'local' },
+  { mode: 'colo', flush: 'replicated' },
+  { mode: 'remus', flush: 'local' },
+] as const;
+const only = process.env['COLO_BANK_GUEST'];
 
-for (let seed = 1; seed <= runs; seed += 1)
-  test(`no acknowledged transfer is lost or doubled, kill ${seed}`, async () => {
+for (const [index, { mode, flush }] of guests.entries()) {
+  const number = index + 1;
+  const skip = only !== undefined && only !== String(number);
+  const what = `guest ${number} (${mode}, ${flush}): ${killsOfGuest} kills, no acknowledged commit lost or doubled`;
+  test(what, { skip }, async (context) => {
     const report = await runBankDemo({
-      ...{ mode: seed % 5 === 0 ? 'remus' : 'colo', fault: 'primary-kill', seconds: 20, verify: false, seed },
-      ...{ flush: seed % 3 === 0 ? 'replicated' : 'local', reboot: true },
+      ...{ name: 'soak-bank', mode, flush, fault: 'primary-kill', failovers: killsOfGuest, seconds: 6 },
+      ...{ verify: false, seed: number, reboot: true },
       guest: await buildDiskGuest(),
       clock: systemClock,
       signal: new AbortController().signal,
-      say: () => undefined,
+      say: (line) => context.diagnostic(line),
       show: () => undefined,
     });
     assert.deepEqual(report.problems, []);
+    context.diagnostic(`${report.transfers} transfers, ${report.increments} increments of redis`);
   });
+}

@@ -10,7 +10,6 @@ import { createConnection } from 'node:net';
 import { test } from 'node:test';
 import type { NodeStatus } from '../../src/api/status.ts';
 import { delay, systemClock } from '../../src/base/clock.ts';
-import { processIdentity } from '../../src/base/processes.ts';
 import { seededRandom } from '../../src/base/random.ts';
 import { slowDown } from '../failover/slow.ts';
 import { protect, type Stage, setStage, voices } from '../failover/stage.ts';
@@ -109,11 +108,7 @@ async function strike(stage: Stage, fault: Fault, name: NodeName): Promise<void>
   const node = stage.pair[name];
   assert.ok(node);
   const other: NodeName = name === 'a' ? 'b' : 'a';
-  const qemu = await node.findQemu();
-  const identity = processIdentity(qemu);
-  const qemuSignal = (signal: NodeJS.Signals) => {
-    if (identity !== undefined && processIdentity(qemu) === identity) process.kill(qemu, signal);
-  };
+  const qemuSignal = await node.holdQemu();
   // Of a lost primary the other node takes over; of a lost secondary it goes on alone.
   const ofPrimary = !fault.startsWith('secondary');
   const changed = (all: NodeStatus[]) =>

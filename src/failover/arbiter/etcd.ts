@@ -9,30 +9,24 @@
 //
 // Reads and transactions are linearizable (etcd's default): they need a majority, and never show anything old.
 //
-// Unreachable. Every endpoint is tried, the one that answered last first. Trying the next one after a request whose
-// outcome is unknown is safe: the same claim wins once at most, and winning it before counts as won (resolveClaim).
+// Unreachable. The endpoint that answered last is asked first, and the next one beside it when it is silent for a moment: a
+// member may be cut off, or have lost its leader and never answer what it was asked before there is a new one (etcd 3.4
+// forgets such a read). So a takeover waits for the election and not for a timeout. Asking several at once is safe: the
+// same claim wins once at most, and winning it before counts as won (resolveClaim).
 // When none answers the outcome is unknown: ColoError(arbiter), and the caller reads before it claims again (Terms).
 // A claim that was given up may still be committed later, by a member that had lost its majority. It is then the newest
 // record, as if it had been claimed then; a caller that always starts from what it reads is right in both cases.
 
-import { Agent as HttpAgent, request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
-import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import { z } from 'zod';
-import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
-import type { Identity } from '../../base/identity.ts';
-import { etcdAnswerBytesMax, etcdRequestTimeoutMs, recordBytesMax } from '../limits.ts';
+import { ColoError, errorCodes } from '../../base/errors.ts';
+import { EtcdClient, type EtcdClientOptions, fromBase64, toBase64 } from '../../etcd/client.ts';
+import { recordBytesMax } from '../limits.ts';
 import { type Arbiter, type ClaimResult, noRecord, type Roles, resolveClaim, type TermRecord } from './arbiter.ts';
 import { checkNames, isName } from './names.ts';
 
-export interface EtcdOptions {
-  /** Client URLs of the members: http://HOST:PORT, or https:// with `identity`. */
-  endpoints: readonly string[];
-  /** For https: this node's certificate, and the authority that the members' certificates are of. */
-  identity?: Identity;
+export interface EtcdOptions extends EtcdClientOptions {
   /** Before all keys; several clusters of COLO may share an etcd. */
   prefix?: string;
-  /** How long one member may take to answer. */
-  requestTimeoutMs?: number;
 }
 
 const name = z.string().refine(isName);
@@ -45,32 +39,17 @@ const claimSchema = z.object({
 });
 
 export class EtcdArbiter implements Arbiter {
-  private readonly endpoints: readonly URL[];
+  private readonly client: EtcdClient;
   private readonly prefix: string;
-  private readonly requestTimeoutMs: number;
-  private readonly agents: { http: HttpAgent; https: HttpsAgent };
-  private readonly closed = new AbortController();
-  /** The member that answered last. */
-  private first = 0;
 
   constructor(options: EtcdOptions) {
-    this.endpoints = options.endpoints.map(parseEndpoint);
-    if (this.endpoints.length === 0) throw new ColoError(errorCodes.input, 'etcd has no endpoints');
+    this.client = new EtcdClient(options);
     this.prefix = options.prefix ?? '/colo';
-    this.requestTimeoutMs = options.requestTimeoutMs ?? etcdRequestTimeoutMs;
-    const { identity } = options;
-    if (identity === undefined && this.endpoints.some((url) => url.protocol === 'https:'))
-      throw new ColoError(errorCodes.input, 'etcd over https needs the certificates of this node');
-    const secret = identity && { ca: identity.ca, cert: identity.certificate, key: identity.key };
-    this.agents = {
-      http: new HttpAgent({ keepAlive: true }),
-      https: new HttpsAgent({ keepAlive: true, minVersion: 'TLSv1.3', ...secret }),
-    };
   }
 
   async read(vm: string): Promise<TermRecord | undefined> {
     checkNames(vm);
-    const answer = await this.ask('/v3/kv/range', { key: this.key(vm) }, rangeSchema);
+    const answer = await this.client.ask('/v3/kv/range', { key: this.key(vm) }, rangeSchema);
     return this.recordOf(vm, answer);
   }
 
@@ -83,17 +62,15 @@ export class EtcdArbiter implements Arbiter {
       success: [{ request_put: { key, value: toBase64(JSON.stringify(record)) } }],
       failure: [{ request_range: { key } }],
     };
-    const answer = await this.ask('/v3/kv/txn', question, claimSchema);
+    const answer = await this.client.ask('/v3/kv/txn', question, claimSchema);
     if (answer.succeeded === true) return { won: true, record };
     const newest = this.recordOf(vm, answer.responses?.[0]?.response_range ?? {});
     if (newest === undefined) throw noRecord(vm, expectedTerm);
     return resolveClaim(newest, expectedTerm, next);
   }
 
-  async close(): Promise<void> {
-    this.closed.abort();
-    this.agents.http.destroy();
-    this.agents.https.destroy();
+  close(): Promise<void> {
+    return this.client.close();
   }
 
   private key(vm: string): string {
@@ -103,82 +80,12 @@ export class EtcdArbiter implements Arbiter {
   private recordOf(vm: string, answer: z.infer<typeof rangeSchema>): TermRecord | undefined {
     const entry = answer.kvs?.[0];
     if (entry === undefined) return undefined;
-    const value = valueSchema.safeParse(parseJson(Buffer.from(entry.value, 'base64').toString('utf8')));
+    const value = valueSchema.safeParse(parseJson(fromBase64(entry.value)));
     if (value.success && value.data.term === Number(entry.version)) return value.data;
     throw new ColoError(errorCodes.arbiter, `etcd's record ${this.prefix}/terms/${vm} is damaged`, {
       hint: `Make sure that ${vm} runs on no node, then remove the key (etcdctl del) and start the VM again.`,
     });
   }
-
-  /** Asks the members in turn until one answers. */
-  private async ask<T>(path: string, question: unknown, schema: z.ZodType<T>): Promise<T> {
-    const failures: string[] = [];
-    for (let index = 0; index < this.endpoints.length; index += 1) {
-      const at = (this.first + index) % this.endpoints.length;
-      const endpoint = this.endpoints[at];
-      if (endpoint === undefined || this.closed.signal.aborted) break;
-      try {
-        const answer = schema.parse(parseJson(await this.post(endpoint, path, JSON.stringify(question))));
-        this.first = at;
-        return answer;
-      } catch (error) {
-        failures.push(
-          `${endpoint.host}: ${error instanceof z.ZodError ? 'it is not etcd 3.4 or later' : errorText(error)}`,
-        );
-      }
-    }
-    throw new ColoError(errorCodes.arbiter, `no member of etcd answered (${failures.join('; ')})`, {
-      hint: 'Check that a majority of the members runs (etcdctl endpoint status) and can be reached from this node.',
-    });
-  }
-
-  private async post(endpoint: URL, path: string, body: string): Promise<string> {
-    const timeout = AbortSignal.timeout(this.requestTimeoutMs);
-    const options: RequestOptions = {
-      method: 'POST',
-      headers: { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) },
-      signal: AbortSignal.any([timeout, this.closed.signal]),
-    };
-    const url = new URL(path, endpoint);
-    const isSecure = endpoint.protocol === 'https:';
-    const request = isSecure
-      ? httpsRequest(url, { ...options, agent: this.agents.https })
-      : httpRequest(url, { ...options, agent: this.agents.http });
-    try {
-      return await new Promise<string>((resolve, reject) => {
-        request.once('error', reject);
-        request.once('response', (answer) => readAnswer(answer).then(resolve, reject));
-        request.end(body);
-      });
-    } catch (error) {
-      throw timeout.aborted ? new Error(`no answer for ${this.requestTimeoutMs} ms`) : error;
-    }
-  }
-}
-
-function parseEndpoint(text: string): URL {
-  const url = URL.canParse(text) ? new URL(text) : undefined;
-  if (url !== undefined && (url.protocol === 'http:' || url.protocol === 'https:')) return url;
-  throw new ColoError(errorCodes.input, `${JSON.stringify(text)} is no client URL of etcd`, {
-    hint: 'Write it as https://HOST:2379.',
-  });
-}
-
-async function readAnswer(answer: IncomingMessage): Promise<string> {
-  const chunks: Buffer[] = [];
-  let bytes = 0;
-  for await (const chunk of answer as AsyncIterable<Buffer>) {
-    bytes += chunk.length;
-    if (bytes > etcdAnswerBytesMax) throw new Error(`it answered with more than ${etcdAnswerBytesMax} bytes`);
-    chunks.push(chunk);
-  }
-  const text = Buffer.concat(chunks).toString('utf8');
-  if (answer.statusCode === 200) return text;
-  throw new Error(`it answered ${answer.statusCode}: ${text.slice(0, 200)}`);
-}
-
-function toBase64(text: string): string {
-  return Buffer.from(text, 'utf8').toString('base64');
 }
 
 function parseJson(text: string): unknown {

@@ -262,7 +262,7 @@ export class DatagramComparer {
       if (head.pieces === undefined) {
         flow.heldBytes -= head.frame.length;
         this.sink.heldChanged(-1, -head.frame.length);
-        this.sink.leave(head.frame, classOf(flow), head.time, head.matchedId);
+        this.sink.leave(head.frame, classOf(flow), head, head.matchedId);
         if (head.matchedPieces !== undefined) this.sink.forget(head.matchedPieces.slice(1).map(({ order }) => order));
       } else this.leavePieces(flow, head, head.pieces);
       this.giveBack(head);
@@ -275,7 +275,7 @@ export class DatagramComparer {
     pieces.forEach(({ frame }, index) => {
       flow.heldBytes -= frame.length;
       this.sink.heldChanged(-1, -frame.length);
-      this.sink.leave(frame, index === 0 ? classOf(flow) : 'other', head.time, ids[index]);
+      this.sink.leave(frame, index === 0 ? classOf(flow) : 'other', head, ids[index]);
     });
     if (ids.length > pieces.length) this.sink.forget(ids.slice(pieces.length));
   }
@@ -306,10 +306,11 @@ export class DatagramComparer {
 
   /** Every frame that is held in the flow, with how it leaves at a commit. */
   forEachHeld(flow: DatagramFlow, visit: (order: number, frame: Uint8Array, leave: () => void) => void): void {
-    for (const { pieces, order, frame, time } of flow.held) {
-      if (pieces === undefined) visit(order, frame, () => this.sink.leave(frame, classOf(flow), time));
+    for (const held of flow.held) {
+      const { pieces, order, frame } = held;
+      if (pieces === undefined) visit(order, frame, () => this.sink.leave(frame, classOf(flow), held));
       else
-        for (const piece of pieces) visit(piece.order, piece.frame, () => this.sink.leave(piece.frame, 'other', time));
+        for (const piece of pieces) visit(piece.order, piece.frame, () => this.sink.leave(piece.frame, 'other', held));
     }
   }
 

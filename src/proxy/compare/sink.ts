@@ -1,9 +1,18 @@
 // What the comparers ask of the proxy that owns them.
 
+import type { FrameView } from '../../packet/frame-view.ts';
 import type { CheckpointReason, DivergenceKind } from '../reason.ts';
 
 /** `data` counts as a data frame (TCP with payload, UDP, ICMP); `part` is a frame of ours (a cut, an ACK): not counted. */
 export type FrameClass = 'data' | 'other' | 'part';
+
+/** What waited; undefined for what did not. */
+export type HeldSince = { readonly time: number } | undefined;
+
+export function classOf(view: FrameView): FrameClass {
+  if (view.kind === 'tcp') return view.payloadBytes > 0 ? 'data' : 'other';
+  return view.kind === 'udp' || view.kind === 'icmp' ? 'data' : 'other';
+}
 
 export interface Divergence {
   kind: DivergenceKind;
@@ -21,8 +30,12 @@ export interface ActiveFlow {
 }
 
 export interface CompareSink {
-  /** The frame may leave. `id` is the SVM's frame that it was matched with, where the secondary wants to know. */
-  leave(frame: Uint8Array, frameClass: FrameClass, heldSince: number, id?: number): void;
+  /**
+   * The frame may leave. `held` is what waited, with the time of its arrival (not the time itself: a fractional number that
+   * is handed on costs an allocation); undefined for what did not wait. `id` is the SVM's frame that it was matched with,
+   * where the secondary wants to know.
+   */
+  leave(frame: Uint8Array, frameClass: FrameClass, held: HeldSince, id?: number): void;
   diverged(divergence: Divergence): void;
   want(reason: CheckpointReason): void;
   activate(flow: ActiveFlow): void;
@@ -31,4 +44,9 @@ export interface CompareSink {
   heldChanged(frames: number, bytes: number): void;
   /** The SVM's frames with these ids will never be needed. */
   forget(ids: number[]): void;
+}
+
+/** The time of what is being looked at, shared by the parts of a comparer: handed on, it would cost an allocation. */
+export interface Moment {
+  now: number;
 }

@@ -7,6 +7,7 @@
 //
 // At the start of an epoch the SVM is the PVM as it was at the capture: the SVM's side starts as a copy of the PVM's.
 
+import { flowText } from '../../packet/flow-key.ts';
 import type { SynOptions } from '../../packet/tcp.ts';
 import { ByteStream } from '../byte-stream.ts';
 import type { Connection } from '../connection.ts';
@@ -86,5 +87,10 @@ export class TcpStream implements ActiveFlow {
   constructor(connection: Connection<TcpStream>, pool: FramePool) {
     this.connection = connection;
     this.ahead = new ByteStream(pool);
+  }
+
+  /** Its name, for people. */
+  get text(): string {
+    return flowText(this.connection.key, 'tcp');
   }
 }

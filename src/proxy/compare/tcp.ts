@@ -11,14 +11,13 @@
 // A segment that leaves whole is changed where it lies, and what is kept lies in pooled buffers: equal traffic allocates
 // nothing per frame.
 
-import { flowText } from '../../packet/flow-key.ts';
 import { FrameView } from '../../packet/frame-view.ts';
-import { advance, distance, earlier, later } from '../../packet/sequence.ts';
-import { type SynOptions, synOptions, tcpFlag } from '../../packet/tcp.ts';
-import { asBuffer, equalPrefix } from '../byte-stream.ts';
+import { advance, distance, later } from '../../packet/sequence.ts';
+import { tcpFlag } from '../../packet/tcp.ts';
+import { asBuffer } from '../byte-stream.ts';
 import type { Connection } from '../connection.ts';
 import type { FramePool } from '../frame-pool.ts';
-import { proxyLimits, windowUpdateBytes } from '../limits.ts';
+import { proxyLimits } from '../limits.ts';
 import type { DivergenceKind } from '../reason.ts';
 import {
   ackTemplate,
@@ -29,40 +28,43 @@ import {
   rewriteInPlace,
   type SegmentParts,
 } from '../rewrite.ts';
-import { coarseTimestampMask, coarseWindowBytes, type Similarity } from '../similarity.ts';
-import type { CompareSink } from './sink.ts';
+import type { Similarity } from '../similarity.ts';
+import type { CompareSink, Moment } from './sink.ts';
+import { edgeOf, noteLeft, shiftOf, TcpClamp } from './tcp-clamp.ts';
+import { HeldSegments } from './tcp-held.ts';
+import { OwedAcks } from './tcp-owed.ts';
+import { SecondarySide } from './tcp-secondary.ts';
 import { type Held, TcpStream } from './tcp-stream.ts';
+import { synDifference } from './tcp-syn.ts';
 
 const none = new Uint8Array(0);
-const noFrame = Buffer.alloc(0);
-const spareMax = 4096;
 
 export class TcpComparer {
   epoch = 0;
   /** Bytes of the SVM kept for all connections. */
   aheadBytes = 0;
-  /** Segments cut, ACKs made, held frames given up because their connection began anew. */
+  /** Segments cut, and held frames given up because their connection began anew. */
   split = 0;
-  synthesised = 0;
   oldGeneration = 0;
+  readonly owed: OwedAcks;
   private readonly sink: CompareSink;
+  private readonly pool: FramePool;
+  private readonly clamp: TcpClamp;
+  private readonly held: HeldSegments;
+  private readonly secondary: SecondarySide;
   private readonly aheadStreams = new Set<TcpStream>();
   private readonly parkedView = new FrameView();
-  private now = 0;
-  /** The held segment that still lies in the frame being looked at. */
-  private fresh: Held | undefined = undefined;
-  /** What the frame at hand may say. */
-  private readonly out = { ack: 0, window: 0, timestamp: 0, edge: 0 };
+  private readonly moment: Moment = { now: 0 };
   /** The segment at hand, where it is not held. */
   private readonly passing = emptyParts();
-  private readonly spare: Held[] = [];
-  private readonly pool: FramePool;
-  private readonly similarity: Similarity;
 
   constructor(sink: CompareSink, pool: FramePool, similarity: Similarity) {
     this.sink = sink;
     this.pool = pool;
-    this.similarity = similarity;
+    this.clamp = new TcpClamp(similarity);
+    this.owed = new OwedAcks(sink, { clamp: this.clamp, moment: this.moment, similarity });
+    this.held = new HeldSegments(sink, pool, this.moment);
+    this.secondary = new SecondarySide(sink);
   }
 
   /** The stream of a connection, made when it is first needed. */
@@ -87,12 +89,12 @@ export class TcpComparer {
     stream.rTimeKnown = stream.pTimeKnown;
     stream.rTime = stream.pTime;
     if (!view.hasAck) return;
-    this.noteLeft(stream, view.ack, edgeOf(view, shiftOf(stream, view.flags)));
+    noteLeft(stream, view.ack, edgeOf(view, shiftOf(stream, view.flags)));
   }
 
   /** A frame of the PVM, in client space. */
   fromPrimary(connection: Connection<TcpStream>, view: FrameView, now: number, order: number): void {
-    this.now = now;
+    this.moment.now = now;
     const stream = this.streamOf(connection);
     if (view.isSyn && stream.isn !== view.sequence) this.restart(stream, view.sequence);
     if (view.isReset) this.hold(stream, view, order);
@@ -100,109 +102,34 @@ export class TcpComparer {
       this.notePrimary(stream, view);
       const bytes = view.payloadBytes + (view.isSyn ? 1 : 0) + (view.isFin ? 1 : 0);
       if (bytes === 0) this.fromPrimaryPureAck(stream, view);
-      else if (this.isOldNews(stream, view, bytes)) this.leaveWhole(stream, fillParts(this.passing, view), now);
+      else if (this.isOldNews(stream, view, bytes)) this.leaveWhole(stream, fillParts(this.passing, view), undefined);
       else this.hold(stream, view, order);
     }
     this.progress(stream);
-    if (this.fresh !== undefined) this.own(this.fresh);
-    this.fresh = undefined;
+    this.held.keepFresh();
     this.settle(stream);
   }
 
   /** A frame of the SVM of this epoch, in client space. */
   fromSecondary(connection: Connection<TcpStream>, view: FrameView, now: number): void {
-    this.now = now;
+    this.moment.now = now;
     const stream = this.streamOf(connection);
-    if (stream.parked.length > 0 || (view.isSyn && stream.isn !== view.sequence)) this.park(stream, view);
+    if (this.secondary.isAhead(stream, view)) this.secondary.park(stream, view);
     else this.takeSecondary(stream, view);
     this.settle(stream);
   }
 
   private takeSecondary(stream: TcpStream, view: FrameView): void {
-    // The PVM has begun anew: until the SVM's SYN comes, this is still the old connection.
-    if (stream.isn !== undefined && !stream.sSynSeen && !view.isSyn) return;
-    if (view.isSyn) this.takeSecondarySyn(stream, view);
-    if (view.timestampsAt !== 0 && !view.isReset) {
-      stream.sTime = stream.sTimeKnown ? later(stream.sTime, view.timestamp) : view.timestamp;
-      stream.sTimeKnown = true;
-    }
-    if (!stream.sKnown && !view.isReset) {
-      stream.sKnown = true;
-      stream.ahead.reset(view.sequence);
-      stream.ahead.consume(stream.rNext);
-    }
-    if (view.hasAck) this.takeSecondaryAck(stream, view);
-    if (view.isReset) {
-      if (!stream.sResets.includes(view.sequence)) stream.sResets.push(view.sequence);
-      if (stream.sResets.length > proxyLimits.resetsMax) stream.sResets.shift();
-    } else if (!stream.diverged) this.takeSecondaryBytes(stream, view);
+    if (!this.secondary.take(stream, view)) return;
     this.progress(stream);
     stream.ahead.keep();
-  }
-
-  private takeSecondarySyn(stream: TcpStream, view: FrameView): void {
-    if (view.hasAck) stream.sSynAckSeen = true;
-    if (stream.sSynSeen) return;
-    stream.sSynSeen = true;
-    stream.sKnown = true;
-    stream.sSyn = synOptions(view.frame, view.transportAt);
-    stream.sSynFlags = view.flags;
-    stream.ahead.reset(advance(view.sequence, 1));
-  }
-
-  private takeSecondaryAck(stream: TcpStream, view: FrameView): void {
-    const edge = edgeOf(view, shiftOf(stream, view.flags));
-    stream.sAck = stream.sAckKnown ? later(stream.sAck, view.ack) : view.ack;
-    stream.sEdge = stream.sAckKnown ? later(stream.sEdge, edge) : edge;
-    stream.sAckKnown = true;
-  }
-
-  private takeSecondaryBytes(stream: TcpStream, view: FrameView): void {
-    const at = advance(view.sequence, view.isSyn ? 1 : 0);
-    if (view.payloadBytes > 0) {
-      stream.ahead.insert(at, asBuffer(view.frame), view.payloadAt, view.payloadAt + view.payloadBytes);
-    }
-    if (view.isFin) {
-      const finAt = advance(at, view.payloadBytes);
-      // A FIN behind what the PVM has left already is a retransmission.
-      if (!stream.pKnown || distance(finAt, stream.rNext) >= 0) stream.sFinAt = finAt;
-    }
-    const tooMany = stream.ahead.bytes > proxyLimits.aheadBytesPerConnectionMax;
-    if (tooMany || stream.ahead.piecesApart > proxyLimits.aheadPiecesOutOfOrderMax) this.giveUp(stream);
-  }
-
-  /** The SVM is too far ahead: its bytes are not kept, so this connection waits for a commit. */
-  private giveUp(stream: TcpStream): void {
-    stream.diverged = true;
-    stream.ahead.reset(stream.rNext);
-    this.sink.want({ kind: 'limit', connection: this.text(stream), detail: 'the secondary is too far ahead' });
-  }
-
-  private park(stream: TcpStream, view: FrameView): void {
-    if (view.isSyn && (stream.parked.length === 0 || view.sequence !== stream.parkedIsn)) {
-      stream.parked = [];
-      stream.parkedBytes = 0;
-      stream.parkedIsn = view.sequence;
-    }
-    if (stream.parkedBytes + view.frame.length > proxyLimits.aheadBytesPerConnectionMax) {
-      this.sink.want({
-        kind: 'limit',
-        connection: this.text(stream),
-        detail: 'the secondary began a connection alone',
-      });
-      return;
-    }
-    stream.parked.push(Buffer.from(view.frame));
-    stream.parkedBytes += view.frame.length;
   }
 
   /** The PVM begins a connection on this 5-tuple: nothing of an older one counts any more. */
   private restart(stream: TcpStream, isn: number): void {
     this.oldGeneration += stream.held.length;
-    this.dropHeld(stream);
-    const parked = stream.parked.length > 0 && stream.parkedIsn === isn ? stream.parked : [];
-    stream.parked = [];
-    stream.parkedBytes = 0;
+    this.held.takeAll(stream);
+    const parked = this.secondary.unpark(stream, isn);
     stream.isn = isn;
     stream.pKnown = true;
     stream.pNext = isn;
@@ -213,38 +140,17 @@ export class TcpComparer {
     stream.rTimeKnown = false;
     stream.owed = undefined;
     stream.diverged = false;
-    this.clearSecondary(stream);
+    this.secondary.clear(stream);
     for (const frame of parked) this.takeSecondary(stream, this.parkedView.parse(frame));
   }
 
-  private clearSecondary(stream: TcpStream): void {
-    stream.sKnown = false;
-    stream.sSynSeen = false;
-    stream.sSyn = undefined;
-    stream.sSynAckSeen = false;
-    stream.sAckKnown = false;
-    stream.sTimeKnown = false;
-    stream.sFinAt = undefined;
-    stream.sResets = [];
-    stream.ahead.reset(stream.rNext);
-  }
-
-  /** The first look at a stream in a new epoch: the SVM was loaded with the PVM's state of the capture. */
+  /** The first look at a stream in a new epoch. */
   private enterEpoch(stream: TcpStream): void {
     if (stream.epoch === this.epoch) return;
     stream.epoch = this.epoch;
     stream.diverged = false;
-    stream.parked = [];
-    stream.parkedBytes = 0;
     stream.rNext = stream.pNext;
-    this.clearSecondary(stream);
-    stream.sKnown = stream.pKnown;
-    stream.sSynSeen = stream.pKnown;
-    stream.sAckKnown = stream.pAckKnown;
-    stream.sAck = stream.pAck;
-    stream.sEdge = stream.pEdge;
-    stream.sTimeKnown = stream.pTimeKnown;
-    stream.sTime = stream.pTime;
+    this.secondary.becomeThePrimary(stream);
   }
 
   /** A commit: the comparison starts anew. Every stream with something held has been emptied before. */
@@ -285,161 +191,24 @@ export class TcpComparer {
   private fromPrimaryPureAck(stream: TcpStream, view: FrameView): void {
     const isAllowed = stream.sAckKnown && distance(view.ack, stream.sAck) <= 0;
     if (!isAllowed) {
-      this.owe(stream, ackTemplate(view));
+      this.owed.owe(stream, ackTemplate(view));
       return;
     }
+    const { out } = this.clamp;
     const parts = fillParts(this.passing, view);
-    this.clamp(stream, parts);
-    const isChanged = this.out.ack !== parts.ack || this.out.window !== parts.window;
-    if (isChanged) this.owe(stream, ackTemplate(view));
+    this.clamp.clamp(stream, parts);
+    const isChanged = out.ack !== parts.ack || out.window !== parts.window;
+    if (isChanged) this.owed.owe(stream, ackTemplate(view));
     // A changed ACK that says nothing new would look like a duplicate one: like a loss.
-    if (isChanged && stream.rAckKnown && this.saysNothingNew(stream)) return;
+    if (isChanged && stream.rAckKnown && this.clamp.saysNothingNew(stream)) return;
     const isAhead = distance(view.sequence, stream.rNext) > 0;
-    const frame = isAhead ? pureAck(parts, stream.rNext, this.out) : rewriteInPlace(parts, this.out);
-    this.sink.leave(frame, 'other', this.now);
-    this.noteSaid(stream, parts);
-  }
-
-  private saysNothingNew(stream: TcpStream): boolean {
-    return distance(this.out.ack, stream.rAck) <= 0 && distance(this.out.edge, stream.rEdge) <= 0;
-  }
-
-  /** Fills `out` with what `parts` may say. What was said before may always be said again. */
-  private clamp(stream: TcpStream, parts: SegmentParts): void {
-    const { out } = this;
-    out.ack = parts.ack;
-    out.window = parts.window;
-    out.timestamp = parts.timestampsAt === 0 ? 0 : this.clampTime(stream, parts);
-    const shift = shiftOf(stream, parts.flags);
-    const wanted = edgeOf(parts, shift);
-    out.edge = wanted;
-    if ((parts.flags & tcpFlag.ack) === 0 || (parts.flags & tcpFlag.rst) !== 0) return;
-    let ack = earlier(parts.ack, stream.sAck);
-    let edge = this.coarseEdge(ack, earlier(wanted, stream.sEdge));
-    if (stream.rAckKnown) {
-      ack = later(ack, stream.rAck);
-      edge = later(edge, stream.rEdge);
-    }
-    if (ack === parts.ack && edge === wanted) return;
-    out.ack = ack;
-    out.window = Math.min(Math.max(0, distance(edge, ack)) >>> shift, 0xffff);
-    out.edge = advance(ack, out.window << shift);
-  }
-
-  private clampTime(stream: TcpStream, { timestamp, flags }: SegmentParts): number {
-    if (this.similarity.timestamps === 'passed') return timestamp;
-    let time = stream.sTimeKnown ? earlier(timestamp, stream.sTime) : timestamp;
-    // Who opens a connection checks that its SYN's TSval comes back, so that one leaves as it is.
-    const isCoarse = this.similarity.timestamps === 'coarse' && (flags & tcpFlag.syn) === 0;
-    if (isCoarse) time = (time & coarseTimestampMask) >>> 0;
-    return stream.rTimeKnown ? later(time, stream.rTime) : time;
-  }
-
-  /** A window is never made so small by rounding that it would stop the client. */
-  private coarseEdge(ack: number, edge: number): number {
-    if (this.similarity.window === 'exact' || distance(edge, ack) < 2 * coarseWindowBytes) return edge;
-    return (edge & -coarseWindowBytes) >>> 0;
-  }
-
-  /** What `out` says has left with a segment made from `parts`. */
-  private noteSaid(stream: TcpStream, parts: SegmentParts): void {
-    if (parts.timestampsAt !== 0) {
-      stream.rTime = this.out.timestamp;
-      stream.rTimeKnown = true;
-    }
-    if ((parts.flags & tcpFlag.ack) !== 0) this.noteLeft(stream, this.out.ack, this.out.edge);
-  }
-
-  private noteLeft(stream: TcpStream, ack: number, edge: number): void {
-    stream.rAck = stream.rAckKnown ? later(stream.rAck, ack) : ack;
-    stream.rEdge = stream.rAckKnown ? later(stream.rEdge, edge) : edge;
-    stream.rAckKnown = true;
-    const owed = stream.owed;
-    if (owed === undefined || distance(owed.ack, stream.rAck) > 0) return;
-    // A little more window is not worth a frame of its own: the next segment says it.
-    const isWide = distance(stream.rEdge, stream.rAck) >= windowUpdateBytes;
-    const missing = distance(owed.edge, stream.rEdge);
-    if (missing <= 0 || (isWide && missing < windowUpdateBytes)) stream.owed = undefined;
-  }
-
-  private owe(stream: TcpStream, template: SegmentParts): void {
-    // The options of a SYN do not belong into an ACK, and the next segment says the window again.
-    if ((template.flags & tcpFlag.syn) !== 0) return;
-    const edge = edgeOf(template, shiftOf(stream, template.flags));
-    const owed = stream.owed;
-    const ack = owed === undefined ? template.ack : later(owed.ack, template.ack);
-    const furthest = owed === undefined ? edge : later(owed.edge, edge);
-    stream.owed = { template, ack, edge: furthest, since: owed?.since ?? this.now };
-  }
-
-  /** Says what is owed as far as the SVM has come. */
-  private payOwed(stream: TcpStream, isCommit = false): void {
-    const owed = stream.owed;
-    if (owed === undefined || !stream.sAckKnown) return;
-    if (this.similarity.acks === 'held' && !isCommit) return;
-    const shift = stream.connection.windowShift;
-    const window = Math.min(Math.max(0, distance(owed.edge, owed.ack)) >>> shift, 0xffff);
-    this.clamp(stream, { ...owed.template, flags: tcpFlag.ack, ack: owed.ack, window });
-    const gain = stream.rAckKnown ? distance(this.out.edge, stream.rEdge) : 1;
-    const wasShut = !stream.rAckKnown || distance(stream.rEdge, stream.rAck) <= 0;
-    const isNewAck = !stream.rAckKnown || distance(this.out.ack, stream.rAck) > 0;
-    if (!isNewAck && gain < windowUpdateBytes && !(wasShut && gain > 0)) return;
-    owed.since = this.now;
-    this.synthesised += 1;
-    this.sink.leave(pureAck(owed.template, stream.rNext, this.out), 'part', this.now);
-    this.noteSaid(stream, owed.template);
-    if (stream.owed === owed && distance(owed.ack, stream.rAck) <= 0 && this.out.window >= window) {
-      stream.owed = undefined;
-    }
-  }
-
-  /** What is owed although the SVM should have said it by now: an acknowledgement, or a window that is all but shut. */
-  owedSince(stream: TcpStream): number | undefined {
-    const owed = stream.owed;
-    if (owed === undefined) return undefined;
-    if (!stream.rAckKnown || distance(owed.ack, stream.rAck) > 0) return owed.since;
-    const isShut = distance(stream.rEdge, stream.rAck) < windowUpdateBytes;
-    return isShut && distance(owed.edge, stream.rEdge) >= windowUpdateBytes ? owed.since : undefined;
+    const frame = isAhead ? pureAck(parts, stream.rNext, out) : rewriteInPlace(parts, out);
+    this.sink.leave(frame, 'other', undefined);
+    this.clamp.noteSaid(stream, parts);
   }
 
   private hold(stream: TcpStream, view: FrameView, order: number): void {
-    const held = this.takeSpare(view, order);
-    let at = stream.held.length;
-    if (!view.isReset) {
-      while (at > 0 && isBehind(stream.held[at - 1] as Held, held)) at -= 1;
-      if (isRepeated(stream.held[at - 1], held) || isRepeated(stream.held[at], held)) {
-        if (view.hasAck) this.owe(stream, ackTemplate(view));
-        this.giveBack(held);
-        return;
-      }
-    }
-    if (at === stream.held.length) stream.held.push(held);
-    else stream.held.splice(at, 0, held);
-    this.fresh = held;
-    stream.heldBytes += held.frame.length;
-    this.sink.heldChanged(1, held.frame.length);
-  }
-
-  private takeSpare(view: FrameView, order: number): Held {
-    const held = this.spare.pop() ?? { ...emptyParts(), time: 0, order: 0, owned: false };
-    held.time = this.now;
-    held.order = order;
-    return fillParts(held, view);
-  }
-
-  /** Nothing refers to `held` any more. */
-  private giveBack(held: Held): void {
-    if (held.owned) this.pool.giveBack(held.frame as Buffer);
-    held.owned = false;
-    held.frame = noFrame;
-    if (this.spare.length < spareMax) this.spare.push(held);
-  }
-
-  /** A frame kept beyond the call that brought it must be ours. */
-  private own(held: Held): void {
-    if (held.owned) return;
-    held.frame = this.pool.copy(held.frame, 0, held.frame.length);
-    held.owned = true;
+    if (!this.held.add(stream, view, order) && view.hasAck) this.owed.owe(stream, ackTemplate(view));
   }
 
   /** Lets leave what the SVM has confirmed, from the oldest on. */
@@ -448,7 +217,7 @@ export class TcpComparer {
       const head = stream.held[0] as Held;
       if (!this.tryHead(stream, head)) break;
     }
-    this.payOwed(stream);
+    this.owed.pay(stream);
   }
 
   /** True when the head has left whole. */
@@ -543,43 +312,38 @@ export class TcpComparer {
   ): false {
     stream.diverged = true;
     const offset = stream.isn === undefined ? sequence : (sequence - stream.isn - 1) >>> 0;
-    const what = { kind, connection: this.text(stream), offset, primary, secondary };
+    const what = { kind, connection: stream.text, offset, primary, secondary };
     this.sink.diverged(detail === undefined ? what : { ...what, detail });
     return false;
   }
 
   /** Lets bytes [from, to) of the payload leave; the head stays with the rest. */
   private leavePart(stream: TcpStream, head: Held, from: number, to: number): void {
-    this.clamp(stream, head);
+    this.clamp.clamp(stream, head);
     this.split += 1;
-    this.sink.leave(cutSegment(head, from, to, false, this.out), 'part', head.time);
+    this.sink.leave(cutSegment(head, from, to, false, this.clamp.out), 'part', head);
     this.left(stream, head, advance(head.sequence, to));
   }
 
   /** Lets what is left of the head leave, and takes it from the list. */
   private finishHead(stream: TcpStream, head: Held): true {
-    if (stream.held.length === 1) stream.held.pop();
-    else stream.held.shift();
-    if (head === this.fresh) this.fresh = undefined;
-    stream.heldBytes -= head.frame.length;
-    this.sink.heldChanged(-1, -head.frame.length);
-    this.leaveWhole(stream, head, head.time);
-    this.giveBack(head);
+    this.held.removeHead(stream, head);
+    this.leaveWhole(stream, head, head);
+    this.held.giveBack(head);
     return true;
   }
 
   /** A frame leaves as it is, clamped; bytes that have left before are cut off if they are only a part of it. */
-  private leaveWhole(stream: TcpStream, parts: SegmentParts, since: number): void {
-    this.clamp(stream, parts);
+  private leaveWhole(stream: TcpStream, parts: SegmentParts, held: Held | undefined): void {
+    const { out } = this.clamp;
+    this.clamp.clamp(stream, parts);
     const isSyn = (parts.flags & tcpFlag.syn) !== 0;
     const bytes = parts.payloadBytes + (isSyn ? 1 : 0) + ((parts.flags & tcpFlag.fin) !== 0 ? 1 : 0);
     const done = distance(stream.rNext, parts.sequence);
     const isTail = !isSyn && done > 0 && done < bytes;
     const frameClass = parts.payloadBytes > 0 ? 'data' : 'other';
-    const frame = isTail
-      ? cutSegment(parts, done, parts.payloadBytes, true, this.out)
-      : rewriteInPlace(parts, this.out);
-    this.sink.leave(frame, frameClass, since);
+    const frame = isTail ? cutSegment(parts, done, parts.payloadBytes, true, out) : rewriteInPlace(parts, out);
+    this.sink.leave(frame, frameClass, held);
     if ((parts.flags & tcpFlag.rst) === 0) this.left(stream, parts, advance(parts.sequence, bytes));
   }
 
@@ -589,59 +353,41 @@ export class TcpComparer {
     if (stream.sFinAt !== undefined && distance(stream.sFinAt, stream.rNext) < 0) stream.sFinAt = undefined;
     if ((parts.flags & tcpFlag.ack) !== 0) {
       const wanted = edgeOf(parts, shiftOf(stream, parts.flags));
-      const isLess = distance(this.out.ack, parts.ack) < 0 || distance(this.out.edge, wanted) < 0;
-      if (isLess) this.owe(stream, { ...parts, frame: Buffer.from(parts.frame.subarray(0, parts.payloadAt)) });
+      const { out } = this.clamp;
+      const isLess = distance(out.ack, parts.ack) < 0 || distance(out.edge, wanted) < 0;
+      if (isLess) this.owed.owe(stream, { ...parts, frame: Buffer.from(parts.frame.subarray(0, parts.payloadAt)) });
     }
-    this.noteSaid(stream, parts);
+    this.clamp.noteSaid(stream, parts);
   }
 
   /** A commit covers everything held: it leaves in the order that the proxy chooses. */
   leaveByCommit(stream: TcpStream, held: Held, now: number): void {
-    this.now = now;
+    this.moment.now = now;
     this.enterEpoch(stream);
-    this.leaveWhole(stream, { ...held }, held.time);
+    this.leaveWhole(stream, { ...held }, held);
   }
 
   /** Takes what is held off the stream, for `leaveByCommit`. */
-  takeHeld(stream: TcpStream): Held[] {
-    const held = stream.held;
-    this.sink.heldChanged(-held.length, -stream.heldBytes);
-    stream.held = [];
-    stream.heldBytes = 0;
-    return held;
+  takeHeld(stream: TcpStream): void {
+    this.held.takeAll(stream);
   }
 
   /** After the held frames of a commit have left: what is owed is covered too. */
   afterCommit(stream: TcpStream, now: number): void {
-    this.now = now;
+    this.moment.now = now;
     this.enterEpoch(stream);
-    this.payOwed(stream, true);
+    this.owed.pay(stream, true);
     this.settle(stream);
-  }
-
-  /** An acknowledgement that the client has not been given, as the PVM meant it; for the survivor. */
-  owedFrame(stream: TcpStream): Uint8Array | undefined {
-    const owed = stream.owed;
-    if (owed === undefined) return undefined;
-    const window = Math.min(Math.max(0, distance(owed.edge, owed.ack)) >>> stream.connection.windowShift, 0xffff);
-    return Buffer.from(pureAck(owed.template, stream.pNext, { ack: owed.ack, window, timestamp: stream.pTime }));
   }
 
   /** The connection is forgotten: so is everything that waits in it. */
   abandon(stream: TcpStream): void {
-    this.dropHeld(stream);
+    this.held.takeAll(stream);
     stream.owed = undefined;
     stream.parked = [];
     stream.parkedBytes = 0;
     stream.ahead.reset(stream.rNext);
     this.settle(stream);
-  }
-
-  private dropHeld(stream: TcpStream): void {
-    if (stream.held.length === 0) return;
-    this.sink.heldChanged(-stream.held.length, -stream.heldBytes);
-    stream.held = [];
-    stream.heldBytes = 0;
   }
 
   /** Brings the lists and sums that the proxy keeps over all streams up to date with this one. */
@@ -658,45 +404,4 @@ export class TcpComparer {
     if (this.aheadBytes <= proxyLimits.aheadBytesMax) return;
     this.sink.want({ kind: 'limit', detail: 'the secondary is too far ahead on all connections together' });
   }
-
-  text(stream: TcpStream): string {
-    return flowText(stream.connection.key, 'tcp');
-  }
-}
-
-/** The window of a SYN is never scaled. */
-function shiftOf(stream: TcpStream, flags: number): number {
-  return (flags & tcpFlag.syn) !== 0 ? 0 : stream.connection.windowShift;
-}
-
-function edgeOf(parts: { ack: number; window: number }, shift: number): number {
-  return advance(parts.ack, parts.window << shift);
-}
-
-function isBehind(other: Held, held: Held): boolean {
-  return (other.flags & tcpFlag.rst) === 0 && distance(other.sequence, held.sequence) > 0;
-}
-
-/** Whether `other`, which waits already, says all that `held` says. */
-function isRepeated(other: Held | undefined, held: Held): boolean {
-  if (other === undefined || ((other.flags ^ held.flags) & (tcpFlag.syn | tcpFlag.rst)) !== 0) return false;
-  const ends = (parts: Held) => advance(parts.sequence, parts.payloadBytes + (parts.flags & tcpFlag.fin));
-  if (distance(other.sequence, held.sequence) > 0 || distance(ends(other), ends(held)) < 0) return false;
-  const at = distance(held.sequence, other.sequence);
-  const from = other.payloadAt + at;
-  const count = held.payloadBytes;
-  return equalPrefix(asBuffer(other.frame), from, asBuffer(held.frame), held.payloadAt, count) === count;
-}
-
-/** What two SYNs of one connection negotiate differently. */
-function synDifference(stream: TcpStream, head: Held): string | undefined {
-  const secondary = stream.sSyn as SynOptions;
-  const primary = synOptions(head.frame, head.transportAt);
-  const isAnswer = (head.flags & tcpFlag.ack) !== 0;
-  const hasAnswered = (stream.sSynFlags & tcpFlag.ack) !== 0 || (isAnswer && stream.sSynAckSeen);
-  if (isAnswer !== hasAnswered) return 'one side sent SYN, the other SYN-ACK';
-  if (primary.kinds !== secondary.kinds) return 'the two SYNs carry different options';
-  if (primary.mss !== secondary.mss) return `maximum segment size ${primary.mss} against ${secondary.mss}`;
-  if (primary.windowScale === secondary.windowScale) return undefined;
-  return `window scale ${primary.windowScale ?? 'none'} against ${secondary.windowScale ?? 'none'}`;
 }

@@ -1,0 +1,36 @@
+// `colo colod` runs the service of this host; `colo token` makes a token for its API.
+
+import { randomBytes } from 'node:crypto';
+import { appendFileSync, chmodSync, existsSync } from 'node:fs';
+import { ColoError, errorCodes } from '../base/errors.ts';
+import { isName } from '../failover/arbiter/names.ts';
+import { ensurePackages, runtimePackages } from '../host/packages.ts';
+import { readTokens, tokenHash } from '../service/authentication.ts';
+import { readServiceConfig } from '../service/config.ts';
+import { runService } from '../service/main.ts';
+
+export async function colod(options: { config: string; check: boolean }): Promise<number> {
+  const config = await readServiceConfig(options.config);
+  if (options.check) {
+    process.stdout.write(`${options.config}: good, for node ${config.node}\n`);
+    return 0;
+  }
+  await ensurePackages([...runtimePackages, 'iproute2'], { why: 'run VMs' });
+  return runService(options.config);
+}
+
+export async function token(file: string, name: string): Promise<number> {
+  if (!isName(name)) throw new ColoError(errorCodes.input, `${JSON.stringify(name)} cannot name a token`);
+  if (existsSync(file) && readTokens(file).has(name))
+    throw new ColoError(errorCodes.input, `${file} has a token named ${name} already`, {
+      hint: 'remove its line first',
+    });
+  const secret = randomBytes(24).toString('base64url');
+  appendFileSync(file, `${name}:${tokenHash(secret)}\n`, { mode: 0o600 });
+  chmodSync(file, 0o600);
+  process.stdout.write(`${secret}\n`);
+  process.stderr.write(
+    `Keep it now: ${file} holds only its hash. A line that is removed takes the token away at once.\n`,
+  );
+  return 0;
+}

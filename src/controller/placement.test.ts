@@ -1,0 +1,421 @@
+// Placing VMs: single decisions, and whole clusters of reconcilers on one registry and one arbiter, with children whose
+// roles are the real state machine (role.ts), under random deaths, restarts, drains and old views.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import type { TermRecord } from '../failover/arbiter/arbiter.ts';
+import { MemoryArbiter, type Terms } from '../failover/arbiter/memory.ts';
+import { MemoryStore, newShared, type Shared } from '../registry/memory-store.ts';
+import { type ClusterView, type Hosted, type NodeInfo, Registry, type VmRecord } from '../registry/registry.ts';
+import { type Child, choose, type PlacementAction, Reconciler } from './placement.ts';
+import { Role, type RoleAction, type WantedRole } from './role.ts';
+
+const GiB = 2 ** 30;
+const life = '00000001';
+
+function hosted(part: Partial<Hosted>): Hosted {
+  const rest = { role: 'primary', state: 'alone', why: '', protected: false, term: 1, port: 1, failures: 0 } as const;
+  return { vm: 'web', life, ...rest, ...part };
+}
+
+function info(node: string, part: Partial<NodeInfo> = {}): NodeInfo {
+  const room = { cores: 2, memoryBytes: 8 * GiB, memoryFreeBytes: 4 * GiB };
+  return { node, address: node, apiPort: 1, version: '', refused: 0, hosted: [], ...room, ...part };
+}
+
+function vmRecord(part: Partial<VmRecord> = {}): VmRecord & { revision: number } {
+  return { vm: 'web', life, home: 'h1', spec: {}, memoryBytes: GiB / 4, protect: true, revision: 1, ...part };
+}
+
+function cluster(part: Partial<ClusterView>): ClusterView {
+  const vms = [vmRecord()];
+  return {
+    nodes: ['h1', 'h2', 'h3'].map((node) => info(node)),
+    drains: new Map(),
+    removed: new Map(),
+    vms,
+    placements: new Map(),
+    problems: [],
+    ...part,
+  };
+}
+
+function placed(...nodes: string[]): ClusterView['placements'] {
+  return new Map([['web', { life, nodes, revision: 5 }]]);
+}
+
+function plan(
+  self: string,
+  view: ClusterView,
+  {
+    child,
+    record,
+    fresh = true,
+    now = 100_000,
+  }: { child?: Hosted; record?: TermRecord; fresh?: boolean; now?: number } = {},
+): PlacementAction[] {
+  const children = new Map<string, Child>(child === undefined ? [] : [['web', { ...child, stateSince: 0 }]]);
+  const records = new Map(record === undefined ? [] : [['web', record]]);
+  return new Reconciler(self)
+    .plan({ cluster: view, fresh, children, records }, now)
+    .filter((action) => action.kind !== 'setPeers');
+}
+
+test('the home of a VM places it, and only its home', () => {
+  assert.deepEqual(
+    plan('h1', cluster({})).map((one) => [one.kind, 'placement' in one ? one.placement.nodes : '']),
+    [['place', ['h1']]],
+  );
+  assert.deepEqual(plan('h2', cluster({})), []);
+});
+
+test('a placed node starts a child; only the first may boot; one that is not placed stops its secondary', () => {
+  const view = cluster({ placements: placed('h1', 'h2') });
+  assert.deepEqual(plan('h1', view), [{ kind: 'start', vm: 'web', first: true }]);
+  assert.deepEqual(plan('h2', view), [{ kind: 'start', vm: 'web', first: false }]);
+  assert.deepEqual(plan('h3', view), []);
+  const secondary = hosted({ role: 'secondary', state: 'idle' });
+  assert.deepEqual(
+    plan('h3', view, { child: secondary }).map((one) => one.kind),
+    ['stop'],
+  );
+});
+
+test('without the registry nothing is stopped and nothing is placed, but what died is started again', () => {
+  const view = cluster({ placements: placed('h1', 'h2'), nodes: [info('h1')] });
+  assert.deepEqual(plan('h3', view, { child: hosted({ role: 'secondary' }), fresh: false }), []);
+  assert.deepEqual(plan('h1', view, { child: hosted({}), fresh: false }), []);
+  assert.deepEqual(plan('h1', cluster({ vms: [] }), { child: hosted({}), fresh: false }), []);
+  const reconciler = new Reconciler('h1');
+  const dead = new Map([['web', { ...hosted({ role: 'dead', failures: 1 }), stateSince: 0 }]]);
+  const at = (now: number) => reconciler.plan({ cluster: view, fresh: false, children: dead, records: new Map() }, now);
+  assert.deepEqual(at(0), []);
+  assert.deepEqual(at(499), []);
+  assert.deepEqual(at(500), [{ kind: 'start', vm: 'web', first: true }]);
+});
+
+test('a child of a removed VM, or of an older life, is stopped before anything else is done with the name', () => {
+  const stop = { kind: 'stop', vm: 'web', why: 'the VM was removed' };
+  const removed = new Map([['web', { life, revision: 9 }]]);
+  assert.deepEqual(plan('h1', cluster({ vms: [], removed }), { child: hosted({}) }), [stop]);
+  const view = cluster({ placements: placed('h1', 'h2') });
+  assert.deepEqual(plan('h1', view, { child: hosted({ life: 'ffffffff' }) }), [stop]);
+});
+
+test('a VM of which the registry says nothing at all is left alone', () => {
+  assert.deepEqual(plan('h1', cluster({ vms: [] }), { child: hosted({}) }), []);
+});
+
+test('the secondary goes to the node with the fewest VMs, then the most memory; never to one without room', () => {
+  const nodes = [info('h1'), info('h2', { memoryFreeBytes: 3 * GiB }), info('h3'), info('h4', { memoryFreeBytes: 1 })];
+  const vms = [vmRecord(), vmRecord({ vm: 'other' })];
+  const placements = new Map([['other', { life, nodes: ['h3'], revision: 1 }]]);
+  const view = cluster({ nodes, vms, placements });
+  assert.equal(choose(view, { memoryBytes: GiB, exclude: ['h1'] }), 'h2');
+  assert.equal(choose(view, { memoryBytes: GiB, exclude: ['h1', 'h2'] }), 'h3');
+  assert.equal(choose(view, { memoryBytes: GiB, exclude: ['h1', 'h2', 'h3'] }), undefined);
+  assert.equal(choose({ ...view, drains: new Map([['h2', 1]]) }, { memoryBytes: GiB, exclude: ['h1'] }), 'h3');
+});
+
+test('a secondary that is gone is replaced; one that protects the VM stays, also when its colod is down', () => {
+  const nodes = [info('h1'), info('h3')];
+  const view = cluster({ nodes, placements: placed('h1', 'h2') });
+  const [place] = plan('h1', view, { child: hosted({}) });
+  assert.deepEqual(place?.kind === 'place' && place.placement.nodes, ['h1', 'h3']);
+  assert.deepEqual(plan('h1', view, { child: hosted({ state: 'protected', protected: true }) }), []);
+  const alone = cluster({ nodes: [info('h1')], placements: placed('h1', 'h2') });
+  assert.deepEqual(plan('h1', alone, { child: hosted({}) }), [], 'nobody else is there: it may come back');
+});
+
+test('of two that say primary only the one with the higher term places', () => {
+  const old = hosted({ term: 3 });
+  const nodes = [info('h1', { hosted: [old] }), info('h2', { hosted: [hosted({ term: 5 })] }), info('h3')];
+  const view = cluster({ nodes, placements: placed('h2', 'h3') });
+  assert.deepEqual(plan('h1', view, { child: old }), []);
+  const behind = cluster({ nodes, placements: placed('h1', 'h2') });
+  const [place] = plan('h2', behind, { child: hosted({ term: 5 }) });
+  assert.deepEqual(place?.kind === 'place' && place.placement.nodes, ['h2', 'h1']);
+});
+
+test('drain: the secondary moves away; a primary is handed over once its secondary is on a node that stays', () => {
+  const child = hosted({ state: 'protected', protected: true });
+  const secondaryGoes = cluster({ placements: placed('h1', 'h2'), drains: new Map([['h2', 1]]) });
+  const [place] = plan('h1', secondaryGoes, { child });
+  assert.deepEqual(place?.kind === 'place' && place.placement.nodes, ['h1', 'h3']);
+  const primaryGoes = cluster({ placements: placed('h1', 'h2'), drains: new Map([['h1', 1]]) });
+  assert.deepEqual(
+    plan('h1', primaryGoes, { child }).map((one) => one.kind),
+    ['failover'],
+  );
+  assert.deepEqual(plan('h1', primaryGoes, { child: hosted({}) }), [], 'nobody could take over');
+  const bothGo = cluster({
+    placements: placed('h1', 'h2'),
+    drains: new Map([
+      ['h1', 1],
+      ['h2', 2],
+    ]),
+  });
+  assert.deepEqual(
+    plan('h1', bothGo, { child }).map((one) => one.kind),
+    ['place'],
+  );
+  const nowhere = cluster({
+    nodes: [info('h1'), info('h2')],
+    placements: placed('h1', 'h2'),
+    drains: new Map([['h2', 1]]),
+  });
+  assert.deepEqual(plan('h1', nowhere, { child }), []);
+});
+
+test('both nodes back with empty hands: the owner boots anew, but never while the peer may hold the VM', () => {
+  const idle = hosted({ role: 'secondary', state: 'idle', term: 0 });
+  const record = { term: 4, owner: 'h1', peer: 'h2' };
+  const with2 = (part: Partial<Hosted>) =>
+    cluster({
+      placements: placed('h1', 'h2'),
+      nodes: [info('h1'), info('h2', { hosted: [hosted({ ...idle, ...part })] })],
+    });
+  const kinds = (view: ClusterView, self = 'h1') => plan(self, view, { child: idle, record }).map((one) => one.kind);
+  assert.deepEqual(kinds(with2({})), ['bootAnew']);
+  assert.deepEqual(kinds(with2({}), 'h2'), []);
+  assert.deepEqual(kinds(with2({ state: 'suspecting' })), []);
+  assert.deepEqual(kinds(with2({ role: 'primary' })), []);
+  assert.deepEqual(kinds(cluster({ placements: placed('h1', 'h2'), nodes: [info('h1')] })), []);
+});
+
+// ---- whole clusters ----
+
+interface ModelChild {
+  node: string;
+  role: Role;
+  /** The state of the guest is here: it runs, or this node holds a complete checkpoint. */
+  holds: 'nothing' | 'runs' | 'checkpoint';
+  peer: string | undefined;
+  peers: string[];
+  stateSince: number;
+}
+
+/** Three hosts. Claims and pairings take no time; the registry and the arbiter are always reached, but views may be old. */
+class Model {
+  now = 0;
+  readonly terms: Terms = new Map();
+  readonly arbiter = new MemoryArbiter(this.terms);
+  readonly shared: Shared = newShared();
+  readonly names = ['h1', 'h2', 'h3'];
+  readonly up = new Set(this.names);
+  readonly children = new Map<string, ModelChild>();
+  readonly reconcilers = new Map(this.names.map((name) => [name, new Reconciler(name)]));
+  readonly views = new Map<string, ClusterView>();
+  readonly problems: string[] = [];
+  boots = 0;
+
+  registry(): Registry {
+    return new Registry(new MemoryStore(this.shared, { now: () => this.now }));
+  }
+
+  hosted(node: string): Hosted[] {
+    const child = this.children.get(node);
+    if (child === undefined) return [];
+    const kind = child.role.state.kind;
+    const role = kind === 'primary' || kind === 'secondary' ? kind : 'stopped';
+    const state = child.holds === 'nothing' ? 'idle' : child.peer === undefined ? 'alone' : 'protected';
+    const term = role === 'primary' ? (this.terms.get('web')?.term ?? 0) : 0;
+    return [hosted({ role, state, term, protected: child.peer !== undefined })];
+  }
+
+  async tick(node: string, old: boolean): Promise<void> {
+    if (!this.up.has(node)) return;
+    const registry = this.registry();
+    await registry.announce(info(node, { hosted: this.hosted(node) }), 6000);
+    const seen = this.views.get(node);
+    const view = old && seen !== undefined ? seen : await registry.read();
+    this.views.set(node, view);
+    const children = new Map<string, Child>();
+    const [own] = this.hosted(node);
+    if (own !== undefined) children.set('web', { ...own, stateSince: this.children.get(node)?.stateSince ?? 0 });
+    const record = this.terms.get('web');
+    const records = new Map(record === undefined ? [] : [['web', record]]);
+    const actions = this.reconcilers.get(node)?.plan({ cluster: view, fresh: true, children, records }, this.now) ?? [];
+    for (const action of actions) await this.perform(node, action, registry);
+  }
+
+  async perform(node: string, action: PlacementAction, registry: Registry): Promise<void> {
+    switch (action.kind) {
+      case 'place':
+        await registry.place(action.vm, action.placement);
+        return;
+      case 'start':
+        return this.startChild(node, action.first || this.terms.has('web') ? 'auto' : 'secondary');
+      case 'bootAnew':
+        this.end(node);
+        return this.startChild(node, 'primary');
+      case 'stop':
+      case 'restart':
+        await this.loseChild(node);
+        return;
+      case 'setPeers': {
+        const child = this.children.get(node);
+        if (child !== undefined) child.peers = action.peers.map((peer) => peer.node);
+        return;
+      }
+      case 'failover':
+        await this.handOver(node);
+        return;
+    }
+  }
+
+  async startChild(node: string, wanted: WantedRole): Promise<void> {
+    if (this.children.has(node)) this.problems.push(`${node} has a child already`);
+    const child: ModelChild = {
+      node,
+      role: new Role(wanted),
+      holds: 'nothing',
+      peer: undefined,
+      peers: [],
+      stateSince: this.now,
+    };
+    this.children.set(node, child);
+    await this.act(child, child.role.on({ kind: 'start' }));
+  }
+
+  /** What node/terms.ts and node/node.ts do. */
+  async act(child: ModelChild, actions: RoleAction[]): Promise<void> {
+    for (const action of actions) {
+      const known = await this.arbiter.read('web');
+      if (action.kind === 'look') {
+        const mine = known?.peer === null ? 'mine' : 'pair';
+        const standing = known === undefined ? 'none' : known.owner === child.node ? mine : 'other';
+        await this.act(child, child.role.on({ kind: 'seen', standing }));
+      } else if (action.kind === 'claimFirst') {
+        const won =
+          (known === undefined || known.owner === child.node) &&
+          (await this.arbiter.claim('web', known?.term ?? 0, { owner: child.node, peer: null })).won;
+        await this.act(child, child.role.on({ kind: 'claimed', outcome: won ? 'won' : 'lost' }));
+      } else if (action.kind === 'startPrimary') {
+        const holder = [...this.children.values()].find((one) => one.holds !== 'nothing');
+        if (holder !== undefined) this.problems.push(`${child.node} boots while ${holder.node} holds the VM`);
+        this.boots += 1;
+        child.holds = 'runs';
+      }
+    }
+  }
+
+  /** A primary that is alone protects itself by the first of its peers that waits for it. */
+  async pair(): Promise<void> {
+    for (const child of this.children.values()) {
+      if (child.holds !== 'runs' || child.peer !== undefined) continue;
+      const peer = child.peers
+        .map((name) => this.children.get(name))
+        .find((one) => one?.role.state.kind === 'secondary' && one.holds === 'nothing');
+      const record = this.terms.get('web');
+      if (peer === undefined || record === undefined) continue;
+      const claim = await this.arbiter.claim('web', record.term, { owner: child.node, peer: peer.node });
+      if (!claim.won) continue;
+      child.peer = peer.node;
+      Object.assign(peer, { holds: 'checkpoint', peer: child.node });
+    }
+  }
+
+  end(node: string): ModelChild | undefined {
+    const child = this.children.get(node);
+    this.children.delete(node);
+    return child;
+  }
+
+  /** The child is gone, and its peer notices. */
+  async loseChild(node: string): Promise<void> {
+    const peer = this.children.get(this.end(node)?.peer ?? '');
+    if (peer?.peer === node) await this.goOn(peer);
+  }
+
+  async goOn(child: ModelChild): Promise<void> {
+    const record = this.terms.get('web');
+    const claim = await this.arbiter.claim('web', record?.term ?? 0, { owner: child.node, peer: null });
+    if (!claim.won) return;
+    child.peer = undefined;
+    child.holds = 'runs';
+    if (child.role.state.kind === 'secondary') child.role.on({ kind: 'tookOver' });
+  }
+
+  async handOver(node: string): Promise<void> {
+    const child = this.children.get(node);
+    const heir = this.children.get(child?.peer ?? '');
+    if (child === undefined || heir === undefined) return;
+    await this.goOn(heir);
+    Object.assign(child, { holds: 'nothing', peer: undefined, stateSince: this.now });
+    child.role.on({ kind: 'fenced', why: '' });
+    child.role.on({ kind: 'cleared' });
+  }
+
+  check(): void {
+    const running = [...this.children.values()].filter((one) => one.holds === 'runs');
+    if (running.length > 1) this.problems.push(`it runs on ${running.map((one) => one.node).join(' and ')}`);
+    for (const { node } of running)
+      if (this.terms.get('web')?.owner !== node) this.problems.push(`${node} runs it without the term`);
+  }
+}
+
+const step = fc.oneof(
+  { weight: 12, arbitrary: fc.record({ kind: fc.constant('tick' as const), node: fc.nat(2), old: fc.boolean() }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      kind: fc.constantFrom('die' as const, 'boot' as const, 'childDies' as const),
+      node: fc.nat(2),
+    }),
+  },
+  { weight: 1, arbitrary: fc.record({ kind: fc.constantFrom('drain' as const, 'undrain' as const), node: fc.nat(2) }) },
+  { weight: 4, arbitrary: fc.record({ kind: fc.constant('wait' as const), ms: fc.nat(8000) }) },
+);
+
+async function calm(model: Model): Promise<void> {
+  for (let round = 0; round < 60; round += 1) {
+    model.now += 1000;
+    for (const node of model.names) await model.tick(node, false);
+    await model.pair();
+    model.check();
+  }
+}
+
+test('whatever dies, comes back, is drained or sees an old view: one copy runs, and in the end it is protected', async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.array(step, { maxLength: 80 }), async (steps) => {
+      const model = new Model();
+      await model.registry().createVm(vmRecord());
+      for (const one of steps) {
+        const node = 'node' in one ? (model.names[one.node] ?? 'h1') : '';
+        if (one.kind === 'tick') await model.tick(node, one.old);
+        else if (one.kind === 'wait') model.now += one.ms;
+        else if (one.kind === 'boot') model.up.add(node);
+        else if (one.kind === 'drain') await model.registry().drain(node);
+        else if (one.kind === 'undrain') await undrain(model, node);
+        else {
+          if (one.kind === 'die') model.up.delete(node);
+          await model.loseChild(node);
+        }
+        await model.pair();
+        model.check();
+      }
+      for (const node of model.names) {
+        model.up.add(node);
+        await undrain(model, node);
+      }
+      await calm(model);
+      assert.deepEqual(model.problems, []);
+      const all = [...model.children.values()].map((one) => one.holds).sort();
+      assert.deepEqual(all, ['checkpoint', 'runs'], 'it runs protected, and no third node has a child');
+      await model.registry().drain('h1');
+      await calm(model);
+      assert.equal(model.children.has('h1'), false, 'a drained node is empty');
+      assert.deepEqual([...model.children.values()].map((one) => one.holds).sort(), ['checkpoint', 'runs']);
+      assert.deepEqual(model.problems, []);
+    }),
+    { numRuns: 150 },
+  );
+});
+
+async function undrain(model: Model, node: string): Promise<void> {
+  const revision = (await model.registry().read()).drains.get(node);
+  if (revision !== undefined) await model.registry().undrain(node, revision);
+}

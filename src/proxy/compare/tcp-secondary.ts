@@ -1,0 +1,136 @@
+// What the SVM has said on a connection in this epoch: its bytes ahead of the PVM, its acknowledgement and window, its
+// SYN, FIN and resets. Only noted here; what may leave because of it is the comparer's matter (tcp.ts).
+//
+// A SYN of the SVM for a connection that the PVM has not begun yet is parked with all that follows it: until the PVM's SYN
+// comes, the old connection on this 5-tuple goes on.
+
+import type { FrameView } from '../../packet/frame-view.ts';
+import { advance, distance, later } from '../../packet/sequence.ts';
+import { synOptions } from '../../packet/tcp.ts';
+import { asBuffer } from '../byte-stream.ts';
+import { proxyLimits } from '../limits.ts';
+import type { CompareSink } from './sink.ts';
+import { edgeOf, shiftOf } from './tcp-clamp.ts';
+import type { TcpStream } from './tcp-stream.ts';
+
+export class SecondarySide {
+  private readonly sink: CompareSink;
+
+  constructor(sink: CompareSink) {
+    this.sink = sink;
+  }
+
+  /** Whether the frame belongs to a connection that the PVM has not begun. */
+  isAhead(stream: TcpStream, view: FrameView): boolean {
+    return stream.parked.length > 0 || (view.isSyn && stream.isn !== view.sequence);
+  }
+
+  park(stream: TcpStream, view: FrameView): void {
+    if (view.isSyn && (stream.parked.length === 0 || view.sequence !== stream.parkedIsn)) {
+      stream.parked = [];
+      stream.parkedBytes = 0;
+      stream.parkedIsn = view.sequence;
+    }
+    if (stream.parkedBytes + view.frame.length > proxyLimits.aheadBytesPerConnectionMax) {
+      this.sink.want({ kind: 'limit', connection: stream.text, detail: 'the secondary began a connection alone' });
+      return;
+    }
+    stream.parked.push(Buffer.from(view.frame));
+    stream.parkedBytes += view.frame.length;
+  }
+
+  /** What was parked for the connection that the PVM begins now with `isn`. */
+  unpark(stream: TcpStream, isn: number): Buffer[] {
+    const parked = stream.parked.length > 0 && stream.parkedIsn === isn ? stream.parked : [];
+    stream.parked = [];
+    stream.parkedBytes = 0;
+    return parked;
+  }
+
+  /** Notes the frame; false when it says nothing for this connection. */
+  take(stream: TcpStream, view: FrameView): boolean {
+    // The PVM has begun anew: until the SVM's SYN comes, this is still the old connection.
+    if (stream.isn !== undefined && !stream.sSynSeen && !view.isSyn) return false;
+    if (view.isSyn) this.takeSyn(stream, view);
+    if (view.timestampsAt !== 0 && !view.isReset) {
+      stream.sTime = stream.sTimeKnown ? later(stream.sTime, view.timestamp) : view.timestamp;
+      stream.sTimeKnown = true;
+    }
+    if (!stream.sKnown && !view.isReset) {
+      stream.sKnown = true;
+      stream.ahead.reset(view.sequence);
+      stream.ahead.consume(stream.rNext);
+    }
+    if (view.hasAck) this.takeAck(stream, view);
+    if (view.isReset) {
+      if (!stream.sResets.includes(view.sequence)) stream.sResets.push(view.sequence);
+      if (stream.sResets.length > proxyLimits.resetsMax) stream.sResets.shift();
+    } else if (!stream.diverged) this.takeBytes(stream, view);
+    return true;
+  }
+
+  private takeSyn(stream: TcpStream, view: FrameView): void {
+    if (view.hasAck) stream.sSynAckSeen = true;
+    if (stream.sSynSeen) return;
+    stream.sSynSeen = true;
+    stream.sKnown = true;
+    stream.sSyn = synOptions(view.frame, view.transportAt);
+    stream.sSynFlags = view.flags;
+    stream.ahead.reset(advance(view.sequence, 1));
+  }
+
+  private takeAck(stream: TcpStream, view: FrameView): void {
+    const edge = edgeOf(view, shiftOf(stream, view.flags));
+    stream.sAck = stream.sAckKnown ? later(stream.sAck, view.ack) : view.ack;
+    stream.sEdge = stream.sAckKnown ? later(stream.sEdge, edge) : edge;
+    stream.sAckKnown = true;
+  }
+
+  private takeBytes(stream: TcpStream, view: FrameView): void {
+    const at = advance(view.sequence, view.isSyn ? 1 : 0);
+    if (view.payloadBytes > 0) {
+      stream.ahead.insert(at, asBuffer(view.frame), view.payloadAt, view.payloadAt + view.payloadBytes);
+    }
+    if (view.isFin) {
+      const finAt = advance(at, view.payloadBytes);
+      // A FIN behind what the PVM has left already is a retransmission.
+      if (!stream.pKnown || distance(finAt, stream.rNext) >= 0) stream.sFinAt = finAt;
+    }
+    const tooMany = stream.ahead.bytes > proxyLimits.aheadBytesPerConnectionMax;
+    if (tooMany || stream.ahead.piecesApart > proxyLimits.aheadPiecesOutOfOrderMax) this.giveUp(stream);
+  }
+
+  /** The SVM is too far ahead: its bytes are not kept, so this connection waits for a commit. */
+  private giveUp(stream: TcpStream): void {
+    stream.diverged = true;
+    stream.ahead.reset(stream.rNext);
+    this.sink.want({ kind: 'limit', connection: stream.text, detail: 'the secondary is too far ahead' });
+  }
+
+  /** The SVM has said nothing on this connection yet. */
+  clear(stream: TcpStream): void {
+    stream.sKnown = false;
+    stream.sSynSeen = false;
+    stream.sSyn = undefined;
+    stream.sSynAckSeen = false;
+    stream.sAckKnown = false;
+    stream.sTimeKnown = false;
+    stream.sFinAt = undefined;
+    stream.sResets = [];
+    stream.ahead.reset(stream.rNext);
+  }
+
+  /** The SVM was loaded with the PVM's state of the capture: what the PVM had said and acknowledged, it has. */
+  becomeThePrimary(stream: TcpStream): void {
+    stream.parked = [];
+    stream.parkedBytes = 0;
+    this.clear(stream);
+    stream.sKnown = stream.pKnown;
+    stream.sSynSeen = stream.pKnown;
+    stream.sAckKnown = stream.pAckKnown;
+    stream.sAck = stream.pAck;
+    stream.sEdge = stream.pEdge;
+    stream.sTimeKnown = stream.pTimeKnown;
+    stream.sTime = stream.pTime;
+  }
+}

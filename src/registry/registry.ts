@@ -1,0 +1,182 @@
+// What the nodes of a cluster know of each other, as typed entries of a store (store.ts):
+//
+//   nodes/NAME        announced by NAME's colod while it lives: where it is, what room it has, what runs on it
+//   drains/NAME       an operator wants NAME empty
+//   vms/VM            what is to run: the spec as it was given, the node that boots it, and its life; or that it was removed
+//   placements/VM     the nodes that run it, the one that is (or is to be) the primary first
+//
+// A life is one run of a VM, from `colo run` to `colo rm`: a VM that is run again under its name is another one to the
+// arbiter and to the nodes, so nothing of an older life can speak or be taken over.
+//
+// Entries that cannot be read (another version's, damaged) are left out and named in `problems`, never guessed at. So that
+// one is missing means nothing: a VM is removed by an entry that says so, and a registry that lost everything stops none.
+
+import { z } from 'zod';
+import type { Store } from './store.ts';
+
+const name = z.string().regex(/^[a-zA-Z0-9][a-zA-Z0-9_-]{0,62}$/);
+
+const hostedSchema = z.object({
+  vm: name,
+  life: z.string(),
+  role: z.enum(['primary', 'secondary', 'fenced', 'stopped', 'starting', 'dead']),
+  state: z.string(),
+  why: z.string(),
+  protected: z.boolean(),
+  term: z.number(),
+  /** Where its links are accepted on this node. */
+  port: z.number().int(),
+  /** Ends of its process in a row, without a longer time of running between them. */
+  failures: z.number().int(),
+});
+
+const nodeSchema = z.object({
+  node: name,
+  address: z.string(),
+  apiPort: z.number().int(),
+  cores: z.number(),
+  memoryBytes: z.number(),
+  memoryFreeBytes: z.number(),
+  version: z.string(),
+  /** Calls of its API that were refused since it started. */
+  refused: z.number(),
+  hosted: z.array(hostedSchema),
+});
+
+const vmSchema = z.object({
+  vm: name,
+  life: z.string().regex(/^[a-f0-9]{8}$/),
+  home: name,
+  /** As the operator gave it; every node checks it again (config/spec.ts). */
+  spec: z.record(z.string(), z.unknown()),
+  memoryBytes: z.number(),
+  /** mode none: one node, no protection. */
+  protect: z.boolean(),
+});
+
+/** What is left of a VM, until its name is used again. */
+const removedSchema = z.object({ vm: name, life: z.string(), removed: z.literal(true) });
+
+const placementSchema = z.object({ life: z.string(), nodes: z.array(name).min(1).max(2) });
+const drainSchema = z.object({});
+
+/** A VM as one node runs it. */
+export type Hosted = z.output<typeof hostedSchema>;
+export type NodeInfo = z.output<typeof nodeSchema>;
+export type VmRecord = z.output<typeof vmSchema>;
+
+export interface Placement {
+  life: string;
+  nodes: readonly string[];
+  revision: number;
+}
+
+export interface ClusterView {
+  nodes: NodeInfo[];
+  drains: ReadonlyMap<string, number>;
+  vms: (VmRecord & { revision: number })[];
+  removed: ReadonlyMap<string, { life: string; revision: number }>;
+  placements: ReadonlyMap<string, Placement>;
+  problems: string[];
+}
+
+export class Registry {
+  private readonly store: Store;
+
+  constructor(store: Store) {
+    this.store = store;
+  }
+
+  /** Everything, as one moment saw it. */
+  async read(): Promise<ClusterView> {
+    const nodes: NodeInfo[] = [];
+    const vms: ClusterView['vms'] = [];
+    const removed = new Map<string, { life: string; revision: number }>();
+    const drains = new Map<string, number>();
+    const placements = new Map<string, Placement>();
+    const problems: string[] = [];
+    for (const { key, value, revision } of await this.store.list()) {
+      const [kind, id = ''] = key.split('/');
+      const parse = <T>(schema: z.ZodType<T>): T | undefined => {
+        const parsed = schema.safeParse(parseJson(value));
+        if (!parsed.success) problems.push(`the entry ${key} is damaged, or of another version`);
+        return parsed.data;
+      };
+      if (kind === 'nodes') push(nodes, parse(nodeSchema));
+      else if (kind === 'vms') {
+        const entry = addTo(parse(z.union([removedSchema, vmSchema])), revision);
+        if (entry !== undefined && 'removed' in entry) removed.set(id, { life: entry.life, revision });
+        else push(vms, entry);
+      } else if (kind === 'drains' && parse(drainSchema) !== undefined) drains.set(id, revision);
+      else if (kind === 'placements') {
+        const placement = addTo(parse(placementSchema), revision);
+        if (placement !== undefined) placements.set(id, placement);
+      }
+    }
+    const byName = (one: { vm?: string; node?: string }) => one.vm ?? one.node ?? '';
+    const sorted = <T extends { vm?: string; node?: string }>(all: T[]) =>
+      all.sort((one, other) => (byName(one) < byName(other) ? -1 : 1));
+    return { nodes: sorted(nodes), drains, vms: sorted(vms), removed, placements, problems };
+  }
+
+  announce(info: NodeInfo, ttlMs: number): Promise<void> {
+    return this.store.announce(`nodes/${info.node}`, JSON.stringify(info), ttlMs);
+  }
+
+  /** A node that leaves for good. */
+  withdraw(node: string): Promise<void> {
+    return this.store.withdraw(`nodes/${node}`);
+  }
+
+  /** `revision`: that of what is left of an earlier one of this name. False when there is a VM of this name. */
+  createVm(record: VmRecord, revision = 0): Promise<boolean> {
+    return this.store.change(`vms/${record.vm}`, revision, JSON.stringify(record));
+  }
+
+  /** False when it was changed or removed meanwhile. Its nodes stop it when they see that it is gone. */
+  async removeVm(
+    { vm, life, revision }: Pick<VmRecord, 'vm' | 'life'> & { revision: number },
+    placement: Placement | undefined,
+  ): Promise<boolean> {
+    const left: z.output<typeof removedSchema> = { vm, life, removed: true };
+    if (!(await this.store.change(`vms/${vm}`, revision, JSON.stringify(left)))) return false;
+    // One that is left behind is of an older life, and counts as none.
+    if (placement !== undefined) await this.store.change(`placements/${vm}`, placement.revision, null);
+    return true;
+  }
+
+  /** False when somebody else placed it meanwhile. */
+  place(vm: string, placement: Placement): Promise<boolean> {
+    const { revision, life, nodes } = placement;
+    return this.store.change(`placements/${vm}`, revision, JSON.stringify({ life, nodes }));
+  }
+
+  async drain(node: string): Promise<void> {
+    // One that is there already is as good.
+    await this.store.change(`drains/${node}`, 0, '{}');
+  }
+
+  async undrain(node: string, revision: number): Promise<void> {
+    await this.store.change(`drains/${node}`, revision, null);
+  }
+
+  close(): Promise<void> {
+    return this.store.close();
+  }
+}
+
+function push<T>(list: T[], item: T | undefined): void {
+  if (item !== undefined) list.push(item);
+}
+
+function addTo<T extends object>(value: T | undefined, revision: number): (T & { revision: number }) | undefined {
+  return value === undefined ? undefined : { ...value, revision };
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

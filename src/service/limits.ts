@@ -1,0 +1,31 @@
+// Limits and waits of the service, and what happens at each of them.
+
+/** A node that has not announced itself for this long is gone: its VMs' other nodes look for a new secondary. */
+export const membershipMs = 6_000;
+
+/** A node announces itself this often, and at once when something of it changed. */
+export const announceEveryMs = 2_000;
+
+/** The service looks at its children, the registry and what is to be done this often. */
+export const roundMs = 500;
+
+/** A child that does not answer for its status is shown as it was last; it is never killed for that. */
+export const statusTimeoutMs = 1_000;
+
+/** A child that was told to stop gets SIGKILL after this. */
+export const stopTimeoutMs = 10_000;
+
+/** A child that has run for this long counts as sound: its earlier ends are forgotten. */
+export const soundMs = 60_000;
+
+/** How long another node may take to answer a forwarded question. Then it is named as silent. */
+export const forwardTimeoutMs = 5_000;
+
+/** A checkpoint may take longer, since it answers when it is applied. */
+export const checkpointTimeoutMs = 30_000;
+
+/** VMs with a child on one node. Further ones are not started, and the log says so. */
+export const childrenMax = 64;
+
+/** Of what a child says of its state in the registry. The rest is cut off; its log has it all. */
+export const whyCharactersMax = 300;

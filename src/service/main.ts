@@ -1,0 +1,48 @@
+// Runs the service in this process until SIGTERM or SIGINT: `colo colod --config FILE`. Its VMs go on without it.
+
+import { rm } from 'node:fs/promises';
+import { systemClock } from '../base/clock.ts';
+import { errorText } from '../base/errors.ts';
+import { readIdentity } from '../base/identity.ts';
+import { openLog } from '../base/log.ts';
+import { readServiceConfig } from './config.ts';
+import { handlersOf } from './handlers.ts';
+import { ServiceServer } from './server.ts';
+import { Service } from './service.ts';
+
+/** Resolves with the exit code when it was told to end. */
+export async function runService(file: string): Promise<number> {
+  const config = await readServiceConfig(file);
+  const log = openLog({ level: config.logLevel, bindings: { node: config.node, pid: process.pid } });
+  const told = new Promise<void>((resolve) => {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => resolve());
+  });
+  process.on('uncaughtException', (error) => {
+    log.fatal({ error: errorText(error), stack: error.stack }, 'bug: the service ends; its VMs go on');
+    process.exit(70);
+  });
+  const service = await Service.start(config, { clock: systemClock, log });
+  const counters: { refused: Record<string, number> } = { refused: {} };
+  const server = await ServiceServer.listen({
+    socketPath: config.socket,
+    secure: {
+      ...{ host: config.address, port: config.api.port, tokens: config.api.tokens },
+      identity: readIdentity(config.certificates),
+    },
+    handlers: handlersOf(service, () => counters.refused),
+    events: service.events,
+    log,
+  }).catch(async (error: unknown) => {
+    await service.stop();
+    throw error;
+  });
+  counters.refused = server.refused;
+  service.refusedCalls = () => server.refusedCount;
+  log.info({ address: config.address, port: config.api.port, socket: config.socket }, 'colod runs');
+  await told;
+  await server.close();
+  await rm(config.socket, { force: true });
+  await service.stop();
+  log.info('colod ends; its VMs go on');
+  return 0;
+}

@@ -1,0 +1,266 @@
+// The service's API on its two doors: a Unix socket for local root, and TLS 1.3 for certificates of the cluster and tokens.
+// Every question is one route of api/routes.ts; what is none, too large, or from nobody is refused and counted.
+
+import { EventEmitter } from 'node:events';
+import { chmod, mkdir, rm } from 'node:fs/promises';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
+import { dirname } from 'node:path';
+import { z } from 'zod';
+import { parseJson, readBody } from '../api/body.ts';
+import { bodyBytesMax, connectionsMax, questionTimeoutMs, streamBacklogBytesMax, streamsMax } from '../api/limits.ts';
+import { Refusal } from '../api/refusal.ts';
+import { matchRoute, type Route, type RouteId } from '../api/routes.ts';
+import { type Clock, systemClock } from '../base/clock.ts';
+import { ColoError, errorCodes, errorText } from '../base/errors.ts';
+import type { Identity } from '../base/identity.ts';
+import type { Log } from '../base/log.ts';
+import { authenticate, type Caller, type RefusedCaller } from './authentication.ts';
+
+export interface Call {
+  params: Record<string, string>;
+  query: unknown;
+  body: unknown;
+}
+
+export type Handlers = Record<Exclude<RouteId, 'events'>, (call: Call) => Promise<unknown>>;
+
+export interface ServerOptions {
+  socketPath: string;
+  secure: { host: string; port: number; identity: Identity; tokens: string | undefined };
+  handlers: Handlers;
+  /** Emits `changed` when a stream's readers may have to be told something. */
+  events: EventEmitter;
+  log: Log;
+  clock?: Clock;
+}
+
+/** Why calls were refused. */
+export type RefusedReason =
+  | 'tls'
+  | 'certificate'
+  | 'token'
+  | 'missing'
+  | 'forbidden'
+  | 'route'
+  | 'size'
+  | 'body'
+  | 'busy';
+
+const pingMs = 15_000;
+
+export class ServiceServer {
+  readonly refused: Partial<Record<RefusedReason, number>> = {};
+  private readonly options: ServerOptions;
+  private readonly clock: Clock;
+  private readonly servers: Server[] = [];
+  private readonly streams = new Set<ServerResponse>();
+
+  private constructor(options: ServerOptions) {
+    this.options = options;
+    this.clock = options.clock ?? systemClock;
+  }
+
+  static async listen(options: ServerOptions): Promise<ServiceServer> {
+    const server = new ServiceServer(options);
+    try {
+      await server.listenSecure();
+      await server.listenLocal();
+      return server;
+    } catch (error) {
+      await server.close();
+      throw error;
+    }
+  }
+
+  get refusedCount(): number {
+    return Object.values(this.refused).reduce((sum, count) => sum + count, 0);
+  }
+
+  /** The port of the TLS door. */
+  get port(): number {
+    const address = this.servers[0]?.address();
+    return typeof address === 'object' && address !== null ? address.port : 0;
+  }
+
+  async close(): Promise<void> {
+    for (const stream of this.streams) stream.destroy();
+    for (const server of this.servers.splice(0)) {
+      server.closeAllConnections();
+      await new Promise<void>((resolve) => server.close(() => resolve()));
+    }
+  }
+
+  private async listenSecure(): Promise<void> {
+    const { host, port, identity, tokens } = this.options.secure;
+    const server = createSecureServer(
+      {
+        ...{ ca: identity.ca, cert: identity.certificate, key: identity.key, minVersion: 'TLSv1.3' },
+        // Who shows none may have a token; who shows one that is not ours is told so (authentication.ts).
+        ...{ requestCert: true, rejectUnauthorized: false, handshakeTimeout: questionTimeoutMs },
+      },
+      (question, answer) => void this.handle(question, answer, () => authenticate(question, tokens)),
+    );
+    server.maxConnections = connectionsMax;
+    server.on('tlsClientError', (cause, socket) => {
+      socket.destroy();
+      this.count('tls', errorText(cause));
+    });
+    server.on('drop', () => this.count('busy', 'too many connections'));
+    await this.open(server, () => server.listen(port, host), `${host}:${port}`);
+  }
+
+  private async listenLocal(): Promise<void> {
+    const { socketPath } = this.options;
+    await mkdir(dirname(socketPath), { recursive: true, mode: 0o700 });
+    await rm(socketPath, { force: true });
+    const server = createServer((question, answer) => {
+      void this.handle(question, answer, () => ({ kind: 'local' }));
+    });
+    // Made inside listen(), in this tick: nobody else can open it, not even for a moment.
+    const mask = process.umask(0o177);
+    try {
+      await this.open(server, () => server.listen(socketPath), socketPath);
+    } finally {
+      process.umask(mask);
+    }
+    await chmod(socketPath, 0o600);
+  }
+
+  private async open(server: Server, listen: () => void, where: string): Promise<void> {
+    server.headersTimeout = questionTimeoutMs;
+    server.requestTimeout = questionTimeoutMs;
+    this.servers.push(server);
+    const listening = new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.once('listening', resolve);
+    });
+    listen();
+    await listening.catch((cause: unknown) => {
+      throw new ColoError(errorCodes.host, `cannot listen at ${where}`, {
+        cause,
+        hint: 'another colod may run on this host, or the address is none of it',
+      });
+    });
+  }
+
+  private async handle(
+    question: IncomingMessage,
+    answer: ServerResponse,
+    who: () => Caller | RefusedCaller,
+  ): Promise<void> {
+    try {
+      const caller = who();
+      if (caller.kind === 'refused') {
+        const detail = caller.detail === undefined ? '' : ` (${caller.detail})`;
+        this.count(caller.reason, `${caller.text}${detail}, from ${question.socket.remoteAddress}`);
+        throw new Refusal(401, errorCodes.input, caller.text, {
+          hint: 'Give a certificate of this cluster (--identity), or a token (--token-file).',
+        });
+      }
+      await this.serve(question, answer, caller);
+    } catch (error) {
+      sendError(answer, error);
+      // What it may still be sending is not read.
+      if (!question.complete) question.destroy();
+    }
+  }
+
+  private async serve(question: IncomingMessage, answer: ServerResponse, caller: Caller): Promise<void> {
+    const url = new URL(question.url ?? '/', 'http://colod');
+    const match = matchRoute(question.method ?? '', url.pathname);
+    if (match.kind !== 'route') throw this.noRoute(question, match);
+    const { route, params } = match;
+    if (route.scope === 'node' && caller.kind === 'token')
+      throw this.refusal('forbidden', new Refusal(403, errorCodes.input, 'this is for nodes: a token is not enough'));
+    const query = this.check(route.query, Object.fromEntries(url.searchParams));
+    const body = this.check(route.body, await this.bodyOf(question, route));
+    if (route.id === 'events') return this.stream(answer);
+    const { log } = this.options;
+    if (route.method !== 'GET') log.info({ call: route.id, params, caller }, 'called');
+    const result = await this.options.handlers[route.id]({ params, query, body });
+    send(answer, 200, result);
+  }
+
+  private async bodyOf(question: IncomingMessage, route: Route): Promise<unknown> {
+    const length = Number(question.headers['content-length'] ?? 0);
+    const tooLarge = (cause?: unknown) =>
+      this.refusal('size', new Refusal(413, errorCodes.input, `a body has at most ${bodyBytesMax} bytes`, { cause }));
+    if (length > bodyBytesMax) throw tooLarge();
+    const text = await readBody(question, bodyBytesMax).catch((error: unknown) => {
+      throw error instanceof ColoError ? tooLarge(error) : error;
+    });
+    return route.body === undefined ? undefined : parseJson(text);
+  }
+
+  private check(schema: z.ZodType | undefined, value: unknown): unknown {
+    if (schema === undefined) return undefined;
+    const parsed = schema.safeParse(value);
+    if (parsed.success) return parsed.data;
+    const lines = parsed.error.issues.map((one) => `${one.path.map(String).join('.') || '(body)'}: ${one.message}`);
+    throw this.refusal('body', new Refusal(400, errorCodes.input, lines.join('; ')));
+  }
+
+  private noRoute(question: IncomingMessage, match: { kind: 'method'; allowed: string[] } | { kind: 'none' }): Refusal {
+    const what = `${question.method} ${question.url?.slice(0, 200)}`;
+    const hint = match.kind === 'method' ? `it takes ${match.allowed.join(', ')}` : 'GET /openapi.json names all';
+    const refusal = new Refusal(match.kind === 'method' ? 405 : 404, errorCodes.input, `there is no ${what}`, { hint });
+    return this.refusal('route', refusal);
+  }
+
+  private refusal(reason: RefusedReason, refusal: Refusal): Refusal {
+    this.count(reason, refusal.message);
+    return refusal;
+  }
+
+  private count(reason: RefusedReason, text: string): void {
+    this.refused[reason] = (this.refused[reason] ?? 0) + 1;
+    this.options.log.warn({ reason, text }, 'a call was refused');
+  }
+
+  /** What /v1/cluster answers, now and whenever it is another. */
+  private stream(answer: ServerResponse): void {
+    if (this.streams.size >= streamsMax)
+      throw this.refusal(
+        'busy',
+        new Refusal(429, errorCodes.host, `there are ${streamsMax} readers of events already`),
+      );
+    this.streams.add(answer);
+    const { events, handlers } = this.options;
+    let told = '';
+    const write = (text: string) => {
+      if (answer.writableLength > streamBacklogBytesMax) answer.destroy();
+      else answer.write(text);
+    };
+    const tell = async () => {
+      const text = JSON.stringify(await handlers.cluster({ params: {}, query: undefined, body: undefined }));
+      if (text === told || answer.destroyed) return;
+      told = text;
+      write(`event: cluster\ndata: ${text}\n\n`);
+    };
+    const changed = () => void tell().catch(() => answer.destroy());
+    const cancel = this.clock.every(pingMs, () => write(': still here\n\n'));
+    events.on('changed', changed);
+    answer.once('close', () => {
+      cancel();
+      events.off('changed', changed);
+      this.streams.delete(answer);
+    });
+    answer.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' });
+    changed();
+  }
+}
+
+function send(answer: ServerResponse, status: number, body: unknown): void {
+  if (answer.headersSent) return;
+  answer.writeHead(status, { 'content-type': 'application/json' });
+  answer.end(JSON.stringify(body));
+}
+
+function sendError(answer: ServerResponse, error: unknown): void {
+  const known = error instanceof ColoError ? error : undefined;
+  const status = error instanceof Refusal ? error.status : known?.code === errorCodes.input ? 400 : 500;
+  const hint = known?.hint === undefined ? {} : { hint: known.hint };
+  answer.setHeader('connection', 'close');
+  send(answer, status, { error: { code: known?.code ?? 'COLO_E_BUG', message: errorText(error), ...hint } });
+}

@@ -1,0 +1,206 @@
+// Faults of the network and of the arbiter, one after the other on one cluster of three hosts (network namespaces; needs
+// root). The clients are those of the beginning: after all of it each has its one connection and every reply in order, and
+// a capture at the ports of the bridges has heard one host at a time. The guest has two cards, each on a network of its own.
+
+import assert from 'node:assert/strict';
+import { createSocket } from 'node:dgram';
+import { after, before, describe, test } from 'node:test';
+import { buildGuest, type Guest } from '../../guest/build.ts';
+import { readyLine } from '../../guest/recipe.ts';
+import type { NodeStatus } from '../../src/api/status.ts';
+import { delay, systemClock } from '../../src/base/clock.ts';
+import { checkSpec } from '../../src/config/spec.ts';
+import type { Client } from '../../src/demo/client.ts';
+import { consoleSays } from '../../src/demo/console.ts';
+import { DatagramClient } from '../../src/demo/datagrams.ts';
+import { echoRules, LineClient, redisRules } from '../../src/demo/lines.ts';
+import { runCommand } from '../../src/host/command.ts';
+import { clusterPackages, ensurePackages, faultPackages } from '../../src/host/packages.ts';
+import { LocalCluster } from '../../src/local/cluster.ts';
+import { type Loss, labName, labRefusal } from '../../src/local/lab.ts';
+
+const refusal = await labRefusal();
+const waitMs = 120_000;
+/** Of the guest's MAC, as its kernel makes it (EUI-64). */
+const linkLocal = 'fe80::5054:ff:fe12:3456';
+/** Of the guest's second card, which is on a network of its own. */
+const secondAddress = '10.0.3.15';
+const linkLocalHex = 'fe80000000000000505400fffe123456';
+
+describe('faults of the network', refusal === undefined ? {} : { skip: refusal }, () => {
+  let guest: Guest;
+  let cluster: LocalCluster;
+  const clients: Client[] = [];
+  /** Hosts that may have spoken for the guest, in turn. */
+  const turns = ['h1'];
+
+  before(async () => {
+    await ensurePackages([...clusterPackages, ...faultPackages], { why: 'lose packets between hosts' });
+    guest = await buildGuest();
+    const cards = [{ mac: '52:54:00:12:34:57', address: secondAddress, bridge: 'br1' }];
+    const spec = checkSpec({ vm: 'network', boot: { guest: 'demo' }, cards, protect: { mode: 'colo' } }, 'the test');
+    const boot = { kernel: guest.kernel, initrd: guest.initrd, cmdline: guest.cmdline };
+    cluster = await LocalCluster.start({ spec, boot, hosts: 3, clock: systemClock });
+    const path = cluster.serialLog('h1');
+    await consoleSays(cluster.node('h1'), { text: readyLine, path, timeoutMs: waitMs });
+    await cluster.startCandidates();
+    const host = spec.network.address;
+    clients.push(await LineClient.start({ ...redisRules(guest.ports.redis), host }, systemClock));
+    clients.push(await LineClient.start({ ...echoRules(guest.ports.echoTcp), host }, systemClock));
+    clients.push(await DatagramClient.start({ host, port: guest.ports.echoUdp }, systemClock));
+    clients.push(await LineClient.start({ ...echoRules(guest.ports.echoTcp), host: secondAddress }, systemClock));
+  });
+
+  after(async () => {
+    for (const client of clients) client.abort();
+    await cluster?.stop();
+  });
+
+  /** Waits until the VM is protected, and tells by whom and at which term. */
+  async function roles(): Promise<{ primary: string; secondary: string; term: number }> {
+    const by = (all: NodeStatus[], role: string) => all.find((one) => one.role === role && one.protected);
+    const all = await cluster.until('protected', waitMs, (seen) =>
+      ['primary', 'secondary'].every((role) => by(seen, role) !== undefined),
+    );
+    const primary = by(all, 'primary');
+    assert.ok(primary !== undefined);
+    return { primary: primary.node, secondary: by(all, 'secondary')?.node ?? '', term: primary.term };
+  }
+
+  /** Every client gets replies now. */
+  async function served(): Promise<void> {
+    const before = clients.map((client) => Number.parseInt(client.progress(), 10));
+    await cluster.until('serving', waitMs, () =>
+      clients.every((client, index) => Number.parseInt(client.progress(), 10) >= (before[index] ?? 0) + 10),
+    );
+  }
+
+  /** Does it, and waits until the arbiter has decided who goes on, and that one serves. Resolves to who it is. */
+  async function strike(
+    act: (primary: string, secondary: string) => Promise<() => Promise<unknown> | void>,
+  ): Promise<{ before: string; heir: string; now: string }> {
+    const { primary, secondary, term } = await roles();
+    await served();
+    const undo = await act(primary, secondary);
+    const decided = await cluster.until('decided', waitMs, (all) =>
+      all.some((one) => one.role === 'primary' && one.term > term),
+    );
+    const now = decided.find((one) => one.role === 'primary' && one.term > term)?.node ?? '';
+    if (now !== primary) turns.push(now);
+    await served();
+    await undo();
+    await roles();
+    return { before: primary, heir: secondary, now };
+  }
+
+  const losing = (name: string, family: 'inet' | 'bridge', rules: Loss[]) => cluster.lab.lose(name, { family, rules });
+
+  /** Rules that lose the given links of a host, in both directions. */
+  async function lossOf(host: string, kinds: string[]): Promise<Loss[]> {
+    const own = (await cluster.statuses()).find((one) => one.node === host)?.links ?? [];
+    const links = own.filter((link) => kinds.includes(link.kind));
+    assert.equal(links.length, kinds.length);
+    const port = (end: string) => end.slice(end.lastIndexOf(':') + 1);
+    return links.flatMap(({ local, remote }) => [
+      { hook: 'output' as const, match: `tcp sport ${port(local)} tcp dport ${port(remote)}` },
+      { hook: 'input' as const, match: `tcp sport ${port(remote)} tcp dport ${port(local)}` },
+    ]);
+  }
+
+  test('what the primary sends is lost: the secondary takes over and announces all addresses of the guest', async () => {
+    await roles();
+    const socket = createSocket('udp6');
+    const known = async () => {
+      socket.send('who are you?', 9, `${linkLocal}%net0`, () => undefined);
+      const space = cluster.lab.clientNamespace;
+      return (await runCommand('ip', ['-n', space, 'neigh', 'show', linkLocal, 'dev', 'net0'])).includes('52:54');
+    };
+    try {
+      for (const deadline = systemClock.now() + waitMs; !(await known()); await delay(50))
+        assert.ok(systemClock.now() < deadline, 'the guest did not say where its IPv6 address is');
+    } finally {
+      socket.close();
+    }
+    const { heir, now } = await strike((primary) =>
+      losing(labName, 'bridge', [{ hook: 'forward', match: `iifname "${primary}"` }]),
+    );
+    assert.equal(now, heir);
+    const announced = cluster.announced().filter(({ host }) => host === heir);
+    for (const address of ['0a00020f', '0a00030f', linkLocalHex])
+      assert.ok(announced.filter((one) => one.address === address).length >= 4, `${address} is announced four times`);
+  });
+
+  test('what is sent to the primary is lost: the secondary takes over', async () => {
+    const { heir, now } = await strike((primary) =>
+      losing(labName, 'bridge', [{ hook: 'forward', match: `oifname "${primary}"` }]),
+    );
+    assert.equal(now, heir);
+  });
+
+  test('the beats alone are lost: one of both goes on', async () => {
+    await strike(async (primary) => losing(primary, 'inet', await lossOf(primary, ['beat'])));
+  });
+
+  test('the packets and the state alone are lost, while the beats go on: one of both goes on', async () => {
+    await strike(async (primary) => losing(primary, 'inet', await lossOf(primary, ['packet', 'bulk'])));
+  });
+
+  test('a host that is stopped and wakes after the takeover says nothing more', async () => {
+    const { before: sleeper, heir, now } = await strike(async (primary) => cluster.stopHost(primary));
+    assert.equal(now, heir);
+    await cluster.until(`${sleeper} a candidate`, waitMs, (all) =>
+      all.some((one) => one.node === sleeper && one.role === 'secondary'),
+    );
+  });
+
+  test("the leader of etcd dies together with the primary's node", async () => {
+    const { heir, now } = await strike(async (primary) => {
+      const leader = await cluster.etcdLeader();
+      await Promise.all([cluster.killEtcd(leader), cluster.killNode(primary)]);
+      return async () => {
+        cluster.restartEtcd(leader);
+        await cluster.restartNode(primary);
+      };
+    });
+    assert.equal(now, heir);
+  });
+
+  test("half of what is said to the arbiter is lost while the primary's node dies", async () => {
+    const match = 'tcp dport 2379 numgen random mod 2 < 1';
+    const { heir, now } = await strike(async (primary, secondary) => {
+      const heal = await losing(secondary, 'inet', [{ hook: 'output', match }]);
+      await cluster.killNode(primary);
+      return async () => {
+        await heal();
+        await cluster.restartNode(primary);
+      };
+    });
+    assert.equal(now, heir);
+  });
+
+  test('without a majority of etcd a protected VM runs on; when its secondary dies, nobody goes on before it is back', async () => {
+    const { primary, secondary, term } = await roles();
+    const third = cluster.lab.hosts.find((host) => host !== primary && host !== secondary) ?? '';
+    await Promise.all([cluster.killEtcd(secondary), cluster.killEtcd(third)]);
+    await served();
+    await cluster.killNode(secondary);
+    await cluster.until('in doubt', waitMs, (all) =>
+      all.some((one) => one.node === primary && one.state === 'suspecting'),
+    );
+    assert.deepEqual(
+      (await cluster.statuses()).filter((one) => one.role === 'primary').map(({ node, term }) => ({ node, term })),
+      [{ node: primary, term }],
+    );
+    cluster.restartEtcd(secondary);
+    await served();
+    cluster.restartEtcd(third);
+    await cluster.restartNode(secondary);
+    assert.equal((await roles()).primary, primary);
+  });
+
+  test('no client has lost a connection or a reply, and one host spoke at a time', async () => {
+    for (const report of await Promise.all(clients.map((client) => client.finish(60_000))))
+      assert.equal(report.ok, true, `${report.name}: ${report.detail}`);
+    for (const card of [0, 1]) assert.deepEqual(cluster.voices(card), turns, `card ${card}`);
+  });
+});
