@@ -344,6 +344,52 @@ export const defects: readonly Defect[] = [
     changes: [{ owner: ColoNode, method: 'announce', replace: nothing }],
   },
   {
+    name: 'stop-without-the-term',
+    mistake: "An operator's stop only tells the secondary, which may not hear it (a defect of the product, once).",
+    seeds: 60,
+    changes: [
+      {
+        owner: ColoNode,
+        method: 'endTerm',
+        replace: () =>
+          async function (primary) {
+            (primary as { sayEnd(): void }).sayEnd();
+            call(this, 'post', { kind: 'stop', why: 'stopped by the operator' });
+          },
+      },
+    ],
+  },
+  {
+    name: 'old-offset-kept',
+    mistake: 'A new connection on an old 5-tuple keeps the offset of the old one.',
+    seeds: 60,
+    changes: [
+      {
+        owner: SecondaryProxy,
+        method: 'pair',
+        replace: (before) =>
+          function (connection) {
+            const known = connection as { delta: number };
+            const { delta } = known;
+            before.call(this, connection);
+            if (delta === 0 || known.delta === delta) return;
+            known.delta = delta;
+            call(this['table'] as unknown as Self, 'store', connection);
+          },
+      },
+      {
+        owner: ConnectionTable,
+        method: 'restart',
+        replace: (before) =>
+          function (connection) {
+            const { delta } = connection as { delta: number };
+            before.call(this, connection);
+            Object.assign(connection as object, { delta });
+          },
+      },
+    ],
+  },
+  {
     name: 'journal-one-epoch-too-far',
     mistake: 'Applying a checkpoint writes the records behind its mark as well.',
     seeds: 20,

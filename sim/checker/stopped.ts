@@ -1,4 +1,4 @@
-// What an operator has stopped stays stopped: when a primary's stop is confirmed by the arbiter, the secondary's copy is
+// What an operator has stopped stays stopped: when a primary is stopped and can ask the arbiter, the secondary's copy is
 // never run any more, also when the stop's own word did not reach it. A fresh guest may be booted.
 
 import type { Checker } from '../checker.ts';
@@ -13,7 +13,9 @@ export function stopped(world: World): Checker {
   return {
     ...checker,
     stopped: (node) => {
-      if (world.record?.owner === node.name && world.record.peer === null) by = node.name;
+      // An arbiter that the node cannot ask confirms nothing, and the stop says so.
+      const { cut, lose, delayMs } = world.reach[node.name];
+      if (world.record?.owner === node.name && !cut && lose === 0 && delayMs < 100) by = node.name;
     },
     booted: () => {
       by = undefined;
