@@ -25,6 +25,7 @@ import {
   resolveWithLibraries,
   unpackPackages,
 } from './packages.ts';
+import * as recipe from './recipe.ts';
 import { kernelCommandLine, kernelMetaPackage, ports, rootPackages } from './recipe.ts';
 
 export interface Guest {
@@ -56,9 +57,12 @@ async function recipeFiles(): Promise<string[]> {
   return files.map((each) => join(each.parentPath, each.name)).sort();
 }
 
-/** Changes with every file of guest/ except its tests and guest/disk. */
+/**
+ * Changes with every file of guest/ except its tests and guest/disk, and with the recipe that this process has loaded: a
+ * checkout may be updated under a process that runs, and what that one builds is of the recipe before.
+ */
 export async function recipeHash(): Promise<string> {
-  const hash = createHash('sha256');
+  const hash = createHash('sha256').update(JSON.stringify(recipe));
   for (const path of await recipeFiles()) {
     const bytes = await readFile(path);
     hash.update(`${path.slice(import.meta.dirname.length)} ${bytes.length}\n`).update(bytes);

@@ -40,11 +40,11 @@ export interface DiskGuestOptions {
 const prepareTimeoutMs = 300_000;
 const buildsKeptMax = 2;
 
-/** Changes with every file of guest/disk. */
+/** Changes with every file of guest/disk, and with what this process has loaded of it (guest/build.ts). */
 async function recipeHash(base: Guest): Promise<string> {
   const paths = await readdir(import.meta.dirname, { recursive: true, withFileTypes: true });
   const files = paths.filter((each) => each.isFile() && !each.name.endsWith('.test.ts'));
-  const hash = createHash('sha256').update(base.hash);
+  const hash = createHash('sha256').update(base.hash).update(JSON.stringify(recipe));
   for (const path of files.map((each) => join(each.parentPath, each.name)).sort())
     hash.update(path.slice(import.meta.dirname.length)).update(await readFile(path));
   return hash.digest('hex').slice(0, 16);

@@ -285,7 +285,7 @@ test('connect gives up when nobody listens, when nobody answers, and when it is 
     silent.close();
     rmSync(folder, { recursive: true });
   });
-  await assert.rejects(connect({ path }, hello, { timeoutMs: 20 }), isChannelError(/did not say hello/));
+  await assert.rejects(connect({ path }, hello, { timeoutMs: 1000 }), isChannelError(/did not say hello/));
   const stop = new AbortController();
   const stopped = connect({ path }, hello, { timeoutMs: 5_000, signal: stop.signal });
   stop.abort();

@@ -34,9 +34,14 @@ export async function runOnCluster(path: string, options: Options & { on?: strin
   if (options.wait) {
     const mode = (spec as { protect?: { mode?: string } }).protect?.mode;
     const good = mode === 'none' ? ['unprotected'] : ['protected'];
-    const answer = await until(target, `${line.vm} runs`, changeTimeoutMs * 3, (all) =>
-      all.vms.some((one) => one.vm === line.vm && good.includes(one.state)),
-    );
+    let told = '';
+    const answer = await until(target, `${line.vm} runs`, changeTimeoutMs * 3, (all) => {
+      const { state, why } = lineOf(all, line.vm);
+      const text = `- ${line.vm}: ${state}${why === '' ? '' : `: ${why}`}`;
+      if (!options.json && text !== told && !good.includes(state)) process.stdout.write(`${text}\n`);
+      told = text;
+      return good.includes(state);
+    });
     line = answer.vms.find((one) => one.vm === line.vm) ?? line;
   }
   tell(options, line, `${line.vm}: ${line.state}${line.primary === null ? '' : ` on ${line.nodes.join(' and ')}`}`);
@@ -133,7 +138,8 @@ async function show(
       const answer = event as Cluster;
       const block = [...draw(answer), ...problems(answer)];
       if (options.json) process.stdout.write(`${JSON.stringify(pick(answer))}\n`);
-      else live.show(block, block.slice(2).join('; '));
+      else if (process.stdout.isTTY) live.show(block, '');
+      else process.stdout.write(`${block.join('\n')}\n`);
     }
   } catch (error) {
     if (!interrupt.aborted) throw error;

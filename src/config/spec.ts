@@ -56,6 +56,9 @@ const bypassSchema = z.strictObject({
   port,
 });
 
+/** The guest's card tells it this MTU; a guest that is told none takes 1500. At least what IPv6 needs. */
+const mtu = z.number({ error: 'a number of bytes from 1280 to 65521' }).int().min(1280).max(65521).optional();
+
 const networkSchema = z.strictObject({
   mac: mac.default('52:54:00:12:34:56'),
   /** The guest's IPv4 address. On one machine it is in the user-mode network 10.0.2.0/24 (checkLocal). */
@@ -63,6 +66,7 @@ const networkSchema = z.strictObject({
     .string()
     .refine((text) => isIP(text) === 4, { error: 'an IPv4 address' })
     .default('10.0.2.15'),
+  mtu,
   forwards: z
     .array(z.strictObject({ protocol: z.enum(['tcp', 'udp']).default('tcp'), host: port, guest: port }))
     .max(64)
@@ -80,6 +84,7 @@ const cardSchema = z.strictObject({
     .string()
     .refine((text) => isIP(text) === 4, { error: 'an IPv4 address' })
     .optional(),
+  mtu,
   /** On several hosts: the bridge that this card is on, on every host. On one machine all cards are on one network. */
   bridge: z
     .string()

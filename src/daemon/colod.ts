@@ -64,7 +64,7 @@ async function main(): Promise<void> {
 
 async function openArbiter({ arbiter, identityFolder }: NodeConfig): Promise<Arbiter> {
   if (arbiter.kind === 'folder') return FolderArbiter.open(arbiter.folder);
-  const identity = identityFolder === undefined ? {} : { identity: readIdentity(identityFolder) };
+  const identity = identityFolder === undefined ? {} : { identity: () => readIdentity(identityFolder) };
   const prefix = arbiter.prefix === undefined ? {} : { prefix: arbiter.prefix };
   return new EtcdArbiter({ endpoints: arbiter.endpoints, ...prefix, ...identity });
 }

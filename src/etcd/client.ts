@@ -16,8 +16,11 @@ import { etcdAnswerBytesMax, etcdAskTimeoutMs, etcdNextAfterMs } from './limits.
 export interface EtcdClientOptions {
   /** Client URLs of the members: http://HOST:PORT, or https:// with `identity`. */
   endpoints: readonly string[];
-  /** For https: this node's certificate, and the authority that the members' certificates are of. */
-  identity?: Identity;
+  /**
+   * For https: this node's certificate, and the authority that the members' certificates are of. A function is asked for
+   * each request: a renewed certificate counts from then on.
+   */
+  identity?: Identity | (() => Identity);
   /** How long asking may take, all members together. */
   askTimeoutMs?: number;
   /** The longest answer that is read. */
@@ -28,6 +31,7 @@ export class EtcdClient {
   private readonly endpoints: readonly URL[];
   private readonly askTimeoutMs: number;
   private readonly answerBytesMax: number;
+  private readonly identity: () => Identity | undefined;
   private readonly agents: { http: HttpAgent; https: HttpsAgent };
   private readonly closed = new AbortController();
   /** The member that answered last. */
@@ -41,10 +45,10 @@ export class EtcdClient {
     const { identity } = options;
     if (identity === undefined && this.endpoints.some((url) => url.protocol === 'https:'))
       throw new ColoError(errorCodes.input, 'etcd over https needs the certificates of this node');
-    const secret = identity && { ca: identity.ca, cert: identity.certificate, key: identity.key };
+    this.identity = typeof identity === 'function' ? identity : () => identity;
     this.agents = {
       http: new HttpAgent({ keepAlive: true }),
-      https: new HttpsAgent({ keepAlive: true, minVersion: 'TLSv1.3', ...secret }),
+      https: new HttpsAgent({ keepAlive: true, minVersion: 'TLSv1.3' }),
     };
   }
 
@@ -91,13 +95,19 @@ export class EtcdClient {
     this.agents.https.destroy();
   }
 
+  /** The agent keeps connections apart by these. */
+  private secret(): { ca?: string; cert?: string; key?: string } {
+    const identity = this.identity();
+    return identity === undefined ? {} : { ca: identity.ca, cert: identity.certificate, key: identity.key };
+  }
+
   private post(endpoint: URL, path: string, { body, signal }: { body: string; signal: AbortSignal }): Promise<string> {
     const headers = { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) };
     const options: RequestOptions = { method: 'POST', headers, signal };
     const url = new URL(path, endpoint);
     const isSecure = endpoint.protocol === 'https:';
     const request = isSecure
-      ? httpsRequest(url, { ...options, agent: this.agents.https })
+      ? httpsRequest(url, { ...options, ...this.secret(), agent: this.agents.https })
       : httpRequest(url, { ...options, agent: this.agents.http });
     return new Promise<string>((resolve, reject) => {
       request.once('error', reject);

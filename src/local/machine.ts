@@ -22,7 +22,7 @@ export function machineOf(spec: Spec, boot: BootFiles, serialLog: string): Machi
     kernel: boot.kernel,
     initrd: boot.initrd,
     cmdline: kernelArguments(spec.machine, boot.cmdline),
-    nics: [spec.network, ...spec.cards].map(({ mac }) => ({ mac })),
+    nics: [spec.network, ...spec.cards].map(({ mac, mtu }) => (mtu === undefined ? { mac } : { mac, mtu })),
     serialLog,
     extraArgs: [],
   };

@@ -17,12 +17,11 @@ import { type StagedCheckpoint, Staging } from '../checkpoint/stage.ts';
 import type { SecondaryProxy } from '../proxy/secondary.ts';
 import { alignClock, tscTicksPerMs } from '../qemu/device-state.ts';
 import type { NodeContext } from './context.ts';
+import { settleMs } from './limits.ts';
 import { finishSending, type GuestCard, type GuestVm, settle } from './platform.ts';
 import type { SecondaryDisks } from './secondary-disks.ts';
 import { machineHash } from './session.ts';
 
-/** How long the SVM may take to read what was delivered to it before it is stopped. */
-const settleMs = 3;
 /** What a load and restart is taken to cost before one has been measured. */
 const firstLoadGuessMs = 9;
 const sliceBytes = 8 * 1024 * 1024;

@@ -16,13 +16,11 @@ import { parseApplied } from '../checkpoint/message.ts';
 import type { CheckpointRecord } from '../checkpoint/record.ts';
 import type { Reason } from '../controller/primary-pair.ts';
 import type { Capture } from '../qemu/vm.ts';
+import { settleMs } from './limits.ts';
 import { encodeNumber, messages } from './message.ts';
 import { type PeerLink, settle } from './platform.ts';
 import type { PrimaryNode } from './primary.ts';
 import { machineHash } from './session.ts';
-
-/** How long a capture waits for QEMU to take the ingress it was given; the guest runs meanwhile. */
-const settleMs = 3;
 
 /** What the proxy closed at a capture. */
 interface Closing {
@@ -119,7 +117,7 @@ export class Checkpointer {
     const isCurrent = () => node.links?.bulk === link;
     const { clock, config } = node.context;
     const { vm, nic } = node.parts;
-    node.holdIngress();
+    node.ingress.hold();
     const settled = await settle(nic, settleMs, node.context);
     const taken: { closing?: Closing } = {};
     let stoppedAt = 0;

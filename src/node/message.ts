@@ -23,6 +23,7 @@
 // `committed` and `applied` travel here and not on the bulk link, so that they come before the answers of their epoch.
 
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { textBytesMax } from './limits.ts';
 
 export const messages = {
   ingress: 1,
@@ -78,8 +79,6 @@ export function decodeNumbers(payload: Uint8Array): number[] {
   for (let at = 0; at + 4 <= payload.length; at += 4) values.push(numberAt(payload, at));
   return values;
 }
-
-const textBytesMax = 4096;
 
 export function encodeText(text: string): Uint8Array {
   return Buffer.from(text.slice(0, textBytesMax / 4), 'utf8');

@@ -20,24 +20,13 @@ import { PrimaryProxy } from '../proxy/primary.ts';
 import type { CheckpointReason } from '../proxy/reason.ts';
 import { Checkpointer } from './checkpointer.ts';
 import type { NodeContext, Peer, SharedParts } from './context.ts';
+import { Ingress } from './ingress.ts';
+import { countDirtyMs, pingMs, reconnectMs, tickMs, unprotectedSilenceMs } from './limits.ts';
 import { PairLinks } from './links.ts';
 import { decodePosition, decodeText, encodeNumber, encodeNumbers, encodeText, messages, numberAt } from './message.ts';
 import { PcapLegs } from './pcap-legs.ts';
 import type { DiskSource, GuestCard, GuestVm } from './platform.ts';
 import { PrimaryDisks } from './primary-disks.ts';
-
-/** The proxy is asked for timeouts, the heartbeat for beats, the policy for due checkpoints, this often. */
-const tickMs = 5;
-/** Dirty pages are counted this often: a count costs about as much as a scan. */
-const countDirtyMs = 50;
-/** A hanging QEMU is looked for this often. */
-const pingMs = 1000;
-/** Between two rounds of asking the other nodes whether one can be the secondary. */
-const reconnectMs = 300;
-/** A peer that is not protecting yet is given up after this silence: it may be starting its VM, or take in all RAM. */
-const unprotectedSilenceMs = 20_000;
-/** Ingress of the last moments that is repeated to the secondary when a capture could not wait for QEMU to take it. */
-const replayWindowMs = 10;
 
 export interface PrimaryParts extends SharedParts {
   vm: GuestVm;
@@ -49,11 +38,6 @@ export interface PrimaryParts extends SharedParts {
   disks?: DiskSource;
   /** Connections begun before a takeover, from SecondaryProxy. */
   table?: Uint8Array;
-}
-
-interface Recent {
-  at: number;
-  frame: Uint8Array;
 }
 
 export class PrimaryNode {
@@ -72,8 +56,7 @@ export class PrimaryNode {
   private performing = false;
   private readonly stops: (() => void)[] = [];
   private readonly stopped = new AbortController();
-  private ingressHeld: Uint8Array[] | undefined;
-  private readonly recent = new Fifo<Recent>();
+  readonly ingress: Ingress;
   private countedAt = 0;
   private gateOpen = true;
   private releasedTold = 0;
@@ -103,6 +86,7 @@ export class PrimaryNode {
       bypass: context.config.network?.bypass ?? [],
       ...(parts.table === undefined ? {} : { table: parts.table, now: context.clock.now() }),
     });
+    this.ingress = new Ingress((frame, now) => this.deliver(frame, now));
     this.checkpointer = new Checkpointer(this);
     if (parts.disks !== undefined)
       this.disks = new PrimaryDisks(context, parts.disks, (why) => this.post({ kind: 'linkLost', why }));
@@ -145,11 +129,7 @@ export class PrimaryNode {
 
   /** A frame of the network. */
   fromNetwork(frame: Uint8Array): void {
-    if (this.ingressHeld !== undefined) {
-      if (this.ingressHeld.length < ingressHeldMax) this.ingressHeld.push(Uint8Array.from(frame));
-      return;
-    }
-    this.deliver(frame);
+    this.ingress.take(frame, this.context.clock.now(), this.links !== undefined);
   }
 
   post(event: PrimaryEvent): void {
@@ -437,36 +417,19 @@ export class PrimaryNode {
     this.links?.packet.send(messages.addresses, this.parts.addresses.encode());
   }
 
-  // ---- ingress around a capture (see Nic.settled) ----
-
-  /** From now on frames of the network wait, so that QEMU can take what it has been given. */
-  holdIngress(): void {
-    this.ingressHeld ??= [];
-  }
-
-  /** What waited goes on its way, behind the marker. */
+  /** What waited for a capture goes on its way, behind the marker. */
   releaseIngress(): void {
-    const held = this.ingressHeld;
-    this.ingressHeld = undefined;
-    for (const frame of held ?? []) this.deliver(frame);
+    this.ingress.release(this.context.clock.now(), this.links !== undefined);
   }
 
   /** Repeats the last moments of ingress to the secondary's log, when it is not known whether the guest had them. */
   replayRecent(now: number): void {
-    for (const { at, frame } of this.recent)
-      if (now - at <= replayWindowMs) this.links?.packet.send(messages.replay, frame);
+    for (const frame of this.ingress.lastMoments(now)) this.links?.packet.send(messages.replay, frame);
   }
 
-  private deliver(frame: Uint8Array): void {
-    const now = this.context.clock.now();
+  private deliver(frame: Uint8Array, now: number): void {
     if (this.parts.addresses.heard(frame)) this.tellAddresses();
     this.proxy.fromNetwork(frame, now);
-    if (this.links === undefined) return;
-    this.recent.push({ at: now, frame: Uint8Array.from(frame) });
-    for (let oldest = this.recent.peek(); oldest !== undefined; oldest = this.recent.peek()) {
-      if (now - oldest.at <= replayWindowMs * 4 && this.recent.length <= ingressHeldMax) break;
-      this.recent.shift();
-    }
   }
 
   // ---- the peer ----
@@ -594,6 +557,3 @@ function openPcap({ config, log }: NodeContext): PcapLegs | undefined {
   const directory = config.network?.pcapDir;
   return directory === undefined ? undefined : new PcapLegs(directory, `${config.vm}-${config.node}`, log);
 }
-
-/** Frames held for the few milliseconds of a capture; more are dropped, as a full ring would. */
-const ingressHeldMax = 4096;

@@ -3,7 +3,6 @@
 import { randomUUID } from 'node:crypto';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { type Identity, readIdentity } from '../base/identity.ts';
-import type { Log } from '../base/log.ts';
 import { connect, type Hello, type Link, LinkServer } from '../channel/link.ts';
 import { openCompressor } from '../checkpoint/compress.ts';
 import { SpillFile } from '../checkpoint/spill.ts';
@@ -15,7 +14,7 @@ import { ramHash } from '../qemu/hash.ts';
 import { type DiskFiles, vmFiles } from '../qemu/machine.ts';
 import { Vm } from '../qemu/vm.ts';
 import { Cards, Uplinks } from './cards.ts';
-import { type NodeContext, type Peer, recordName, type UplinkConfig } from './context.ts';
+import { type NodeContext, type Peer, recordName } from './context.ts';
 import { QemuDisks } from './disk-source.ts';
 import { hashFile } from './hash-file.ts';
 import { Nic } from './nic.ts';
@@ -58,8 +57,26 @@ export function realPlatform(context: () => NodeContext): Platform {
 
 async function openUplinks({ config, log }: NodeContext, handlers: FrameHandlers): Promise<Uplink> {
   const configs = [config.uplink, ...(config.cards ?? []).map((card) => card.uplink)];
-  if (configs.length === 1) return openUplink(config.uplink, log, handlers);
-  return Uplinks.open(configs.length, handlers, (index, own) => openUplink(configs[index] ?? config.uplink, log, own));
+  const open = async (index: number, own: FrameHandlers): Promise<Uplink> => {
+    const uplink = configs[index] ?? config.uplink;
+    if (uplink.kind === 'switch') return connectForFrames(uplink.path, own);
+    const tap = await TapUplink.open({ name: uplink.name, bridge: uplink.bridge, log }, own);
+    refuseSmaller(tap, uplink.bridge, config.machine.nics[index]?.mtu ?? usualMtu);
+    return tap;
+  };
+  return configs.length === 1 ? open(0, handlers) : Uplinks.open(configs.length, handlers, open);
+}
+
+/** What a guest that is told nothing takes. */
+const usualMtu = 1500;
+
+/** A frame that the bridge does not carry would be lost without a word. */
+function refuseSmaller(tap: TapUplink, bridge: string, guestMtu: number): void {
+  if (tap.mtu >= guestMtu) return;
+  tap.close();
+  throw new ColoError(errorCodes.host, `the bridge ${bridge} carries ${tap.mtu} bytes, the guest sends ${guestMtu}`, {
+    hint: `set the MTU of the guest's card in the spec to ${tap.mtu} or less, the same for every host`,
+  });
 }
 
 async function listenCards(paths: readonly string[]): Promise<GuestCard> {
@@ -72,11 +89,6 @@ async function listenCards(paths: readonly string[]): Promise<GuestCard> {
   }
   const [only] = nics;
   return only !== undefined && nics.length === 1 ? only : new Cards(nics);
-}
-
-function openUplink(uplink: UplinkConfig, log: Log, handlers: FrameHandlers): Promise<Uplink> {
-  if (uplink.kind === 'switch') return connectForFrames(uplink.path, handlers);
-  return TapUplink.open({ name: uplink.name, bridge: uplink.bridge, log }, handlers);
 }
 
 function filesOf(context: NodeContext) {

@@ -15,17 +15,11 @@ import { HeartbeatSecondary } from '../heartbeat/secondary.ts';
 import { SecondaryProxy } from '../proxy/secondary.ts';
 import { Applier, templateType } from './applier.ts';
 import type { NodeContext, SharedParts } from './context.ts';
+import { earlyFramesMax, earlyMs, tickMs, unprotectedSilenceMs } from './limits.ts';
 import { PairLinks } from './links.ts';
 import { decodeNumbers, decodeText, encodeNumber, encodePosition, encodeText, messages, numberAt } from './message.ts';
 import type { PeerLinks } from './platform.ts';
 import { firstDiskMessage, readSession, SecondaryDisks } from './secondary-disks.ts';
-
-const tickMs = 5;
-/** A primary that is silent for so long before its first checkpoint is given up; it may be busy, so this is long. */
-const joiningSilenceMs = 20_000;
-/** Frames of the network that arrive here while the primary's port is dead already; given to the guest at takeover. */
-const earlyFramesMax = 2048;
-const earlyMs = 1000;
 
 /** What a node has in hand when it has taken over; it goes on as a primary with it. */
 export interface Inheritance {
@@ -220,7 +214,7 @@ export class SecondaryNode {
     const state = this.pair.state;
     if (state.kind === 'protected' && this.heartbeat?.mayTakeOver(now) === true) this.post({ kind: 'silence' });
     // A host that died may never close a link, and this node must be free for another primary.
-    if (state.kind !== 'joining' || now - this.heardAt < joiningSilenceMs) return;
+    if (state.kind !== 'joining' || now - this.heardAt < unprotectedSilenceMs) return;
     this.links?.close();
     this.onLinksLost('the primary said nothing while its state was to be copied', true);
   }

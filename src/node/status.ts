@@ -43,7 +43,10 @@ export function describeNode(node: ColoNode, cores: number): NodeStatus {
       egressFrames: uplink?.framesOut ?? 0,
       egressBytes: uplink?.bytesOut ?? 0,
     },
-    proxy: { ...(primary?.proxy.counters ?? node.secondary?.proxy.counters) },
+    proxy: {
+      ...(primary?.proxy.counters ?? node.secondary?.proxy.counters),
+      ...(primary === undefined ? {} : { ingressDropped: primary.ingress.dropped }),
+    },
     failover: node.failoverRecord,
     heartbeat: heartbeatOf(node),
     links: linksOf(node),

@@ -48,6 +48,13 @@ test('each card has a socket of its own, as a PCI card or, on microvm, a virtio-
   assert.deepEqual(valuesOf(micro, '-device')[0], 'virtio-net-device,netdev=nic0,mac=52:54:00:00:00:01');
 });
 
+test('a card tells the guest its MTU, where the spec names one', () => {
+  const nics = [{ mac: '52:54:00:00:00:01' }, { mac: '52:54:00:00:00:02', mtu: 9000 }];
+  const cards = valuesOf(qemuArguments({ ...spec, nics }, vmFiles('/run/vm', 2), { paused: false }), '-device');
+  assert.doesNotMatch(cards[0] ?? '', /host_mtu/);
+  assert.match(cards[1] ?? '', /,host_mtu=9000,/);
+});
+
 test('a comma in a path does not end an option', () => {
   const args = qemuArguments(spec, vmFiles('/run/a,b', 2), { paused: false });
   assert.match(valuesOf(args, '-object')[0] ?? '', /mem-path=\/run\/a,,b\/ram,share/);

@@ -43,7 +43,8 @@ test('a VM is what its nodes say: protected, unprotected, starting, down, ended'
   });
   assert.equal(stateOf(node('h1', primary), node('h2', {}))?.state, 'unprotected');
   assert.equal(stateOf(node('h1', { role: 'starting' }), node('h2'))?.state, 'starting');
-  assert.equal(stateOf(node('h1'), node('h2'))?.state, 'down');
+  assert.equal(stateOf(node('h1'), node('h2'))?.state, 'starting');
+  assert.equal(stateOf(node('h3'))?.why, 'no node of it is there');
   assert.equal(answer([node('h1')], { placements: new Map() }).vms[0]?.state, 'starting');
   assert.equal(stateOf(node('h1', {}), node('h2', {}))?.state, 'down');
   assert.equal(stateOf(node('h1', { role: 'stopped', why: 'the guest shut down' }))?.why, 'the guest shut down');
@@ -57,7 +58,7 @@ test('of two that say primary the one with the newest term is shown', () => {
 
 test('a copy of another life is none of this VM, and one of a removed VM is still shown', () => {
   const other = node('h1', { role: 'primary', life: 'ffffffff' });
-  assert.equal(stateOf(other)?.state, 'down');
+  assert.equal(stateOf(other)?.state, 'starting');
   assert.deepEqual(
     answer([other], { vms: [], removed: new Map([['web', { life: 'ffffffff', revision: 1 }]]) }).vms.map((one) => [
       one.vm,

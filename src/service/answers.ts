@@ -1,7 +1,7 @@
 // What the service answers about the cluster: lines made from what the registry says, pure.
 
 import type { Cluster, NodeLine, VmLine } from '../api/cluster.ts';
-import type { ClusterView, Hosted, NodeInfo, VmRecord } from '../registry/registry.ts';
+import type { ClusterView, Hosted, NodeInfo, Placement, VmRecord } from '../registry/registry.ts';
 
 export function clusterAnswer(
   view: ClusterView,
@@ -54,13 +54,18 @@ export function vmLine(view: ClusterView, vm: VmRecord): VmLine {
   const placement = found?.life === vm.life ? found : undefined;
   return {
     vm: vm.vm,
-    ...(placement === undefined ? { state: 'starting' as const, why: '' } : stateOf(all, leader)),
+    ...(isComing(view, all.length, placement) ? { state: 'starting' as const, why: '' } : stateOf(all, leader)),
     primary,
     secondary,
     nodes: [...(placement?.nodes ?? [])],
     term: leader?.term ?? 0,
     address: addressOf(vm),
   };
+}
+
+/** Nobody has a child of it yet, and somebody will. */
+function isComing({ nodes }: ClusterView, copiesCount: number, placement: Placement | undefined): boolean {
+  return copiesCount === 0 && (placement === undefined || nodes.some((one) => placement.nodes.includes(one.node)));
 }
 
 function stateOf(

@@ -13,6 +13,8 @@ import { spawn } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { z } from 'zod';
+import { parseJson } from '../api/body.ts';
 import { callNode, nodeStatus } from '../api/client.ts';
 import type { NodeStatus } from '../api/status.ts';
 import { type Clock, delay } from '../base/clock.ts';
@@ -25,7 +27,8 @@ import { livingOwner } from '../daemon/identity-file.ts';
 import type { Hosted, VmRecord } from '../registry/registry.ts';
 import { type ChildPaths, childConfig, childPaths } from './child-config.ts';
 import type { ServiceConfig } from './config.ts';
-import { childrenMax, soundMs, statusTimeoutMs, stopTimeoutMs, whyCharactersMax } from './limits.ts';
+import { childrenMax, lastWordsBytesMax, soundMs, statusTimeoutMs, stopTimeoutMs, whyCharactersMax } from './limits.ts';
+import { tail } from './tail.ts';
 
 const program = fileURLToPath(new URL('../daemon/colod.ts', import.meta.url));
 
@@ -194,7 +197,8 @@ export class Children {
     child.once('error', (error) => this.failed(one, errorText(error)));
     child.once('exit', (code, signal) => {
       one.spawned = false;
-      if (one.busy !== 'stopping') one.why = `its process ended (${signal ?? `code ${code}`}); see ${paths.log}`;
+      if (one.busy !== 'stopping')
+        one.why = lastWords(paths.output) ?? `ended (${signal ?? `code ${code}`}); see ${paths.log}`;
     });
     child.unref();
   }
@@ -217,7 +221,7 @@ export class Children {
   }
 
   private died(one: Held): void {
-    this.failed(one, one.why === '' ? `its process ended; see ${one.paths.log}` : one.why);
+    this.failed(one, one.why === '' ? `ended; see ${one.paths.log}` : one.why);
   }
 
   private failed(one: Held, why: string): void {
@@ -276,6 +280,20 @@ export class Children {
 function stateOf(status: NodeStatus | undefined): string {
   return status === undefined ? '' : `${status.role} ${status.state}`;
 }
+
+const failedWord = 'failed ';
+
+/** Why a child did not start, as it said at its end (daemon/colod.ts). */
+function lastWords(outputPath: string): string | undefined {
+  const line = tail(outputPath, lastWordsBytesMax).trimEnd().split('\n').at(-1) ?? '';
+  if (!line.startsWith(failedWord)) return undefined;
+  const parsed = failureSchema.safeParse(parseJson(line.slice(failedWord.length)));
+  if (!parsed.success) return undefined;
+  const { message, hint } = parsed.data;
+  return hint === '' ? message : `${message} (${hint})`;
+}
+
+const failureSchema = z.object({ message: z.string(), hint: z.string() });
 
 function kill(pid: number): void {
   try {

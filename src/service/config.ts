@@ -1,5 +1,6 @@
 // The configuration of colod on one host: YAML, checked whole, one clear line per mistake.
 
+import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import { parseDocument } from 'yaml';
@@ -90,6 +91,28 @@ export async function readServiceConfig(file: string): Promise<ServiceConfig> {
   const [problem] = document.errors;
   if (problem !== undefined) throw new ColoError(errorCodes.input, `${file}: ${problem.message.split('\n')[0] ?? ''}`);
   const config = checkServiceConfig(document.toJS(), file);
-  readIdentity(config.certificates);
+  refuseCertificate(config, file);
   return config;
+}
+
+/** A node whose certificate is another's, or is over, would be refused by everybody, far from here. */
+function refuseCertificate({ node, certificates }: ServiceConfig, file: string): void {
+  const certificate = new X509Certificate(readIdentity(certificates).certificate);
+  const name = /^CN=(.*)$/m.exec(certificate.subject)?.[1];
+  if (name !== node)
+    throw new ColoError(
+      errorCodes.input,
+      `${file}: node: ${node} is not ${name}, whose certificate is in ${certificates}`,
+      {
+        hint: 'make one for this node: colo join FOLDER NODE --address IP',
+      },
+    );
+  if (new Date(certificate.validTo).getTime() < Date.now())
+    throw new ColoError(
+      errorCodes.input,
+      `${file}: the certificate in ${certificates} is over since ${certificate.validTo}`,
+      {
+        hint: 'make a new one: colo join FOLDER NODE --address IP',
+      },
+    );
 }

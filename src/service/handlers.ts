@@ -2,7 +2,6 @@
 // node that has it what only that one knows (over its API, with this node's certificate).
 
 import { randomBytes } from 'node:crypto';
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { z } from 'zod';
 import { emptySchema, logLinesSchema, nodeStatusSchema, runSchema } from '../api/cluster.ts';
 import { logBytesMax } from '../api/limits.ts';
@@ -21,6 +20,7 @@ import { specOf } from './child-config.ts';
 import { checkpointTimeoutMs, forwardTimeoutMs } from './limits.ts';
 import type { Call, Handlers } from './server.ts';
 import type { Service } from './service.ts';
+import { tail } from './tail.ts';
 
 /** A primary needs its guest's RAM, and a bit for the processes. */
 const spareBytes = 128 * 2 ** 20;
@@ -220,21 +220,4 @@ function ownLog(service: Service, vm: string, { lines, what }: LogQuery): string
   const all = text.split(/\r?\n/);
   if (all.at(-1) === '') all.pop();
   return all.slice(-lines);
-}
-
-function tail(path: string, bytesMax: number): string {
-  let fd: number;
-  try {
-    fd = openSync(path, 'r');
-  } catch {
-    return '';
-  }
-  try {
-    const { size } = fstatSync(fd);
-    const bytes = Buffer.alloc(Math.min(size, bytesMax));
-    const read = readSync(fd, bytes, 0, bytes.length, size - bytes.length);
-    return bytes.subarray(0, read).toString('utf8');
-  } finally {
-    closeSync(fd);
-  }
 }

@@ -29,3 +29,6 @@ export const childrenMax = 64;
 
 /** Of what a child says of its state in the registry. The rest is cut off; its log has it all. */
 export const whyCharactersMax = 300;
+
+/** Of what a child wrote besides its log, from its end: looked at for why it ended. An older reason is not found. */
+export const lastWordsBytesMax = 8 * 1024;

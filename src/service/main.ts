@@ -13,6 +13,8 @@ import { Service } from './service.ts';
 /** Resolves with the exit code when it was told to end. */
 export async function runService(file: string): Promise<number> {
   const config = await readServiceConfig(file);
+  // Children inherit it: logs, consoles and replicas are nobody else's to read.
+  process.umask(0o077);
   const log = openLog({ level: config.logLevel, bindings: { node: config.node, pid: process.pid } });
   const told = new Promise<void>((resolve) => {
     for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => resolve());

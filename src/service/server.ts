@@ -117,13 +117,16 @@ export class ServiceServer {
     const server = createServer((question, answer) => {
       void this.handle(question, answer, () => ({ kind: 'local' }));
     });
-    // Made inside listen(), in this tick: nobody else can open it, not even for a moment.
-    const mask = process.umask(0o177);
-    try {
-      await this.open(server, () => server.listen(socketPath), socketPath);
-    } finally {
-      process.umask(mask);
-    }
+    // The file is made inside listen(), in this tick: nobody else can open it, and no other file is made under this mask.
+    const listen = () => {
+      const mask = process.umask(0o177);
+      try {
+        server.listen(socketPath);
+      } finally {
+        process.umask(mask);
+      }
+    };
+    await this.open(server, listen, socketPath);
     await chmod(socketPath, 0o600);
   }
 

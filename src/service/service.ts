@@ -125,8 +125,7 @@ export class Service {
 
   private async announce(): Promise<void> {
     const info = this.info();
-    // The memory's numbers change always, and matter little.
-    const text = JSON.stringify({ ...info, memoryFreeBytes: 0, refused: 0 });
+    const text = JSON.stringify({ ...info, refused: 0 });
     const now = this.clock.now();
     if (text === this.announced.text && now - this.announced.at < announceEveryMs) return;
     try {
@@ -228,10 +227,13 @@ async function openCluster(config: ServiceConfig): Promise<{ arbiter: Arbiter; r
   const secure = arbiter.etcd.some((url) => url.startsWith('https:'));
   const options = {
     ...{ endpoints: arbiter.etcd, prefix: arbiter.prefix },
-    ...(secure ? { identity: readIdentity(config.certificates) } : {}),
+    ...(secure ? { identity: () => readIdentity(config.certificates) } : {}),
   };
   return { arbiter: new EtcdArbiter(options), registry: new Registry(new EtcdStore(options)) };
 }
+
+/** Free memory is told in steps: it changes always, and nobody is to be told of every page. */
+const memoryStepBytes = 64 * 2 ** 20;
 
 /** What a guest can have: the smaller of free memory and of what the tmpfs of the guests' RAM has left. */
 function memory(): { memoryBytes: number; memoryFreeBytes: number } {
@@ -239,7 +241,8 @@ function memory(): { memoryBytes: number; memoryFreeBytes: number } {
   const of = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+) kB$`, 'm').exec(text)?.[1] ?? 0) * 1024;
   const shm = statfsSync('/dev/shm');
   const free = shm.blocks === 0 ? Number.POSITIVE_INFINITY : shm.bavail * shm.bsize;
-  return { memoryBytes: of('MemTotal'), memoryFreeBytes: Math.min(of('MemAvailable'), free) };
+  const memoryFreeBytes = Math.floor(Math.min(of('MemAvailable'), free) / memoryStepBytes) * memoryStepBytes;
+  return { memoryBytes: of('MemTotal'), memoryFreeBytes };
 }
 
 function ownVersion(): string {

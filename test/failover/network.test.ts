@@ -37,7 +37,7 @@ describe('faults of the network', refusal === undefined ? {} : { skip: refusal }
   before(async () => {
     await ensurePackages([...clusterPackages, ...faultPackages], { why: 'lose packets between hosts' });
     guest = await buildGuest();
-    const cards = [{ mac: '52:54:00:12:34:57', address: secondAddress, bridge: 'br1' }];
+    const cards = [{ mac: '52:54:00:12:34:57', address: secondAddress, bridge: 'br1', mtu: 1400 }];
     const spec = checkSpec({ vm: 'network', boot: { guest: 'demo' }, cards, protect: { mode: 'colo' } }, 'the test');
     const boot = { kernel: guest.kernel, initrd: guest.initrd, cmdline: guest.cmdline };
     cluster = await LocalCluster.start({ spec, boot, hosts: 3, clock: systemClock });
@@ -128,6 +128,13 @@ describe('faults of the network', refusal === undefined ? {} : { skip: refusal }
     const announced = cluster.announced().filter(({ host }) => host === heir);
     for (const address of ['0a00020f', '0a00030f', linkLocalHex])
       assert.ok(announced.filter((one) => one.address === address).length >= 4, `${address} is announced four times`);
+  });
+
+  test('a card has told the guest its MTU', async () => {
+    const filter = ['dst', secondAddress];
+    const sockets = await runCommand('ip', ['netns', 'exec', cluster.lab.clientNamespace, 'ss', '-tin', ...filter]);
+    // Without headers of 40 bytes, and 12 of timestamps.
+    assert.match(sockets, /\bmss:1348\b/);
   });
 
   test('what is sent to the primary is lost: the secondary takes over', async () => {

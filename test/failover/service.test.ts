@@ -78,7 +78,7 @@ async function refuseStrangers(lab: ServiceLab): Promise<void> {
 }
 
 test(
-  'three services: run, restart of colod, death of a host, repair, drain, removal; no client notices, one voice',
+  'three services: run, restart of colod, death of a host, repair, drain, both copies lost, removal; no client notices, one voice',
   skip,
   async () => {
     await ensurePackages(clusterPackages, { why: 'test several hosts' });
@@ -133,6 +133,12 @@ test(
         assert.equal(report.connections, 1);
       }
       assert.deepEqual(lab.voices(), ['h1', second.primary, third.primary]);
+
+      // Both of its nodes lose it in the same moment: its memory is gone, and its owner boots it anew.
+      for (const name of third.nodes) process.kill(lab.children(name).get('web') ?? assert.fail(), 'SIGKILL');
+      const fourth = await isProtected(lab, drained, 'booted anew', (line) => line.term > third.term + 1);
+      assert.deepEqual([...fourth.nodes].sort(), [...third.nodes].sort());
+      await reachable(guest.ports.redis);
 
       await lab.ask(drained, { method: 'DELETE', path: '/v1/vms/web' });
       await lab.until('h3', { what: 'removed', timeoutMs: 60_000, holds: (all) => all.vms.length === 0 });

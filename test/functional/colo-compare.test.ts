@@ -305,3 +305,33 @@ test('differs: QEMU asks for a checkpoint for each later frame of a diverged con
   bed.pass(1000);
   assert.equal(bed.wanted.length, 1);
 });
+
+test("differs: an RST leaves QEMU without the secondary's; ours waits for it", async () => {
+  await open();
+  const reset = buildTcp(guest, client, { sequence: 1000, ack: 5001, flags: tcpFlag.rst | tcpFlag.ack });
+  const steps = [secondary(segment(1000, '', { flags: 0 })), primary(reset)];
+  const resets = ({ left }: Verdict) => left.filter((hex) => new FrameView().parse(Buffer.from(hex, 'hex')).isReset);
+  assert.equal(resets(await askQemu(steps)).length, 1);
+  assert.equal(resets(askOurs(steps, opening())).length, 0);
+});
+
+test('differs: of more than 1024 frames that wait QEMU loses the rest in silence; we lose none', async () => {
+  await open();
+  const count = 1200;
+  const frames = Array.from({ length: count }, (_, index) => segment(1000 + 10 * index, '0123456789'));
+  released = [];
+  compare.send('primary', packFrames(frames));
+  await settle();
+  compare.checkpoint();
+  await until(() => released.length >= 1000, 'a release by the checkpoint');
+  await settle();
+  assert.ok(released.length < count, `${released.length} of ${count} have left after a checkpoint`);
+  const bed = new Bed();
+  bed.primary.startMirroring();
+  for (const frame of opening()) bed.pvm(frame);
+  bed.checkpoint();
+  bed.network.length = 0;
+  for (const frame of frames) bed.pvm(frame);
+  bed.checkpoint();
+  assert.equal(bed.network.length, count);
+});

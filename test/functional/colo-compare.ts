@@ -58,7 +58,7 @@ export class ColoCompare {
     });
     const compare = new ColoCompare(child, directory);
     try {
-      for (const name of names) compare.sockets.set(name, await connect(join(directory, name), child));
+      for (const name of names) compare.sockets.set(name, await connectToQemu(join(directory, name), child));
     } catch (error) {
       await compare.stop();
       throw error;
@@ -124,7 +124,8 @@ function argumentsFor(directory: string, compareTimeoutMs: number): string[] {
   return [...machine, ...chardevs, '-object', 'iothread,id=thread', '-object', compare];
 }
 
-async function connect(path: string, child: ChildProcess): Promise<Socket> {
+/** Connects as soon as QEMU listens at `path`. */
+export async function connectToQemu(path: string, child: ChildProcess): Promise<Socket> {
   for (;;) {
     if (child.exitCode !== null) throw new Error(`QEMU ended with ${child.exitCode} instead of listening at ${path}`);
     if (existsSync(path)) {

@@ -1,0 +1,168 @@
+// One colod with a registry in a folder, and the command line as an operator uses it. No machine is started: the VM here
+// cannot be, which is a case of its own. What three of them do with real machines is test/failover/service.test.ts.
+
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { after, before, test } from 'node:test';
+import type { Cluster, VmLine } from '../../src/api/cluster.ts';
+import { createAuthority, issueCertificate } from '../../src/host/certificates.ts';
+import { clusterPackages, ensurePackages } from '../../src/host/packages.ts';
+import { freePorts } from '../../src/lan/gateway.ts';
+
+const program = resolve(import.meta.dirname, '../../src/cli/main.ts');
+const folder = mkdtempSync(join(tmpdir(), 'colo-colod-'));
+const at = (name: string) => join(folder, name);
+const socket = at('colod.sock');
+let colod: ChildProcess;
+let port = 0;
+
+interface Said {
+  code: number;
+  out: string;
+  error: string;
+}
+
+function start(args: string[]): ChildProcess {
+  return spawn(process.execPath, ['--disable-warning=ExperimentalWarning', program, ...args]);
+}
+
+async function colo(...args: string[]): Promise<Said> {
+  const child = start(args);
+  const said = { code: 0, out: '', error: '' };
+  child.stdout?.on('data', (bytes: Buffer) => {
+    said.out += bytes.toString();
+  });
+  child.stderr?.on('data', (bytes: Buffer) => {
+    said.error += bytes.toString();
+  });
+  said.code = await new Promise<number>((done) => void child.once('close', (code) => done(code ?? -1)));
+  return said;
+}
+
+async function until(holds: () => Promise<boolean>, what: string): Promise<void> {
+  const deadline = performance.now() + 60_000;
+  while (!(await holds())) assert.ok(performance.now() < deadline, what);
+}
+
+function startColod(): void {
+  colod = start(['colod', '--config', at('colod.yaml')]);
+  colod.stderr?.resume();
+}
+
+async function endColod(): Promise<void> {
+  const ended = new Promise<void>((done) => void colod.once('close', () => done()));
+  if (colod.exitCode === null && colod.signalCode === null) colod.kill('SIGTERM');
+  else return;
+  await ended;
+}
+
+async function vms(): Promise<VmLine[]> {
+  const { out } = await colo('ps', '--json', '--at', socket);
+  return JSON.parse(out) as VmLine[];
+}
+
+before(async () => {
+  await ensurePackages(clusterPackages, { why: 'test the service' });
+  await createAuthority(at('ca'), 'test');
+  await issueCertificate(at('ca'), { node: 'h1', addresses: ['127.0.0.1'] });
+  [port = 0] = await freePorts(1);
+  const lines = [
+    ...['node: h1', 'address: 127.0.0.1', `api: { port: ${port}, tokens: ${at('tokens')} }`, `socket: ${socket}`],
+    ...[`certificates: ${at('ca/h1')}`, `arbiter: { folder: ${at('cluster')} }`],
+    ...[`runFolder: ${at('run')}`, `stateFolder: ${at('state')}`],
+  ];
+  writeFileSync(at('colod.yaml'), `${lines.join('\n')}\n`);
+  writeFileSync(at('vm.yaml'), 'vm: web\nboot: { kernel: nowhere/vmlinuz }\n');
+  startColod();
+  await until(
+    async () => existsSync(socket) && (await colo('nodes', '--json', '--at', socket)).out.includes('"h1"'),
+    'h1',
+  );
+});
+after(async () => {
+  await endColod();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+test('a configuration is checked without starting anything: good, wrong, and a certificate of another node', async () => {
+  assert.deepEqual(await colo('colod', '--check', '--config', at('colod.yaml')), {
+    ...{ code: 0, out: `${at('colod.yaml')}: good, for node h1\n`, error: '' },
+  });
+  writeFileSync(
+    at('wrong.yaml'),
+    `node: h2\naddress: 127.0.0.1\ncertificates: ${at('ca/h1')}\narbiter: { folder: /a }\n`,
+  );
+  const wrong = await colo('colod', '--check', '--config', at('wrong.yaml'));
+  assert.equal(wrong.code, 2);
+  assert.match(wrong.error, /h2 is not h1, whose certificate/);
+});
+
+test('tables for people, JSON for programs, over the socket, with a certificate and with a token', async () => {
+  const table = await colo('nodes', '--at', socket);
+  assert.match(table.out, /^node +address +state[^]*h1 +127\.0\.0\.1 +ready/);
+  const place = `https://127.0.0.1:${port}`;
+  const json = await colo('nodes', '--json', '--at', place, '--identity', at('ca/h1'));
+  assert.equal((JSON.parse(json.out) as Cluster['nodes'])[0]?.node, 'h1');
+  const token = await colo('token', at('tokens'), 'anna');
+  assert.equal(token.code, 0);
+  writeFileSync(at('token'), token.out, { mode: 0o600 });
+  const asked = await colo('ps', '--json', '--at', place, '--token-file', at('token'), '--ca', at('ca/ca.pem'));
+  assert.deepEqual(JSON.parse(asked.out), []);
+  const nobody = await colo('ps', '--at', place);
+  assert.equal(nobody.code, 2);
+  assert.match(nobody.error, /has to know who asks/);
+});
+
+test('live updates: the state at once, until it is interrupted', async () => {
+  const child = start(['ps', '--watch', '--json', '--at', socket]);
+  const line = await new Promise<string>(
+    (done) => void child.stdout?.once('data', (bytes: Buffer) => done(String(bytes))),
+  );
+  assert.deepEqual(JSON.parse(line), []);
+  child.kill('SIGINT');
+  assert.equal(await new Promise((done) => void child.once('close', (code) => done(code))), 0);
+});
+
+test('a VM that cannot start is down and says why, is tried again, outlives a restart of colod as a record, and is removed', async () => {
+  const run = await colo('run', at('vm.yaml'), '--at', socket, '--no-wait');
+  assert.equal(run.code, 0, run.error);
+  const isDown = async () => (await vms())[0]?.state === 'down';
+  await until(isDown, 'down');
+  const [line] = await vms();
+  assert.match(line?.why ?? '', /^h1: .*nowhere\/vmlinuz is not on this node$/);
+  const again = await colo('run', at('vm.yaml'), '--at', socket, '--no-wait');
+  assert.equal(again.code, 2);
+  assert.match(again.error, /has a VM named web already/);
+  const failover = await colo('failover', 'web', '--at', socket);
+  assert.notEqual(failover.code, 0);
+  assert.match(failover.error, /no node says that it is the primary of web/);
+  await endColod();
+  assert.equal(existsSync(socket), false);
+  startColod();
+  await until(async () => existsSync(socket) && (await isDown()), 'down again');
+  assert.equal((await colo('rm', 'web', '--at', socket)).out, 'web is gone\n');
+  assert.deepEqual(await vms(), []);
+  const anew = await colo('run', at('vm.yaml'), '--at', socket, '--no-wait');
+  assert.equal(anew.code, 0, 'its name may be used again');
+  await colo('rm', 'web', '--at', socket);
+});
+
+test('draining a node, and names that are none', async () => {
+  assert.equal((await colo('drain', 'h1', '--at', socket)).out, 'h1 is empty\n');
+  const refused = await colo('run', at('vm.yaml'), '--at', socket, '--no-wait');
+  assert.match(refused.error, /no node has room for it, or all are being drained/);
+  assert.equal((await colo('undrain', 'h1', '--at', socket)).code, 0);
+  for (const args of [
+    ['drain', 'h9'],
+    ['logs', 'nobody'],
+    ['rm', 'nobody'],
+    ['status', 'nobody'],
+  ]) {
+    const said = await colo(...args, '--at', socket);
+    assert.equal(said.code, 2, args.join(' '));
+    assert.match(said.error, /this cluster has no/);
+  }
+});
