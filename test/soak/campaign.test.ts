@@ -197,6 +197,8 @@ test('fault after fault: no connection is lost, no reply is wrong or missing, on
   } finally {
     if (trying !== undefined) seen.push({ fault: trying, failed: true, intoCheckpoint: false, gapMs: 0, repairMs: 0 });
     for (const line of table(seen)) context.diagnostic(line);
+    // For a table of several runs.
+    context.diagnostic(JSON.stringify(seen));
     for (const client of stage.clients) context.diagnostic(`${client.name}: ${client.progress()}`);
     await stage.close();
     wires.close();
