@@ -198,13 +198,15 @@ export const defects: readonly Defect[] = [
   {
     name: 'no-lease',
     mistake: 'The primary does not ask whether it may still speak.',
-    seeds: 40,
+    seeds: 275,
+    from: 261,
     changes: [{ owner: Lease, method: 'valid', replace: always(true) }],
   },
   {
     name: 'lease-not-asked-for-guest-frames',
     mistake: 'The lease is looked at by the clock alone (a defect that the simulation found in the product).',
-    seeds: 40,
+    seeds: 275,
+    from: 261,
     changes: [{ owner: PrimaryNode, method: 'checkLease', replace: nothing }],
   },
   {
