@@ -2,7 +2,8 @@
 //
 //   syncing ──first checkpoint──► applying(1) ──► epoch(1) ──► applying(2) ──► epoch(2) ... ──takeover──► owner
 //
-//   syncing    the initial copy is under way: it is no state that ever was
+//   syncing    a copy is under way: it is no state that ever was; with a lineage it differs from what it was at `position`
+//              only in blocks that were written since, which the primary knows (notes.ts)
 //   epoch      exactly the primary's disks at that checkpoint
 //   applying   between two epochs; with the named segments replayed it is the later one
 //   owner      the VM ran on from it here: the newest truth, together with its overlay
@@ -26,6 +27,9 @@ const headerSchema = z.strictObject({
   through: z.number().int().min(0),
   durable: z.boolean(),
   boot: z.string(),
+  /** Which primary's records (message.ts), and up to which of them; '' where nobody can say what changed since. */
+  lineage: z.string().default(''),
+  position: z.number().int().min(0).default(0),
 });
 
 export type ReplicaHeader = z.output<typeof headerSchema>;
