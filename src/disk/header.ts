@@ -17,6 +17,7 @@ import type { Storage } from './storage.ts';
 
 const headerSchema = z.strictObject({
   version: z.literal(1),
+  /** The VM and, on a cluster, which of its lives: terms of two lives are not comparable. */
   vm: z.string(),
   sizes: z.array(z.number().int().positive()),
   state: z.enum(['syncing', 'epoch', 'applying', 'owner']),
@@ -53,6 +54,16 @@ function checksum(text: string): string {
   return createHash('sha256').update(text).digest('hex').slice(0, 16);
 }
 
+/**
+ * Whether there is a header that nobody can read: it may be that of the VM's newest disks. One without any text is none: a
+ * host that ended had its name on the disk and not its contents, and an owner's is flushed.
+ */
+export function isHeaderDamaged(storage: Storage): boolean {
+  const text = storage.readText(headerName)?.replaceAll('\0', '').trim();
+  return text !== undefined && text !== '' && parseHeader(text) === undefined;
+}
+
+/** The folder's header; undefined when there is none, or none that can be read. */
 export function readHeader(storage: Storage): ReplicaHeader | undefined {
   const text = storage.readText(headerName);
   return text === undefined ? undefined : parseHeader(text);

@@ -19,9 +19,9 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { ColoError } from '../base/errors.ts';
-import { readHeader, writeHeader } from './header.ts';
+import { headerName, readHeader, writeHeader } from './header.ts';
 import { encodeRecordHead, type RecordKind, recordKinds, type Session } from './message.ts';
-import { Replica, recover, replicaPath } from './replica.ts';
+import { Replica, recover, refuseOwner, replicaPath } from './replica.ts';
 import { bootId, Folder } from './storage.ts';
 
 const diskBytes = 8192;
@@ -217,6 +217,40 @@ test('the newest disks of a VM are never overwritten by a new session', () =>
     assert.ok(existsSync(replicaPath(model.folder, 0)));
   }));
 
+test('only a later term of the same life of the VM may overwrite its newest disks', () =>
+  withFolder(async (folder) => {
+    const model = await new Model(folder).begin();
+    model.mark(1);
+    await model.replica.complete(1);
+    await model.replica.apply(1);
+    await model.replica.takeOver(3);
+    const session = { sizes: [page], durable: false };
+    const events = { held: () => undefined, failed: () => undefined };
+    const begin = (vm: string, term: number) => Replica.begin({ folder: model.folder, vm, term, session, events });
+    await assert.rejects(begin('test', 3), /newest disks/);
+    await assert.rejects(begin('test_anotherlife', 9), /newest disks/);
+    assert.throws(() => refuseOwner(model.folder), /newest disks/);
+    await (await begin('test', 4)).close();
+  }));
+
+test('a header that nobody can read may be that of the newest disks: nothing is overwritten, nothing started', () =>
+  withFolder(async (folder) => {
+    for (const text of ['nonsense', 'nonsense\n\0\0', '{"version":9}\n0000000000000000\n']) {
+      writeFileSync(join(folder, headerName), text);
+      assert.throws(() => refuseOwner(folder), /damaged, or of another version/);
+      assert.throws(() => refuseOwner(folder, { vm: 'test', term: 99 }), /damaged, or of another version/);
+    }
+    // What a host that ended leaves of a file that was not flushed.
+    for (const text of ['', '\0\0\0']) {
+      writeFileSync(join(folder, headerName), text);
+      refuseOwner(folder);
+    }
+    rmSync(join(folder, headerName));
+    refuseOwner(folder);
+    mkdirSync(join(folder, headerName));
+    assert.throws(() => refuseOwner(folder), /cannot be read/);
+  }));
+
 test('a full disk refuses the checkpoint before it is committed, and the replica stays the epoch it is', (context) =>
   withFolder(async (folder) => {
     const small = join(folder, 'small');
@@ -340,7 +374,6 @@ test('when anything is in doubt, nothing is kept: all is copied', async () => {
       offer,
     ],
     ['a file that is gone', ({ folder }) => rmSync(replicaPath(folder, 1)), offer],
-    ['a header that is damaged', ({ folder }) => writeFileSync(join(folder, 'replica.json'), '{}'), offer],
     ['a replica that is not what was promised', ({ replica }) => verifyWrong(replica), offer],
     ['a node that took over', ({ replica }) => replica.takeOver(0), offer],
   ];

@@ -18,7 +18,7 @@ import { assert } from '../base/assert.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { Fifo } from '../base/fifo.ts';
 import { type Extent, type Run, runs } from './extents.ts';
-import { headerName, type ReplicaHeader, readHeader, writeHeader } from './header.ts';
+import { headerName, isHeaderDamaged, type ReplicaHeader, readHeader, writeHeader } from './header.ts';
 import { JournalIndex, type Segment } from './journal.ts';
 import { batchBytesMax, batchRecordsMax, journalMemoryBytesMax } from './limits.ts';
 import { type DiskRecord, diskError, type Mark, parseRecord, recordKinds, type Session } from './message.ts';
@@ -108,7 +108,7 @@ export class Replica {
     const { session } = options;
     const storage = storageOf(options.folder);
     storage.make();
-    refuseOwner(storage, options.term);
+    refuseOwner(storage, options);
     const kept = await keptPosition(storage, options);
     const disks: StoredFile[] = [];
     try {
@@ -380,12 +380,20 @@ function writeFailure(folder: string, cause: unknown): ColoError {
   });
 }
 
-/** Never overwrites the newest truth of a VM. */
-export function refuseOwner(folder: string | Storage, term: number): void {
+/**
+ * Never overwrites the newest truth of a VM, or what may be it: only a later term of the same life of the VM (`by`) may.
+ * Without `by` nobody may.
+ */
+export function refuseOwner(folder: string | Storage, by?: { vm: string; term: number }): void {
   const storage = storageOf(folder);
-  const header = readHeader(storage);
-  if (header?.state !== 'owner' || term > header.term) return;
   const path = storage.folder;
+  if (isHeaderDamaged(storage))
+    throw new ColoError(errorCodes.input, `${path}/${headerName} is damaged, or of another version of colo`, {
+      hint: `these may be the newest disks of the VM: look at them (qemu-img info), bring back what you need, then remove ${path}`,
+    });
+  const header = readHeader(storage);
+  if (header?.state !== 'owner') return;
+  if (by !== undefined && by.vm === header.vm && by.term > header.term) return;
   const newest = storage.has(overlayName(0)) ? overlayPath(path, 0) : replicaPath(path, 0);
   throw new ColoError(errorCodes.input, `${path} holds the newest disks of ${header.vm}, which ran on from there`, {
     hint: `bring them back first, such as with "qemu-img convert -O raw ${newest} IMAGE", then remove that folder`,

@@ -7,6 +7,7 @@ import type { Protect } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';
 import type { GuestAddresses } from '../failover/addresses.ts';
 import type { Arbiter } from '../failover/arbiter/arbiter.ts';
+import type { ArbiterProblem } from '../failover/arbiter/watched.ts';
 import type { Tolerance } from '../heartbeat/tolerance.ts';
 import type { BypassRule } from '../proxy/bypass.ts';
 import type { MachineSpec } from '../qemu/machine.ts';
@@ -111,7 +112,8 @@ export interface NodeContext {
   config: NodeConfig;
   clock: Clock;
   log: Log;
-  arbiter: Arbiter;
+  /** With `problem` where it is watched (failover/arbiter/watched.ts). */
+  arbiter: Arbiter & { readonly problem?: ArbiterProblem | undefined };
   platform: Platform;
 }
 

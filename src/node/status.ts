@@ -50,8 +50,14 @@ export function describeNode(node: ColoNode, cores: number): NodeStatus {
     failover: node.failoverRecord,
     heartbeat: heartbeatOf(node),
     links: linksOf(node),
+    arbiter: arbiterOf(node),
     disks: disksOf(node),
   };
+}
+
+function arbiterOf({ context }: ColoNode): NonNullable<NodeStatus['arbiter']> | null {
+  const { problem } = context.arbiter;
+  return problem === undefined ? null : { why: problem.why, forMs: context.clock.now() - problem.since };
 }
 
 function linksOf({ primary, secondary }: ColoNode): NonNullable<NodeStatus['links']> {
