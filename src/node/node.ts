@@ -65,6 +65,7 @@ export class ColoNode {
         if (this.primary !== undefined) this.primary.fromNetwork(frame);
         else this.secondary?.fromNetwork(frame);
       },
+      maySend: () => this.primary?.maySpeak === true,
       closed: () => this.context.log.error('the uplink is gone: nobody can reach the VM through this node'),
     });
     this.post({ kind: 'start' });
