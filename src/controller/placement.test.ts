@@ -78,8 +78,10 @@ test('a placed node starts a child; only the first may boot; one that is not pla
   const secondary = hosted({ role: 'secondary', state: 'idle' });
   assert.deepEqual(
     plan('h3', view, { child: secondary }).map((one) => one.kind),
-    ['stop'],
+    ['leave'],
   );
+  for (const state of ['suspecting', 'taking-over'])
+    assert.deepEqual(plan('h3', view, { child: { ...secondary, state } }), [], `it is ${state}`);
 });
 
 test('without the registry nothing is stopped and nothing is placed, but what died is started again', () => {
@@ -206,7 +208,9 @@ class Model {
   readonly up = new Set(this.names);
   readonly children = new Map<string, ModelChild>();
   readonly reconcilers = new Map(this.names.map((name) => [name, new Reconciler(name)]));
-  readonly views = new Map<string, ClusterView>();
+  readonly views = new Map<string, { cluster: ClusterView; own: Hosted[] }>();
+  /** Children that are asked to leave after a while. */
+  readonly late = new Map<string, PlacementAction[]>();
   readonly problems: string[] = [];
   boots = 0;
 
@@ -224,20 +228,25 @@ class Model {
     return [hosted({ role, state, term, protected: child.peer !== undefined })];
   }
 
-  async tick(node: string, old: boolean): Promise<void> {
+  async tick(node: string, { old, late }: { old: boolean; late: boolean }): Promise<void> {
     if (!this.up.has(node)) return;
     const registry = this.registry();
     await registry.announce(info(node, { hosted: this.hosted(node) }), 6000);
     const seen = this.views.get(node);
-    const view = old && seen !== undefined ? seen : await registry.read();
-    this.views.set(node, view);
+    const fresh = { cluster: await registry.read(), own: this.hosted(node) };
+    // What its own child said may be as old: the registry may take its time after it was asked.
+    const { cluster: view, own } = old && seen !== undefined ? seen : fresh;
+    const said = fresh.own.length === own.length ? own : fresh.own;
+    this.views.set(node, { cluster: view, own: said });
     const children = new Map<string, Child>();
-    const [own] = this.hosted(node);
-    if (own !== undefined) children.set('web', { ...own, stateSince: this.children.get(node)?.stateSince ?? 0 });
+    for (const one of said) children.set('web', { ...one, stateSince: this.children.get(node)?.stateSince ?? 0 });
     const record = this.terms.get('web');
     const records = new Map(record === undefined ? [] : [['web', record]]);
     const actions = this.reconcilers.get(node)?.plan({ cluster: view, fresh: true, children, records }, this.now) ?? [];
-    for (const action of actions) await this.perform(node, action, registry);
+    for (const action of this.late.get(node) ?? []) await this.perform(node, action, registry);
+    const isLate = ({ kind }: PlacementAction) => late && kind === 'leave';
+    this.late.set(node, actions.filter(isLate));
+    for (const action of actions) if (!isLate(action)) await this.perform(node, action, registry);
   }
 
   async perform(node: string, action: PlacementAction, registry: Registry): Promise<void> {
@@ -248,8 +257,11 @@ class Model {
       case 'start':
         return this.startChild(node, action.first || this.terms.has('web') ? 'auto' : 'secondary');
       case 'bootAnew':
-        this.end(node);
-        return this.startChild(node, 'primary');
+        if (await this.leave(node)) await this.startChild(node, 'primary');
+        return;
+      case 'leave':
+        await this.leave(node);
+        return;
       case 'stop':
       case 'restart':
         await this.loseChild(node);
@@ -329,6 +341,13 @@ class Model {
     if (peer?.peer === node) await this.goOn(peer);
   }
 
+  /** What node/node.ts does when it is asked to leave. */
+  async leave(node: string): Promise<boolean> {
+    if (this.children.get(node)?.role.state.kind === 'primary') return false;
+    await this.loseChild(node);
+    return true;
+  }
+
   async goOn(child: ModelChild): Promise<void> {
     const record = this.terms.get('web');
     const claim = await this.arbiter.claim('web', record?.term ?? 0, { owner: child.node, peer: null });
@@ -357,7 +376,13 @@ class Model {
 }
 
 const step = fc.oneof(
-  { weight: 12, arbitrary: fc.record({ kind: fc.constant('tick' as const), node: fc.nat(2), old: fc.boolean() }) },
+  {
+    weight: 12,
+    arbitrary: fc.record({
+      ...{ kind: fc.constant('tick' as const), node: fc.nat(2) },
+      ...{ old: fc.boolean(), late: fc.boolean() },
+    }),
+  },
   {
     weight: 2,
     arbitrary: fc.record({
@@ -372,7 +397,7 @@ const step = fc.oneof(
 async function calm(model: Model): Promise<void> {
   for (let round = 0; round < 60; round += 1) {
     model.now += 1000;
-    for (const node of model.names) await model.tick(node, false);
+    for (const node of model.names) await model.tick(node, { old: false, late: false });
     await model.pair();
     model.check();
   }
@@ -385,7 +410,7 @@ test('whatever dies, comes back, is drained or sees an old view: one copy runs, 
       await model.registry().createVm(vmRecord());
       for (const one of steps) {
         const node = 'node' in one ? (model.names[one.node] ?? 'h1') : '';
-        if (one.kind === 'tick') await model.tick(node, one.old);
+        if (one.kind === 'tick') await model.tick(node, one);
         else if (one.kind === 'wait') model.now += one.ms;
         else if (one.kind === 'boot') model.up.add(node);
         else if (one.kind === 'drain') await model.registry().drain(node);
@@ -419,3 +444,24 @@ async function undrain(model: Model, node: string): Promise<void> {
   const revision = (await model.registry().read()).drains.get(node);
   if (revision !== undefined) await model.registry().undrain(node, revision);
 }
+
+test('a secondary that is to leave, and takes over before it does, keeps the VM and gets a new secondary', async () => {
+  const model = new Model();
+  const now = { old: false, late: false };
+  await model.registry().createVm(vmRecord());
+  await calm(model);
+  const [secondary = ''] = [...model.children.values()]
+    .filter((one) => one.holds === 'checkpoint')
+    .map((one) => one.node);
+  await model.registry().drain(secondary);
+  await model.tick('h1', now);
+  await model.tick(secondary, { ...now, late: true });
+  model.up.delete('h1');
+  await model.loseChild('h1');
+  await calm(model);
+  assert.deepEqual(model.problems, []);
+  assert.equal(model.boots, 1);
+  const holds = [...model.children.values()].map((one) => one.holds).sort();
+  assert.deepEqual(holds, ['checkpoint', 'runs']);
+  assert.equal(model.children.has(secondary), true, 'no other node is there for both');
+});

@@ -5,7 +5,8 @@
 //   arbiter's records of VMs that nobody runs ─┘
 //
 // Who places a VM: the node that runs it as its primary (with the highest term, if several say so); at first the node that
-// boots it. Everybody else follows: a node that is placed runs a child, one that is not placed any more stops it.
+// boots it. Everybody else follows: a node that is placed runs a child, one that is not placed any more stops it
+// if the child agrees, which alone knows whether it is about to be the primary.
 //
 // Nothing here can make two primaries. A child becomes one only by a claim at the arbiter: the first start, a start after
 // its end, and booting anew are all the compare-and-swap of failover/arbiter, whatever the registry says. What is decided
@@ -39,7 +40,10 @@ export interface View {
 export type PlacementAction =
   /** `first`: this node may boot it when the arbiter has no record of it. */
   | { kind: 'start'; vm: string; first: boolean }
+  /** Whatever its role is: the VM is over. */
   | { kind: 'stop'; vm: string; why: string }
+  /** Stops a child that is placed no more, unless it says that it has the VM or is about to take over. */
+  | { kind: 'leave'; vm: string; why: string }
   /** Stops a child that has no role any more; it is dead then, and started again after the pause of one that died. */
   | { kind: 'restart'; vm: string; why: string }
   /** Stops the child and starts it as the one that boots the VM, by a claim at the arbiter. */
@@ -114,10 +118,13 @@ export class Reconciler {
     );
   }
 
-  /** A primary is never stopped for a placement: if another has the term, it finds out by itself. */
+  /**
+   * A primary is never stopped for a placement: if another has the term, it finds out by itself. Nor is one that is about
+   * to be the primary. What the child said may be old by now, so the child itself has the last word.
+   */
   private leave({ fresh }: View, child: Child | undefined): PlacementAction[] {
-    if (!fresh || child === undefined || child.role === 'primary') return [];
-    return [{ kind: 'stop', vm: child.vm, why: 'it is placed on other nodes' }];
+    if (!fresh || child === undefined || child.role === 'primary' || takesOver(child)) return [];
+    return [{ kind: 'leave', vm: child.vm, why: 'it is placed on other nodes' }];
   }
 
   private start(
@@ -215,6 +222,10 @@ function hostedBy(nodes: NodeInfo[], { vm, life }: { vm: string; life: string })
   return nodes.flatMap((node) =>
     node.hosted.filter((one) => one.vm === vm && one.life === life).map((hosted) => ({ node, hosted })),
   );
+}
+
+function takesOver(one: Hosted): boolean {
+  return one.role === 'secondary' && (one.state === 'suspecting' || one.state === 'taking-over');
 }
 
 function isIdle(one: Hosted): boolean {

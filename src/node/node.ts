@@ -76,6 +76,21 @@ export class ColoNode {
     await this.context.arbiter.close();
   }
 
+  /**
+   * Ends this node's part in the VM, which is to be protected elsewhere, unless the VM is here or may be about to be: then
+   * it throws, and nothing was done. It is decided and done at once, whatever the caller saw of this node before.
+   */
+  leave(): void {
+    const why = 'the VM is placed on other nodes';
+    const { kind } = this.role.state;
+    const isNeeded = kind === 'primary' || kind === 'deciding' || kind === 'claiming';
+    if (isNeeded || this.inheritance !== undefined || this.secondary?.dismiss(why) === false)
+      throw new ColoError(errorCodes.needed, `the VM may need this node (${this.status().state})`, {
+        hint: 'see who runs it: `colo ps`',
+      });
+    this.post({ kind: 'stop', why });
+  }
+
   private post(event: RoleEvent): void {
     this.queue.push(event);
     if (this.handling) return;

@@ -149,6 +149,19 @@ export class Children {
     }
   }
 
+  /** Stops it if it agrees: it alone knows whether it has the VM, or is about to. It is not killed for not answering. */
+  async leave(vm: string, options: { why: string; forget: boolean }): Promise<void> {
+    const one = this.held.get(vm);
+    if (one === undefined || one.busy !== undefined) return;
+    one.busy = 'stopping';
+    try {
+      if (this.isAlive(one)) await this.call(vm, { method: 'POST', path: '/leave' });
+    } finally {
+      one.busy = undefined;
+    }
+    await this.stop(vm, options);
+  }
+
   async setPeers(vm: string, peers: { node: string; host: string; port: number }[]): Promise<void> {
     const one = this.held.get(vm);
     const text = JSON.stringify(peers);

@@ -190,14 +190,17 @@ export class Service {
         return;
       case 'bootAnew':
         this.log.error({ vm: action.vm, why: action.why }, 'the VM is booted anew');
-        await children.stop(action.vm, { why: action.why, forget: false });
+        await children.leave(action.vm, { why: action.why, forget: false });
         if (record !== undefined) await children.start(record, 'primary');
         return;
       case 'stop':
         await children.stop(action.vm, { why: action.why, forget: true });
         return;
+      case 'leave':
+        await children.leave(action.vm, { why: action.why, forget: true });
+        return;
       case 'restart':
-        await children.stop(action.vm, { why: action.why, forget: false });
+        await children.leave(action.vm, { why: action.why, forget: false });
         return;
       case 'setPeers':
         await children.setPeers(action.vm, action.peers);
