@@ -16,7 +16,7 @@ import { silentLog } from '../src/base/log.ts';
 import { checkSpec } from '../src/config/spec.ts';
 import { openBank, Teller } from '../src/demo/bank.ts';
 import { consoleSays } from '../src/demo/console.ts';
-import { flushEveryBytes } from '../src/disk/limits.ts';
+import { flushEveryBytes, settledBytes, settleMs } from '../src/disk/limits.ts';
 import { diskMessages, parseMark } from '../src/disk/message.ts';
 import { Replica } from '../src/disk/replica.ts';
 import { DiskSink } from '../src/disk/sink.ts';
@@ -155,6 +155,9 @@ async function pauseCase(
   const applies: number[] = [];
   for (let round = 0; round < rounds; round += 1) {
     await write(vm, image, mib, round);
+    // As a node does (primary-disks.ts).
+    const end = systemClock.now() + settleMs;
+    while (sink.backlogBytes >= settledBytes && systemClock.now() < end) await delay(1);
     const epoch = next();
     const capture = await vm.capture({ onStopped: () => void sink.mark(epoch) });
     capture.release();

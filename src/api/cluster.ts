@@ -51,6 +51,7 @@ const diskStatus = z.object({
   copying: z.object({ what: z.enum(['copy', 'fold']), doneBytes: z.number(), totalBytes: z.number() }).nullable(),
   backlogBytes: z.number(),
   writtenBytes: z.number(),
+  skippedBytes: z.number(),
   journalBytes: z.number(),
   problem: z.string(),
 });

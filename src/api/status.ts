@@ -86,9 +86,11 @@ export interface NodeStatus {
         /** primary: written and not yet held by the secondary; the guest's writes wait when it is at its limit. */
         backlogBytes: number;
         writtenBytes: number;
+        /** primary: of the disks, not copied to this secondary, because it had them from before. */
+        skippedBytes: number;
         /** secondary: waits for its checkpoint. */
         journalBytes: number;
-        /** What last ended the protection of the disks, '' if nothing did. */
+        /** What last ended the protection of the disks, or what the guest's own disk has run into; '' if nothing. */
         problem: string;
       }
     | null

@@ -26,7 +26,7 @@ export async function run(path: string, options: { json: boolean }): Promise<num
   checkLocal(spec, path);
   await ensurePackages([...runtimePackages, ...guestPackages], { why: 'run a VM', onProgress: say });
   for (const disk of spec.disks) await checkImage(disk.path, disk.format);
-  for (const node of ['a', 'b']) refuseOwner(replicaDirectory(spec, node), 0);
+  for (const node of ['a', 'b']) refuseOwner(replicaDirectory(spec, node));
   const boot = await bootFiles(spec, say);
   const interrupt = interruptSignal();
   const forwards = spec.network.forwards.map(

@@ -126,7 +126,7 @@ function heartbeatLines({ heartbeat }: NodeStatus): string[] {
 
 function diskLines({ disks }: NodeStatus): string[] {
   if (disks === undefined || disks === null) return [];
-  const { copying, backlogBytes, writtenBytes, problem } = disks;
+  const { copying, backlogBytes, writtenBytes, skippedBytes, problem } = disks;
   const done = copying === null ? 0 : (copying.doneBytes * 100) / Math.max(1, copying.totalBytes);
   const what = copying?.what === 'fold' ? 'writing the overlay into the disk' : 'copying to the secondary';
   return [
@@ -134,7 +134,10 @@ function diskLines({ disks }: NodeStatus): string[] {
     ...(copying !== null || writtenBytes === 0
       ? []
       : [`  disks: ${formatSize(writtenBytes)} mirrored, ${formatSize(backlogBytes)} on the way`]),
-    ...(problem === '' ? [] : [`  disks are not protected: ${problem}`]),
+    ...(skippedBytes === 0
+      ? []
+      : [`  disks: ${formatSize(skippedBytes)} were not copied again, the secondary had them`]),
+    ...(problem === '' ? [] : [`  disks: ${problem}`]),
   ];
 }
 

@@ -14,8 +14,9 @@ import { join } from 'node:path';
 import type { NodeStatus } from '../api/status.ts';
 import { wallTime } from '../base/clock.ts';
 import { seededRandom } from '../base/random.ts';
+import { formatSize } from '../config/size.ts';
 import { openBank, Teller } from './bank.ts';
-import { rounds } from './bank-rounds.ts';
+import { restAndCheck, rounds } from './bank-rounds.ts';
 import {
   auditInto,
   type BankDemoOptions,
@@ -82,7 +83,7 @@ async function onDisk(options: BankDemoOptions, folder: string): Promise<BankRep
     say('the guest runs from its disk: PostgreSQL and redis, every commit flushed');
     await openBank(stage.ports.postgres);
     await stage.pair.startSecondary();
-    copyMs = await untilProtected(stage, 'a', 'the disk and the RAM are copied');
+    copyMs = await untilProtected(stage, 'the disk and the RAM are copied');
     say(`protected in ${mode} mode (${(copyMs / 1000).toFixed(1)} s), disk and all`);
     told = failovers > 1 ? await longStory(stage) : await story(stage);
     await haltGuest(stage, told.holder);
@@ -142,6 +143,7 @@ async function story(stage: Stage): Promise<Told> {
   say('waiting for the clients to finish, then the database is asked for everything');
   const clients = await finishClients(stage);
   const transfers = await auditInto(stage, stage.ports);
+  if (fault === 'secondary-kill') await protectAgain(stage);
   const happened = after?.failover ?? null;
   return {
     ...{ clients, transfers, faultAfterMs, before, holder: survivorOf(fault) },
@@ -154,6 +156,18 @@ async function story(stage: Stage): Promise<Told> {
             why: happened.why,
           },
   };
+}
+
+/** The secondary that was lost comes back with its replica: what it has already is not copied again. */
+async function protectAgain(stage: Stage): Promise<void> {
+  const { pair, problems, options } = stage;
+  await pair.restart('b');
+  const copyMs = await untilProtected(stage, 'node b is back: what changed is copied');
+  const { disks } = (await pair.statuses()).find((one) => one.node === 'a') ?? {};
+  const skipped = disks?.skippedBytes ?? 0;
+  options.say(`protected again (${(copyMs / 1000).toFixed(1)} s): ${formatSize(skipped)} were not copied again`);
+  if (skipped === 0) problems.push('the whole disk was copied again, though the secondary had a replica of it');
+  await restAndCheck(stage, { index: 0, hasFailedOver: false });
 }
 
 async function longStory(stage: Stage): Promise<Told> {

@@ -13,13 +13,23 @@ import type { NodeStatus } from '../api/status.ts';
 import { wallTime } from '../base/clock.ts';
 import { seededRandom } from '../base/random.ts';
 import { tryCommand } from '../host/command.ts';
-import { auditInto, checkFileSystem, diskPath, type Stage, tellAndHear, untilProtected } from './bank-stage.ts';
+import {
+  auditInto,
+  checkFileSystem,
+  diskPath,
+  holderOf,
+  otherOf,
+  type Stage,
+  tellAndHear,
+  untilProtected,
+} from './bank-stage.ts';
 import type { ClientReport } from './client.ts';
 import { watch } from './demo.ts';
 import { injectInto } from './faults.ts';
 
 const takeoverTimeoutMs = 60_000;
 const checkpointTimeoutMs = 60_000;
+const checkpointTries = 5;
 
 export interface Rounds {
   /** Of all rounds, one line for each kind of client. */
@@ -39,51 +49,68 @@ export async function rounds(
   const reports = new Map<string, ClientReport>();
   const told: Rounds = { clients: [], transfers: 0, before: undefined, holder: 'a' };
   for (let index = 1; index <= options.failovers && problems.length === 0; index += 1) {
-    const [victim, survivor] = index % 2 === 1 ? (['a', 'b'] as const) : (['b', 'a'] as const);
     await clients.start();
     const killAfterMs = options.seconds * 1000 * random();
     await watch(stage, killAfterMs, `clients write; kill ${index} of ${options.failovers} comes`);
-    await untilProtected(stage, victim, 'to be protected before the kill');
+    await untilProtected(stage, 'to be protected before the kill');
+    const victim = await holderOf(stage);
     told.before = (await stage.pair.statuses()).find((one) => one.node === victim) ?? told.before;
-    const repairMs = await killAndRepair(stage, victim, survivor);
+    const repairMs = await killAndRepair(stage, victim);
     await watch(stage, 1000, 'protected again');
     for (const report of await clients.finish()) add(reports, report);
     told.transfers = await auditInto(stage, stage.ports);
-    await restAndCheck(stage, index, survivor, victim);
-    told.holder = survivor;
+    await restAndCheck(stage, { index, hasFailedOver: true });
     const sums = `${told.transfers} transfers, ${stage.increments} increments`;
     options.say(
       `kill ${index} of ${options.failovers}, node ${victim} after ${(killAfterMs / 1000).toFixed(1)} s, repaired in ${(repairMs / 1000).toFixed(1)} s: ${problems.length === 0 ? `${sums}, disk clean` : 'FAILED'}`,
     );
   }
+  told.holder = await holderOf(stage);
   told.clients = [...reports.values()];
   return told;
 }
 
-async function killAndRepair(stage: Stage, victim: 'a' | 'b', survivor: 'a' | 'b'): Promise<number> {
+async function killAndRepair(stage: Stage, victim: 'a' | 'b'): Promise<number> {
   const { options, pair, clients } = stage;
   for (const client of clients) client.markFault();
   const { at } = await injectInto(pair[victim], 'primary-kill', () => wallTime(options.clock.now()));
   const tookOver = (one: NodeStatus) =>
-    one.node === survivor && one.role === 'primary' && (one.failover?.doneAt ?? 0) >= at;
-  await pair.until(`taken over by node ${survivor}`, takeoverTimeoutMs, (all) => all.some(tookOver));
+    one.node === otherOf(victim) && one.role === 'primary' && (one.failover?.doneAt ?? 0) >= at;
+  await pair.until(`taken over by node ${otherOf(victim)}`, takeoverTimeoutMs, (all) => all.some(tookOver));
   await pair.restart(victim);
-  return untilProtected(stage, survivor, `node ${victim} is back: the disk and the RAM are copied`);
+  return untilProtected(stage, `node ${victim} is back: the disk and the RAM are copied`);
 }
 
-async function restAndCheck(stage: Stage, index: number, primary: 'a' | 'b', secondary: 'a' | 'b'): Promise<void> {
-  const { pair, problems, spec } = stage;
-  await tellAndHear(stage, { line: `rest ${index}`, answer: `colo-guest rests ${index}.`, name: primary });
-  const apiPath = pair[primary]?.apiPath ?? '';
-  await untilProtected(stage, primary, 'the guest rests');
-  await callNode({ socketPath: apiPath, method: 'POST', path: '/checkpoint', timeoutMs: checkpointTimeoutMs });
-  const files = [diskPath(stage, primary, true), diskPath(stage, secondary, true)];
+/** The resting guest's disk is clean, the replica is the same, and from it alone everything is there again. */
+export async function restAndCheck(
+  stage: Stage,
+  { index, hasFailedOver }: { index: number; hasFailedOver: boolean },
+): Promise<void> {
+  const { problems, spec } = stage;
+  await tellAndHear(stage, `rest ${index}`, `colo-guest rests ${index}.`);
+  const primary = await checkpoint(stage);
+  const files = [primary, otherOf(primary)].map((name) => diskPath(stage, name, hasFailedOver));
   await checkFileSystem(stage, files[0] ?? '');
   const compared = await tryCommand('cmp', files, { timeoutMs: 120_000 });
   if (compared.code !== 0)
     problems.push(`the replica is not the disk of ${spec.vm}: ${compared.failure ?? compared.stdout.trim()}`);
-  await tellAndHear(stage, { line: 'go on', answer: `colo-guest ready ${index}.`, name: primary });
+  await tellAndHear(stage, 'go on', `colo-guest ready ${index}.`);
   await auditInto(stage, stage.ports);
+}
+
+/** A checkpoint of the protected VM; returns the primary that it is of. A starved host may lose its secondary meanwhile. */
+async function checkpoint(stage: Stage): Promise<'a' | 'b'> {
+  for (let left = checkpointTries; ; left -= 1) {
+    await untilProtected(stage, 'the guest rests');
+    const name = await holderOf(stage);
+    try {
+      const socketPath = stage.pair[name]?.apiPath ?? '';
+      await callNode({ socketPath, method: 'POST', path: '/checkpoint', timeoutMs: checkpointTimeoutMs });
+      return name;
+    } catch (error) {
+      if (left <= 1) throw error;
+    }
+  }
 }
 
 /** Sums over the rounds, of the longest gaps the longest. */

@@ -1,9 +1,11 @@
 // What the stories of the bank stand on: the disk guest in a protected pair, its ports, and what it does when told to.
 
+import { readFile } from 'node:fs/promises';
 import { createConnection, type Socket } from 'node:net';
+import { join } from 'node:path';
 import { copyDisk, type DiskGuest } from '../../guest/disk/build.ts';
 import type { NodeStatus } from '../api/status.ts';
-import type { Clock } from '../base/clock.ts';
+import { type Clock, delay } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { checkSpec, type Spec } from '../config/spec.ts';
 import { replicaPath } from '../disk/replica.ts';
@@ -105,14 +107,14 @@ export async function closeStage(stage: Stage): Promise<void> {
   await stage.pair.stop();
 }
 
-/** Waits until node `name` is the primary of a protected VM; returns how long that took. */
-export async function untilProtected(stage: Stage, name: 'a' | 'b', phase: string): Promise<number> {
+/** Waits until the VM is protected; returns how long that took. */
+export async function untilProtected(stage: Stage, phase: string): Promise<number> {
   const { options, pair, clients } = stage;
   const start = options.clock.now();
-  await pair.until(`protected by ${name}`, protectTimeoutMs, (statuses) => {
+  await pair.until('protected', protectTimeoutMs, (statuses) => {
     options.signal.throwIfAborted();
     options.show({ statuses, phase, clients: clients.map((one) => ({ name: one.name, progress: one.progress() })) });
-    return statuses.some((one) => one.node === name && one.role === 'primary' && one.protected);
+    return statuses.some((one) => one.role === 'primary' && one.protected);
   });
   return options.clock.now() - start;
 }
@@ -167,23 +169,43 @@ function tell({ ports }: Stage, line: string): Socket {
   return guest;
 }
 
-/** Tells the guest, until node `name` hears on its console that it is done: between two lines nobody listens for a moment. */
-export async function tellAndHear(
-  stage: Stage,
-  { line, answer, name }: { line: string; answer: string; name: 'a' | 'b' },
-): Promise<void> {
+/**
+ * Tells the guest, until its console says that it is done: between two lines nobody listens for a moment. The console is the
+ * primary's, whichever node that is: a starved host may take over from one that is only slow.
+ */
+export async function tellAndHear(stage: Stage, line: string, answer: string): Promise<void> {
   const { pair, options } = stage;
-  const node = pair[name];
-  if (node === undefined) throw new ColoError(errorCodes.input, `there is no node ${name}`);
   const connections = [tell(stage, line)];
   const stop = options.clock.every(tellAgainMs, () => void connections.push(tell(stage, line)));
+  const end = options.clock.now() + guestTimeoutMs;
+  const consoleOf = (name: string) => readFile(join(pair.logDir, `${name}.serial`), 'utf8').catch(() => '');
   try {
-    const path = `${pair.logDir}/${name}.serial`;
-    await consoleSays(node, { text: answer, path, timeoutMs: guestTimeoutMs, signal: options.signal });
+    for (;;) {
+      options.signal.throwIfAborted();
+      const name = await holderOf(stage);
+      const said = await consoleOf(name);
+      if (said.includes(answer)) return;
+      if (options.clock.now() > end) {
+        const last = said.trim().split('\n').slice(-4).join(' / ');
+        throw new ColoError(errorCodes.timeout, `the guest on ${name} was told "${line}" and says only "${last}"`);
+      }
+      await delay(100, options.clock);
+    }
   } finally {
     stop();
     for (const connection of connections) connection.destroy();
   }
+}
+
+/** The node that runs the guest for everybody. */
+export async function holderOf({ pair }: Stage): Promise<'a' | 'b'> {
+  const isHolder = (one: NodeStatus) => one.role === 'primary';
+  const statuses = await pair.until('run by somebody', guestTimeoutMs, (all) => all.some(isHolder));
+  return statuses.find(isHolder)?.node === 'a' ? 'a' : 'b';
+}
+
+export function otherOf(name: 'a' | 'b'): 'a' | 'b' {
+  return name === 'a' ? 'b' : 'a';
 }
 
 /** Shuts the guest down in order; before that the survivor's overlay must have become part of its disk. */

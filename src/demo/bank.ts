@@ -23,8 +23,8 @@ export interface Transfer {
 }
 
 /** Makes the tables; a bank that is there already is emptied. */
-export async function openBank(port: number): Promise<void> {
-  const sql = await Postgres.connect(port);
+export async function openBank(port: number, host?: string): Promise<void> {
+  const sql = await Postgres.connect(port, host);
   try {
     await sql.query(`
       DROP TABLE IF EXISTS transfers; DROP TABLE IF EXISTS accounts;
@@ -62,10 +62,10 @@ export class Teller implements Client {
 
   static async start(
     port: number,
-    options: { number: number; seed: number; paceMs: number },
+    options: { number: number; seed: number; paceMs: number; host?: string },
     clock: Clock,
   ): Promise<Teller> {
-    return new Teller(await Postgres.connect(port), options, clock);
+    return new Teller(await Postgres.connect(port, options.host), options, clock);
   }
 
   progress(): string {
@@ -143,8 +143,8 @@ export interface Audit {
 }
 
 /** Asks the database for everything and compares it with what the tellers wrote down. */
-export async function audit(port: number, tellers: readonly Teller[]): Promise<Audit> {
-  const sql = await Postgres.connect(port);
+export async function audit(port: number, tellers: readonly Teller[], host?: string): Promise<Audit> {
+  const sql = await Postgres.connect(port, host);
   try {
     const { rows: transfers } = await sql.query('SELECT id, source, target, amount FROM transfers');
     const { rows: balances } = await sql.query('SELECT id, balance FROM accounts ORDER BY id');

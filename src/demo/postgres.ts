@@ -20,6 +20,7 @@ interface Asked {
 
 /** A message of the server longer than this ends the connection: nothing here asks for as much. */
 const messageBytesMax = 16 * 1024 * 1024;
+const connectTimeoutMs = 20_000;
 
 export class Postgres {
   private readonly socket: Socket;
@@ -34,8 +35,9 @@ export class Postgres {
     socket.on('close', () => this.end(new Error('the connection was closed')));
   }
 
-  static async connect(port: number, timeoutMs = 20_000): Promise<Postgres> {
-    const socket = createConnection({ port, host: '127.0.0.1', noDelay: true });
+  /** `host`: the guest, or its forward. */
+  static async connect(port: number, host = '127.0.0.1'): Promise<Postgres> {
+    const socket = createConnection({ port, host, noDelay: true });
     const sql = new Postgres(socket);
     const parameters = Buffer.from('user\0postgres\0database\0postgres\0\0');
     const start = Buffer.alloc(8);
@@ -43,7 +45,7 @@ export class Postgres {
     start.writeUInt32BE(196_608, 4);
     const answer = sql.expect();
     socket.write(Buffer.concat([start, parameters]));
-    socket.setTimeout(timeoutMs, () => sql.end(new Error('PostgreSQL does not answer')));
+    socket.setTimeout(connectTimeoutMs, () => sql.end(new Error('PostgreSQL does not answer')));
     await answer;
     socket.setTimeout(0);
     return sql;

@@ -2,7 +2,8 @@
 //
 //   syncing ──first checkpoint──► applying(1) ──► epoch(1) ──► applying(2) ──► epoch(2) ... ──takeover──► owner
 //
-//   syncing    the initial copy is under way: it is no state that ever was
+//   syncing    a copy is under way: it is no state that ever was; with a lineage it differs from what it was at `position`
+//              only in blocks that were written since, which the primary knows (notes.ts)
 //   epoch      exactly the primary's disks at that checkpoint
 //   applying   between two epochs; with the named segments replayed it is the later one
 //   owner      the VM ran on from it here: the newest truth, together with its overlay
@@ -16,6 +17,7 @@ import type { Storage } from './storage.ts';
 
 const headerSchema = z.strictObject({
   version: z.literal(1),
+  /** The VM and, on a cluster, which of its lives: terms of two lives are not comparable. */
   vm: z.string(),
   sizes: z.array(z.number().int().positive()),
   state: z.enum(['syncing', 'epoch', 'applying', 'owner']),
@@ -26,6 +28,9 @@ const headerSchema = z.strictObject({
   through: z.number().int().min(0),
   durable: z.boolean(),
   boot: z.string(),
+  /** Which primary's records (message.ts), and up to which of them; '' where nobody can say what changed since. */
+  lineage: z.string().default(''),
+  position: z.number().int().min(0).default(0),
 });
 
 export type ReplicaHeader = z.output<typeof headerSchema>;
@@ -49,6 +54,13 @@ function checksum(text: string): string {
   return createHash('sha256').update(text).digest('hex').slice(0, 16);
 }
 
+/** Whether there is a header that nobody can read: it may be that of the VM's newest disks. */
+export function isHeaderDamaged(storage: Storage): boolean {
+  const text = storage.readText(headerName);
+  return text !== undefined && parseHeader(text) === undefined;
+}
+
+/** The folder's header; undefined when there is none, or none that can be read. */
 export function readHeader(storage: Storage): ReplicaHeader | undefined {
   const text = storage.readText(headerName);
   return text === undefined ? undefined : parseHeader(text);

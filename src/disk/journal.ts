@@ -29,14 +29,16 @@ export interface Segment {
 
 export class JournalIndex {
   /** The position of the newest record. */
-  position = 0;
+  position: number;
   private readonly diskCount: number;
   private readonly memoryBytesMax: number;
   private segments: Segment[];
   private nextSerial = 1;
   private readonly marks = new Map<number, { serial: number; position: number }>();
 
-  constructor(diskCount: number, memoryBytesMax: number = journalMemoryBytesMax) {
+  /** `from`: the position before the first record. */
+  constructor(diskCount: number, memoryBytesMax: number = journalMemoryBytesMax, from = 0) {
+    this.position = from;
     this.diskCount = diskCount;
     this.memoryBytesMax = memoryBytesMax;
     this.segments = [this.newSegment()];

@@ -27,3 +27,18 @@ export const hashBytesMax = 128;
 
 /** Written bytes after which the primary's image is flushed in the background, so that no pause has to (sink.ts). */
 export const flushEveryBytes = 8 * 1024 * 1024;
+
+/** Block of the notes of what changed: a byte that is written makes this much to be copied again. */
+export const changedBlockBytes = 64 * 1024;
+
+/** Bytes that are read at once when changed blocks are copied. */
+export const changedReadBytes = 1024 * 1024;
+
+/** Written bytes after which a new note of what changed is begun: about as much is copied again beyond what must be. */
+export const notedBytesMax = 16 * 1024 * 1024;
+
+/** On its way or not flushed: with less than this a capture does not wait. */
+export const settledBytes = 1024 * 1024;
+
+/** A capture waits at most so long, with the guest running, until less than settledBytes is on its way and not flushed. */
+export const settleMs = 20;

@@ -53,3 +53,13 @@ test('session, mark, abort and hash come back as they were', () => {
   const hash = { epoch: 3, disk: 1, hash: 'sha1:00' };
   assert.deepEqual(message.parseHash(message.encodeHash(hash)), hash);
 });
+
+test('a session comes back as it was, and none offers a replica of its own future', () => {
+  const lineage = '0123456789abcdef0123456789abcdef';
+  for (const since of [undefined, 0, 7]) {
+    const session = { sizes, durable: true, lineage, from: 7, ...(since === undefined ? {} : { since }) };
+    assert.deepEqual(message.parseSession(message.encodeSession(session)), session);
+  }
+  const future = message.encodeSession({ sizes, durable: true, lineage, from: 7, since: 8 });
+  assert.ok(message.parseSession(future) instanceof ColoError);
+});

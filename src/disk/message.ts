@@ -9,13 +9,15 @@
 //      │ hash(n) ─────────────────────────────►│  protect.verify: what the replica must be after applying n
 //      │ ◄───────────────────── held(position) │  (packet link) what the journal holds: opens the window
 //
-//    session   version u16 │ disks u16 │ durable u8 │ 0 u8 │ disks x sizeBytes u64
+//    session   version u16 │ disks u16 │ durable u8 │ 0 u8 │ lineage 16 bytes │ from u64 │ since u64 │ disks x sizeBytes u64
 //    record    disk u16 │ kind u8 (1 data, 2 zeroes) │ 0 u8 │ length u32 │ offset u64 │ position u64 │ data
 //    mark      epoch u32 │ position u64
 //    abort     epoch u32
 //    hash      epoch u32 │ disk u16 │ text
 //
-// `position` counts the records of a session from 1. The bulk link keeps order, so when the end of a checkpoint arrives
+// `position` counts the records of a VM on its node; those of a session begin behind `from`. A secondary whose replica is
+// of the same `lineage` at `since` or behind it keeps it, and says so (`diskKept`, packet link): then only what changed
+// comes (notes.ts). All ones in `since`: nothing can be kept. The bulk link keeps order, so when the end of a checkpoint arrives
 // every record before its mark is there; the mark names the position, which shows that none is missing.
 //
 // Parsers return the message or a ColoError; they never throw, whatever the bytes.
@@ -29,13 +31,22 @@ export const diskMessages = { session: 32, record: 33, mark: 34, abort: 35, hash
 export const recordKinds = { data: 1, zeroes: 2 } as const;
 export type RecordKind = (typeof recordKinds)[keyof typeof recordKinds];
 
-const version = 1;
+const version = 2;
+const sessionHeadBytes = 38;
+const lineageBytes = 16;
+const never = 0xffff_ffff_ffff_ffffn;
 export const recordHeadBytes = 24;
 
 export interface Session {
   sizes: number[];
   /** Whether the secondary must have a record on its disk, not only in its page cache, before it says `held`. */
   durable: boolean;
+  /** 32 hex digits: of the VM's run on the primary's node, in which positions only grow. */
+  lineage?: string;
+  /** The position before the session's first record; 0 when left out. */
+  from?: number;
+  /** Replicas of the lineage at this position or behind it need only what changed; left out: none does. */
+  since?: number;
 }
 
 /** One change of one disk. */
@@ -67,23 +78,38 @@ export function diskError(message: string, hint?: string): ColoError {
 const malformed = (what: string) => diskError(`a disk ${what} message is malformed`);
 
 export function encodeSession(session: Session): Uint8Array {
-  const bytes = Buffer.alloc(6 + session.sizes.length * 8);
+  const bytes = Buffer.alloc(sessionHeadBytes + session.sizes.length * 8);
   bytes.writeUInt16BE(version, 0);
   bytes.writeUInt16BE(session.sizes.length, 2);
   bytes.writeUInt8(session.durable ? 1 : 0, 4);
-  session.sizes.forEach((size, index) => bytes.writeBigUInt64BE(BigInt(size), 6 + index * 8));
+  bytes.write(session.lineage ?? '', 6, lineageBytes, 'hex');
+  bytes.writeBigUInt64BE(BigInt(session.from ?? 0), 22);
+  bytes.writeBigUInt64BE(session.since === undefined ? never : BigInt(session.since), 30);
+  session.sizes.forEach((size, index) => bytes.writeBigUInt64BE(BigInt(size), sessionHeadBytes + index * 8));
   return bytes;
 }
 
 export function parseSession(payload: Uint8Array): Session | ColoError {
   const bytes = view(payload);
-  if (bytes.length < 6 || bytes.readUInt16BE(0) !== version) return malformed('session');
+  if (bytes.length < sessionHeadBytes || bytes.readUInt16BE(0) !== version) return malformed('session');
   const disks = bytes.readUInt16BE(2);
   const durable = bytes.readUInt8(4);
-  if (disks < 1 || disks > disksMax || durable > 1 || bytes.length !== 6 + disks * 8) return malformed('session');
-  const sizes = Array.from({ length: disks }, (_, index) => Number(bytes.readBigUInt64BE(6 + index * 8)));
+  if (disks < 1 || disks > disksMax || durable > 1) return malformed('session');
+  if (bytes.length !== sessionHeadBytes + disks * 8) return malformed('session');
+  const sizes = Array.from({ length: disks }, (_, index) =>
+    Number(bytes.readBigUInt64BE(sessionHeadBytes + index * 8)),
+  );
   if (sizes.some((size) => size < 1 || size > diskBytesMax)) return malformed('session');
-  return { sizes, durable: durable === 1 };
+  const from = Number(bytes.readBigUInt64BE(22));
+  const since = bytes.readBigUInt64BE(30);
+  if (from > Number.MAX_SAFE_INTEGER || (since !== never && since > BigInt(from))) return malformed('session');
+  const lineage = bytes.toString('hex', 6, 6 + lineageBytes);
+  return {
+    ...{ sizes, durable: durable === 1 },
+    ...(/^0+$/.test(lineage) ? {} : { lineage }),
+    ...(from === 0 ? {} : { from }),
+    ...(since === never ? {} : { since: Number(since) }),
+  };
 }
 
 /** The head of a record; its data follows it. */

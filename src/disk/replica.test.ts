@@ -3,15 +3,25 @@
 
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { ColoError } from '../base/errors.ts';
-import { readHeader, writeHeader } from './header.ts';
-import { encodeRecordHead, type RecordKind, recordKinds } from './message.ts';
-import { Replica, recover, replicaPath } from './replica.ts';
+import { headerName, readHeader, writeHeader } from './header.ts';
+import { encodeRecordHead, type RecordKind, recordKinds, type Session } from './message.ts';
+import { Replica, recover, refuseOwner, replicaPath } from './replica.ts';
 import { bootId, Folder } from './storage.ts';
 
 const diskBytes = 8192;
@@ -46,12 +56,13 @@ class Model {
     return this.opened;
   }
 
-  async begin(durable = false): Promise<this> {
+  async begin(durable = false, more: Partial<Session> = {}): Promise<this> {
+    this.position = more.from ?? this.position;
     this.opened = await Replica.begin({
       folder: this.folder,
       vm: 'test',
       term: 1,
-      session: { sizes, durable },
+      session: { sizes, durable, ...more },
       events: { held: (position) => (this.held = position), failed: (error) => void this.failures.push(error) },
     });
     return this;
@@ -206,6 +217,35 @@ test('the newest disks of a VM are never overwritten by a new session', () =>
     assert.ok(existsSync(replicaPath(model.folder, 0)));
   }));
 
+test('only a later term of the same life of the VM may overwrite its newest disks', () =>
+  withFolder(async (folder) => {
+    const model = await new Model(folder).begin();
+    model.mark(1);
+    await model.replica.complete(1);
+    await model.replica.apply(1);
+    await model.replica.takeOver(3);
+    const session = { sizes: [page], durable: false };
+    const events = { held: () => undefined, failed: () => undefined };
+    const begin = (vm: string, term: number) => Replica.begin({ folder: model.folder, vm, term, session, events });
+    await assert.rejects(begin('test', 3), /newest disks/);
+    await assert.rejects(begin('test_anotherlife', 9), /newest disks/);
+    assert.throws(() => refuseOwner(model.folder), /newest disks/);
+    await (await begin('test', 4)).close();
+  }));
+
+test('a header that nobody can read may be that of the newest disks: nothing is overwritten, nothing started', () =>
+  withFolder(async (folder) => {
+    for (const text of ['', 'nonsense', '{"version":9}\n0000000000000000\n']) {
+      writeFileSync(join(folder, headerName), text);
+      assert.throws(() => refuseOwner(folder), /damaged, or of another version/);
+      assert.throws(() => refuseOwner(folder, { vm: 'test', term: 99 }), /damaged, or of another version/);
+    }
+    rmSync(join(folder, headerName));
+    refuseOwner(folder);
+    mkdirSync(join(folder, headerName));
+    assert.throws(() => refuseOwner(folder), /cannot be read/);
+  }));
+
 test('a full disk refuses the checkpoint before it is committed, and the replica stays the epoch it is', (context) =>
   withFolder(async (folder) => {
     const small = join(folder, 'small');
@@ -246,3 +286,128 @@ test('a full disk refuses the checkpoint before it is committed, and the replica
       spawnSync('umount', [small]);
     }
   }));
+
+const lineage = '0123456789abcdef0123456789abcdef';
+
+/** What differs from the disks of before, as a primary's note names it: in whole blocks, and some more. */
+function sendChanged(model: Model, before: readonly Buffer[], most = Number.POSITIVE_INFINITY): void {
+  let sent = 0;
+  for (const [disk, now] of model.disks.entries())
+    for (let at = 0; at < diskBytes; at += page) {
+      const data = now.subarray(at, at + page);
+      if (data.equals(before[disk]?.subarray(at, at + page) ?? data) || sent >= most) continue;
+      sent += 1;
+      model.position += 1;
+      const head = { disk, kind: recordKinds.data, offset: at, length: page, position: model.position };
+      assert.equal(model.replica.receive(Buffer.concat([encodeRecordHead(head), data])), undefined);
+    }
+}
+
+test('a replica of a known mark needs only what changed since, also when the copy of that was torn', async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.record({ first: fc.array(write), late: fc.array(write), alone: fc.array(write) }),
+      fc.record({ durable: fc.boolean(), tear: fc.nat(8), killed: fc.boolean() }),
+      ({ first, late, alone }, { durable, tear, killed }) =>
+        withFolder(async (folder) => {
+          const model = await new Model(folder).begin(durable, { lineage });
+          assert.equal(model.replica.kept, undefined);
+          writeAll(model, first);
+          model.mark(1);
+          await model.replica.complete(1);
+          await model.replica.apply(1);
+          const since = model.position;
+          const before = model.marked.get(1) ?? [];
+          writeAll(model, late);
+          // A process that is killed leaves its journal.
+          const left = join(folder, 'left');
+          if (killed) cpSync(model.folder, left, { recursive: true });
+          await model.replica.close();
+          if (killed) {
+            rmSync(model.folder, { recursive: true });
+            renameSync(left, model.folder);
+          }
+          const [disk] = model.disks;
+          for (const { offset, length, value } of alone)
+            disk?.fill(value, offset, Math.min(diskBytes, offset + length));
+
+          await model.begin(durable, { lineage, since, from: model.position + 1 });
+          assert.equal(model.replica.kept, since);
+          sendChanged(model, before, tear);
+          await model.replica.close();
+
+          await model.begin(durable, { lineage, since, from: model.position + 1 });
+          assert.equal(model.replica.kept, since);
+          sendChanged(model, before);
+          model.mark(2);
+          await model.replica.complete(2);
+          await model.replica.apply(2);
+          assert.deepEqual(model.files(), model.disks);
+          assert.deepEqual(await recover(model.folder), { kind: 'epoch', epoch: 2 });
+          await model.replica.close();
+        }),
+    ),
+    { numRuns: 40 },
+  );
+});
+
+test('when anything is in doubt, nothing is kept: all is copied', async () => {
+  const offer = { lineage, since: 1, from: 9 };
+  const cases: [string, (model: Model) => Promise<void> | void, Partial<Session>][] = [
+    ['another run of the VM', () => undefined, { ...offer, lineage: lineage.replace('0', '1') }],
+    ['a replica that the note came too late for', () => undefined, { ...offer, since: 2 }],
+    ['a primary that offers nothing', () => undefined, { lineage, from: 9 }],
+    ['another size', () => undefined, { ...offer, sizes: [diskBytes, diskBytes * 2] }],
+    [
+      'a replica that was in the page cache of another boot',
+      ({ folder }) => {
+        const storage = new Folder(folder);
+        const header = readHeader(storage);
+        assert.ok(header !== undefined);
+        writeHeader(storage, { ...header, boot: 'an earlier one' }, true);
+      },
+      offer,
+    ],
+    ['a file that is gone', ({ folder }) => rmSync(replicaPath(folder, 1)), offer],
+    ['a replica that is not what was promised', ({ replica }) => verifyWrong(replica), offer],
+    ['a node that took over', ({ replica }) => replica.takeOver(0), offer],
+  ];
+  for (const [what, change, session] of cases)
+    await withFolder(async (folder) => {
+      const model = await new Model(folder).begin(false, { lineage });
+      writeAll(model, [{ disk: 0, offset: 0, length: 9, value: 1 }]);
+      model.mark(1);
+      await model.replica.complete(1);
+      await model.replica.apply(1);
+      await change(model);
+      await model.replica.close();
+      await model.begin(false, session);
+      assert.equal(model.replica.kept, undefined, what);
+      await model.replica.close();
+    });
+});
+
+test('after an apply that failed the journal stays, and makes a whole of the replica', async () => {
+  await withFolder(async (folder) => {
+    const model = await new Model(folder).begin(false, { lineage });
+    model.write(0, 0, 9, 1);
+    model.mark(1);
+    await model.replica.complete(1);
+    await model.replica.apply(1);
+    model.write(0, 4, 9, 2);
+    model.mark(2);
+    await model.replica.complete(2);
+    // As much of an apply as its header.
+    const broken = model.replica as unknown as { writeRun: () => Promise<never> };
+    broken.writeRun = () => Promise.reject(new Error('the disk is broken'));
+    await assert.rejects(model.replica.apply(2), /broken/);
+    await model.replica.close();
+    assert.deepEqual(await recover(model.folder), { kind: 'epoch', epoch: 2 });
+    assert.deepEqual(model.files(), model.marked.get(2));
+  });
+});
+
+async function verifyWrong(replica: Replica): Promise<void> {
+  replica.expectHash({ epoch: 1, disk: 0, hash: 'another' });
+  assert.equal(await replica.verify(1, () => Promise.resolve('this')), false);
+}

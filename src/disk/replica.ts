@@ -18,9 +18,9 @@ import { assert } from '../base/assert.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { Fifo } from '../base/fifo.ts';
 import { type Extent, type Run, runs } from './extents.ts';
-import { headerName, type ReplicaHeader, readHeader, writeHeader } from './header.ts';
+import { headerName, isHeaderDamaged, type ReplicaHeader, readHeader, writeHeader } from './header.ts';
 import { JournalIndex, type Segment } from './journal.ts';
-import { batchBytesMax, batchRecordsMax } from './limits.ts';
+import { batchBytesMax, batchRecordsMax, journalMemoryBytesMax } from './limits.ts';
 import { type DiskRecord, diskError, type Mark, parseRecord, recordKinds, type Session } from './message.ts';
 import { encodeSegmentRecord, segmentRecordAt } from './segment.ts';
 import { Folder, type Storage, type StoredFile } from './storage.ts';
@@ -70,13 +70,18 @@ export class Replica {
   private pumping: Promise<void> | undefined;
   private syncing = true;
   private epoch = 0;
+  private readonly lineage: string;
+  /** An apply was begun and not ended: its segments are needed to make a whole of the replica. */
+  private applying = false;
+  /** The position at which the replica of before was kept; undefined when it was begun anew. */
+  readonly kept: number | undefined;
   private failure: ColoError | undefined;
   private readonly hashes = new Map<string, string>();
 
   private constructor(
     options: { vm: string; session: Session; events: ReplicaEvents },
     storage: Storage,
-    disks: StoredFile[],
+    { disks, kept }: { disks: StoredFile[]; kept: number | undefined },
   ) {
     this.storage = storage;
     this.vm = options.vm;
@@ -84,12 +89,14 @@ export class Replica {
     this.durable = options.session.durable;
     this.events = options.events;
     this.disks = disks;
-    this.journal = new JournalIndex(this.sizes.length);
+    this.kept = kept;
+    this.lineage = options.session.lineage ?? '';
+    this.journal = new JournalIndex(this.sizes.length, journalMemoryBytesMax, options.session.from ?? 0);
   }
 
   /**
-   * Begins a session of a primary with the arbiter's `term`: what the folder held before is gone, unless it is the newest
-   * truth of the VM. The folder is this VM's alone.
+   * Begins a session of a primary with the arbiter's `term`. What the folder held before is gone, unless the primary knows
+   * what changed since; it is refused when that is the newest truth of the VM. The folder is this VM's alone.
    */
   static async begin(options: {
     folder: string | Storage;
@@ -101,16 +108,19 @@ export class Replica {
     const { session } = options;
     const storage = storageOf(options.folder);
     storage.make();
-    refuseOwner(storage, options.term);
+    refuseOwner(storage, options);
+    const kept = await keptPosition(storage, options);
     const disks: StoredFile[] = [];
     try {
       // First, and on the disk: what the header of before promises is over with the first file that goes.
       const { vm } = options;
       const none = { epoch: 0, term: 0, through: 0, durable: session.durable, boot: storage.boot };
-      writeHeader(storage, { version: 1, vm, sizes: session.sizes, state: 'syncing', ...none }, true);
-      removeFiles(storage);
+      const base =
+        kept === undefined ? { lineage: '', position: 0 } : { lineage: session.lineage ?? '', position: kept };
+      writeHeader(storage, { version: 1, vm, sizes: session.sizes, state: 'syncing', ...none, ...base }, true);
+      removeFiles(storage, kept !== undefined);
       for (const [index, size] of session.sizes.entries()) {
-        const disk = await storage.open(replicaName(index), 'new');
+        const disk = await storage.open(replicaName(index), kept === undefined ? 'new' : 'old');
         disks.push(disk);
         await disk.truncate(size);
       }
@@ -118,7 +128,7 @@ export class Replica {
       for (const disk of disks) await disk.close();
       throw new ColoError(errorCodes.host, `the replica in ${storage.folder} cannot be made`, { cause });
     }
-    return new Replica(options, storage, disks);
+    return new Replica(options, storage, { disks, kept });
   }
 
   /** Bytes of the journal that no applied checkpoint covers. */
@@ -183,8 +193,10 @@ export class Replica {
     if (covered === undefined) throw diskError(`the disks of checkpoint ${epoch} are not here`);
     const cost: ApplyCost = { records: 0, writtenBytes: 0 };
     const through = covered.segments.at(-1)?.serial ?? 0;
+    const { position } = covered;
     if (covered.segments.some((segment) => segment.records > 0)) {
-      this.writeHeader('applying', epoch, { through });
+      this.applying = true;
+      this.writeHeader('applying', epoch, { through, position });
       for (const segment of covered.segments) {
         cost.records += segment.records;
         for (const [disk, extents] of segment.disks.entries())
@@ -193,7 +205,8 @@ export class Replica {
       }
       if (this.durable) for (const disk of this.disks) await disk.flush();
     }
-    this.writeHeader('epoch', epoch);
+    this.writeHeader('epoch', epoch, { position });
+    this.applying = false;
     this.epoch = epoch;
     this.counters.epochs += 1;
     this.counters.appliedBytes += cost.writtenBytes;
@@ -211,6 +224,8 @@ export class Replica {
       verified = (verified ?? true) && found === expected;
     }
     this.hashes.clear();
+    // It is not what its header says: the next session must not keep it.
+    if (verified === false) this.writeHeader('syncing', 0);
     return verified;
   }
 
@@ -237,7 +252,8 @@ export class Replica {
   async close(): Promise<void> {
     this.pending.clear();
     await this.written();
-    await this.removeSegments(this.journal.discard());
+    if (this.applying) for (const file of this.segmentFiles.values()) await file.close();
+    else await this.removeSegments(this.journal.discard());
     for (const disk of this.disks.splice(0)) await disk.close();
   }
 
@@ -341,12 +357,13 @@ export class Replica {
   private writeHeader(
     state: ReplicaHeader['state'],
     epoch: number,
-    { through = 0, term = 0 }: { through?: number; term?: number } = {},
+    { through = 0, term = 0, position }: { through?: number; term?: number; position?: number } = {},
   ): void {
     const { vm, durable } = this;
-    const sizes = [...this.sizes];
-    const header = { version: 1 as const, vm, sizes, state, epoch, term, through, durable, boot: this.storage.boot };
-    writeHeader(this.storage, header, durable);
+    const { boot } = this.storage;
+    const base = position === undefined ? { lineage: '', position: 0 } : { lineage: this.lineage, position };
+    const header = { version: 1 as const, vm, sizes: [...this.sizes], state, epoch, term, through, durable, boot };
+    writeHeader(this.storage, { ...header, ...base }, durable);
   }
 }
 
@@ -363,12 +380,20 @@ function writeFailure(folder: string, cause: unknown): ColoError {
   });
 }
 
-/** Never overwrites the newest truth of a VM. */
-export function refuseOwner(folder: string | Storage, term: number): void {
+/**
+ * Never overwrites the newest truth of a VM, or what may be it: only a later term of the same life of the VM (`by`) may.
+ * Without `by` nobody may.
+ */
+export function refuseOwner(folder: string | Storage, by?: { vm: string; term: number }): void {
   const storage = storageOf(folder);
-  const header = readHeader(storage);
-  if (header?.state !== 'owner' || term > header.term) return;
   const path = storage.folder;
+  if (isHeaderDamaged(storage))
+    throw new ColoError(errorCodes.input, `${path}/${headerName} is damaged, or of another version of colo`, {
+      hint: `these may be the newest disks of the VM: look at them (qemu-img info), bring back what you need, then remove ${path}`,
+    });
+  const header = readHeader(storage);
+  if (header?.state !== 'owner') return;
+  if (by !== undefined && by.vm === header.vm && by.term > header.term) return;
   const newest = storage.has(overlayName(0)) ? overlayPath(path, 0) : replicaPath(path, 0);
   throw new ColoError(errorCodes.input, `${path} holds the newest disks of ${header.vm}, which ran on from there`, {
     hint: `bring them back first, such as with "qemu-img convert -O raw ${newest} IMAGE", then remove that folder`,
@@ -379,9 +404,36 @@ function storageOf(folder: string | Storage): Storage {
   return typeof folder === 'string' ? new Folder(folder) : folder;
 }
 
-function removeFiles(storage: Storage): void {
-  const ours = /^(replica\.json\.new|disk\d+\.(raw|overlay)|journal\.\d+)$/;
+function removeFiles(storage: Storage, keepReplica: boolean): void {
+  const ours = keepReplica
+    ? /^(replica\.json\.new|disk\d+\.overlay|journal\.\d+)$/
+    : /^(replica\.json\.new|disk\d+\.(raw|overlay)|journal\.\d+)$/;
   for (const name of storage.list()) if (ours.test(name)) storage.remove(name);
+}
+
+/**
+ * The position of the replica in the folder, if the primary of `session` knows what changed since. Everything in doubt is
+ * undefined: then all is copied.
+ */
+async function keptPosition(
+  storage: Storage,
+  { vm, session }: { vm: string; session: Session },
+): Promise<number | undefined> {
+  const { since, from = 0, lineage = '' } = session;
+  const header = readHeader(storage);
+  if (header === undefined || since === undefined || header.state === 'owner') return undefined;
+  if (lineage === '' || header.lineage !== lineage || header.vm !== vm) return undefined;
+  if (header.position < since || header.position > from) return undefined;
+  if (!header.durable && header.boot !== storage.boot) return undefined;
+  if (header.sizes.length !== session.sizes.length) return undefined;
+  for (const [index, size] of session.sizes.entries())
+    if (header.sizes[index] !== size || !storage.has(replicaName(index))) return undefined;
+  try {
+    await recover(storage);
+  } catch {
+    return undefined;
+  }
+  return header.position;
 }
 
 /** What a replica is after its node ended in any way; `unsure` when the host ended as well and nothing was flushed. */

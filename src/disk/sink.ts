@@ -46,11 +46,18 @@ export class DiskSink {
   private readonly waiting = new Fifo<Waiting>();
   private failure: string | undefined;
 
-  /** `replicated`: for each disk, whether its writes wait for the secondary. */
-  constructor(ports: SinkPorts, options: { replicated: readonly boolean[]; windowBytes?: number }) {
+  /** `replicated`: for each disk, whether its writes wait for the secondary. `from`: the position before the first. */
+  constructor(ports: SinkPorts, options: { replicated: readonly boolean[]; windowBytes?: number; from?: number }) {
     this.ports = ports;
     this.replicated = options.replicated;
     this.windowBytes = options.windowBytes ?? windowBytes;
+    this.position = options.from ?? 0;
+    this.heldPosition = this.position;
+  }
+
+  /** Of the newest record. */
+  get newest(): number {
+    return this.position;
   }
 
   /** Bytes that the secondary does not hold yet. */

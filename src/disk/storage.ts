@@ -18,6 +18,7 @@ import {
 } from 'node:fs';
 import { type FileHandle, open, readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { ColoError, errorCodes } from '../base/errors.ts';
 import { punch, reserve } from './space.ts';
 
 /** An open file. */
@@ -51,7 +52,7 @@ export interface Storage {
   remove(name: string): void;
   open(name: string, how: OpenHow): Promise<StoredFile>;
   read(name: string): Promise<Buffer>;
-  /** A small text; undefined when there is none. */
+  /** A small text; undefined when there is none, an error when it is there and cannot be read. */
   readText(name: string): string | undefined;
   /** Puts `text` in the place of the file, whole or not at all; `flush`: it survives the end of the host. */
   replaceText(name: string, text: string, flush: boolean): void;
@@ -109,8 +110,9 @@ export class Folder implements Storage {
   readText(name: string): string | undefined {
     try {
       return readFileSync(this.path(name), 'utf8');
-    } catch {
-      return undefined;
+    } catch (cause) {
+      if (cause instanceof Error && 'code' in cause && cause.code === 'ENOENT') return undefined;
+      throw new ColoError(errorCodes.host, `${this.path(name)} cannot be read`, { cause });
     }
   }
 

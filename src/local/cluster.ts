@@ -21,6 +21,7 @@ import { hostAddress, Lab, portName } from './lab.ts';
 import { type BootFiles, machineOf } from './machine.ts';
 import { namespacePath } from './namespace.ts';
 import { NodeProcess } from './node-process.ts';
+import { replicaDirectory } from './pair.ts';
 import { askNodes, untilNodes } from './statuses.ts';
 
 export interface ClusterOptions {
@@ -260,6 +261,8 @@ export class LocalCluster {
         guest: { mac: spec.network.mac, address: spec.network.address },
         runDir,
         spillDir: tmpdir(),
+        disks: spec.disks,
+        replicaDir: replicaDirectory(spec, name),
         uplink: uplinkOn('br0'),
         cards: spec.cards.map(({ mac, address, bridge }) => ({ mac, address, uplink: uplinkOn(bridge) })),
         arbiter: {

@@ -20,3 +20,6 @@ export const requestBytesInFlightMax = 64 * 1024 * 1024;
 
 /** Connections to one server. More are closed at once. */
 export const connectionsMax = 16;
+
+/** One part of an answer to the client. A longer one ends the connection. */
+export const replyBytesMax = 16 * 1024 * 1024;

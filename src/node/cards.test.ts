@@ -163,3 +163,15 @@ test('the same connection on two cards is two connections: what one of them said
   proxy.fromSecondary(1, 2, withCard(says('one'), 1), 3);
   assert.deepEqual(left, [withCard(says('one'), 1)]);
 });
+
+test('a frame that is too short for a mark is refused and counted, and never thrown on', () => {
+  const inner = [new TestCard(), new TestCard()];
+  const cards = new Cards(inner);
+  let seen = 0;
+  cards.handler = () => void (seen += 1);
+  for (let length = 0; length < 14; length += 1) inner[1]?.handler?.(new Uint8Array(length));
+  assert.equal(cards.refused, 14);
+  assert.equal(seen, 0);
+  inner[1]?.handler?.(new Uint8Array(14));
+  assert.equal(seen, 1);
+});

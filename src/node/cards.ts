@@ -5,7 +5,8 @@
 //    uplink 1 ─┼─ mark ─► Uplinks ─► role, proxy, peer ─► Cards ─ unmark ─ card 1 ─┼─ QEMU
 //    uplink 2 ─┘                                                      └─ card 2 ─┘
 //
-// A frame that comes in with a mark is refused and counted: it would be let out through another card.
+// A frame that comes in with a mark is refused and counted: it would be let out through another card. So is one of a
+// further card that is no Ethernet frame: it has no place for a mark.
 
 import type { Uplink } from '../netdev/endpoint.ts';
 import type { FrameHandlers } from '../netdev/frame-socket.ts';
@@ -14,8 +15,9 @@ import { read16 } from '../packet/checksum.ts';
 import { ethernet, etherType } from '../packet/ethernet.ts';
 import type { GuestCard } from './platform.ts';
 
-/** The frame as it goes on inwards; undefined when it claims to be of a card. */
+/** The frame as it goes on inwards; undefined when it claims to be of a card, or is too short to be given a mark. */
 function inwards(frame: Uint8Array, card: number): Uint8Array | undefined {
+  if (card !== 0 && frame.length < ethernet.headerBytes) return undefined;
   const hasMark = frame.length >= ethernet.headerBytes && read16(frame, ethernet.type) === etherType.card;
   if (hasMark) return undefined;
   return card === 0 ? frame : withCard(frame, card);
@@ -27,7 +29,7 @@ function outwards(frame: Uint8Array, card: number): Uint8Array {
 
 export class Cards implements GuestCard {
   handler: ((frame: Uint8Array) => void) | undefined;
-  /** Frames of the guest that bore a mark. */
+  /** Frames of the guest that bore a mark, or had no place for one. */
   refused = 0;
   private readonly cards: readonly GuestCard[];
 
@@ -79,7 +81,7 @@ export class Cards implements GuestCard {
 }
 
 export class Uplinks implements Uplink {
-  /** Frames of the network that bore a mark. */
+  /** Frames of the network that bore a mark, or had no place for one. */
   refused = 0;
   private uplinks: readonly Uplink[] = [];
 

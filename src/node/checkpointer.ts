@@ -117,6 +117,7 @@ export class Checkpointer {
     const isCurrent = () => node.links?.bulk === link;
     const { clock, config } = node.context;
     const { vm, nic } = node.parts;
+    await node.disks?.settle();
     node.ingress.hold();
     const settled = await settle(nic, settleMs, node.context);
     const taken: { closing?: Closing } = {};
@@ -213,6 +214,7 @@ export class Checkpointer {
     if (applied instanceof ColoError) throw applied;
     if (this.inFlight?.epoch === applied.epoch) {
       this.node.records.applied(applied);
+      this.node.disks?.applied(applied.epoch);
       this.inFlight = undefined;
     }
     return applied.epoch;

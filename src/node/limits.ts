@@ -33,3 +33,6 @@ export const pingMs = 1000;
 
 /** Between two rounds of asking the other nodes whether one can be the secondary. */
 export const reconnectMs = 300;
+
+/** A changed list of the guest's addresses is told to the secondary this often at most: a guest may change it at will. */
+export const addressesEveryMs = 50;

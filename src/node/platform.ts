@@ -38,17 +38,35 @@ export interface GuestVm {
 /** The disks of a VM that runs here, as a primary needs them: disk-source.ts. */
 export interface DiskSource {
   /** Every write goes to `request` as well from now on; `failed` when that ended by itself (see qemu/mirror.ts). */
-  mirror(handlers: {
-    request(disk: number, request: NbdRequest, answer: Answer): void;
-    failed(why: string, cancelled: boolean): void;
-  }): Promise<DiskMirrors>;
+  mirror(handlers: MirrorHandlers): Promise<DiskMirrors>;
+  /** Notes of which blocks change, where the platform has them: disk/notes.ts. */
+  readonly notes?: ChangeNotes;
   sizes(): Promise<number[]>;
+  /** Says what the guest's own writes and reads run into; `waits`: the machine stands still until it is resumed. */
+  watch?(trouble: (trouble: { why: string; waits: boolean }) => void): void;
+  /** Whether the machine waits; `resume`: it is to try again. */
+  waits?(resume: boolean): Promise<boolean>;
   /** Writes overlays of a takeover into the images below them while the guest runs; nothing to do without overlays. */
   fold(progress: (progress: Progress) => void): Promise<void>;
   /** Lets the host write out what it caches of the images, so that a stop, which flushes, has little to do. */
   flush(): Promise<void>;
   /** `verify`: a hash of each disk, '' where the image is not the disk's bytes. The guest stands still. */
   hashes(): Promise<string[]>;
+}
+
+export interface MirrorHandlers {
+  request(disk: number, request: NbdRequest, answer: Answer): void;
+  failed(why: string, cancelled: boolean): void;
+}
+
+export interface ChangeNotes {
+  /** Of this VM on this node: no other ever has the same, nor has this one after a restart. */
+  readonly lineage: string;
+  /** Every block that is written from now on is in the note `name`. */
+  begin(name: string): Promise<void>;
+  forget(name: string): Promise<void>;
+  /** As `mirror`, but of what there is only the blocks of a note are copied. */
+  mirrorChanged(name: string, handlers: MirrorHandlers): Promise<DiskMirrors>;
 }
 
 export interface DiskMirrors {

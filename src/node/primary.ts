@@ -21,7 +21,7 @@ import type { CheckpointReason } from '../proxy/reason.ts';
 import { Checkpointer } from './checkpointer.ts';
 import type { NodeContext, Peer, SharedParts } from './context.ts';
 import { Ingress } from './ingress.ts';
-import { countDirtyMs, pingMs, reconnectMs, tickMs, unprotectedSilenceMs } from './limits.ts';
+import { addressesEveryMs, countDirtyMs, pingMs, reconnectMs, tickMs, unprotectedSilenceMs } from './limits.ts';
 import { PairLinks } from './links.ts';
 import { decodePosition, decodeText, encodeNumber, encodeNumbers, encodeText, messages, numberAt } from './message.ts';
 import { PcapLegs } from './pcap-legs.ts';
@@ -57,6 +57,8 @@ export class PrimaryNode {
   private readonly stops: (() => void)[] = [];
   private readonly stopped = new AbortController();
   readonly ingress: Ingress;
+  private hasNewAddresses = false;
+  private addressesToldAt = Number.NEGATIVE_INFINITY;
   private countedAt = 0;
   private gateOpen = true;
   private releasedTold = 0;
@@ -113,7 +115,7 @@ export class PrimaryNode {
     // A node that was stopped wakes with frames of its guest waiting that the SVM has answered long ago.
     this.checkLease(now);
     this.pcap?.write('primary', frame, now);
-    if (this.parts.addresses.said(frame)) this.tellAddresses();
+    if (this.parts.addresses.said(frame)) this.hasNewAddresses = true;
     this.proxy.fromGuest(frame, now);
   }
 
@@ -171,7 +173,7 @@ export class PrimaryNode {
     for (const stop of this.stops.splice(0)) stop();
     this.links?.close();
     this.links = undefined;
-    this.disks?.drop('this node is no longer the primary');
+    this.disks?.close('this node is no longer the primary');
     void this.pcap?.close();
     this.parts.nic.handler = undefined;
     this.settleWaiters(new ColoError(errorCodes.termLost, 'this node is no longer the primary'));
@@ -184,6 +186,7 @@ export class PrimaryNode {
     this.giveUpSilentCandidate(now);
     this.proxy.poll(now);
     this.tellReleased();
+    if (this.hasNewAddresses && now - this.addressesToldAt >= addressesEveryMs) this.tellAddresses(now);
     const state = this.pair.state;
     if (state.kind !== 'protected' || state.phase !== 'running') return;
     const due = this.policy.due(now, this.dirtyPages(now));
@@ -413,7 +416,9 @@ export class PrimaryNode {
   }
 
   /** The secondary may never see its guest claim them. */
-  private tellAddresses(): void {
+  private tellAddresses(now: number): void {
+    this.hasNewAddresses = false;
+    this.addressesToldAt = now;
     this.links?.packet.send(messages.addresses, this.parts.addresses.encode());
   }
 
@@ -428,7 +433,7 @@ export class PrimaryNode {
   }
 
   private deliver(frame: Uint8Array, now: number): void {
-    if (this.parts.addresses.heard(frame)) this.tellAddresses();
+    if (this.parts.addresses.heard(frame)) this.hasNewAddresses = true;
     this.proxy.fromNetwork(frame, now);
   }
 
@@ -509,6 +514,9 @@ export class PrimaryNode {
       case messages.diskHeld:
         this.disks?.held(decodePosition(payload));
         return;
+      case messages.diskKept:
+        this.disks?.kept(decodePosition(payload));
+        return;
       case messages.diskFailed:
         this.disks?.failed(decodeText(payload));
         return;
@@ -527,7 +535,7 @@ export class PrimaryNode {
     const { tolerance } = this.parts;
     const send = (type: number, payload: Uint8Array) => links.beat.send(type, payload);
     this.heartbeat = new HeartbeatPrimary({ send }, { term, now, tolerance });
-    this.tellAddresses();
+    this.tellAddresses(now);
     this.post({ kind: 'peerReady' });
   }
 

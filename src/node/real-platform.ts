@@ -36,7 +36,8 @@ export function realPlatform(context: () => NodeContext): Platform {
       if (running === undefined) throw new Error('bug: a disk source without a VM');
       return new QemuDisks(running.vm, { runDir: context().config.runDir, disks: running.disks });
     },
-    openReplica: (options) => Replica.begin({ folder: replicaFolder(context()), vm: context().config.vm, ...options }),
+    openReplica: (options) =>
+      Replica.begin({ folder: replicaFolder(context()), vm: recordName(context().config), ...options }),
     hashFile,
     openLinks: (peer, term, signal) => openPairLinks(context(), peer, term, signal),
     acceptLinks: (options) => acceptPairLinks(context(), options),
@@ -104,7 +105,7 @@ function replicaFolder(context: NodeContext): string {
 function diskFiles(context: NodeContext, options: { vmstateTemplate?: Uint8Array; overlays?: number }): DiskFiles[] {
   if (options.vmstateTemplate === undefined) {
     // An image that a survivor has left behind must never run again by itself.
-    if (context.config.replicaDir !== undefined) refuseOwner(context.config.replicaDir, 0);
+    if (context.config.replicaDir !== undefined) refuseOwner(context.config.replicaDir);
     return (context.config.disks ?? []).map(({ path, format }) => ({ kind: 'image', path, format }));
   }
   return Array.from({ length: options.overlays ?? 0 }, (_, disk) => {

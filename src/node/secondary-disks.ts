@@ -30,6 +30,11 @@ export class SecondaryDisks {
     return new SecondaryDisks(context, replica);
   }
 
+  /** Where the replica of before stands, to which only what changed has to be added; undefined when there is none. */
+  get kept(): number | undefined {
+    return this.replica.kept;
+  }
+
   get journalBytes(): number {
     return this.replica.journalBytes;
   }

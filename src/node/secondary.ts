@@ -403,6 +403,8 @@ export class SecondaryNode {
         if (this.applier?.vm === vm)
           this.post({ kind: 'vmEnded', why: `the SVM ended (${end.signal ?? `code ${end.code}`})` });
       });
+      if (applier.disks?.kept !== undefined)
+        this.links.packet.send(messages.diskKept, encodePosition(applier.disks.kept));
       this.links.packet.send(messages.ready);
     } catch (error) {
       await disks?.close();

@@ -76,7 +76,8 @@ function disksOf(node: ColoNode): NodeStatus['disks'] {
   if (primary?.disks !== undefined) return { ...primary.disks.status, journalBytes: 0 };
   const disks = secondary?.applier?.disks;
   if (disks === undefined) return null;
-  return { copying: null, backlogBytes: 0, writtenBytes: 0, problem: '', journalBytes: disks.journalBytes };
+  const none = { copying: null, backlogBytes: 0, writtenBytes: 0, skippedBytes: 0, problem: '' };
+  return { ...none, journalBytes: disks.journalBytes };
 }
 
 function roleOf(node: ColoNode): NodeStatus['role'] {

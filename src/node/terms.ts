@@ -1,5 +1,9 @@
 // A node's dealings with the arbiter: one claim at a time, each from the record it last saw. Who wins may speak; what
 // the outcome means is decided in controller/.
+//
+// A record never goes back. One that is older than what this node has seen, or gone, comes of an arbiter that lost its
+// data or was restored from an old copy: it says nothing about who owns the VM, and counts as no answer. So nobody kills a
+// VM for it; a lone primary goes on unprotected, a pair that breaks meanwhile is silent until the record is right again.
 
 import { errorText } from '../base/errors.ts';
 import type { Standing } from '../controller/role.ts';
@@ -11,14 +15,19 @@ export type ClaimOutcome = 'won' | 'lost' | 'error';
 /** Waits between two tries of a claim that the arbiter did not answer. */
 const retryMs = 200;
 
+/** What of a node's surroundings is needed here. */
+type TermsContext = Pick<NodeContext, 'arbiter' | 'clock' | 'log'> & {
+  config: Pick<NodeContext['config'], 'vm' | 'node' | 'life'>;
+};
+
 export class Terms {
   record: TermRecord | undefined;
-  private readonly context: NodeContext;
+  private readonly context: TermsContext;
   private readonly vm: string;
   private readonly node: string;
   private last: Promise<unknown> = Promise.resolve();
 
-  constructor(context: NodeContext) {
+  constructor(context: TermsContext) {
     this.context = context;
     this.vm = recordName(context.config);
     this.node = context.config.node;
@@ -56,7 +65,8 @@ export class Terms {
       const { vm, node } = this;
       const known = await this.read(vm);
       if (known === 'error') return 'error';
-      if (known?.owner !== node) return known === undefined ? 'lost' : this.seen(known, 'lost');
+      if (known === undefined) return this.failed(new Error('it has no record of this VM any more'));
+      if (known.owner !== node) return this.seen(known, 'lost');
       return this.claim(known.term, peer);
     });
   }
@@ -70,15 +80,19 @@ export class Terms {
       const { vm, node } = this;
       const known = await this.read(vm);
       if (known === 'error') return 'error';
-      if (known?.owner === node && known.peer === null) return this.seen(known, 'won');
-      if (known === undefined || (known.owner !== node && known.peer !== node)) return 'lost';
+      if (known === undefined) return this.failed(new Error('it has no record of this VM any more'));
+      if (known.owner === node && known.peer === null) return this.seen(known, 'won');
+      if (known.owner !== node && known.peer !== node) return 'lost';
       return this.claim(known.term, null);
     });
   }
 
   private async read(vm: string): Promise<TermRecord | undefined | 'error'> {
     try {
-      return await this.context.arbiter.read(vm);
+      const known = await this.context.arbiter.read(vm);
+      const seen = this.record?.term ?? 0;
+      if ((known?.term ?? 0) >= seen) return known;
+      return await this.failed(new Error(`its record went back: term ${known?.term ?? 'none'} after ${seen}`));
     } catch (error) {
       return this.failed(error);
     }

@@ -1,6 +1,7 @@
 // The mirror of a primary's disks, as jobs of a running QEMU, and the fold of a survivor's overlays.
 //
 //    start   blockdev-add nbd (our sink) ─► blockdev-mirror {sync: full, write-blocking} ─► ... ─► BLOCK_JOB_READY
+//            (sync: none, where somebody else copies what there is: ready at once)
 //            from READY on every write of the guest is done only when the sink has it too
 //    end     block-job-cancel ─► BLOCK_JOB_CANCELLED (or it had failed: BLOCK_JOB_COMPLETED) ─► blockdev-del
 //
@@ -17,6 +18,8 @@ export interface MirrorOptions {
   /** Our NBD server, and the export there. */
   socketPath: string;
   exportName: string;
+  /** Forward only what is written from now on; what is there already is somebody else's to copy. */
+  onlyNew?: boolean;
   /**
    * The mirror ended although we did not cancel it. `cancelled`: somebody did, which is what QEMU does with every job
    * when the guest has switched its machine off, a moment before it ends itself.
@@ -84,7 +87,7 @@ export class Mirror {
   }
 
   private async begin(): Promise<void> {
-    const { qmp, node, socketPath, exportName } = this.options;
+    const { qmp, node, socketPath, exportName, onlyNew = false } = this.options;
     await qmp.execute('blockdev-add', {
       driver: 'nbd',
       'node-name': this.sinkNode,
@@ -97,7 +100,7 @@ export class Mirror {
         'job-id': this.jobId,
         device: node,
         target: this.sinkNode,
-        sync: 'full',
+        sync: onlyNew ? 'none' : 'full',
         'copy-mode': 'write-blocking',
         'on-source-error': 'report',
         'on-target-error': 'report',

@@ -24,7 +24,7 @@ for (const [index, { mode, flush }] of guests.entries()) {
   const what = `guest ${number} (${mode}, ${flush}): ${killsOfGuest} kills, no acknowledged commit lost or doubled`;
   test(what, { skip }, async (context) => {
     const report = await runBankDemo({
-      ...{ name: 'soak-bank', mode, flush, fault: 'primary-kill', failovers: killsOfGuest, seconds: 6 },
+      ...{ name: `soak-bank-${number}`, mode, flush, fault: 'primary-kill', failovers: killsOfGuest, seconds: 6 },
       ...{ verify: false, seed: number, reboot: true },
       guest: await buildDiskGuest(),
       clock: systemClock,
