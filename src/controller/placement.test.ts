@@ -7,7 +7,14 @@ import fc from 'fast-check';
 import type { TermRecord } from '../failover/arbiter/arbiter.ts';
 import { MemoryArbiter, type Terms } from '../failover/arbiter/memory.ts';
 import { MemoryStore, newShared, type Shared } from '../registry/memory-store.ts';
-import { type ClusterView, type Hosted, type NodeInfo, Registry, type VmRecord } from '../registry/registry.ts';
+import {
+  type ClusterView,
+  type Hosted,
+  type NodeInfo,
+  Registry,
+  type Removed,
+  type VmRecord,
+} from '../registry/registry.ts';
 import { type Child, choose, type PlacementAction, Reconciler } from './placement.ts';
 import { Role, type RoleAction, type WantedRole } from './role.ts';
 
@@ -39,6 +46,10 @@ function cluster(part: Partial<ClusterView>): ClusterView {
     problems: [],
     ...part,
   };
+}
+
+function removedWeb(...nodes: string[]): Removed {
+  return { vm: 'web', life, nodes, addresses: [], revision: 9 };
 }
 
 function placed(...nodes: string[]): ClusterView['placements'] {
@@ -99,10 +110,27 @@ test('without the registry nothing is stopped and nothing is placed, but what di
 
 test('a child of a removed VM, or of an older life, is stopped before anything else is done with the name', () => {
   const stop = { kind: 'stop', vm: 'web', why: 'the VM was removed' };
-  const removed = new Map([['web', { life, revision: 9 }]]);
+  const removed = new Map([['web', removedWeb('h1', 'h2')]]);
   assert.deepEqual(plan('h1', cluster({ vms: [], removed }), { child: hosted({}) }), [stop]);
   const view = cluster({ placements: placed('h1', 'h2') });
   assert.deepEqual(plan('h1', view, { child: hosted({ life: 'ffffffff' }) }), [stop]);
+});
+
+test('a node strikes itself off a removed VM when it has no child of it any more and has said so, and not before', () => {
+  const view = (said: NodeInfo[], ...nodes: string[]) =>
+    cluster({ vms: [], nodes: said, removed: new Map([['web', removedWeb(...nodes)]]) });
+  const gone = [info('h1'), info('h2')];
+  const strike = [{ kind: 'strike', vm: 'web' }];
+  assert.deepEqual(plan('h1', view(gone, 'h1', 'h2')), strike);
+  assert.deepEqual(plan('h1', view(gone, 'h2')), [], 'each node for itself');
+  assert.deepEqual(plan('h1', view(gone, 'h1'), { fresh: false }), []);
+  const kinds = (...of: Parameters<typeof plan>) => plan(...of).map((one) => one.kind);
+  assert.deepEqual(kinds('h1', view(gone, 'h1'), { child: hosted({ role: 'dead' }) }), ['stop']);
+  const said = [info('h1', { hosted: [hosted({})] }), info('h2')];
+  assert.deepEqual(plan('h1', view(said, 'h1')), [], 'the others still see it');
+  assert.deepEqual(plan('h1', view([info('h2')], 'h1')), [], 'the others see nothing of this node');
+  const later = [info('h1', { hosted: [hosted({ life: 'ffffffff' })] })];
+  assert.deepEqual(plan('h1', view(later, 'h1')), strike, 'another life is another VM');
 });
 
 test('a VM of which the registry says nothing at all is left alone', () => {
@@ -261,6 +289,9 @@ class Model {
         return;
       case 'leave':
         await this.leave(node);
+        return;
+      case 'strike':
+        this.problems.push('nothing was removed');
         return;
       case 'stop':
       case 'restart':

@@ -20,7 +20,7 @@
 // peer is there and says that it holds nothing. A peer that is not there may hold everything: then a person decides.
 
 import type { TermRecord } from '../failover/arbiter/arbiter.ts';
-import type { ClusterView, Hosted, NodeInfo, Placement, VmRecord } from '../registry/registry.ts';
+import type { ClusterView, Hosted, NodeInfo, Placement, Removed, VmRecord } from '../registry/registry.ts';
 
 /** A child of this node, with what it said last. */
 export interface Child extends Hosted {
@@ -42,6 +42,8 @@ export type PlacementAction =
   | { kind: 'start'; vm: string; first: boolean }
   /** Whatever its role is: the VM is over. */
   | { kind: 'stop'; vm: string; why: string }
+  /** This node has nothing of a removed VM, and is struck off the list of those that may have. */
+  | { kind: 'strike'; vm: string }
   /** Stops a child that is placed no more, unless it says that it has the VM or is about to take over. */
   | { kind: 'leave'; vm: string; why: string }
   /** Stops a child that has no role any more; it is dead then, and started again after the pause of one that died. */
@@ -76,7 +78,7 @@ export class Reconciler {
 
   plan(view: View, now: number): PlacementAction[] {
     const actions = view.cluster.vms.flatMap((vm) => this.planVm(view, vm, now));
-    return view.fresh ? [...this.strays(view), ...actions] : actions;
+    return view.fresh ? [...this.strays(view), ...this.struck(view), ...actions] : actions;
   }
 
   /** Children of VMs that were removed, or of an older life of their VM. One of which nothing is known is left alone. */
@@ -87,6 +89,17 @@ export class Reconciler {
     return [...children.values()]
       .filter(isOver)
       .map((child) => ({ kind: 'stop', vm: child.vm, why: 'the VM was removed' }));
+  }
+
+  /** Of removed VMs: when this node has no child of it, and the others see that. Nothing starts one from then on. */
+  private struck({ cluster, children }: View): PlacementAction[] {
+    const said = cluster.nodes.find(({ node }) => node === this.self);
+    if (said === undefined) return [];
+    const isGone = ({ vm, life }: Removed) =>
+      ![...said.hosted, ...children.values()].some((one) => one.vm === vm && one.life === life);
+    return [...cluster.removed.values()]
+      .filter((one) => (one.nodes.includes(this.self) || one.nodes.length === 0) && isGone(one))
+      .map(({ vm }) => ({ kind: 'strike', vm }));
   }
 
   private planVm(view: View, vm: VmRecord, now: number): PlacementAction[] {
