@@ -147,7 +147,13 @@ function clientOf(workload: Workload, { clients }: Entrance): WantedClient {
     case 'redis':
       return { ...redis, paceMs: 0 };
     case 'download':
-      return { ...web, bytes: bigMebibytes << 20, sha256: downloadSha256(bigMebibytes), isTimed: true };
+      return {
+        ...web,
+        bytesPerSecondMax: Number.POSITIVE_INFINITY,
+        bytes: bigMebibytes << 20,
+        sha256: downloadSha256(bigMebibytes),
+        isTimed: true,
+      };
     case 'upload':
       return { ...redis, kind: 'upload', name: 'upload', paceMs: 0 };
   }

@@ -21,6 +21,8 @@ export interface Checker {
   aboutToLose?(node: SimNode, what: string): void;
   /** A node's process or host has ended; its folder is as that left it. */
   folderLeft?(node: SimNode, death: Death): void;
+  /** An operator's stop of a primary is done. */
+  stopped?(node: SimNode): void;
   /** A fresh guest was booted, because no copy was left. */
   booted?(): void;
   /** The arbiter's record may have changed. */

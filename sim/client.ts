@@ -9,6 +9,7 @@ import { type Address, buildUdp } from '../src/packet/build.ts';
 import { FrameView } from '../src/packet/frame-view.ts';
 import { distance } from '../src/packet/sequence.ts';
 import { targetIp } from './addresses.ts';
+import { encodeReceipt, readReport, reportBytes, reportPort } from './calls.ts';
 import { datagramPort, guestIp, guestMac, servicePort } from './guest.ts';
 import {
   type Answer,
@@ -38,6 +39,8 @@ export interface ClientTraits {
   reuse: number;
   pipeline: boolean;
 }
+
+const troubles = ['its memory inconsistent', 'another disk than it wrote', 'a connection of its own cut off'];
 
 interface Asked {
   number: number;
@@ -71,6 +74,9 @@ export class Client {
   private history: Uint8Array = new Uint8Array(0);
   private count: number | undefined = undefined;
   private token: number | undefined = undefined;
+  /** Calls of the guest. */
+  private called: { tcp: TcpState; input: Uint8Array }[] = [];
+  private newestReport = 0;
   private wakeUp: Due | undefined;
   private stopped = false;
   private datagram = 0;
@@ -96,13 +102,22 @@ export class Client {
       segmentBytes: () => 1460,
       ackDelayMs: () => (this.random.chance(0.5) ? 0 : 10 * this.random.next()),
       windowBytes: () => 65_535,
-      opened: () => this.askMany(),
+      opened: (state) => {
+        if (state === this.tcp) this.askMany();
+      },
       data: (state, bytes) => this.take(state, bytes),
       ended: (state) => this.stack.finish(state, this.schedule.now),
       reset: (state) => {
-        if (state === this.tcp) this.complain(`client ${this.id}: its connection was reset`);
+        // A call that was reported is the guest's own business: it may have forgotten it.
+        const call = this.called.find(({ tcp }) => tcp === state);
+        if (state !== this.tcp && (call === undefined || call.input.length === reportBytes)) return;
+        this.complain(`client ${this.id}: its connection was reset`);
       },
     });
+  }
+
+  get place(): Address {
+    return { ...this.local, port: reportPort };
   }
 
   get address(): number {
@@ -122,6 +137,8 @@ export class Client {
   forget(): void {
     this.tcp = undefined;
     this.old.length = 0;
+    this.called = [];
+    this.newestReport = 0;
     this.asked = [];
     this.count = undefined;
     this.token = undefined;
@@ -136,7 +153,8 @@ export class Client {
     if (view.kind === 'udp') this.takeDatagram(view);
     if (view.kind !== 'tcp') return;
     const { tcp } = this;
-    if (tcp !== undefined && tcp.localPort === view.targetPort) {
+    if (view.targetPort === reportPort) this.takeCall(view);
+    else if (tcp !== undefined && tcp.localPort === view.targetPort) {
       this.checkHistory(tcp, view);
       this.stack.input(tcp, view, this.schedule.now);
     } else {
@@ -144,6 +162,28 @@ export class Client {
       if (state !== undefined) this.stack.input(state, view, this.schedule.now);
     }
     this.arm();
+  }
+
+  /** A segment of a connection that the guest has opened. */
+  private takeCall(view: FrameView): void {
+    const { now } = this.schedule;
+    const known = this.called.find(({ tcp }) => tcp.remote.port === view.sourcePort);
+    if (view.isSyn && !view.hasAck && (known === undefined || this.stack.isDone(known.tcp))) {
+      const remote = { mac: guestMac, ip: guestIp, port: view.sourcePort };
+      const tcp = this.stack.accept(remote, view, this.random.u32(), now);
+      this.called = [...this.called.filter((one) => one !== known).slice(-8), { tcp, input: new Uint8Array(0) }];
+    } else if (known !== undefined) this.stack.input(known.tcp, view, now);
+  }
+
+  private takeReport(call: { tcp: TcpState; input: Uint8Array }, bytes: Uint8Array): void {
+    call.input = Buffer.concat([call.input, bytes]);
+    if (call.input.length < reportBytes) return;
+    const report = readReport(call.input);
+    const isRight = report !== undefined && report.number > this.newestReport && call.input.length === reportBytes;
+    if (!isRight)
+      this.complain(`client ${this.id}: the guest called with ${report?.number} after ${this.newestReport}`);
+    this.newestReport = report?.number ?? 0;
+    this.stack.send(call.tcp, encodeReceipt(this.newestReport), this.schedule.now);
   }
 
   private checkHistory(tcp: TcpState, view: FrameView): void {
@@ -208,6 +248,8 @@ export class Client {
   }
 
   private take(state: TcpState, bytes: Uint8Array): void {
+    const call = this.called.find(({ tcp }) => tcp === state);
+    if (call !== undefined) this.takeReport(call, bytes);
     if (state !== this.tcp) return;
     this.history = Buffer.concat([this.history, bytes]);
     this.input = Buffer.concat([this.input, bytes]);
@@ -226,7 +268,7 @@ export class Client {
     if (asked === undefined || answer.client !== this.id || answer.number !== asked.number)
       this.complain(`${where}: it was not due; ${asked?.number ?? 'none'} was`);
     else if (answer.memory !== 0)
-      this.complain(`${where}: the guest found its ${answer.memory === 1 ? 'memory' : 'disk'} inconsistent`);
+      this.complain(`${where}: the guest found ${troubles[answer.memory - 1] ?? 'trouble'}`);
     else if (answer.sum !== asked.sum) this.complain(`${where}: the guest received another request`);
     else if (!Buffer.from(expected).equals(body)) this.complain(`${where}: its body is wrong`);
     else if (this.count !== undefined && answer.count !== this.count + 1)
@@ -280,13 +322,17 @@ export class Client {
       this.complain(`client ${this.id}: a datagram that nobody could send`);
   }
 
+  private get others(): TcpState[] {
+    return [...this.old, ...this.called.map(({ tcp }) => tcp)];
+  }
+
   private arm(): void {
     if (this.wakeUp !== undefined) this.wakeUp.action = undefined;
     let at = this.tcp === undefined ? never : this.stack.deadline(this.tcp);
-    for (const state of this.old) at = Math.min(at, this.stack.deadline(state));
+    for (const state of this.others) at = Math.min(at, this.stack.deadline(state));
     if (at === never) return;
     this.wakeUp = this.schedule.at(at, () => {
-      for (const state of this.old) this.stack.tick(state, this.schedule.now);
+      for (const state of this.others) this.stack.tick(state, this.schedule.now);
       if (this.tcp !== undefined) this.stack.tick(this.tcp, this.schedule.now);
       this.arm();
     });

@@ -198,19 +198,21 @@ export const defects: readonly Defect[] = [
   {
     name: 'no-lease',
     mistake: 'The primary does not ask whether it may still speak.',
-    seeds: 40,
+    seeds: 275,
+    from: 261,
     changes: [{ owner: Lease, method: 'valid', replace: always(true) }],
   },
   {
     name: 'lease-not-asked-for-guest-frames',
     mistake: 'The lease is looked at by the clock alone (a defect that the simulation found in the product).',
-    seeds: 40,
+    seeds: 275,
+    from: 261,
     changes: [{ owner: PrimaryNode, method: 'checkLease', replace: nothing }],
   },
   {
     name: 'no-resend',
     mistake: 'What the SVM has said and the primary has not released is not said at a takeover.',
-    seeds: 30,
+    seeds: 40,
     changes: [
       {
         owner: SecondaryProxy,
@@ -339,9 +341,55 @@ export const defects: readonly Defect[] = [
   {
     name: 'no-announcement',
     mistake: "The guest's address is not announced after a takeover.",
-    seeds: 180,
-    from: 161,
+    seeds: 110,
+    from: 91,
     changes: [{ owner: ColoNode, method: 'announce', replace: nothing }],
+  },
+  {
+    name: 'stop-without-the-term',
+    mistake: "An operator's stop only tells the secondary, which may not hear it (a defect of the product, once).",
+    seeds: 60,
+    changes: [
+      {
+        owner: ColoNode,
+        method: 'endTerm',
+        replace: () =>
+          async function (primary) {
+            (primary as { sayEnd(): void }).sayEnd();
+            call(this, 'post', { kind: 'stop', why: 'stopped by the operator' });
+          },
+      },
+    ],
+  },
+  {
+    name: 'old-offset-kept',
+    mistake: 'A new connection on an old 5-tuple keeps the offset of the old one.',
+    seeds: 60,
+    changes: [
+      {
+        owner: SecondaryProxy,
+        method: 'pair',
+        replace: (before) =>
+          function (connection) {
+            const known = connection as { delta: number };
+            const { delta } = known;
+            before.call(this, connection);
+            if (delta === 0 || known.delta === delta) return;
+            known.delta = delta;
+            call(this['table'] as unknown as Self, 'store', connection);
+          },
+      },
+      {
+        owner: ConnectionTable,
+        method: 'restart',
+        replace: (before) =>
+          function (connection) {
+            const { delta } = connection as { delta: number };
+            before.call(this, connection);
+            Object.assign(connection as object, { delta });
+          },
+      },
+    ],
   },
   {
     name: 'journal-one-epoch-too-far',
@@ -402,7 +450,7 @@ export const defects: readonly Defect[] = [
   {
     name: 'apply-not-announced',
     mistake: 'The replica is written without its header saying so before.',
-    seeds: 30,
+    seeds: 80,
     changes: [
       {
         owner: DiskReplica,
@@ -419,7 +467,7 @@ export const defects: readonly Defect[] = [
     mistake:
       'The initial copy of a durable replica is not flushed (a defect that the simulation found in the product).',
     seeds: 250,
-    from: 231,
+    from: 221,
     changes: [{ owner: DiskReplica, method: 'flushCopy', replace: () => () => Promise.resolve() }],
   },
   {

@@ -26,7 +26,10 @@ export class Faults {
       const { fault } = waiting;
       if (!('point' in fault.when) || fault.when.point !== point || waiting.left === 0) continue;
       waiting.left -= 1;
-      if (waiting.left === 0) this.strike(fault, node);
+      if (waiting.left > 0) continue;
+      const { afterMs } = fault.when;
+      if (afterMs === undefined) this.strike(fault, node);
+      else this.world.schedule.after(afterMs, () => this.strike(fault, node));
     }
   }
 
@@ -169,8 +172,9 @@ export class Faults {
       case 'operator-stop':
         world.aboutToLose(node, 'operator-stop');
         node.process?.run(() => {
-          if (node.node?.primary !== undefined) world.strike(node.other);
-          void node.node?.stop();
+          const wasPrimary = node.node?.primary !== undefined;
+          if (wasPrimary) world.strike(node.other);
+          void node.node?.stop().then(() => wasPrimary && world.stopped(node));
         });
         return;
     }

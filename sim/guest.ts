@@ -14,9 +14,10 @@ import { deserialize, serialize } from 'node:v8';
 import { crc32 } from 'node:zlib';
 import { pageSize } from '../src/base/page-runs.ts';
 import { announce } from '../src/packet/arp.ts';
-import { buildUdp } from '../src/packet/build.ts';
+import { type Address, buildUdp } from '../src/packet/build.ts';
 import { FrameView } from '../src/packet/frame-view.ts';
 import { sourceIp, targetIp } from './addresses.ts';
+import { Caller, type Calls, noCalls } from './calls.ts';
 import {
   encodeAnswer,
   encodeDatagram,
@@ -74,6 +75,7 @@ interface Registers {
   announced: boolean;
   connectionsMade: number;
   disk?: DiskBelief;
+  calls?: Calls;
 }
 
 /** How a copy differs from another copy: drawn for the whole run. */
@@ -91,6 +93,8 @@ export interface GuestPorts {
   touch(page: number): void;
   entropy: Random;
   disk?: GuestDisk;
+  /** Whom the guest calls itself, and how often. */
+  calls?: { clients: readonly Address[]; everyMs: number };
 }
 
 export class Guest {
@@ -99,6 +103,7 @@ export class Guest {
   private readonly ports: GuestPorts;
   private readonly traits: GuestTraits;
   private readonly stack: TcpStack;
+  private readonly caller: Caller | undefined;
   private readonly frameView = new FrameView();
   private registers: Registers = { total: 0, sessions: [], nextChoreAt: 0, announced: false, connectionsMade: 0 };
   private now = 0;
@@ -116,21 +121,37 @@ export class Guest {
         segmentBytes: () => (entropy.chance(0.3) ? 100 + entropy.below(1360) : 1460),
         ackDelayMs: () => (entropy.chance(0.4) ? 0 : entropy.next() * traits.ackDelayMs),
         windowBytes: () => 8192 + 4 * entropy.below(6000),
-        data: (state, bytes) => this.take(state, bytes),
+        opened: (state) => {
+          const { calls } = this.registers;
+          if (calls?.tcp === state) this.caller?.opened(calls, this.now);
+        },
+        data: (state, bytes) => {
+          const { calls } = this.registers;
+          if (calls?.tcp === state) this.caller?.data(calls, bytes, this.now);
+          else this.take(state, bytes);
+        },
         ended: (state) => this.stack.finish(state, this.now),
-        reset: () => undefined,
+        reset: (state) => {
+          if (this.registers.calls?.tcp === state) this.registers.calls.broken = true;
+        },
       },
     );
+    if (ports.calls !== undefined)
+      this.caller = new Caller(this.stack, ports.calls, (tcp) =>
+        this.registers.sessions.push({ tcp, input: none, work: undefined }),
+      );
   }
 
   /** The guest's connections, for the checkers: a copy that changes under no one. */
   get connections(): readonly TcpState[] {
-    return this.registers.sessions.map((session) => session.tcp);
+    const { sessions, calls } = this.registers;
+    return [...sessions.map((session) => session.tcp), ...(calls?.tcp === undefined ? [] : [calls.tcp])];
   }
 
   boot(): void {
     this.writeRom();
     this.registers = { total: 0, sessions: [], nextChoreAt: 0, announced: false, connectionsMade: 0 };
+    if (this.caller !== undefined) this.registers.calls = noCalls();
     const { disk } = this.ports;
     if (disk === undefined) return;
     const sums = Uint32Array.from({ length: disk.sectors }, (_, sector) => crc32(disk.read(sector)));
@@ -159,7 +180,8 @@ export class Guest {
     for (const { tcp, work } of this.registers.sessions) {
       next = Math.min(next, this.stack.deadline(tcp), work?.dueAt ?? never, tcp.endedAt + lingerMs);
     }
-    return next;
+    const { calls } = this.registers;
+    return calls === undefined ? next : Math.min(next, this.caller?.deadline(calls) ?? never);
   }
 
   tick(now: number): void {
@@ -171,7 +193,8 @@ export class Guest {
       this.stack.tick(session.tcp, now);
       this.work(session);
     }
-    const { sessions } = this.registers;
+    const { sessions, calls } = this.registers;
+    if (calls !== undefined) this.caller?.tick(calls, now, () => this.isn());
     this.registers.sessions = sessions.filter(({ tcp }) => now < tcp.endedAt + lingerMs);
   }
 
@@ -184,9 +207,14 @@ export class Guest {
   }
 
   private segment(view: FrameView): void {
-    const { sessions } = this.registers;
+    const { sessions, calls } = this.registers;
+    if (calls !== undefined && this.caller?.input(calls, view, this.now) === true) return;
     const known = sessions.find(
-      ({ tcp }) => tcp.remote.port === view.sourcePort && tcp.remote.ip === sourceIp(view) && tcp.phase !== 'dead',
+      ({ tcp }) =>
+        tcp.localPort === view.targetPort &&
+        tcp.remote.port === view.sourcePort &&
+        tcp.remote.ip === sourceIp(view) &&
+        tcp.phase !== 'dead',
     );
     const isAnew = view.isSyn && !view.hasAck && (known === undefined || this.stack.isDone(known.tcp));
     if (isAnew) {
@@ -265,7 +293,7 @@ export class Guest {
     this.view.setUint32(at + 16, token);
     this.raise(page);
     this.scratch(number + client, number);
-    const memory = this.isConsistent() ? (this.diskAgrees() ? 0 : 2) : 1;
+    const memory = this.trouble();
     const bodyBytes = operation === operations.read ? 500 + ((client * 977 + number * 331) % 7000) : 20;
     const second = Math.floor(this.now / 1000);
     return encodeAnswer({
@@ -293,6 +321,13 @@ export class Guest {
     this.view.setUint32(page * pageSize, this.view.getUint32(page * pageSize) + 1);
     this.registers.total += 1;
     this.ports.touch(page);
+  }
+
+  /** What the guest finds wrong with itself: protocol.ts. */
+  private trouble(): number {
+    if (!this.isConsistent()) return 1;
+    if (!this.diskAgrees()) return 2;
+    return this.registers.calls?.broken === true ? 3 : 0;
   }
 
   /** Whether the disk reads as the guest has written it; what is under way may read as anything. */

@@ -308,6 +308,7 @@ export class SimNode {
         observer: world,
         captureIds: world.captureIds,
         ...this.newDisk(qemu, isSecondary),
+        calls: world.calls,
       });
       vm.faults.failLoad = this.failNextLoad;
       this.failNextLoad = false;

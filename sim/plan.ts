@@ -41,7 +41,8 @@ export interface Fault {
   kind: FaultKind;
   /** Which node: by its name, or by its role when the fault happens. */
   on: 'a' | 'b' | 'primary' | 'secondary';
-  when: { atMs: number } | { point: FaultPoint; nth: number };
+  /** `afterMs`: that long after the point was reached. */
+  when: { atMs: number } | { point: FaultPoint; nth: number; afterMs?: number };
   forMs: number;
   /** What else the kind needs: a link, a step of a capture, how far a clock jumps. */
   choice: number;
@@ -60,6 +61,8 @@ export interface Plan {
   congestedBytes: number;
   arbiter: { delayMs: number; lose: number };
   faults: Fault[];
+  /** The guest calls its clients itself, this long after the end of the call before. */
+  callsEveryMs?: number | undefined;
   /** The guest has a disk. */
   disk?: DiskPlan | undefined;
   /** All faults are over at this time. */
@@ -81,10 +84,16 @@ export function drawPlan(seed: number, random: Random): DrawnPlan {
   const pages = 40 + 8 * random.below(8);
   const isWild = random.chance(0.3);
   const disk = drawDisk(random.fork('disk'));
-  const faults = [...drawFaults(random), ...(disk === undefined ? [] : drawDiskFaults(random.fork('disk faults')))];
+  const faults = [
+    ...drawFaults(random),
+    ...(disk === undefined ? [] : drawDiskFaults(random.fork('disk faults'))),
+    ...drawOperator(random.fork('operator')),
+  ];
+  const calls = random.fork('calls');
   const latest = faults.reduce((last, { when }) => ('atMs' in when ? Math.max(last, when.atMs) : last), 1500);
   return {
     ...{ seed, faults, disk },
+    callsEveryMs: calls.chance(0.4) ? calls.between(5, 120) : undefined,
     ramBytes: pages * 4096,
     protect: drawProtect(random),
     clients: Array.from({ length: 1 + random.below(2) }, () => drawClient(random)),
@@ -165,12 +174,31 @@ function drawDisk(random: Random): DiskPlan | undefined {
   };
 }
 
+/** An operator at a bad moment: while the nodes do not hear each other, or while the VM is being protected again. */
+function drawOperator(random: Random): Fault[] {
+  if (!random.chance(0.1)) return [];
+  const atMs = random.between(300, 2000);
+  const first = random.pick(['cut', 'cut-one-way', 'kill-process', 'pause-host', 'slow-link'] as const);
+  const command = random.pick(['operator-stop', 'operator-failover', 'operator-checkpoint'] as const);
+  const forMs = random.between(450, 1300);
+  const when = { atMs: atMs + random.between(1, 700) };
+  return [
+    { kind: first, on: 'primary', when: { atMs }, forMs, choice: random.below(1000) },
+    { kind: command, on: 'primary', when, forMs: 1, choice: random.below(1000) },
+  ];
+}
+
 function drawDiskFaults(random: Random): Fault[] {
   const kinds = ['disk-slow', 'disk-error', 'disk-full', 'kill-host', 'kill-process'] as const;
-  return Array.from({ length: random.pick([0, 0, 1, 1, 2]) }, () => ({
+  const faults: Fault[] = Array.from({ length: random.pick([0, 0, 1, 1, 2]) }, () => ({
     ...drawFault(random),
     ...{ kind: random.pick(kinds), on: random.pick(['a', 'b', 'secondary', 'secondary'] as const) },
   }));
+  // Into the middle of an apply.
+  if (!random.chance(0.3)) return faults;
+  const when = { point: 'apply.stopped' as const, nth: 2 + random.below(4), afterMs: random.between(0, 8) };
+  const kind = random.pick(['kill-process', 'kill-host', 'disk-error'] as const);
+  return [...faults, { kind, on: 'secondary', when, forMs: random.between(50, 600), choice: 2 * random.below(500) }];
 }
 
 function drawFaults(random: Random): Fault[] {
@@ -204,6 +232,8 @@ function drawKind(random: Random): FaultKind {
 
 export function faultText(fault: Fault): string {
   const when =
-    'atMs' in fault.when ? `at ${fault.when.atMs.toFixed(0)} ms` : `at ${fault.when.point} #${fault.when.nth}`;
+    'atMs' in fault.when
+      ? `at ${fault.when.atMs.toFixed(0)} ms`
+      : `${(fault.when.afterMs ?? 0).toFixed(0)} ms after ${fault.when.point} #${fault.when.nth}`;
   return `${fault.kind} on ${fault.on} ${when} for ${fault.forMs.toFixed(0)} ms (${fault.choice})`;
 }

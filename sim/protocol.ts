@@ -7,7 +7,8 @@
 // `count` grows by one with every request of a client, wherever it is answered: an answer that was given and then
 // forgotten, or a request done twice, shows in the next one. `token` is drawn by the guest and told again as `token
 // before` in the next answer: two copies draw differently, so what a client was told must be what the survivor knows.
-// `memory` is 1 when the guest found its own RAM inconsistent, 2 when its disk is not what it wrote. The body is a function of client and number.
+// `memory` is 1 when the guest found its own RAM inconsistent, 2 when its disk is not what it wrote, 3 when
+// a connection that it opened itself was cut off. The body is a function of client and number.
 
 export const requestHeaderBytes = 16;
 export const answerHeaderBytes = 32;

@@ -7,6 +7,7 @@ import { nothingLost } from './checker/nothing-lost.ts';
 import { outputCommit } from './checker/output-commit.ts';
 import { ramEpoch } from './checker/ram-epoch.ts';
 import { singleVoice } from './checker/single-voice.ts';
+import { stopped } from './checker/stopped.ts';
 import { survivor } from './checker/survivor.ts';
 import type { MakeChecker } from './checker.ts';
 import { faultText } from './plan.ts';
@@ -20,6 +21,7 @@ export const checkers: readonly MakeChecker[] = [
   diskEpoch,
   singleVoice,
   survivor,
+  stopped,
   bounds,
 ];
 

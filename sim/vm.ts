@@ -15,7 +15,7 @@ import type { GuestCard, GuestVm } from '../src/node/platform.ts';
 import { RunTracker } from '../src/qemu/dirty/tracker.ts';
 import { type Capture, type CaptureOptions, copyRuns } from '../src/qemu/vm.ts';
 import type { SimDisk } from './disk.ts';
-import { Guest, type GuestDisk, type GuestTraits } from './guest.ts';
+import { Guest, type GuestDisk, type GuestPorts, type GuestTraits } from './guest.ts';
 import type { SimProcess } from './process.ts';
 import type { Random } from './random.ts';
 import type { Due, Schedule } from './schedule.ts';
@@ -60,6 +60,8 @@ export interface VmParts {
   observer: VmObserver;
   captureIds: { next: number };
   disk?: SimDisk;
+  /** Whom the guest calls. */
+  calls?: NonNullable<GuestPorts['calls']> | undefined;
 }
 
 export class SimVm implements GuestVm {
@@ -98,6 +100,7 @@ export class SimVm implements GuestVm {
       touch: (page) => this.touch(page),
       entropy: parts.random.fork('entropy'),
       ...(parts.disk === undefined ? {} : { disk: this.diskPort(parts.disk) }),
+      ...(parts.calls === undefined ? {} : { calls: parts.calls }),
     });
     this.guest.boot();
     parts.card.attach(this);

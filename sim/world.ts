@@ -4,6 +4,7 @@ import { crc32 } from 'node:zlib';
 import type { TermRecord } from '../src/failover/arbiter/arbiter.ts';
 import type { Terms } from '../src/failover/arbiter/memory.ts';
 import type { FaultPoint } from '../src/node/context.ts';
+import type { Address } from '../src/packet/build.ts';
 import { FrameView } from '../src/packet/frame-view.ts';
 import type { Reach } from './arbiter.ts';
 import type { Checker, MakeChecker } from './checker.ts';
@@ -95,6 +96,12 @@ export class World implements VmObserver {
     };
     this.faults = new Faults(this);
     this.addClients();
+  }
+
+  /** Whom the guest calls itself. */
+  get calls(): { clients: Address[]; everyMs: number } | undefined {
+    const everyMs = this.plan.callsEveryMs;
+    return everyMs === undefined ? undefined : { clients: this.clients.map(({ place }) => place), everyMs };
   }
 
   get record(): TermRecord | undefined {
@@ -250,6 +257,11 @@ export class World implements VmObserver {
     if (this.plan.verbose) node.say(`reached ${point} of epoch ${epoch}`);
     for (const checker of this.checkers) checker.reached?.(node, point, epoch);
     this.faults.reached(node, point);
+  }
+
+  /** The primary of the guest has ended because its operator wanted so. */
+  stopped(node: SimNode): void {
+    for (const checker of this.checkers) checker.stopped?.(node);
   }
 
   folderLeft(node: SimNode, death: Death): void {

@@ -1,8 +1,9 @@
 # Port 9: dirties memory at a chosen rate, for benchmarks.
 #
 # A client sends a line "dirty PAGES PERIOD_MS" and reads one line back; from then on PAGES pages of a tmpfs file
-# are rewritten with changed content every PERIOD_MS, until it sends another line or closes. One process per
-# connection. Late periods are skipped, never made up for in a burst.
+# are rewritten with changed content every PERIOD_MS, until it sends another line or closes. "end reboot", "end
+# poweroff" and "end panic" end the guest at once, without stopping anything first. One process per connection.
+# Late periods are skipped, never made up for in a burst.
 use strict;
 
 my $pageBytes = 4096;
@@ -37,6 +38,14 @@ sub rewrite {
   return 1;
 }
 
+sub endGuest {
+  my ($how) = @_;
+  my %command = (reboot => 0x01234567, poweroff => 0x4321fedc);
+  if ($how ne 'panic') { syscall(169, 0xfee1dead, 672274793, $command{$how}, 0); return }
+  open(my $trigger, '>', '/proc/sysrq-trigger') or return;
+  syswrite($trigger, 'c');
+}
+
 sub serve {
   my ($socket) = @_;
   my $path = "/srv/dirty/$$";
@@ -55,6 +64,8 @@ sub serve {
     if ($input =~ s/^dirty (\d{1,7}) (\d{1,7})\r?\n// && $1 > 0 && $1 <= $pagesMax && $2 > 0) {
       ($pages, $periodMs, $dueMs) = ($1, $2, nowMs());
       syswrite($socket, "dirtying $pages pages every $periodMs ms\n");
+    } elsif ($input =~ s/^end (reboot|poweroff|panic)\r?\n//) {
+      endGuest($1);
     } elsif ($input =~ s/^[^\n]*\n//) {
       syswrite($socket, "refused: say dirty PAGES PERIOD_MS\n");
     }

@@ -69,6 +69,8 @@ export interface NodeStatus {
   proxy: Record<string, unknown>;
   /** The last change of who runs the VM: moments in milliseconds since 1970. */
   failover: { why: string; detectedAt: number; doneAt: number } | null;
+  /** Why the arbiter does not answer, and for how long; null while it does. Without it nobody can take over. */
+  arbiter?: { why: string; forMs: number } | null;
   /** The connections to the peer, where there is one, so that they can be told apart on the network. */
   links?: { kind: string; local: string; remote: string }[];
   /** How much silence of the peer raises a suspicion now; it grows with the gaps of the last minute. */

@@ -2,7 +2,7 @@
 //
 // Everything is tried rather than guessed, each within a bound; nothing is installed or changed.
 
-import { statfsSync } from 'node:fs';
+import { accessSync, constants, statfsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import koffi from 'koffi';
 import { findGuest } from '../../guest/build.ts';
@@ -106,12 +106,23 @@ function room(): DoctorLine[] {
 }
 
 async function namespaces(): Promise<DoctorLine> {
+  const what = 'network namespaces';
   const asIs = await says('unshare', ['-n', 'true']);
-  if (asIs !== undefined) return line('network namespaces', 'ok', 'this user may make them');
-  const mapped = await says('unshare', ['-rn', 'true']);
-  if (mapped !== undefined) return line('network namespaces', 'ok', 'with a user namespace');
-  const todo = 'Only TAP networking and its tests need them: run those as root.';
-  return line('network namespaces', 'limited', 'this user may not make them; the demo does without', todo);
+  const mapped = asIs ?? (await says('unshare', ['-rn', 'true']));
+  const todo = 'Run as root, with the kernel module tun loaded, for TAP networking and for IPv6 in the demo.';
+  if (mapped === undefined) return line(what, 'limited', 'this user may not make them: the demo is IPv4 only', todo);
+  const how = asIs === undefined ? 'with a user namespace' : 'this user may make them';
+  if (canOpenTun()) return line(what, 'ok', how);
+  return line(what, 'limited', `${how}, but not open /dev/net/tun: the demo is IPv4 only`, todo);
+}
+
+function canOpenTun(): boolean {
+  try {
+    accessSync('/dev/net/tun', constants.R_OK | constants.W_OK);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function cores(): DoctorLine {

@@ -1,7 +1,7 @@
 // `colo test`: runs node:test over the files of a suite, after bringing what they need, and ends with a total.
 //
-//   unit         types, then src, guest, docs and sim: beside the code, seconds
-//   integration  test/** without test/soak: real QEMU, one file at a time
+//   unit         types, then src, guest, docs, sim and test/fuzz: seconds
+//   integration  test/** without those and test/soak: real QEMU, one file at a time
 //   soak         test/soak/**: long runs
 //   all          check, unit, integration
 //
@@ -40,6 +40,7 @@ const graceMs = 10_000;
 
 function partOf(path: string): Part {
   if (path.startsWith(`test${sep}soak${sep}`)) return 'soak';
+  if (path.startsWith(`test${sep}fuzz${sep}`)) return 'unit';
   return path.startsWith(`test${sep}`) ? 'integration' : 'unit';
 }
 

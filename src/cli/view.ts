@@ -64,7 +64,7 @@ export function statusBlock(statuses: NodeStatus[]): string[] {
     lines.push(
       `node ${status.node}  ${status.role.padEnd(9)} ${status.state}${why}  term ${status.term}  epoch ${status.epoch}${host}`,
     );
-    lines.push(...heartbeatLines(status));
+    lines.push(...arbiterLines(status), ...heartbeatLines(status));
     if (status.role === 'primary') lines.push(...primaryLines(status));
     if (status.role === 'primary')
       for (const { rule, frames, bytes } of status.bypass)
@@ -111,6 +111,13 @@ function primaryLines(status: NodeStatus): string[] {
     `  in ${traffic.ingressFrames} frames ${formatSize(traffic.ingressBytes)}  out ${traffic.egressFrames} frames ${formatSize(traffic.egressBytes)}`,
   );
   return lines;
+}
+
+function arbiterLines({ arbiter }: NodeStatus): string[] {
+  if (arbiter === undefined || arbiter === null) return [];
+  return [
+    `  NOBODY COULD TAKE OVER: no answer of the arbiter for ${(arbiter.forMs / 1000).toFixed(0)} s: ${arbiter.why}`,
+  ];
 }
 
 /** Only what an operator has to know: that a silent host would be noticed later than usual, and why. */

@@ -63,7 +63,7 @@ function plan(
     child,
     record,
     fresh = true,
-    now = 100_000,
+    now = 10_000,
   }: { child?: Hosted; record?: TermRecord; fresh?: boolean; now?: number } = {},
 ): PlacementAction[] {
   const children = new Map<string, Child>(child === undefined ? [] : [['web', { ...child, stateSince: 0 }]]);
@@ -156,6 +156,18 @@ test('a secondary that is gone is replaced; one that protects the VM stays, also
   assert.deepEqual(plan('h1', view, { child: hosted({ state: 'protected', protected: true }) }), []);
   const alone = cluster({ nodes: [info('h1')], placements: placed('h1', 'h2') });
   assert.deepEqual(plan('h1', alone, { child: hosted({}) }), [], 'nobody else is there: it may come back');
+});
+
+test('a secondary that cannot run it, or that the primary does not reach for a minute, loses it to another node', () => {
+  const failing = info('h2', { hosted: [hosted({ role: 'dead', failures: 4 })] });
+  const nodesOf = (actions: PlacementAction[]) => actions.map((one) => one.kind === 'place' && one.placement.nodes);
+  const placements = placed('h1', 'h2');
+  const broken = cluster({ nodes: [info('h1'), failing, info('h3')], placements });
+  assert.deepEqual(nodesOf(plan('h1', broken, { child: hosted({}), now: 1000 })), [['h1', 'h3']]);
+  const unreached = cluster({ placements });
+  assert.deepEqual(plan('h1', unreached, { child: hosted({}), now: 59_999 }), []);
+  assert.deepEqual(nodesOf(plan('h1', unreached, { child: hosted({}), now: 60_000 })), [['h1', 'h3']]);
+  assert.deepEqual(plan('h1', unreached, { child: hosted({ state: 'syncing' }), now: 600_000 }), []);
 });
 
 test('of two that say primary only the one with the higher term places', () => {

@@ -59,6 +59,8 @@ const restartMs = 500;
 const restartMsMax = 30_000;
 /** A node whose child ended this often in a row is no good for this VM while another one is there. */
 const failuresMax = 4;
+/** A primary that was alone for so long does not reach its secondary's node, or is not reached: another one is tried. */
+const aloneMs = 60_000;
 /** A planned failover that did nothing is asked for again after this. */
 const failoverEveryMs = 5_000;
 /** Both nodes have been waiting with empty hands for this long: the VM runs nowhere. */
@@ -155,7 +157,7 @@ export class Reconciler {
 
   private peers({ cluster }: View, vm: VmRecord, placement: Placement): PlacementAction {
     const peers = hostedBy(cluster.nodes, vm)
-      .filter(({ node }) => node.node !== this.self && placement.nodes.includes(node.node))
+      .filter(({ node, hosted }) => node.node !== this.self && placement.nodes.includes(node.node) && hosted.port > 0)
       .map(({ node, hosted }) => ({ node: node.node, host: node.address, port: hosted.port }));
     return { kind: 'setPeers', vm: vm.vm, peers };
   }
@@ -167,7 +169,7 @@ export class Reconciler {
   ): PlacementAction[] {
     const { cluster } = view;
     const held = placement.nodes.find((node) => node !== this.self);
-    const next = vm.protect ? this.secondary(view, { vm, child, held }) : undefined;
+    const next = vm.protect ? this.secondary(view, { vm, child, held, now }) : undefined;
     const nodes = next === undefined ? [this.self] : [this.self, next];
     const actions: PlacementAction[] = [];
     if (nodes.join() !== placement.nodes.join())
@@ -182,7 +184,7 @@ export class Reconciler {
   /** The node that is to be the secondary; undefined when there is none. */
   private secondary(
     { cluster }: View,
-    { vm, child, held }: { vm: VmRecord; child: Child; held: string | undefined },
+    { vm, child, held, now }: { vm: VmRecord; child: Child; held: string | undefined; now: number },
   ): string | undefined {
     const needed = vm.memoryBytes * secondaryRamFactor + spareBytes;
     const other = choose(cluster, { memoryBytes: needed, exclude: [this.self, ...(held === undefined ? [] : [held])] });
@@ -191,7 +193,9 @@ export class Reconciler {
     // Its colod may be down while the child goes on: what protects the VM is not given up for that.
     if (info === undefined) return child.protected ? held : (other ?? held);
     const failures = info.hosted.find((one) => one.vm === vm.vm && one.life === vm.life)?.failures ?? 0;
-    if (cluster.drains.has(held) || (failures >= failuresMax && !child.protected)) return other ?? held;
+    const isUnreached = child.state === 'alone' && now - child.stateSince >= aloneMs;
+    const isNoGood = isUnreached || (failures >= failuresMax && !child.protected);
+    if (cluster.drains.has(held) || isNoGood) return other ?? held;
     return held;
   }
 

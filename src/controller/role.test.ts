@@ -28,8 +28,25 @@ test("auto: the arbiter's record decides, and is asked until it answers", () => 
     run('auto', { kind: 'seen', standing: 'error' }, { kind: 'seen', standing }).actions;
   assert.deepEqual(roleAt('none'), ['look', 'look', 'claimFirst']);
   assert.deepEqual(roleAt('mine'), ['look', 'look', 'claimFirst']);
-  assert.deepEqual(roleAt('pair'), ['look', 'look', 'startSecondary']);
+  assert.deepEqual(roleAt('pair'), ['look', 'look', 'askPeer']);
   assert.deepEqual(roleAt('other'), ['look', 'look', 'startSecondary']);
+});
+
+test('auto: the owner of a pair that starts again waits for its peer, and boots only when that holds nothing', () => {
+  const pair = { kind: 'seen', standing: 'pair' } as const;
+  const asked = (free: boolean) => ({ kind: 'peerAsked', free }) as const;
+  const start = { kind: 'start' } as const;
+  const other = { kind: 'seen', standing: 'other' } as const;
+  assert.deepEqual(run('auto', pair, asked(false), start, other), {
+    state: 'secondary',
+    actions: ['look', 'askPeer', 'lookLater', 'look', 'startSecondary'],
+  });
+  assert.deepEqual(run('auto', pair, asked(false), start, pair, asked(true), { kind: 'claimed', outcome: 'won' }), {
+    state: 'primary',
+    actions: ['look', 'askPeer', 'lookLater', 'look', 'askPeer', 'claimFirst', 'startPrimary'],
+  });
+  // The peer won the term at that very moment, with the copy that it was thought not to have.
+  assert.equal(run('auto', pair, asked(true), { kind: 'claimed', outcome: 'lost' }).state, 'secondary');
 });
 
 test('auto: of two nodes that start a VM together the loser of the first term is the secondary', () => {
@@ -59,6 +76,9 @@ test('whatever happens, the VM is cleared away once when the node ends, and noth
   const event: fc.Arbitrary<RoleEvent> = fc.constantFrom<RoleEvent>(
     { kind: 'seen', standing: 'none' },
     { kind: 'seen', standing: 'other' },
+    { kind: 'seen', standing: 'pair' },
+    { kind: 'peerAsked', free: true },
+    { kind: 'peerAsked', free: false },
     { kind: 'claimed', outcome: 'won' },
     { kind: 'claimed', outcome: 'lost' },
     { kind: 'tookOver' },

@@ -1,7 +1,9 @@
 // Which role a node has for a VM, and how it gets from one to the next, as a pure state machine: events in, actions out.
 //
 //   deciding ──the first or its own term──► claiming ──won──► primary ◄──took over── secondary
-//      │                                       │ lost           │ fenced               ▲ ▲
+//      │  ▲ a pair of its own: ask the peer      │                │                      ▲ ▲
+//      │──┘                                      │                │                      │ │
+//      │                                       │ lost           │ fenced               │ │
 //      └──another node runs it, or may─────────┴────────────────┼──────────────────────┘ │
 //                                                               ▼                        │ cleared
 //                                                            clearing ───────────────────┘
@@ -12,8 +14,9 @@
 // primary, and a primary that lost its term kills its VM, frees everything, and offers itself as a secondary.
 //
 // `auto` and the record: nobody's or this node's alone means that the VM runs nowhere (its state was in the memory of
-// this node, which has just started), so it is booted. A pair with this node as its owner means that the peer is about
-// to take over, with every connection: this node waits for it.
+// this node, which has just started), so it is booted. A pair with this node as its owner means that the peer may be
+// about to take over, with every connection: this node asks again until the record changes, or until the peer says that
+// it holds no copy. Then the state is lost with both processes, and the owner, whom the record names, boots the VM anew.
 
 import { unreachable } from '../base/assert.ts';
 
@@ -42,6 +45,8 @@ export type Standing = 'none' | 'mine' | 'pair' | 'other';
 export type RoleEvent =
   | { kind: 'start' }
   | { kind: 'seen'; standing: Standing | 'error' }
+  /** Of a pair whose owner this node is: whether its peer is free, and so holds no copy that it could run. */
+  | { kind: 'peerAsked'; free: boolean }
   | { kind: 'claimed'; outcome: 'won' | 'lost' | 'error' }
   /** The secondary of this node has the term and a running VM. */
   | { kind: 'tookOver' }
@@ -55,6 +60,9 @@ export type RoleEvent =
 
 export type RoleAction =
   | { kind: 'look' }
+  | { kind: 'askPeer' }
+  /** After a pause: `start` again. */
+  | { kind: 'lookLater' }
   | { kind: 'claimFirst' }
   /** Boots the VM. */
   | { kind: 'startPrimary' }
@@ -80,6 +88,8 @@ export class Role {
         return this.onStart();
       case 'seen':
         return this.onSeen(event.standing);
+      case 'peerAsked':
+        return this.onPeerAsked(event.free);
       case 'claimed':
         return this.onClaimed(event.outcome);
       case 'tookOver':
@@ -119,11 +129,19 @@ export class Role {
         this.move({ kind: 'claiming' });
         return [{ kind: 'claimFirst' }];
       case 'pair':
+        return [{ kind: 'askPeer' }];
       case 'other':
         return this.beSecondary();
       default:
         return unreachable(standing);
     }
+  }
+
+  private onPeerAsked(free: boolean): RoleAction[] {
+    if (this.state.kind !== 'deciding') return [];
+    if (!free) return [{ kind: 'lookLater' }];
+    this.move({ kind: 'claiming' });
+    return [{ kind: 'claimFirst' }];
   }
 
   private onClaimed(outcome: 'won' | 'lost' | 'error'): RoleAction[] {

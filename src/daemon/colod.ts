@@ -10,11 +10,12 @@ import { mkdir, rm } from 'node:fs/promises';
 import { systemClock } from '../base/clock.ts';
 import { errorText } from '../base/errors.ts';
 import { readIdentity } from '../base/identity.ts';
-import { openLog } from '../base/log.ts';
+import { type Log, openLog } from '../base/log.ts';
 import type { Arbiter } from '../failover/arbiter/arbiter.ts';
 import { EtcdArbiter } from '../failover/arbiter/etcd.ts';
 import { FolderArbiter } from '../failover/arbiter/folder.ts';
-import type { NodeConfig, NodeContext } from '../node/context.ts';
+import { WatchedArbiter } from '../failover/arbiter/watched.ts';
+import { type NodeConfig, type NodeContext, recordName } from '../node/context.ts';
 import { ColoNode } from '../node/node.ts';
 import { realPlatform } from '../node/real-platform.ts';
 import type { DaemonConfig } from './config.ts';
@@ -28,7 +29,7 @@ async function main(): Promise<void> {
   const { vm, node: name } = config.node;
   const log = openLog({ level: config.logLevel, file: config.logFile, bindings: { vm, node: name, pid: process.pid } });
   await mkdir(config.node.runDir, { recursive: true, mode: 0o700 });
-  const arbiter = await openArbiter(config.node);
+  const arbiter = watch(await openArbiter(config.node), config.node, log);
   const platform = realPlatform(() => context);
   const context: NodeContext = { config: config.node, clock: systemClock, log, arbiter, platform };
   const node = new ColoNode(context);
@@ -67,6 +68,18 @@ async function openArbiter({ arbiter, identityFolder }: NodeConfig): Promise<Arb
   const identity = identityFolder === undefined ? {} : { identity: () => readIdentity(identityFolder) };
   const prefix = arbiter.prefix === undefined ? {} : { prefix: arbiter.prefix };
   return new EtcdArbiter({ endpoints: arbiter.endpoints, ...prefix, ...identity });
+}
+
+/** While it does not answer, nobody could go on when a node of the pair dies: an operator must know before that. */
+function watch(arbiter: Arbiter, node: NodeConfig, log: Log): WatchedArbiter {
+  return new WatchedArbiter(arbiter, {
+    vm: recordName(node),
+    clock: systemClock,
+    changed: (problem) => {
+      if (problem === undefined) log.info('the arbiter answers again');
+      else log.error({ error: problem.why }, 'the arbiter does not answer: nobody could take over');
+    },
+  });
 }
 
 /** Written by the service, for this process alone. */

@@ -43,6 +43,9 @@ const loopback = '127.0.0.1';
 /** Over IPv6 the demo shows that it works; how much it carries it shows over IPv4. */
 const ipv6PaceMs = 40;
 
+/** So that the two cores of a small host have something left for the other clients. */
+const downloadBytesPerSecondMax = 16 << 20;
+
 /** Ports of 127.0.0.1 that lead to the guest's services. */
 export interface ForwardedPorts {
   http: number;
@@ -74,7 +77,7 @@ export function linkClients(guest: Guest, has: { ipv6: boolean }): WantedClient[
   const host = guestAddress.address;
   const { http, redis, echoTcp, echoUdp, call } = guest.ports;
   const overIpv4: WantedClient[] = [
-    { kind: 'download', host, port: http, path, bytes, sha256 },
+    { kind: 'download', host, port: http, path, bytes, sha256, bytesPerSecondMax: downloadBytesPerSecondMax },
     { kind: 'redis', name: 'redis', host, port: redis, paceMs: 10 },
     { kind: 'echo', name: 'echo', host, port: echoTcp, paceMs: 20 },
     { kind: 'udp', name: 'udp', host, port: echoUdp, paceMs: 20 },

@@ -1,6 +1,6 @@
 // Large downloads, one after the other, over one TCP connection that is never opened again; each is hashed, and must be
-// the file the guest was built with. As fast as they go: nginx's own rate limit counts in whole seconds of the guest's
-// clock, so two guests that are a millisecond apart may wait up to a second for each other.
+// the file the guest was built with. As fast as they go, or as fast as the client reads: nginx's own rate limit counts in
+// whole seconds of the guest's clock, so two guests that are a millisecond apart may wait up to a second for each other.
 
 import { createHash } from 'node:crypto';
 import { createConnection, type Socket } from 'node:net';
@@ -16,11 +16,15 @@ export interface DownloadRules {
   path: string;
   bytes: number;
   sha256: string;
+  /** The client reads no faster, and TCP holds the guest back; unlimited by default. */
+  bytesPerSecondMax?: number;
   /** Whether the time from a request to the last byte is reported. */
   isTimed?: boolean;
 }
 
 const headBytesMax = 16 * 1024;
+/** Reading stops for no less than this. */
+const slowDownMsMin = 5;
 
 export class DownloadClient implements Client {
   readonly name: string;
@@ -37,6 +41,8 @@ export class DownloadClient implements Client {
   private receivedBefore = 0;
   private files = 0;
   private requestedAt = 0;
+  private readonly startedAt: number;
+  private cancelResume: () => void = () => undefined;
   private wrong = '';
   private done: () => void = () => undefined;
 
@@ -45,6 +51,7 @@ export class DownloadClient implements Client {
     this.rules = rules;
     this.clock = clock;
     this.gaps = new Gaps(() => clock.now());
+    this.startedAt = clock.now();
     this.socket = socket;
   }
 
@@ -101,6 +108,7 @@ export class DownloadClient implements Client {
   }
 
   abort(): void {
+    this.cancelResume();
     this.socket.removeAllListeners('close');
     this.socket.destroy();
   }
@@ -113,6 +121,17 @@ export class DownloadClient implements Client {
   private take(chunk: Buffer): void {
     if (this.inBody) this.body(chunk);
     else this.header(chunk);
+    this.slowDown();
+  }
+
+  private slowDown(): void {
+    const { bytesPerSecondMax } = this.rules;
+    if (bytesPerSecondMax === undefined) return;
+    const dueMs = ((this.receivedBefore + this.received) / bytesPerSecondMax) * 1000;
+    const earlyMs = this.startedAt + dueMs - this.clock.now();
+    if (earlyMs < slowDownMsMin) return;
+    this.socket.pause();
+    this.cancelResume = this.clock.after(earlyMs, () => this.socket.resume());
   }
 
   private header(chunk: Buffer): void {

@@ -54,10 +54,13 @@ function checksum(text: string): string {
   return createHash('sha256').update(text).digest('hex').slice(0, 16);
 }
 
-/** Whether there is a header that nobody can read: it may be that of the VM's newest disks. */
+/**
+ * Whether there is a header that nobody can read: it may be that of the VM's newest disks. One without any text is none: a
+ * host that ended had its name on the disk and not its contents, and an owner's is flushed.
+ */
 export function isHeaderDamaged(storage: Storage): boolean {
-  const text = storage.readText(headerName);
-  return text !== undefined && parseHeader(text) === undefined;
+  const text = storage.readText(headerName)?.replaceAll('\0', '').trim();
+  return text !== undefined && text !== '' && parseHeader(text) === undefined;
 }
 
 /** The folder's header; undefined when there is none, or none that can be read. */

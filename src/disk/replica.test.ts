@@ -235,10 +235,15 @@ test('only a later term of the same life of the VM may overwrite its newest disk
 
 test('a header that nobody can read may be that of the newest disks: nothing is overwritten, nothing started', () =>
   withFolder(async (folder) => {
-    for (const text of ['', 'nonsense', '{"version":9}\n0000000000000000\n']) {
+    for (const text of ['nonsense', 'nonsense\n\0\0', '{"version":9}\n0000000000000000\n']) {
       writeFileSync(join(folder, headerName), text);
       assert.throws(() => refuseOwner(folder), /damaged, or of another version/);
       assert.throws(() => refuseOwner(folder, { vm: 'test', term: 99 }), /damaged, or of another version/);
+    }
+    // What a host that ended leaves of a file that was not flushed.
+    for (const text of ['', '\0\0\0']) {
+      writeFileSync(join(folder, headerName), text);
+      refuseOwner(folder);
     }
     rmSync(join(folder, headerName));
     refuseOwner(folder);

@@ -1,4 +1,4 @@
-// Limits of the arbiters, and what happens at each of them.
+// Limits of the arbiters and of what is announced after a takeover, and what happens at each of them.
 
 /** A record's file. A larger one is not ours: the read fails with a ColoError. */
 export const recordBytesMax = 4 * 1024;
@@ -17,3 +17,6 @@ export const operationTimeoutMs = 5_000;
 
 /** Addresses of a guest that are learned and announced after a takeover; of more, the ones learned last. */
 export const addressesMax = 64;
+
+/** The arbiter is read this often when nobody else asks it, so that its loss is known before it matters. */
+export const probeEveryMs = 3_000;

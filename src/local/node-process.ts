@@ -2,6 +2,7 @@
 // or "failed ..." comes back on standard output.
 
 import type { ChildProcess } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { nodeStatus } from '../api/client.ts';
 import { ColoError, type ErrorCode, errorCodes } from '../base/errors.ts';
@@ -48,6 +49,16 @@ export class NodeProcess {
   /** Sends a signal to this process alone. */
   signal(name: NodeJS.Signals): void {
     if (this.alive) this.child.kill(name);
+  }
+
+  /** Whether it stands still (SIGSTOP). */
+  isStopped(): boolean {
+    try {
+      const stat = readFileSync(`/proc/${this.pid}/stat`, 'latin1');
+      return stat.slice(stat.lastIndexOf(')') + 2).startsWith('T');
+    } catch {
+      return false;
+    }
   }
 
   async stop(): Promise<void> {

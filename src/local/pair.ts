@@ -34,8 +34,10 @@ export interface PairOptions {
   clock: Clock;
   logLevel?: string;
   qemuPath?: string;
-  /** For tests: a node kills itself at a named point. */
-  dieAt?: { node: 'a' | 'b'; point: FaultPoint; epoch: number };
+  /** For tests: a node kills itself at a named point, or stops itself there. */
+  dieAt?: { node: 'a' | 'b'; point: FaultPoint; epoch: number; hold?: boolean };
+  /** For tests: where the other node reaches `node`, which listens at `path`. */
+  reachAt?: (node: 'a' | 'b', path: string) => string;
 }
 
 export class LocalPair {
@@ -157,6 +159,7 @@ function nodeOptions(
   const { name, directory, logDir } = at;
   const own = join(directory, name);
   const other = name === 'a' ? 'b' : 'a';
+  const otherPath = join(directory, other, 'link.sock');
   const uplink = { kind: 'switch' as const, path: join(directory, 'lan.sock') };
   const runDir = join(own, 'vm');
   mkdirSync(runDir, { recursive: true, mode: 0o700 });
@@ -168,7 +171,7 @@ function nodeOptions(
       vm: spec.vm,
       node: name,
       role: at.role,
-      peers: [{ node: other, address: { path: join(directory, other, 'link.sock') } }],
+      peers: [{ node: other, address: { path: options.reachAt?.(other, otherPath) ?? otherPath } }],
       listen: { path: join(own, 'link.sock') },
       machine: machineOf(spec, boot, join(logDir, `${name}.serial`)),
       protect: spec.protect,
@@ -183,7 +186,7 @@ function nodeOptions(
       arbiter: { kind: 'folder' as const, folder: join(directory, 'arbiter') },
       identityFolder: undefined,
       qemuPath: options.qemuPath,
-      dieAt: options.dieAt?.node === name ? { point: options.dieAt.point, epoch: options.dieAt.epoch } : undefined,
+      dieAt: options.dieAt?.node === name ? options.dieAt : undefined,
     },
   };
 }

@@ -7,6 +7,7 @@ import type { Protect } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';
 import type { GuestAddresses } from '../failover/addresses.ts';
 import type { Arbiter } from '../failover/arbiter/arbiter.ts';
+import type { ArbiterProblem } from '../failover/arbiter/watched.ts';
 import type { Tolerance } from '../heartbeat/tolerance.ts';
 import type { BypassRule } from '../proxy/bypass.ts';
 import type { MachineSpec } from '../qemu/machine.ts';
@@ -74,11 +75,11 @@ export interface NodeConfig {
   /** Folder with this node's certificates (base/identity.ts); needed for whatever goes over a network. */
   identityFolder: string | undefined;
   qemuPath: string | undefined;
-  /** For tests: the node kills itself (SIGKILL) when it reaches this point of this epoch or a later one. */
-  dieAt: { point: FaultPoint; epoch: number } | undefined;
+  /** For tests: when the node reaches this point of this epoch or a later one it kills itself, or `hold`: stops itself. */
+  dieAt: { point: FaultPoint; epoch: number; hold?: boolean } | undefined;
 }
 
-/** Named points at which a test can let a node die. Inert without `dieAt`. */
+/** Named points at which a test can let a node die or stand still. Inert without `dieAt`. */
 export const faultPoints = [
   'round.sent',
   'pair.claimed',
@@ -97,6 +98,8 @@ export const faultPoints = [
   'apply.loaded',
   'apply.done',
   'takeover.claimed',
+  'takeover.runnable',
+  'takeover.announced',
 ] as const;
 export type FaultPoint = (typeof faultPoints)[number];
 
@@ -109,7 +112,8 @@ export interface NodeContext {
   config: NodeConfig;
   clock: Clock;
   log: Log;
-  arbiter: Arbiter;
+  /** With `problem` where it is watched (failover/arbiter/watched.ts). */
+  arbiter: Arbiter & { readonly problem?: ArbiterProblem | undefined };
   platform: Platform;
 }
 

@@ -24,6 +24,10 @@ import { Terms } from './terms.ts';
 /** The guest's addresses are announced this often after a takeover, since an announcement may be lost. */
 const announcements = 4;
 const announceEveryMs = 100;
+/** Between two looks at a record that names a pair of which nobody is heard. */
+const lookAgainMs = 300;
+/** How long the arbiter may take to confirm that an operator's stop is the end of the VM. */
+const stopClaimMs = 2000;
 
 export class ColoNode {
   readonly context: NodeContext;
@@ -69,8 +73,8 @@ export class ColoNode {
 
   /** Ends the role, the VM and the uplink. */
   async stop(): Promise<void> {
-    this.primary?.sayEnd();
-    this.post({ kind: 'stop', why: 'stopped by the operator' });
+    if (this.primary !== undefined) await this.endTerm(this.primary);
+    else this.post({ kind: 'stop', why: 'stopped by the operator' });
     await this.work;
     this.uplink?.close();
     await this.context.arbiter.close();
@@ -83,12 +87,30 @@ export class ColoNode {
   leave(): void {
     const why = 'the VM is placed on other nodes';
     const { kind } = this.role.state;
-    const isNeeded = kind === 'primary' || kind === 'deciding' || kind === 'claiming';
+    // A claim that is on its way may be won. One that only looks, or waits for its peer, holds nothing.
+    const isNeeded = kind === 'primary' || kind === 'claiming';
     if (isNeeded || this.inheritance !== undefined || this.secondary?.dismiss(why) === false)
       throw new ColoError(errorCodes.needed, `the VM may need this node (${this.status().state})`, {
         hint: 'see who runs it: `colo ps`',
       });
     this.post({ kind: 'stop', why });
+  }
+
+  /**
+   * A stop of the primary is the end of the VM only when the record says that nobody else may run it: its word alone may
+   * not reach the secondary.
+   */
+  private async endTerm(primary: PrimaryNode): Promise<void> {
+    const { clock, log } = this.context;
+    const { promise, resolve } = Promise.withResolvers<'silent'>();
+    const cancel = clock.after(stopClaimMs, () => resolve('silent'));
+    const outcome = await Promise.race([this.terms.claimAlone(), promise]);
+    cancel();
+    if (outcome === 'lost') log.warn('stopped, but another node runs the VM: it took the term before');
+    else primary.sayEnd();
+    if (outcome === 'error' || outcome === 'silent')
+      log.warn('the arbiter did not confirm the stop: the other node may take the VM over');
+    this.post({ kind: 'stop', why: 'stopped by the operator' });
   }
 
   private post(event: RoleEvent): void {
@@ -115,6 +137,14 @@ export class ColoNode {
       case 'look':
         void this.terms.look().then((standing) => this.post({ kind: 'seen', standing }));
         return;
+      case 'askPeer':
+        void this.isPeerFree().then((free) => this.post({ kind: 'peerAsked', free }));
+        return;
+      case 'lookLater':
+        // It has no role yet, and may be asked about that.
+        this.started.resolve();
+        this.context.clock.after(lookAgainMs, () => this.post({ kind: 'start' }));
+        return;
       case 'claimFirst':
         void this.terms.claimFirst().then((outcome) => this.post({ kind: 'claimed', outcome }));
         return;
@@ -134,6 +164,20 @@ export class ColoNode {
       case 'refuse':
         this.refuse();
         return;
+    }
+  }
+
+  /** A node accepts links only while it holds no copy that it could run, and nothing of one. */
+  private async isPeerFree(): Promise<boolean> {
+    const { record } = this.terms;
+    const peer = this.context.config.peers.find(({ node }) => node === record?.peer);
+    if (record === undefined || peer === undefined) return false;
+    try {
+      const links = await this.context.platform.openLinks(peer, record.term, new AbortController().signal);
+      for (const link of Object.values(links)) link.destroy();
+      return true;
+    } catch {
+      return false;
     }
   }
 
@@ -208,6 +252,7 @@ export class ColoNode {
     this.announce(uplink);
     for (const frame of resend) uplink.send(frame);
     for (const frame of early) this.primary?.fromNetwork(frame);
+    this.context.platform.reached('takeover.announced', 0);
     this.failoverRecord = { why, detectedAt: wallTime(detectedAt), doneAt: wallTime(takenOverAt) };
     log.warn({ why, resent: resend.length, early: early.length, vm: config.vm, at: clock.now() }, 'took over');
   }

@@ -23,6 +23,7 @@ import type { GuestCard, PeerLinks, Platform } from './platform.ts';
 /** The platform of one node; `context` is complete when the first of these is called. */
 export function realPlatform(context: () => NodeContext): Platform {
   let running: { vm: Vm; disks: DiskFiles[] } | undefined;
+  let held = false;
   return {
     connectUplink: (handlers) => openUplinks(context(), handlers),
     listenCard: () => listenCards(filesOf(context()).nicPaths),
@@ -47,8 +48,10 @@ export function realPlatform(context: () => NodeContext): Platform {
     turn: () => new Promise((resolve) => setImmediate(resolve)),
     reached: (point, epoch) => {
       const { dieAt } = context().config;
-      // QEMU goes with us (native/preload.c).
-      if (dieAt !== undefined && dieAt.point === point && epoch >= dieAt.epoch) process.kill(process.pid, 'SIGKILL');
+      if (dieAt === undefined || dieAt.point !== point || epoch < dieAt.epoch || held) return;
+      // QEMU goes with us when we die (native/preload.c); a hold happens once.
+      held = true;
+      process.kill(process.pid, dieAt.hold === true ? 'SIGSTOP' : 'SIGKILL');
     },
   };
 }

@@ -188,6 +188,7 @@ export class SecondaryNode {
       this.context.platform.reached('takeover.claimed', 0);
       await this.applying;
       await applier.makeRunnable(this.shared.terms.record?.term ?? 0);
+      this.context.platform.reached('takeover.runnable', 0);
       const now = this.context.clock.now();
       const { table, resend, replay } = this.proxy.takeover(now);
       applier.nic.handler = undefined;

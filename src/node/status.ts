@@ -19,7 +19,7 @@ export function describeNode(node: ColoNode, cores: number): NodeStatus {
     pid: process.pid,
     qemuPid: vm?.pid ?? null,
     role: roleOf(node),
-    state: state === undefined ? 'stopped' : stateText(node, state.kind),
+    state: state === undefined ? (isWaiting(node) ? 'idle' : 'stopped') : stateText(node, state.kind),
     why: whyOf(node, state),
     protected: isProtected(node),
     mode: config.protect.mode,
@@ -50,8 +50,14 @@ export function describeNode(node: ColoNode, cores: number): NodeStatus {
     failover: node.failoverRecord,
     heartbeat: heartbeatOf(node),
     links: linksOf(node),
+    arbiter: arbiterOf(node),
     disks: disksOf(node),
   };
+}
+
+function arbiterOf({ context }: ColoNode): NonNullable<NodeStatus['arbiter']> | null {
+  const { problem } = context.arbiter;
+  return problem === undefined ? null : { why: problem.why, forMs: context.clock.now() - problem.since };
 }
 
 function linksOf({ primary, secondary }: ColoNode): NonNullable<NodeStatus['links']> {
@@ -83,12 +89,20 @@ function disksOf(node: ColoNode): NodeStatus['disks'] {
 function roleOf(node: ColoNode): NodeStatus['role'] {
   const { kind } = node.role.state;
   if (kind === 'primary' || kind === 'secondary') return kind;
+  if (isWaiting(node)) return 'secondary';
   return kind === 'clearing' ? 'fenced' : 'stopped';
 }
 
 function whyOf(node: ColoNode, state: { kind: string; why?: string } | undefined): string {
   const role = node.role.state;
+  const peer = node.terms.record?.peer ?? 'its peer';
+  if (isWaiting(node)) return `waits for ${peer} to take over, or to say that it holds no copy of the VM`;
   return 'why' in role ? role.why : (state?.why ?? '');
+}
+
+/** The owner of a pair that has started anew: it holds nothing until its peer has taken over or said the same. */
+function isWaiting(node: ColoNode): boolean {
+  return node.role.state.kind === 'deciding' && node.terms.record !== undefined;
 }
 
 /** A primary is protected once a first checkpoint is committed; a secondary when it holds one. */

@@ -33,12 +33,13 @@ function framesBetween({ guest: from, client: to }: Ends): Uint8Array[] {
   ];
 }
 
-interface Corpus {
+export interface Corpus {
   ofGuest: Uint8Array[];
   ofClient: Uint8Array[];
 }
 
-function corpus(): Corpus {
+/** Valid frames of every kind, in both directions. */
+export function frameCorpus(): Corpus {
   const ofGuest = allEnds.flatMap((ends) => framesBetween(ends));
   const ofClient = allEnds.flatMap(({ name, guest, client }) => framesBetween({ name, guest: client, client: guest }));
   ofGuest.push(announce(Uint8Array.of(2, 0, 0, 0, 0, 1), 0x0a00020f));
@@ -49,7 +50,7 @@ function corpus(): Corpus {
 export function fuzzProxy(seed: number, count: number): number {
   const random = seededRandom(seed);
   const below = (limit: number) => Math.floor(random() * limit);
-  const { ofGuest, ofClient } = corpus();
+  const { ofGuest, ofClient } = frameCorpus();
   let left = 0;
   let bed = newBed();
   for (let index = 0; index < count; index += 1) {

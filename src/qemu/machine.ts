@@ -34,8 +34,10 @@ export interface MachineSpec {
   kernel: string | undefined;
   initrd: string | undefined;
   cmdline: string;
-  /** One per guest card; each gets its own stream socket. */
-  /** `mtu`: what the card tells the guest; a guest that is told none takes 1500. */
+  /**
+   * One per guest card; each gets its own stream socket. `mtu`: what the card tells the guest; one that is told none takes
+   * 1500.
+   */
   nics: { mac: string; mtu?: number }[];
   /** What the guest's real-time clock follows: the host's clock (the default), or the guest's own, which stops with it. */
   rtc?: 'host' | 'vm';

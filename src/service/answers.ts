@@ -81,7 +81,9 @@ function stateOf(
   if (failed !== undefined) return { state: 'down', why: `${failed.info.node}: ${failed.hosted.why}` };
   const waits = all.find(({ hosted }) => hosted.role === 'secondary');
   if (waits !== undefined) return { state: 'down', why: 'no node says that it runs it' };
-  return all.length === 0 ? { state: 'down', why: 'no node of it is there' } : { state: 'starting', why: '' };
+  return all.length === 0
+    ? { state: 'down', why: 'no node of it is there' }
+    : { state: 'starting', why: all[0]?.hosted.why ?? '' };
 }
 
 /** VMs that were removed and that a node runs, or may run. */

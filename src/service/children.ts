@@ -111,20 +111,20 @@ export class Children {
   async start(record: VmRecord, role: WantedRole): Promise<void> {
     const { vm, life } = record;
     const before = this.held.get(vm);
-    if (before === undefined && this.held.size >= childrenMax)
-      throw new ColoError(errorCodes.host, `this node runs ${childrenMax} VMs already`);
-    const port = before?.port ?? this.freePort();
     const paths = childPaths(this.config, vm);
     const one: Held = {
-      ...this.fresh({ vm, life, port, paths }),
+      ...this.fresh({ vm, life, port: before?.port ?? 0, paths }),
       failures: before?.life === life ? before.failures : 0,
       busy: 'starting',
     };
     this.held.set(vm, one);
     try {
-      const config = await childConfig(this.config, { record, role, port });
+      if (this.held.size > childrenMax)
+        throw new ColoError(errorCodes.host, `this node has ${childrenMax} VMs already`);
+      if (one.port === 0) one.port = this.freePort();
+      const config = await childConfig(this.config, { record, role, port: one.port });
       this.spawn(one, config);
-      this.log.info({ vm, life, role, port }, 'child started');
+      this.log.info({ vm, life, role, port: one.port }, 'child started');
     } catch (error) {
       this.failed(one, errorText(error));
     } finally {

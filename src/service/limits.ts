@@ -24,7 +24,7 @@ export const forwardTimeoutMs = 5_000;
 /** A checkpoint may take longer, since it answers when it is applied. */
 export const checkpointTimeoutMs = 30_000;
 
-/** VMs with a child on one node. Further ones are not started, and the log says so. */
+/** VMs with a child on one node. Further ones are not started, and `colo ps` says so. */
 export const childrenMax = 64;
 
 /** Of what a child says of its state in the registry. The rest is cut off; its log has it all. */

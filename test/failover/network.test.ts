@@ -189,6 +189,8 @@ describe('faults of the network', refusal === undefined ? {} : { skip: refusal }
     const { primary, secondary, term } = await roles();
     const third = cluster.lab.hosts.find((host) => host !== primary && host !== secondary) ?? '';
     await Promise.all([cluster.killEtcd(secondary), cluster.killEtcd(third)]);
+    const lost = await cluster.until('the loss is said', waitMs, (all) => all.every((one) => one.arbiter !== null));
+    assert.equal(lost.length, 3);
     await served();
     await cluster.killNode(secondary);
     await cluster.until('in doubt', waitMs, (all) =>
@@ -203,6 +205,7 @@ describe('faults of the network', refusal === undefined ? {} : { skip: refusal }
     cluster.restartEtcd(third);
     await cluster.restartNode(secondary);
     assert.equal((await roles()).primary, primary);
+    await cluster.until('its return is said', waitMs, (all) => all.every((one) => one.arbiter === null));
   });
 
   test('no client has lost a connection or a reply, and one host spoke at a time', async () => {

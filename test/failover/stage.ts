@@ -11,12 +11,15 @@ import type { Client, ClientReport } from '../../src/demo/client.ts';
 import { consoleSays } from '../../src/demo/console.ts';
 import { DatagramClient } from '../../src/demo/datagrams.ts';
 import { echoRules, LineClient, redisRules } from '../../src/demo/lines.ts';
+import { RegisterClient } from '../../src/demo/register.ts';
 import { freePorts } from '../../src/lan/gateway.ts';
 import { LocalPair, type PairOptions } from '../../src/local/pair.ts';
 
 export interface Stage {
   pair: LocalPair;
   mac: string;
+  /** Of this machine: where the guest's services are. */
+  ports: { redis: number; echo: number; dirty: number };
   clients: Client[];
   /** Takes a checkpoint and waits for it; rejects when the primary is gone. */
   checkpoint(): Promise<unknown>;
@@ -34,9 +37,10 @@ export async function setStage(options: {
   protect?: SpecInput['protect'];
   machine?: SpecInput['machine'];
   dieAt?: PairOptions['dieAt'];
+  reachAt?: PairOptions['reachAt'];
 }): Promise<Stage> {
   const guest = await buildGuest();
-  const [redis = 0, echo = 0, udp = 0] = await freePorts(3);
+  const [redis = 0, echo = 0, udp = 0, dirty = 0] = await freePorts(4);
   const spec = checkSpec(
     {
       vm: options.vm,
@@ -54,8 +58,10 @@ export async function setStage(options: {
       { protocol: 'tcp', hostPort: redis, guestPort: guest.ports.redis },
       { protocol: 'tcp', hostPort: echo, guestPort: guest.ports.echoTcp },
       { protocol: 'udp', hostPort: udp, guestPort: guest.ports.echoUdp },
+      { protocol: 'tcp', hostPort: dirty, guestPort: guest.ports.dirty },
     ],
     ...(options.dieAt === undefined ? {} : { dieAt: options.dieAt }),
+    ...(options.reachAt === undefined ? {} : { reachAt: options.reachAt }),
   });
   const clients: Client[] = [];
   const checkpointAt = (node: 'a' | 'b') =>
@@ -68,10 +74,12 @@ export async function setStage(options: {
     await consoleSays(pair.a, { text: readyLine, path: `${pair.logDir}/a.serial`, timeoutMs: bootTimeoutMs });
     clients.push(await LineClient.start(redisRules(redis), systemClock));
     clients.push(await LineClient.start(echoRules(echo), systemClock));
+    clients.push(await RegisterClient.start(redis, systemClock));
     clients.push(await DatagramClient.start({ port: udp }, systemClock));
     return {
       pair,
       mac: spec.network.mac,
+      ports: { redis, echo, dirty },
       clients,
       checkpoint: () => checkpointAt('a'),
       checkpointAt,

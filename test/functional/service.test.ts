@@ -74,7 +74,7 @@ before(async () => {
   const lines = [
     ...['node: h1', 'address: 127.0.0.1', `api: { port: ${port}, tokens: ${at('tokens')} }`, `socket: ${socket}`],
     ...[`certificates: ${at('ca/h1')}`, `arbiter: { folder: ${at('cluster')} }`],
-    ...[`runFolder: ${at('run')}`, `stateFolder: ${at('state')}`],
+    ...[`runFolder: ${at('run')}`, `stateFolder: ${at('state')}`, 'bridge: colo-none'],
   ];
   writeFileSync(at('colod.yaml'), `${lines.join('\n')}\n`);
   writeFileSync(at('vm.yaml'), 'vm: web\nboot: { kernel: nowhere/vmlinuz }\n');
@@ -166,6 +166,23 @@ test('a VM whose node does not answer is removed; its name is taken until an ope
   assert.equal((await colo('run', at('vm.yaml'), '--at', socket, '--no-wait', '--force')).code, 0);
   assert.equal((await colo('rm', 'web', '--at', socket)).out, 'web is gone\n');
   assert.deepEqual(await vms(), []);
+});
+
+test('a child process that ends says why in the table of VMs; one address cannot be had twice', async () => {
+  writeFileSync(at('vmlinuz'), '');
+  const network = 'network: { mac: "52:54:00:00:00:01", address: 192.0.2.1 }';
+  writeFileSync(at('bare.yaml'), `vm: bare\nboot: { kernel: vmlinuz }\n${network}\nprotect: { mode: none }\n`);
+  writeFileSync(at('twin.yaml'), `vm: twin\nboot: { kernel: vmlinuz }\n${network}\n`);
+  assert.equal((await colo('run', at('bare.yaml'), '--at', socket, '--no-wait')).code, 0);
+  // Its node has no such bridge, or may make no device: it ends before any machine is started.
+  await until(async () => {
+    const [line] = await vms();
+    return line?.state === 'down' && /^h1: the (bridge|device) /.test(line.why);
+  }, 'the child said why it ended');
+  const twin = await colo('run', at('twin.yaml'), '--at', socket, '--no-wait');
+  assert.equal(twin.code, 2);
+  assert.match(twin.error, /bare has the address 52:54:00:00:00:01 already/);
+  assert.equal((await colo('rm', 'bare', '--at', socket)).out, 'bare is gone\n');
 });
 
 test('draining a node, and names that are none', async () => {

@@ -1,0 +1,28 @@
+// What an operator has stopped stays stopped: when a primary is stopped and can ask the arbiter, the secondary's copy is
+// never run any more, also when the stop's own word did not reach it. A fresh guest may be booted.
+
+import type { Checker } from '../checker.ts';
+import type { World } from '../world.ts';
+
+export function stopped(world: World): Checker {
+  const checker = {
+    name: 'stopped',
+    sentence: 'A VM that its operator has stopped on its primary is not taken over.',
+  };
+  let by: string | undefined;
+  return {
+    ...checker,
+    stopped: (node) => {
+      // An arbiter that the node cannot ask confirms nothing, and the stop says so.
+      const { cut, lose, delayMs } = world.reach[node.name];
+      if (world.record?.owner === node.name && !cut && lose === 0 && delayMs < 100) by = node.name;
+    },
+    booted: () => {
+      by = undefined;
+    },
+    frameLeft: (node) => {
+      if (by === undefined || node.name === by || node.vm === undefined || node.vm.loadedFrom === 0) return;
+      world.violate(checker.name, checker.sentence, `${node.name} speaks for the guest that was stopped on ${by}`);
+    },
+  };
+}

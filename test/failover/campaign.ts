@@ -1,0 +1,208 @@
+// The campaign: one guest, two nodes, and fault after fault, each as soon as the VM is protected again, at random moments
+// and right into checkpoints. The clients are those of the beginning: every connection lives through all of it, every
+// reply is exact, and one node speaks at a time. The table at the end goes to docs/reliability.md.
+
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { createConnection } from 'node:net';
+import type { TestContext } from 'node:test';
+import type { NodeStatus } from '../../src/api/status.ts';
+import { delay, systemClock } from '../../src/base/clock.ts';
+import { seededRandom } from '../../src/base/random.ts';
+import { slowDown } from './slow.ts';
+import { protect, type Stage, setStage, voices } from './stage.ts';
+import { Wires } from './wire.ts';
+
+const faults = [
+  'primary node killed',
+  'primary node stopped, woken after the takeover',
+  'primary QEMU killed',
+  'primary QEMU hangs',
+  'primary colod killed',
+  'secondary node killed',
+  'secondary node stopped, woken when the primary is alone',
+  'secondary QEMU killed',
+  'secondary colod killed',
+  'links stalled until one node is alone',
+  'links cut',
+  'a byte of a link damaged',
+  'secondary ten times slower for two seconds',
+  'storm of divergence, then primary node killed',
+  'primary colod without memory for two seconds',
+  'secondary colod without memory for two seconds',
+] as const;
+type Fault = (typeof faults)[number];
+
+type NodeName = 'a' | 'b';
+
+interface Seen {
+  fault: Fault;
+  failed: boolean;
+  intoCheckpoint: boolean;
+  gapMs: number;
+  repairMs: number;
+}
+
+async function roles(stage: Stage): Promise<{ primary: NodeName; secondary: NodeName }> {
+  const all = await stage.pair.until('protected', 120_000, (statuses) =>
+    statuses.some((one) => one.role === 'primary' && one.protected),
+  );
+  const primary: NodeName = all.find((one) => one.role === 'primary')?.node === 'a' ? 'a' : 'b';
+  return { primary, secondary: primary === 'a' ? 'b' : 'a' };
+}
+
+/** Every client gets replies now. */
+async function served(stage: Stage): Promise<void> {
+  const before = stage.clients.map((client) => Number.parseInt(client.progress(), 10));
+  await stage.pair.until('serving', 60_000, () =>
+    stage.clients.every((client, index) => Number.parseInt(client.progress(), 10) >= (before[index] ?? 0) + 5),
+  );
+}
+
+const isProtected = (all: NodeStatus[]) => all.some((one) => one.role === 'primary' && one.protected);
+
+/** Faults of the wire between the nodes. */
+async function strikeWire(stage: Stage, wires: Wires, fault: Fault, primary: NodeName, size: number): Promise<void> {
+  const seen = () => stage.pair.until('the fault was seen', 60_000, (all) => !isProtected(all));
+  if (fault === 'links cut') wires.cut();
+  else if (fault === 'a byte of a link damaged') {
+    const before = wires.damaged;
+    wires.damage(size);
+    stage.checkpointAt(primary).catch(() => undefined);
+    await stage.pair.until('a byte was damaged', 60_000, () => wires.damaged > before);
+  } else wires.stall();
+  await seen();
+  wires.damage(0);
+  wires.flow();
+}
+
+/** Faults that last a while and need not be seen by anybody. */
+async function strikeForAWhile(stage: Stage, fault: Fault, name: NodeName): Promise<void> {
+  const node = stage.pair[name];
+  assert.ok(node);
+  if (fault.startsWith('storm')) {
+    const socket = createConnection({ port: stage.ports.redis, host: '127.0.0.1' }).on('error', () => undefined);
+    const storm = setInterval(() => socket.write('*1\r\n$4\r\nTIME\r\n'), 15);
+    socket.resume();
+    await delay(1500);
+    clearInterval(storm);
+    socket.destroy();
+    await roles(stage);
+  } else if (fault.includes('slower')) {
+    const slowed = [await node.findQemu(), node.pid].map((pid) => slowDown(pid, { runMs: 2, stopMs: 18 }));
+    await delay(2000);
+    for (const faster of slowed) faster();
+  } else {
+    const limit = (bytes: string) => spawnSync('prlimit', ['--pid', String(node.pid), `--as=${bytes}:`]).status;
+    assert.equal(limit('1000000'), 0);
+    await delay(2000);
+    if (node.alive) limit('unlimited');
+    else await stage.pair.restart(name);
+  }
+}
+
+/** Does it; resolves when the node is there again, as far as that is not its own business. */
+async function strike(stage: Stage, fault: Fault, name: NodeName): Promise<void> {
+  const node = stage.pair[name];
+  assert.ok(node);
+  const other: NodeName = name === 'a' ? 'b' : 'a';
+  const qemuSignal = await node.holdQemu();
+  // Of a lost primary the other node takes over; of a lost secondary it goes on alone.
+  const ofPrimary = !fault.startsWith('secondary');
+  const changed = (all: NodeStatus[]) =>
+    all.some((one) => one.node === other && one.role === 'primary' && (ofPrimary || !one.protected));
+  if (fault.endsWith('QEMU killed')) qemuSignal('SIGKILL');
+  else if (fault.endsWith('QEMU hangs')) qemuSignal('SIGSTOP');
+  else if (fault.includes('stopped')) {
+    node.signal('SIGSTOP');
+    qemuSignal('SIGSTOP');
+  } else {
+    node.signal('SIGKILL');
+    if (fault.endsWith('node killed')) qemuSignal('SIGKILL');
+  }
+  await stage.pair.until(`${other} is the primary alone`, 60_000, changed);
+  if (fault.includes('stopped')) {
+    qemuSignal('SIGCONT');
+    node.signal('SIGCONT');
+  } else if (!fault.includes('QEMU')) {
+    await node.exited;
+    await stage.pair.restart(name);
+  }
+}
+
+function table(seen: Seen[]): string[] {
+  const lines = [
+    '| fault | tried | into a checkpoint | lost | gap p50 | gap p99 | repaired p50 |',
+    '|---|---|---|---|---|---|---|',
+  ];
+  for (const fault of faults) {
+    const own = seen.filter((one) => one.fault === fault);
+    const at = (values: number[], share: number) => {
+      const sorted = values.toSorted((left, right) => left - right);
+      return Math.round(sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0);
+    };
+    const gaps = own.map((one) => one.gapMs);
+    const repairs = own.map((one) => one.repairMs);
+    const into = own.filter((one) => one.intoCheckpoint).length;
+    const failed = own.filter((one) => one.failed).length;
+    lines.push(
+      `| ${fault} | ${own.length} | ${into} | ${failed} | ${at(gaps, 0.5)} ms | ${at(gaps, 0.99)} ms | ${at(repairs, 0.5)} ms |`,
+    );
+  }
+  return lines;
+}
+
+/** `count` faults, chosen by `seed`; throws when anything is lost, and tells `context` what was tried. */
+export async function campaign(
+  context: TestContext,
+  options: { vm: string; count: number; seed: number },
+): Promise<void> {
+  const { vm, count } = options;
+  const random = seededRandom(options.seed);
+  const wires = new Wires();
+  const { reachAt } = wires;
+  const stage = await setStage({ vm, protect: { mode: 'colo', verify: true }, reachAt });
+  const seen: Seen[] = [];
+  let takeovers = 0;
+  let trying: Fault | undefined;
+  try {
+    await protect(stage);
+    for (let index = 0; index < count; index += 1) {
+      const fault = faults[Math.floor(random() * faults.length)] ?? faults[0];
+      const size = random() < 0.5 ? 1 : 2000;
+      trying = fault;
+      const { primary } = await roles(stage);
+      await served(stage);
+      for (const client of stage.clients) client.takeGap();
+      const intoCheckpoint = random() < 0.5;
+      if (fault.startsWith('storm')) await strikeForAWhile(stage, fault, primary);
+      if (intoCheckpoint) stage.checkpointAt(primary).catch(() => undefined);
+      await delay(random() * (intoCheckpoint ? 20 : 500));
+      // On a starved host a node may just have been suspected wrongly: what is not protected now is not to be killed.
+      const struck = await roles(stage);
+      if (struck.primary !== primary) takeovers += 1;
+      const start = systemClock.now();
+      const name = fault.startsWith('secondary') ? struck.secondary : struck.primary;
+      if (fault.includes('link')) await strikeWire(stage, wires, fault, struck.primary, size);
+      else if (fault.includes('seconds')) await strikeForAWhile(stage, fault, name);
+      else await strike(stage, fault, name);
+      await served(stage);
+      const gapMs = Math.max(...stage.clients.map((client) => client.takeGap()));
+      if ((await roles(stage)).primary !== struck.primary) takeovers += 1;
+      seen.push({ fault, failed: false, intoCheckpoint, gapMs, repairMs: systemClock.now() - start });
+      trying = undefined;
+      if (index % 10 === 9) process.stderr.write(`campaign: ${index + 1} faults, nothing lost\n`);
+    }
+    const reports = await stage.finish();
+    for (const report of reports) assert.equal(report.ok, true, `${report.name}: ${report.detail}`);
+    assert.equal(voices(stage).length, takeovers + 1, 'one turn of speaking for each takeover');
+  } finally {
+    if (trying !== undefined) seen.push({ fault: trying, failed: true, intoCheckpoint: false, gapMs: 0, repairMs: 0 });
+    for (const line of table(seen)) context.diagnostic(line);
+    // For a table of several runs.
+    context.diagnostic(JSON.stringify(seen));
+    for (const client of stage.clients) context.diagnostic(`${client.name}: ${client.progress()}`);
+    await stage.close();
+    wires.close();
+  }
+}

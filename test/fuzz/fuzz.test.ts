@@ -1,0 +1,26 @@
+// A short run of the fuzzer on every target: all kept inputs, and some hundred new ones.
+
+import assert from 'node:assert/strict';
+import { after, test } from 'node:test';
+import { fuzz } from './fuzz.ts';
+import { closeTargets, targets } from './targets.ts';
+
+after(closeTargets);
+
+const count: Record<string, number> = { frames: 250, api: 60, qmp: 250 };
+
+for (const target of targets)
+  test(`no input of ${target.name} breaks a promise`, async () => {
+    const result = await fuzz(target, { seed: 1, count: count[target.name] ?? 1500, keep: false });
+    assert.ok(result.heard >= 3, `only ${result.heard} different things came of ${result.fed} inputs`);
+  });
+
+test('an input that breaks a promise is kept, and named', async () => {
+  const broken = { name: 'none', seeds: [Uint8Array.of(1)], feed: () => assert.fail('a bug') };
+  const { rmSync } = await import('node:fs');
+  try {
+    await assert.rejects(fuzz(broken, { seed: 1, count: 1, keep: false }), /kept in .*failed-/);
+  } finally {
+    rmSync(new URL('corpus/none', import.meta.url), { recursive: true, force: true });
+  }
+});

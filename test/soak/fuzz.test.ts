@@ -1,0 +1,19 @@
+// A long run of the fuzzer on every target: COLO_FUZZ (default 200,000) inputs each, from COLO_SEED on. Inputs of which
+// something new came are added to test/fuzz/corpus; so are those that broke a promise.
+
+import { after, test } from 'node:test';
+import { fuzz } from '../fuzz/fuzz.ts';
+import { closeTargets, targets } from '../fuzz/targets.ts';
+
+after(closeTargets);
+
+const total = Number(process.env['COLO_FUZZ'] ?? '200000');
+/** What one input costs, compared with the cheap ones. */
+const cost: Record<string, number> = { frames: 20, api: 100, qmp: 20, spec: 10 };
+
+for (const target of targets)
+  test(`no input of ${target.name} breaks a promise`, async (context) => {
+    const count = Math.ceil(total / (cost[target.name] ?? 1));
+    const result = await fuzz(target, { seed: Number(process.env['COLO_SEED'] ?? '1'), count, keep: true });
+    context.diagnostic(`${target.name}: ${result.fed} inputs, ${result.heard} outcomes, ${result.kept} kept`);
+  });

@@ -1,0 +1,8 @@
+// Takeovers that stand still at the later points; the first is in test/failover/rough.test.ts.
+
+import { test } from 'node:test';
+import { heldTakeover } from '../failover/held.ts';
+
+for (const point of ['takeover.runnable', 'takeover.announced'] as const)
+  test(`the survivor stands still at ${point} while the old primary wakes up: the old one is silent`, () =>
+    heldTakeover(point));
