@@ -21,7 +21,8 @@ export function machineOf(spec: Spec, boot: BootFiles, serialLog: string): Machi
     ramBytes: spec.machine.memory,
     kernel: boot.kernel,
     initrd: boot.initrd,
-    cmdline: kernelArguments(spec.machine, boot.cmdline),
+    // Without a kernel of ours the machine starts from its disk, and takes no arguments.
+    cmdline: boot.kernel === undefined ? boot.cmdline : kernelArguments(spec.machine, boot.cmdline),
     nics: [spec.network, ...spec.cards].map(({ mac, mtu }) => (mtu === undefined ? { mac } : { mac, mtu })),
     serialLog,
     extraArgs: [],
@@ -29,11 +30,11 @@ export function machineOf(spec: Spec, boot: BootFiles, serialLog: string): Machi
 }
 
 /**
- * The guest's kernel arguments, with what its machine type needs. A microvm has no timer that Linux could measure its
- * clock against; emulated and on a busy host it then hangs at boot (seen in 5 of 6 starts). It is told the rate: under
- * TCG the guest's counter is the host's.
+ * The guest's kernel arguments. An emulated guest's time stamp counter is the host's, and Linux is told its rate where the
+ * host knows it: measuring it at boot goes wrong when the host is busy. A microvm has nothing to measure against and hung
+ * (in 5 of 6 starts); a q35 was seen once with a clock that gained five minutes in eight seconds.
  */
-export function kernelArguments(machine: Pick<Spec['machine'], 'type' | 'accel'>, cmdline: string): string {
-  const khz = machine.type === 'microvm' && machine.accel === 'tcg' ? tscKhz() : undefined;
+export function kernelArguments(machine: Pick<Spec['machine'], 'accel'>, cmdline: string): string {
+  const khz = machine.accel === 'tcg' ? tscKhz() : undefined;
   return khz === undefined ? cmdline : `${cmdline} tsc_early_khz=${khz}`;
 }

@@ -65,7 +65,7 @@ function userNetwork(ports: Ports): string {
 
 function start(guest: Guest, machine: (typeof machines)[number], ports: Ports): ChildProcess {
   const network = ['-netdev', userNetwork(ports), '-device', `${machine.device},netdev=n0`];
-  const cmdline = kernelArguments({ type: machine.machine, accel: 'tcg' }, guest.cmdline);
+  const cmdline = kernelArguments({ accel: 'tcg' }, guest.cmdline);
   const kernel = ['-kernel', guest.kernel, '-initrd', guest.initrd, '-append', cmdline];
   const host = ['-accel', 'tcg', '-nodefaults', '-display', 'none', '-no-reboot', '-serial', 'stdio'];
   const size = ['-M', machine.machine, '-m', String(machine.ramMebibytes)];
