@@ -336,6 +336,7 @@ export class SimCard implements GuestCard {
   private paused = false;
   private closed = false;
   private lastArrival = 0;
+  bytesIn = 0;
 
   constructor(node: SimProcess, delayMs: () => number) {
     this.node = node;
@@ -372,8 +373,10 @@ export class SimCard implements GuestCard {
   }
 
   drain(): void {
-    for (let frame = this.fromGuestQueue.shift(); frame !== undefined; frame = this.fromGuestQueue.shift())
+    for (let frame = this.fromGuestQueue.shift(); frame !== undefined; frame = this.fromGuestQueue.shift()) {
+      this.bytesIn += frame.length;
       this.handler?.(frame);
+    }
   }
 
   settled(): boolean | undefined {

@@ -9,13 +9,6 @@ export const sendQueueBytesMax = 8 * 1024 * 1024;
 /** Bytes taken from a socket by one synchronous drain. A guest that stands still cannot send more than its socket buffer holds. */
 export const drainBytesMax = 16 * 1024 * 1024;
 
-/**
- * What a frame costs in a socket's buffer beside its bytes, and the cost from which on the sender may have found it full.
- * The buffer holds 208 KiB by default, and the kernel counts some 800 bytes for each write.
- */
-export const frameOverheadBytes = 800;
-export const nearlyFullBytes = 64 * 1024;
-
 /** A device that Node cannot poll is read this often. */
 export const devicePollMs = 1;
 

@@ -144,7 +144,6 @@ export class Applier {
     await settle(nic, settleMs, context);
     await vm.stop();
     proxy.suspend();
-    nic.drain();
     await finishSending(nic, () => vm.ping?.() ?? Promise.resolve());
     lap();
     context.platform.reached('apply.stopped', staged.epoch);

@@ -22,7 +22,7 @@ const client: Address = { mac: Uint8Array.of(2, 0, 0, 0, 0, 9), ip: 0x0a000202, 
 class TestCard implements GuestCard {
   handler: ((frame: Uint8Array) => void) | undefined;
   readonly sent: Uint8Array[] = [];
-  found: 'nothing' | 'some' | 'much' = 'nothing';
+  bytesIn = 0;
   isSettled: boolean | undefined = true;
   isPaused = false;
   isClosed = false;

@@ -51,11 +51,8 @@ export class Cards implements GuestCard {
     for (const card of this.cards) card.drain();
   }
 
-  /** Of the card that had most. */
-  get found(): 'nothing' | 'some' | 'much' {
-    const all = this.cards.map((card) => card.found ?? 'nothing');
-    if (all.includes('much')) return 'much';
-    return all.includes('some') ? 'some' : 'nothing';
+  get bytesIn(): number {
+    return this.cards.reduce((sum, card) => sum + card.bytesIn, 0);
   }
 
   settled(): boolean | undefined {

@@ -124,7 +124,7 @@ export class Checkpointer {
     let stoppedAt = 0;
     let hash = '';
     let heldFrames = 0;
-    let wasFull = false;
+    let bytesSeen = -1;
     try {
       const capture = await vm.capture({
         onStopped: () => {
@@ -141,9 +141,9 @@ export class Checkpointer {
         },
         isQuiet: () => {
           nic.drain();
-          // A card that found its socket full goes on sending now that there is room: until there is nothing, it is not done.
-          if (nic.found === 'much') wasFull = true;
-          return !wasFull || nic.found === 'nothing';
+          const isQuiet = nic.bytesIn === bytesSeen;
+          bytesSeen = nic.bytesIn;
+          return isQuiet;
         },
         beforeResume: async () => {
           if (!config.protect.verify) return;

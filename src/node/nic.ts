@@ -8,13 +8,10 @@ import type { Server, Socket } from 'node:net';
 import { unreadBytes } from '../base/socket-queue.ts';
 import { listenForFrames } from '../netdev/endpoint.ts';
 import { FrameSocket } from '../netdev/frame-socket.ts';
-import { frameOverheadBytes, nearlyFullBytes } from '../netdev/limits.ts';
 
 export class Nic {
   /** Set by the role that owns the guest now; frames are dropped while nobody does. */
   handler: ((frame: Uint8Array) => void) | undefined;
-  /** What the last `drain` found. */
-  found: 'nothing' | 'some' | 'much' = 'nothing';
   private readonly server: Server;
   private socket: Socket | undefined;
   private frames: FrameSocket | undefined;
@@ -50,13 +47,11 @@ export class Nic {
 
   /** Takes what the guest has sent until this instant. */
   drain(): void {
-    const { frames } = this;
-    if (frames === undefined) return;
-    const { bytesIn, framesIn } = frames.counters;
-    frames.drain();
-    const bytes = frames.counters.bytesIn - bytesIn;
-    const cost = bytes + (frames.counters.framesIn - framesIn) * frameOverheadBytes;
-    this.found = bytes === 0 ? 'nothing' : cost < nearlyFullBytes ? 'some' : 'much';
+    this.frames?.drain();
+  }
+
+  get bytesIn(): number {
+    return this.frames?.counters.bytesIn ?? 0;
   }
 
   /** True when QEMU has read everything sent to it; undefined when the system cannot tell. */

@@ -85,8 +85,8 @@ export interface GuestCard {
   flush(): void;
   /** Takes what the guest has sent until this instant. */
   drain(): void;
-  /** What the last `drain` found; `much`: the machine may have had more to send than the socket took. */
-  readonly found?: 'nothing' | 'some' | 'much';
+  /** Bytes that the guest's machine has sent in all, as far as they were read. */
+  readonly bytesIn: number;
   /** Whether the guest's machine has read everything sent to it; undefined when nobody can tell. */
   settled(): boolean | undefined;
   pause(paused: boolean): void;
@@ -147,16 +147,17 @@ export async function settle(card: GuestCard, waitMs: number, context: NodeConte
 }
 
 /**
- * Waits until a stopped machine has nothing left to send. A card that found its socket full finishes its frame when there
- * is room again, even while the machine is stopped, and writes to the guest's RAM as it does. Returns whether it had to
- * wait: what was saved before then does not fit the RAM.
+ * Waits until a stopped machine has nothing left to send. A card that found its socket full goes on when there is room
+ * again, even while the machine is stopped, and writes to the guest's RAM as it does: late enough it would spoil the RAM
+ * that is being put right, and QEMU refuses to load devices that do not fit it. `answer` gives QEMU a turn of its main loop;
+ * when two of them bring nothing, nothing is left. It ends, because a stopped guest has no more than its ring holds.
  */
-export async function finishSending(card: GuestCard, answer: () => Promise<unknown>): Promise<boolean> {
-  let waited = false;
-  for (let found = card.found; found === 'much' || (waited && found === 'some'); found = card.found) {
-    waited = true;
+export async function finishSending(card: GuestCard, answer: () => Promise<unknown>): Promise<void> {
+  card.drain();
+  for (let seen = -1; seen !== card.bytesIn; ) {
+    seen = card.bytesIn;
+    await answer();
     await answer();
     card.drain();
   }
-  return waited;
 }

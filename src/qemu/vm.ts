@@ -5,9 +5,9 @@
 //
 // Capture, the only time the guest stands still:
 //
-//   node   stop + xen-save-devices-state (one write)      scan  copy   cont
-//   QEMU        |--- stop ---|--- save ---|                            |-- cont --|
-//               onStopped ---^            pages are listed and copied ^ beforeResume
+//   node   stop          save, two turns (again until quiet)  scan  copy   cont
+//   QEMU    |--- stop ---|--- save ---|.|.|                                 |-- cont --|
+//                                   onStopped ---^   pages are listed and copied ^ beforeResume
 //
 // The pages are listed only after the devices are saved: saving may still write guest memory. `live: false`, because
 // `true` makes QEMU close its block devices for the other side of a migration, and `cont` open them again.
@@ -50,11 +50,11 @@ export interface Capture {
 }
 
 export interface CaptureOptions {
-  /** The guest stands still; called before anything restarts it. */
+  /** The guest stands still and has nothing left to send; called before anything restarts it. */
   onStopped: () => void;
   /**
-   * Called between the two: takes what the machine sent before it stopped. False: it may not be done with sending, and the
-   * devices are saved again, until this says true.
+   * Takes what the machine has sent so far, and says whether that was nothing since the last call. Called when the guest
+   * stands still, and then after every save of the devices, which is repeated until this says true.
    */
   isQuiet?: () => boolean;
   /** Everything is captured; called right before the guest is restarted, which waits for it. */
@@ -193,21 +193,13 @@ export class Vm {
     const taken: { runs?: PageRuns; pages?: Buffer } = {};
     await this.#reservePages();
     const times = [now()];
-    const [stopped, saved] = qmp.executeTogether([{ execute: 'stop' }, this.#saveCommand()]);
-    // Awaited below; a failure of `stop` must not leave this one unhandled.
-    saved?.catch(() => undefined);
     try {
-      await stopped;
+      await qmp.execute('stop');
       times.push(now());
-      let quiet = isQuiet();
-      if (quiet) onStopped();
-      await saved;
-      while (!quiet) {
-        const { execute, arguments: again } = this.#saveCommand();
-        await qmp.execute(execute, again);
-        quiet = isQuiet();
-        if (quiet) onStopped();
-      }
+      isQuiet();
+      do await this.#saveDevices();
+      while (!isQuiet());
+      onStopped();
       times.push(now());
       const runs = tracker.collect();
       taken.runs = runs;
@@ -266,9 +258,17 @@ export class Vm {
     await this.#pool.reserve(Math.min(withRoom, this.ram.length));
   }
 
-  #saveCommand() {
+  /**
+   * Saves the devices, and gives QEMU two more turns of its main loop: a card that had found its socket full sends on as soon
+   * as there is room, also while the machine is stopped, and moves its rings in the guest's RAM as it does. When nothing
+   * came of it in these turns, nothing is left to be sent, and RAM and devices are of one moment. (What is pipelined
+   * runs in order, each command in a turn of its own.)
+   */
+  async #saveDevices(): Promise<void> {
     const filename = this.#options.files.deviceStatePath;
-    return { execute: 'xen-save-devices-state', arguments: { filename, live: false } };
+    const turn = { execute: 'query-status' };
+    const save = { execute: 'xen-save-devices-state', arguments: { filename, live: false } };
+    await Promise.all(this.qmp.executeTogether([save, turn, turn]));
   }
 
   #abandon(taken: { runs?: PageRuns; pages?: Buffer }): void {
