@@ -108,7 +108,8 @@ test(
       assert.deepEqual(lab.children('h1'), before);
       const detail = (await lab.ask('h3', { method: 'GET', path: '/v1/vms/web' })) as VmDetail;
       assert.deepEqual(detail.nodes.map((one) => one.role).sort(), ['primary', 'secondary']);
-      assert.equal(detail.vm.term, first.term, 'nobody took over');
+      // Not the term: a starved host may have been suspected meanwhile, and its primary have gone on.
+      assert.equal(detail.vm.primary, first.primary, 'nobody took over');
 
       // Its host dies. The other one goes on, and finds the third.
       for (const client of clients) client.markFault();
