@@ -2,7 +2,7 @@
 #
 # Each round has two parts, each within one file that was made whole before, so that no write allocates:
 #
-#   sequential   1 MiB at a time, one behind the other
+#   sequential   1 MiB at a time, one behind the other, from the beginning again at the end
 #   random       4 KiB at a time, at places that are the same in every run
 #
 # The file is opened so that a write is done when the disk has it (O_DSYNC: as write and fdatasync). A part ends after its
@@ -15,7 +15,7 @@
 use strict;
 
 my $fileMib = 16;
-my %parts = (sequential => { bytes => 1 << 20, count => 16 }, random => { bytes => 4096, count => 128 });
+my %parts = (sequential => { bytes => 1 << 20, count => 64 }, random => { bytes => 4096, count => 1024 });
 my $partNsMax = 15e9;
 my $roundsMax = 20;
 my $path = '/var/lib/writes';
