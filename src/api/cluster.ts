@@ -134,6 +134,14 @@ export type VmDetail = z.output<typeof vmDetailSchema>;
 export const runSchema = z.strictObject({
   spec: z.record(z.string(), z.unknown()).meta({ description: 'As in a spec file (docs/operating.md).' }),
   on: z.string().optional().meta({ description: 'The node that boots it; chosen when left out.' }),
+  force: z
+    .boolean()
+    .default(false)
+    .meta({
+      description:
+        'Use a name, or an address, of a VM that was removed, though a node has not said that it stopped it: only for nodes that ' +
+        'are known to be off. Otherwise two guests may speak with one address.',
+    }),
 });
 
 export const logsSchema = z.object({

@@ -13,6 +13,7 @@ const bindFunction = libc.func('int bind(int fd, const uint8_t *address, uint32_
 const setsockoptFunction = libc.func(
   'int setsockopt(int fd, int level, int name, const uint8_t *value, uint32_t length)',
 );
+const flockFunction = libc.func('int flock(int fd, int operation)');
 const setnsFunction = libc.func('int setns(int fd, int kind)');
 
 const unixFamily = 1;
@@ -34,6 +35,16 @@ class SystemError extends Error {
 function checked(result: number, call: string): number {
   if (result < 0) throw new SystemError(call);
   return result;
+}
+
+const lockExclusively = 2 | 4;
+const wouldBlock = 11;
+
+/** Locks the whole file for as long as this descriptor is open; false when somebody else has it locked. */
+export function tryLock(fd: number): boolean {
+  if (flockFunction(fd, lockExclusively) === 0) return true;
+  if (koffi.errno() === wouldBlock) return false;
+  throw new SystemError('flock');
 }
 
 export function openSocket(family: number, kind: number, protocol: number): number {

@@ -21,6 +21,8 @@ export const errorCodes = {
   arbiter: 'COLO_E_ARBITER',
   /** The term was lost to the peer: this node must not run the VM. */
   termLost: 'COLO_E_TERM_LOST',
+  /** The node has the only copy of the VM, or may be about to: it does not give it up. */
+  needed: 'COLO_E_NEEDED',
   /** Something did not happen within its bound. */
   timeout: 'COLO_E_TIMEOUT',
 } as const;

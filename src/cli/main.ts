@@ -103,6 +103,7 @@ function addControl(program: Command, finish: (code: number) => void): void {
     .addOption(authorityOption())
     .option('--on <node>', 'with --at: the node that boots it')
     .option('--no-wait', 'with --at: do not wait until it is protected')
+    .option('--force', 'with --at: nodes that may still run a removed VM with its name or an address are off', false)
     .action(async (spec, options) =>
       finish(
         isCluster(options)

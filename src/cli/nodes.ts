@@ -26,10 +26,13 @@ export async function ps(options: Options & { watch: boolean }): Promise<number>
   return show(options, vmTable, (answer) => answer.vms);
 }
 
-export async function runOnCluster(path: string, options: Options & { on?: string; wait: boolean }): Promise<number> {
+export async function runOnCluster(
+  path: string,
+  options: Options & { on?: string; wait: boolean; force: boolean },
+): Promise<number> {
   const target = targetOf(options);
   const spec = await readSpecForNodes(path);
-  const body = { spec, ...(options.on === undefined ? {} : { on: options.on }) };
+  const body = { spec, force: options.force, ...(options.on === undefined ? {} : { on: options.on }) };
   let line = (await callService(target, { method: 'POST', path: '/v1/vms', body })) as VmLine;
   if (options.wait) {
     const mode = (spec as { protect?: { mode?: string } }).protect?.mode;
@@ -115,9 +118,17 @@ export async function logs(vm: string, options: Options & { lines: string; conso
 export async function rm(vm: string, options: Options): Promise<number> {
   const target = targetOf(options);
   await callService(target, { method: 'DELETE', path: vmPath(vm) });
-  await until(target, `${vm} is gone`, changeTimeoutMs, (all) => !all.vms.some((one) => one.vm === vm));
-  tell(options, { vm }, `${vm} is gone`);
+  const missing = (all: Cluster) => stillOn(all, vm).filter((name) => !all.nodes.some(({ node }) => node === name));
+  const isOver = (all: Cluster) => stillOn(all, vm).length === missing(all).length;
+  const unsure = missing(await until(target, `${vm} is gone`, changeTimeoutMs, isOver));
+  const text = `${vm} is removed; ${unsure.join(' and ')} may still run it, and stops it when it is back (see docs/cluster.md)`;
+  tell(options, { vm, unsure }, unsure.length === 0 ? `${vm} is gone` : text);
   return 0;
+}
+
+/** The nodes that may still run a VM. */
+function stillOn({ vms }: Cluster, vm: string): string[] {
+  return vms.find((one) => one.vm === vm)?.nodes ?? [];
 }
 
 async function show(

@@ -7,7 +7,14 @@ import fc from 'fast-check';
 import type { TermRecord } from '../failover/arbiter/arbiter.ts';
 import { MemoryArbiter, type Terms } from '../failover/arbiter/memory.ts';
 import { MemoryStore, newShared, type Shared } from '../registry/memory-store.ts';
-import { type ClusterView, type Hosted, type NodeInfo, Registry, type VmRecord } from '../registry/registry.ts';
+import {
+  type ClusterView,
+  type Hosted,
+  type NodeInfo,
+  Registry,
+  type Removed,
+  type VmRecord,
+} from '../registry/registry.ts';
 import { type Child, choose, type PlacementAction, Reconciler } from './placement.ts';
 import { Role, type RoleAction, type WantedRole } from './role.ts';
 
@@ -39,6 +46,10 @@ function cluster(part: Partial<ClusterView>): ClusterView {
     problems: [],
     ...part,
   };
+}
+
+function removedWeb(...nodes: string[]): Removed {
+  return { vm: 'web', life, nodes, addresses: [], revision: 9 };
 }
 
 function placed(...nodes: string[]): ClusterView['placements'] {
@@ -78,8 +89,10 @@ test('a placed node starts a child; only the first may boot; one that is not pla
   const secondary = hosted({ role: 'secondary', state: 'idle' });
   assert.deepEqual(
     plan('h3', view, { child: secondary }).map((one) => one.kind),
-    ['stop'],
+    ['leave'],
   );
+  for (const state of ['suspecting', 'taking-over'])
+    assert.deepEqual(plan('h3', view, { child: { ...secondary, state } }), [], `it is ${state}`);
 });
 
 test('without the registry nothing is stopped and nothing is placed, but what died is started again', () => {
@@ -97,10 +110,27 @@ test('without the registry nothing is stopped and nothing is placed, but what di
 
 test('a child of a removed VM, or of an older life, is stopped before anything else is done with the name', () => {
   const stop = { kind: 'stop', vm: 'web', why: 'the VM was removed' };
-  const removed = new Map([['web', { life, revision: 9 }]]);
+  const removed = new Map([['web', removedWeb('h1', 'h2')]]);
   assert.deepEqual(plan('h1', cluster({ vms: [], removed }), { child: hosted({}) }), [stop]);
   const view = cluster({ placements: placed('h1', 'h2') });
   assert.deepEqual(plan('h1', view, { child: hosted({ life: 'ffffffff' }) }), [stop]);
+});
+
+test('a node strikes itself off a removed VM when it has no child of it any more and has said so, and not before', () => {
+  const view = (said: NodeInfo[], ...nodes: string[]) =>
+    cluster({ vms: [], nodes: said, removed: new Map([['web', removedWeb(...nodes)]]) });
+  const gone = [info('h1'), info('h2')];
+  const strike = [{ kind: 'strike', vm: 'web' }];
+  assert.deepEqual(plan('h1', view(gone, 'h1', 'h2')), strike);
+  assert.deepEqual(plan('h1', view(gone, 'h2')), [], 'each node for itself');
+  assert.deepEqual(plan('h1', view(gone, 'h1'), { fresh: false }), []);
+  const kinds = (...of: Parameters<typeof plan>) => plan(...of).map((one) => one.kind);
+  assert.deepEqual(kinds('h1', view(gone, 'h1'), { child: hosted({ role: 'dead' }) }), ['stop']);
+  const said = [info('h1', { hosted: [hosted({})] }), info('h2')];
+  assert.deepEqual(plan('h1', view(said, 'h1')), [], 'the others still see it');
+  assert.deepEqual(plan('h1', view([info('h2')], 'h1')), [], 'the others see nothing of this node');
+  const later = [info('h1', { hosted: [hosted({ life: 'ffffffff' })] })];
+  assert.deepEqual(plan('h1', view(later, 'h1')), strike, 'another life is another VM');
 });
 
 test('a VM of which the registry says nothing at all is left alone', () => {
@@ -218,7 +248,9 @@ class Model {
   readonly up = new Set(this.names);
   readonly children = new Map<string, ModelChild>();
   readonly reconcilers = new Map(this.names.map((name) => [name, new Reconciler(name)]));
-  readonly views = new Map<string, ClusterView>();
+  readonly views = new Map<string, { cluster: ClusterView; own: Hosted[] }>();
+  /** Children that are asked to leave after a while. */
+  readonly late = new Map<string, PlacementAction[]>();
   readonly problems: string[] = [];
   boots = 0;
 
@@ -236,20 +268,25 @@ class Model {
     return [hosted({ role, state, term, protected: child.peer !== undefined })];
   }
 
-  async tick(node: string, old: boolean): Promise<void> {
+  async tick(node: string, { old, late }: { old: boolean; late: boolean }): Promise<void> {
     if (!this.up.has(node)) return;
     const registry = this.registry();
     await registry.announce(info(node, { hosted: this.hosted(node) }), 6000);
     const seen = this.views.get(node);
-    const view = old && seen !== undefined ? seen : await registry.read();
-    this.views.set(node, view);
+    const fresh = { cluster: await registry.read(), own: this.hosted(node) };
+    // What its own child said may be as old: the registry may take its time after it was asked.
+    const { cluster: view, own } = old && seen !== undefined ? seen : fresh;
+    const said = fresh.own.length === own.length ? own : fresh.own;
+    this.views.set(node, { cluster: view, own: said });
     const children = new Map<string, Child>();
-    const [own] = this.hosted(node);
-    if (own !== undefined) children.set('web', { ...own, stateSince: this.children.get(node)?.stateSince ?? 0 });
+    for (const one of said) children.set('web', { ...one, stateSince: this.children.get(node)?.stateSince ?? 0 });
     const record = this.terms.get('web');
     const records = new Map(record === undefined ? [] : [['web', record]]);
     const actions = this.reconcilers.get(node)?.plan({ cluster: view, fresh: true, children, records }, this.now) ?? [];
-    for (const action of actions) await this.perform(node, action, registry);
+    for (const action of this.late.get(node) ?? []) await this.perform(node, action, registry);
+    const isLate = ({ kind }: PlacementAction) => late && kind === 'leave';
+    this.late.set(node, actions.filter(isLate));
+    for (const action of actions) if (!isLate(action)) await this.perform(node, action, registry);
   }
 
   async perform(node: string, action: PlacementAction, registry: Registry): Promise<void> {
@@ -260,8 +297,14 @@ class Model {
       case 'start':
         return this.startChild(node, action.first || this.terms.has('web') ? 'auto' : 'secondary');
       case 'bootAnew':
-        this.end(node);
-        return this.startChild(node, 'primary');
+        if (await this.leave(node)) await this.startChild(node, 'primary');
+        return;
+      case 'leave':
+        await this.leave(node);
+        return;
+      case 'strike':
+        this.problems.push('nothing was removed');
+        return;
       case 'stop':
       case 'restart':
         await this.loseChild(node);
@@ -341,6 +384,13 @@ class Model {
     if (peer?.peer === node) await this.goOn(peer);
   }
 
+  /** What node/node.ts does when it is asked to leave. */
+  async leave(node: string): Promise<boolean> {
+    if (this.children.get(node)?.role.state.kind === 'primary') return false;
+    await this.loseChild(node);
+    return true;
+  }
+
   async goOn(child: ModelChild): Promise<void> {
     const record = this.terms.get('web');
     const claim = await this.arbiter.claim('web', record?.term ?? 0, { owner: child.node, peer: null });
@@ -369,7 +419,13 @@ class Model {
 }
 
 const step = fc.oneof(
-  { weight: 12, arbitrary: fc.record({ kind: fc.constant('tick' as const), node: fc.nat(2), old: fc.boolean() }) },
+  {
+    weight: 12,
+    arbitrary: fc.record({
+      ...{ kind: fc.constant('tick' as const), node: fc.nat(2) },
+      ...{ old: fc.boolean(), late: fc.boolean() },
+    }),
+  },
   {
     weight: 2,
     arbitrary: fc.record({
@@ -384,7 +440,7 @@ const step = fc.oneof(
 async function calm(model: Model): Promise<void> {
   for (let round = 0; round < 60; round += 1) {
     model.now += 1000;
-    for (const node of model.names) await model.tick(node, false);
+    for (const node of model.names) await model.tick(node, { old: false, late: false });
     await model.pair();
     model.check();
   }
@@ -397,7 +453,7 @@ test('whatever dies, comes back, is drained or sees an old view: one copy runs, 
       await model.registry().createVm(vmRecord());
       for (const one of steps) {
         const node = 'node' in one ? (model.names[one.node] ?? 'h1') : '';
-        if (one.kind === 'tick') await model.tick(node, one.old);
+        if (one.kind === 'tick') await model.tick(node, one);
         else if (one.kind === 'wait') model.now += one.ms;
         else if (one.kind === 'boot') model.up.add(node);
         else if (one.kind === 'drain') await model.registry().drain(node);
@@ -431,3 +487,24 @@ async function undrain(model: Model, node: string): Promise<void> {
   const revision = (await model.registry().read()).drains.get(node);
   if (revision !== undefined) await model.registry().undrain(node, revision);
 }
+
+test('a secondary that is to leave, and takes over before it does, keeps the VM and gets a new secondary', async () => {
+  const model = new Model();
+  const now = { old: false, late: false };
+  await model.registry().createVm(vmRecord());
+  await calm(model);
+  const [secondary = ''] = [...model.children.values()]
+    .filter((one) => one.holds === 'checkpoint')
+    .map((one) => one.node);
+  await model.registry().drain(secondary);
+  await model.tick('h1', now);
+  await model.tick(secondary, { ...now, late: true });
+  model.up.delete('h1');
+  await model.loseChild('h1');
+  await calm(model);
+  assert.deepEqual(model.problems, []);
+  assert.equal(model.boots, 1);
+  const holds = [...model.children.values()].map((one) => one.holds).sort();
+  assert.deepEqual(holds, ['checkpoint', 'runs']);
+  assert.equal(model.children.has(secondary), true, 'no other node is there for both');
+});

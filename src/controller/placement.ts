@@ -5,7 +5,8 @@
 //   arbiter's records of VMs that nobody runs ─┘
 //
 // Who places a VM: the node that runs it as its primary (with the highest term, if several say so); at first the node that
-// boots it. Everybody else follows: a node that is placed runs a child, one that is not placed any more stops it.
+// boots it. Everybody else follows: a node that is placed runs a child, one that is not placed any more stops it
+// if the child agrees, which alone knows whether it is about to be the primary.
 //
 // Nothing here can make two primaries. A child becomes one only by a claim at the arbiter: the first start, a start after
 // its end, and booting anew are all the compare-and-swap of failover/arbiter, whatever the registry says. What is decided
@@ -19,7 +20,7 @@
 // peer is there and says that it holds nothing. A peer that is not there may hold everything: then a person decides.
 
 import type { TermRecord } from '../failover/arbiter/arbiter.ts';
-import type { ClusterView, Hosted, NodeInfo, Placement, VmRecord } from '../registry/registry.ts';
+import type { ClusterView, Hosted, NodeInfo, Placement, Removed, VmRecord } from '../registry/registry.ts';
 
 /** A child of this node, with what it said last. */
 export interface Child extends Hosted {
@@ -39,7 +40,12 @@ export interface View {
 export type PlacementAction =
   /** `first`: this node may boot it when the arbiter has no record of it. */
   | { kind: 'start'; vm: string; first: boolean }
+  /** Whatever its role is: the VM is over. */
   | { kind: 'stop'; vm: string; why: string }
+  /** This node has nothing of a removed VM, and is struck off the list of those that may have. */
+  | { kind: 'strike'; vm: string }
+  /** Stops a child that is placed no more, unless it says that it has the VM or is about to take over. */
+  | { kind: 'leave'; vm: string; why: string }
   /** Stops a child that has no role any more; it is dead then, and started again after the pause of one that died. */
   | { kind: 'restart'; vm: string; why: string }
   /** Stops the child and starts it as the one that boots the VM, by a claim at the arbiter. */
@@ -74,7 +80,7 @@ export class Reconciler {
 
   plan(view: View, now: number): PlacementAction[] {
     const actions = view.cluster.vms.flatMap((vm) => this.planVm(view, vm, now));
-    return view.fresh ? [...this.strays(view), ...actions] : actions;
+    return view.fresh ? [...this.strays(view), ...this.struck(view), ...actions] : actions;
   }
 
   /** Children of VMs that were removed, or of an older life of their VM. One of which nothing is known is left alone. */
@@ -85,6 +91,17 @@ export class Reconciler {
     return [...children.values()]
       .filter(isOver)
       .map((child) => ({ kind: 'stop', vm: child.vm, why: 'the VM was removed' }));
+  }
+
+  /** Of removed VMs: when this node has no child of it, and the others see that. Nothing starts one from then on. */
+  private struck({ cluster, children }: View): PlacementAction[] {
+    const said = cluster.nodes.find(({ node }) => node === this.self);
+    if (said === undefined) return [];
+    const isGone = ({ vm, life }: Removed) =>
+      ![...said.hosted, ...children.values()].some((one) => one.vm === vm && one.life === life);
+    return [...cluster.removed.values()]
+      .filter((one) => (one.nodes.includes(this.self) || one.nodes.length === 0) && isGone(one))
+      .map(({ vm }) => ({ kind: 'strike', vm }));
   }
 
   private planVm(view: View, vm: VmRecord, now: number): PlacementAction[] {
@@ -116,10 +133,13 @@ export class Reconciler {
     );
   }
 
-  /** A primary is never stopped for a placement: if another has the term, it finds out by itself. */
+  /**
+   * A primary is never stopped for a placement: if another has the term, it finds out by itself. Nor is one that is about
+   * to be the primary. What the child said may be old by now, so the child itself has the last word.
+   */
   private leave({ fresh }: View, child: Child | undefined): PlacementAction[] {
-    if (!fresh || child === undefined || child.role === 'primary') return [];
-    return [{ kind: 'stop', vm: child.vm, why: 'it is placed on other nodes' }];
+    if (!fresh || child === undefined || child.role === 'primary' || takesOver(child)) return [];
+    return [{ kind: 'leave', vm: child.vm, why: 'it is placed on other nodes' }];
   }
 
   private start(
@@ -219,6 +239,10 @@ function hostedBy(nodes: NodeInfo[], { vm, life }: { vm: string; life: string })
   return nodes.flatMap((node) =>
     node.hosted.filter((one) => one.vm === vm && one.life === life).map((hosted) => ({ node, hosted })),
   );
+}
+
+function takesOver(one: Hosted): boolean {
+  return one.role === 'secondary' && (one.state === 'suspecting' || one.state === 'taking-over');
 }
 
 function isIdle(one: Hosted): boolean {

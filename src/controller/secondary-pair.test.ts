@@ -71,3 +71,20 @@ test('a secondary that cannot write its disks is no rival of its primary; with t
   assert.deepEqual(late.last, []);
   assert.equal(late.pair.state.kind, 'suspecting');
 });
+
+test('a secondary that is dismissed gives its copy up; one whose primary is in doubt is needed, and keeps it', () => {
+  const dismissed = { kind: 'dismissed', why: 'placed elsewhere' } as const;
+  const { pair } = run(...protectedBy);
+  assert.equal(pair.isNeeded, false);
+  assert.deepEqual(pair.on(dismissed), [{ kind: 'leave', why: 'placed elsewhere' }]);
+  assert.deepEqual(pair.on({ kind: 'silence' }), [], 'it never claims the term from then on');
+  const doubt: SecondaryEvent[] = [...protectedBy, { kind: 'linkLost', why: 'dead' }];
+  const won: SecondaryEvent[] = [...doubt, { kind: 'aloneClaimed', outcome: 'won' }];
+  for (const events of [doubt, won, [...won, { kind: 'tookOver' } as const]]) {
+    const { pair: needed } = run(...events);
+    const { kind } = needed.state;
+    assert.equal(needed.isNeeded, true, kind);
+    assert.deepEqual(needed.on(dismissed), []);
+    assert.equal(needed.state.kind, kind);
+  }
+});

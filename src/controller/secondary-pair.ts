@@ -7,6 +7,8 @@
 //    │                   ▼                    ▼                                        ▼                    ▼   primary
 //    └──────left────── leaving ◄──────────────┴────────────────────────────────────────┴────────────────────┘
 //
+// `dismissed` (the VM is placed elsewhere) is like the end of the guest: it leaves while its primary is there, and not later.
+//
 // `leaving` lasts until the SVM is gone and everything it used is free: a new session needs the same files and sockets.
 //
 // A staged checkpoint is acknowledged (`commit`) first and applied then: from the acknowledgement on, only it may be
@@ -50,6 +52,8 @@ export type SecondaryEvent =
   /** The guest ended by itself on the primary: the service is over, not its host. */
   | { kind: 'guestEnded'; why: string }
   | { kind: 'vmEnded'; why: string }
+  /** The VM is to be protected elsewhere: only a node that is not about to be its last one does so (`isNeeded`). */
+  | { kind: 'dismissed'; why: string }
   | { kind: 'aloneClaimed'; outcome: 'won' | 'lost' | 'error' }
   | { kind: 'tookOver' }
   | { kind: 'takeoverFailed'; why: string }
@@ -66,6 +70,12 @@ export type SecondaryAction =
 
 export class SecondaryPair {
   state: SecondaryState = { kind: 'idle', why: 'no primary yet' };
+
+  /** True while the primary is in doubt or gone: this copy may be the last one. */
+  get isNeeded(): boolean {
+    const { kind } = this.state;
+    return kind === 'suspecting' || kind === 'taking-over' || kind === 'primary';
+  }
 
   on(event: SecondaryEvent): SecondaryAction[] {
     switch (event.kind) {
@@ -91,6 +101,7 @@ export class SecondaryPair {
       // the primary is in doubt this copy is better than none.
       case 'disksFailed':
       case 'guestEnded':
+      case 'dismissed':
         return this.state.kind === 'protected' || this.state.kind === 'joining' ? this.leave(event.why) : [];
       case 'aloneClaimed':
         return this.onAloneClaimed(event.outcome);

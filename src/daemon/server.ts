@@ -4,6 +4,7 @@
 //   POST /checkpoint  takes one now; answers when it is applied
 //   POST /failover    planned: the secondary takes over
 //   PUT  /peers       the nodes that can be the secondary: [{node, host, port}]
+//   POST /leave       ends the node, which is no longer to protect the VM; 409 when it has the VM, or is about to take over
 //   POST /stop        ends the node, its VM, and tells the peer that nothing is to be taken over
 
 import { chmod, rm } from 'node:fs/promises';
@@ -58,6 +59,10 @@ async function answerQuestion(node: ColoNode, stop: () => void, question: Incomi
     case 'PUT /peers':
       node.setPeers(parsePeers(body));
       return {};
+    case 'POST /leave':
+      node.leave();
+      setImmediate(stop);
+      return {};
     case 'POST /stop':
       setImmediate(stop);
       return {};
@@ -90,5 +95,10 @@ function sendError(answer: ServerResponse, error: unknown): void {
       ...(known?.hint === undefined ? {} : { hint: known.hint }),
     },
   };
-  send(answer, known?.code === errorCodes.input ? 400 : 500, body);
+  send(answer, statusOf(known), body);
+}
+
+function statusOf(error: ColoError | undefined): number {
+  if (error?.code === errorCodes.needed) return 409;
+  return error?.code === errorCodes.input ? 400 : 500;
 }

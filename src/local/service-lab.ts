@@ -15,7 +15,7 @@ import { type Clock, delay } from '../base/clock.ts';
 import { enterNetwork } from '../base/descriptors.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { readIdentity } from '../base/identity.ts';
-import { livingOwner } from '../daemon/identity-file.ts';
+import { livingOwner } from '../base/owner-file.ts';
 import { createAuthority, issueCertificate } from '../host/certificates.ts';
 import { BridgeCapture } from './bridge-capture.ts';
 import { logDirectory, releaseRunDirectory, runDirectory, takeRunDirectory } from './directories.ts';

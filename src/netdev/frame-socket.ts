@@ -4,6 +4,10 @@
 // `drain` exists for the capture of a checkpoint: frames that the guest sent before it stopped are already in the
 // socket, and must be told from those it sends after it goes on, so they are read at once, without the event loop.
 //
+// A node's way to the network asks `maySend` right before a write. Between the frame's release and the write the process
+// may have been stopped for as long as it likes, and somebody else may speak for the guest now. For the same reason such a
+// socket hands the kernel one buffer after the other: what waits in Node's own queue would leave without being asked for.
+//
 // What is to be written is gathered in a buffer that is handed to the kernel as it is and used again when it is written:
 // a frame is copied once.
 
@@ -17,6 +21,8 @@ export interface FrameHandlers {
   /** A frame arrived; valid during the call. */
   frame(frame: Uint8Array): void;
   closed(): void;
+  /** Asked before every write: false drops what waits to be written, and counts it. Without it everything is written. */
+  maySend?(): boolean;
 }
 
 const readBytes = 256 * 1024;
@@ -26,7 +32,7 @@ const sparesMax = 4;
 const spareBytesMax = 512 * 1024;
 
 export class FrameSocket {
-  readonly counters = { framesIn: 0, bytesIn: 0, framesOut: 0, bytesOut: 0, dropped: 0, malformed: 0 };
+  readonly counters = { framesIn: 0, bytesIn: 0, framesOut: 0, bytesOut: 0, dropped: 0, malformed: 0, withheld: 0 };
   private readonly socket: Socket;
   private readonly handlers: FrameHandlers;
   private readonly parser = new FrameParser();
@@ -71,14 +77,26 @@ export class FrameSocket {
   /** Writes what is queued now. */
   flush(): void {
     this.flushing = false;
-    if (this.outBytes === 0 || !this.open) return;
+    if (this.outBytes === 0 || !this.open || this.mustWait()) return;
     const written = this.out;
-    this.socket.write(written.subarray(0, this.outBytes), () => this.keep(written));
+    this.socket.write(written.subarray(0, this.outBytes), () => this.onWritten(written));
     this.out = this.spares.pop() ?? Buffer.allocUnsafeSlow(outBytesAtFirst);
     this.outBytes = 0;
   }
 
-  private keep(written: Buffer): void {
+  /** Whether nothing may be written now: it is not this node's turn to speak, or the buffer before is still on its way. */
+  private mustWait(): boolean {
+    if (this.handlers.maySend === undefined) return false;
+    if (!this.handlers.maySend()) {
+      this.counters.withheld += 1;
+      this.outBytes = 0;
+      return true;
+    }
+    return this.socket.writableLength > 0;
+  }
+
+  private onWritten(written: Buffer): void {
+    if (this.handlers.maySend !== undefined && !this.flushing) this.flush();
     if (this.spares.length < sparesMax && written.length <= spareBytesMax) this.spares.push(written);
   }
 

@@ -111,3 +111,54 @@ test('drain keeps the order of a paused socket, of which some bytes have been re
     rmSync(directory, { recursive: true });
   }
 });
+
+test('what waits to be written is asked for once more: a process that was stopped meanwhile may not speak any longer', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'colo-netdev-'));
+  const path = join(directory, 'nic.sock');
+  const got: number[] = [];
+  const accepted = Promise.withResolvers<FrameSocket>();
+  const server = await listenForFrames(path, (socket) =>
+    accepted.resolve(new FrameSocket(socket, { frame: (frame) => got.push(frame[0] ?? 0), closed: () => undefined })),
+  );
+  try {
+    let may = true;
+    const handlers = { frame: () => undefined, closed: () => undefined, maySend: () => may };
+    const sender = await connectForFrames(path, handlers);
+    const receiver = await accepted.promise;
+    const settled = () => new Promise((resolve) => setImmediate(resolve));
+    sender.send(Uint8Array.of(1));
+    await settled();
+    // Released, but not yet written when the right to speak ends: it never leaves, not even when that right comes back.
+    sender.send(Uint8Array.of(2));
+    may = false;
+    await settled();
+    may = true;
+    sender.send(Uint8Array.of(3));
+    await settled();
+    while (got.length < 2) {
+      receiver.drain();
+      await settled();
+    }
+    assert.deepEqual(got, [1, 3]);
+    assert.equal(sender.counters.withheld, 1);
+    // More than the kernel takes at once goes out piece by piece, each asked for, and in order.
+    const many = 400;
+    for (let index = 0; index < many; index += 1) {
+      sender.send(Buffer.alloc(4000, index % 251));
+      if (index % 40 === 39) await settled();
+    }
+    while (got.length < 2 + many) {
+      receiver.drain();
+      await settled();
+    }
+    assert.deepEqual(
+      got.slice(2),
+      Array.from({ length: many }, (_, index) => index % 251),
+    );
+    sender.close();
+    receiver.close();
+  } finally {
+    server.close();
+    rmSync(directory, { recursive: true });
+  }
+});

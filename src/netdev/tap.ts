@@ -14,7 +14,8 @@ import { controlDevice } from '../base/descriptors.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { Uplink } from './endpoint.ts';
-import { type DeviceHandlers, type DeviceReader, readDevice } from './frame-device.ts';
+import { type DeviceReader, readDevice } from './frame-device.ts';
+import type { FrameHandlers } from './frame-socket.ts';
 import { interfaceRequest, joinBridge, setUp, valueAt } from './interface.ts';
 
 const makeTap = 0x4004_54ca;
@@ -31,26 +32,29 @@ export interface TapOptions {
 }
 
 export class TapUplink implements Uplink {
-  readonly counters = { framesIn: 0, bytesIn: 0, framesOut: 0, bytesOut: 0, dropped: 0 };
+  readonly counters = { framesIn: 0, bytesIn: 0, framesOut: 0, bytesOut: 0, dropped: 0, withheld: 0 };
   readonly name: string;
   readonly mtu: number;
   private readonly fd: number;
   private reader: DeviceReader | undefined;
   private open = true;
 
-  private constructor(parts: { fd: number; name: string; mtu: number }) {
+  private readonly handlers: FrameHandlers;
+
+  private constructor(parts: { fd: number; name: string; mtu: number }, handlers: FrameHandlers) {
+    this.handlers = handlers;
     this.fd = parts.fd;
     this.name = parts.name;
     this.mtu = parts.mtu;
   }
 
-  static async open(options: TapOptions, handlers: DeviceHandlers): Promise<TapUplink> {
+  static async open(options: TapOptions, handlers: FrameHandlers): Promise<TapUplink> {
     const { bridge, log } = options;
     const fd = openTun();
     try {
       const name = nameTap(fd, options.name);
       const mtu = bridge === undefined ? setUp(name) : attach(name, bridge);
-      const tap = new TapUplink({ fd, name, mtu });
+      const tap = new TapUplink({ fd, name, mtu }, handlers);
       const reader = await readDevice(
         fd,
         {
@@ -73,9 +77,16 @@ export class TapUplink implements Uplink {
     }
   }
 
-  /** One frame, one write; dropped and counted when the device's queue is full, as a real card's would. */
+  /**
+   * One frame, one write; dropped and counted when the device's queue is full, as a real card's would, or when it is not
+   * this node's turn to speak (FrameHandlers.maySend).
+   */
   send(frame: Uint8Array): void {
     if (!this.open) return;
+    if (this.handlers.maySend !== undefined && !this.handlers.maySend()) {
+      this.counters.withheld += 1;
+      return;
+    }
     try {
       writeSync(this.fd, frame);
       this.counters.framesOut += 1;

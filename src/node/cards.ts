@@ -96,7 +96,7 @@ export class Uplinks implements Uplink {
     try {
       for (let index = 0; index < count; index += 1) {
         const frame = (bytes: Uint8Array) => all.take(bytes, index, handlers);
-        opened.push(await openOne(index, { frame, closed: () => handlers.closed() }));
+        opened.push(await openOne(index, { ...handlers, frame }));
       }
     } catch (error) {
       for (const uplink of opened) uplink.close();

@@ -65,6 +65,7 @@ export class ColoNode {
         if (this.primary !== undefined) this.primary.fromNetwork(frame);
         else this.secondary?.fromNetwork(frame);
       },
+      maySend: () => this.primary?.maySpeak === true,
       closed: () => this.context.log.error('the uplink is gone: nobody can reach the VM through this node'),
     });
     this.post({ kind: 'start' });
@@ -78,6 +79,22 @@ export class ColoNode {
     await this.work;
     this.uplink?.close();
     await this.context.arbiter.close();
+  }
+
+  /**
+   * Ends this node's part in the VM, which is to be protected elsewhere, unless the VM is here or may be about to be: then
+   * it throws, and nothing was done. It is decided and done at once, whatever the caller saw of this node before.
+   */
+  leave(): void {
+    const why = 'the VM is placed on other nodes';
+    const { kind } = this.role.state;
+    // A claim that is on its way may be won. One that only looks, or waits for its peer, holds nothing.
+    const isNeeded = kind === 'primary' || kind === 'claiming';
+    if (isNeeded || this.inheritance !== undefined || this.secondary?.dismiss(why) === false)
+      throw new ColoError(errorCodes.needed, `the VM may need this node (${this.status().state})`, {
+        hint: 'see who runs it: `colo ps`',
+      });
+    this.post({ kind: 'stop', why });
   }
 
   /**

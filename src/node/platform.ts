@@ -11,6 +11,7 @@ import type { Replica, ReplicaEvents } from '../disk/replica.ts';
 import type { Answer } from '../disk/sink.ts';
 import type { NbdRequest } from '../nbd/session.ts';
 import type { Uplink } from '../netdev/endpoint.ts';
+import type { FrameHandlers } from '../netdev/frame-socket.ts';
 import type { DirtyTracker } from '../qemu/dirty/tracker.ts';
 import type { Progress } from '../qemu/mirror.ts';
 import type { Capture, CaptureOptions } from '../qemu/vm.ts';
@@ -109,7 +110,7 @@ export interface PeerLink {
 export type PeerLinks = Record<LinkKind, PeerLink>;
 
 export interface Platform {
-  connectUplink(handlers: { frame(frame: Uint8Array): void; closed(): void }): Promise<Uplink>;
+  connectUplink(handlers: FrameHandlers): Promise<Uplink>;
   listenCard(): Promise<GuestCard>;
   /** `overlays`: a secondary's disks over its replica. */
   startVm(options: { vmstateTemplate?: Uint8Array; overlays?: number }): Promise<GuestVm>;

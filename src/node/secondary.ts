@@ -56,6 +56,8 @@ export class SecondaryNode {
   /** Resolves when no VM is being started. */
   private opening: Promise<void> = Promise.resolve();
   private isOpening = false;
+  /** Resolves when nothing is being freed. */
+  private leaving: Promise<void> = Promise.resolve();
   /** Called when this node has taken over: it is the primary from now on. */
   onTakenOver: (inheritance: Inheritance) => void = () => undefined;
 
@@ -84,9 +86,24 @@ export class SecondaryNode {
     }
   }
 
+  /**
+   * Gives up the copy, at once: from then on this node does not claim the term. False, and nothing was done, when the
+   * primary is in doubt: then this copy may be the last one.
+   */
+  dismiss(why: string): boolean {
+    // What is to be noticed now is noticed first: this node may have stood still.
+    this.tick(this.context.clock.now());
+    // The links are lost, and only what was lent to the primary has to run out before that counts (onLinksLost).
+    const isInDoubt = this.pair.state.kind === 'protected' && this.links === undefined;
+    if (isInDoubt || this.pair.isNeeded) return false;
+    this.post({ kind: 'dismissed', why });
+    return true;
+  }
+
   /** Ends this role; the VM with it. */
   async stop(): Promise<void> {
     await this.shutDown();
+    await this.leaving;
     await this.opening;
     const applier = this.applier;
     this.applier = undefined;
@@ -145,7 +162,7 @@ export class SecondaryNode {
         void this.takeOver(action.why);
         return;
       case 'leave':
-        void this.leave(action.why);
+        this.leaving = this.leave(action.why);
         return;
     }
   }

@@ -1,23 +1,13 @@
 // The run directory of one VM on one node: private, on a tmpfs, owned by one living process at a time.
 //
-// The file `owner` names the process that took the directory: its id and, because ids are used again, its start time.
+// The file `owner` names the process that took the directory (base/owner-file.ts).
 // A directory whose owner is dead is taken over and its leftovers are removed: QEMU died with its node (preload.c), so
 // nobody uses them. Only files of ours are ever removed, by name.
 
-import {
-  chmodSync,
-  closeSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  rmdirSync,
-  rmSync,
-  statfsSync,
-  writeFileSync,
-} from 'node:fs';
+import { chmodSync, mkdirSync, rmdirSync, rmSync, statfsSync } from 'node:fs';
 import { join } from 'node:path';
 import { ColoError, errorCodes } from '../base/errors.ts';
-import { processIdentity } from '../base/processes.ts';
+import { type HeldFile, takeFile } from '../base/owner-file.ts';
 import type { VmFiles } from './machine.ts';
 
 const tmpfsMagic = 0x0102_1994;
@@ -27,6 +17,7 @@ const sparesBytes = 32 * 1024 * 1024;
 
 export class RunDirectory {
   readonly #files: VmFiles;
+  #owner: HeldFile | undefined;
 
   private constructor(files: VmFiles) {
     this.#files = files;
@@ -36,7 +27,7 @@ export class RunDirectory {
   static take(files: VmFiles, ramBytes: number): RunDirectory {
     mkdirSync(files.dir, { recursive: true, mode: 0o700 });
     const directory = new RunDirectory(files);
-    directory.#own();
+    directory.#owner = directory.#own();
     try {
       chmodSync(files.dir, 0o700);
       directory.#removeFiles();
@@ -51,7 +42,8 @@ export class RunDirectory {
   /** Removes the VM's files, and the directory when nothing else is in it. */
   release(): void {
     this.#removeFiles();
-    rmSync(this.#ownerPath, { force: true });
+    this.#owner?.release();
+    this.#owner = undefined;
     try {
       rmdirSync(this.#files.dir);
     } catch {
@@ -59,37 +51,14 @@ export class RunDirectory {
     }
   }
 
-  get #ownerPath(): string {
-    return join(this.#files.dir, 'owner');
-  }
-
-  #own(): void {
-    if (this.#writeOwner()) return;
-    const owner = readFileSync(this.#ownerPath, 'utf8');
-    const pid = Number.parseInt(owner, 10);
-    if (pid > 0 && processIdentity(pid) === owner) {
-      throw new ColoError(errorCodes.host, `The run directory ${this.#files.dir} belongs to process ${pid}.`, {
-        hint: 'A VM of this name is already running on this node: stop it first, or use another run directory.',
-      });
-    }
-    rmSync(this.#ownerPath, { force: true });
-    if (this.#writeOwner()) return;
-    throw new ColoError(errorCodes.host, `Another process is taking the run directory ${this.#files.dir}.`);
-  }
-
-  #writeOwner(): boolean {
-    try {
-      const fd = openSync(this.#ownerPath, 'wx', 0o600);
-      try {
-        writeFileSync(fd, processIdentity(process.pid) ?? String(process.pid));
-      } finally {
-        closeSync(fd);
-      }
-      return true;
-    } catch (error) {
-      if (error instanceof Error && 'code' in error && error.code === 'EEXIST') return false;
-      throw error;
-    }
+  #own(): HeldFile {
+    const path = join(this.#files.dir, 'owner');
+    const taken = takeFile(path);
+    if ('release' in taken) return taken;
+    const who = taken.pid === 0 ? 'another process' : `process ${taken.pid}`;
+    throw new ColoError(errorCodes.host, `The run directory ${this.#files.dir} belongs to ${who}.`, {
+      hint: 'A VM of this name is already running on this node: stop it first, or use another run directory.',
+    });
   }
 
   #removeFiles(): void {

@@ -5,18 +5,25 @@
 // A change counts as made, too, when the entry has its value already: the client may have asked two members (etcd/client.ts).
 // So values that several nodes might want at once, and of which only one may be told that it was first, must differ.
 //
+// A node's announcement is changed from its last revision, too. A question that was asked twice may be done again by a slow
+// member much later, and what it says would stay: nobody writes again what has not changed.
+//
 // An announcement whose lease is over (this node slept, or etcd was unreachable for longer) takes a new lease.
 
 import { z } from 'zod';
+import { ColoError, errorCodes } from '../base/errors.ts';
 import { EtcdClient, type EtcdClientOptions, fromBase64, toBase64 } from '../etcd/client.ts';
 import { listingBytesMax } from './limits.ts';
 import { checkEntry, type Entry, type Store } from './store.ts';
 
 const number = z.string().regex(/^\d{1,19}$/);
 const listSchema = z.object({
-  kvs: z.array(z.object({ key: z.string(), value: z.string().default(''), mod_revision: number })).optional(),
+  kvs: z
+    .array(z.object({ key: z.string(), value: z.string().default(''), mod_revision: number, lease: number.optional() }))
+    .optional(),
 });
 const changeSchema = z.object({
+  header: z.object({ revision: number.optional() }).optional(),
   succeeded: z.boolean().optional(),
   responses: z.array(z.object({ response_range: listSchema.optional() })).optional(),
 });
@@ -24,6 +31,9 @@ const grantSchema = z.object({ ID: number });
 /** A lease that is over has no TTL. */
 const keepaliveSchema = z.object({ result: z.object({ TTL: number.optional() }) });
 const anySchema = z.object({});
+
+/** Only the node itself announces itself, so its entry changes between two tries at most when it has just started. */
+const announceTriesMax = 4;
 
 export interface EtcdStoreOptions extends EtcdClientOptions {
   /** Before all keys; several clusters of COLO may share an etcd. */
@@ -36,6 +46,8 @@ export class EtcdStore implements Store {
   private lease: { id: string; ttlMs: number } | undefined;
   /** What hangs on the lease of now. */
   private readonly announced = new Map<string, string>();
+  /** At which revision this store left its announcements. */
+  private readonly revisions = new Map<string, string>();
 
   constructor(options: EtcdStoreOptions) {
     this.client = new EtcdClient({ answerBytesMax: listingBytesMax, ...options });
@@ -72,8 +84,28 @@ export class EtcdStore implements Store {
     const { id, fresh } = await this.keepLease(ttlMs);
     // Unchanged and on a living lease: the lease alone keeps it.
     if (!fresh && this.announced.get(key) === value) return;
-    await this.client.ask('/v3/kv/put', { key: this.key(key), value: toBase64(value), lease: id }, anySchema);
-    this.announced.set(key, value);
+    this.announced.delete(key);
+    for (let tries = 0; tries < announceTriesMax; tries += 1)
+      if (await this.putAnnouncement(key, value, id)) {
+        this.announced.set(key, value);
+        return;
+      }
+    throw new ColoError(errorCodes.arbiter, `the entry ${key} is changed by somebody else all the time`, {
+      hint: 'are there two nodes with one name?',
+    });
+  }
+
+  /** False when it was at another revision than this store knew. */
+  private async putAnnouncement(key: string, value: string, lease: string): Promise<boolean> {
+    const name = this.key(key);
+    const compare = [{ key: name, target: 'MOD', result: 'EQUAL', mod_revision: this.revisions.get(key) ?? '0' }];
+    const put = { request_put: { key: name, value: toBase64(value), lease } };
+    const question = { compare, success: [put], failure: [{ request_range: { key: name } }] };
+    const { succeeded, header, responses } = await this.client.ask('/v3/kv/txn', question, changeSchema);
+    const found = responses?.[0]?.response_range?.kvs?.[0];
+    this.revisions.set(key, (succeeded === true ? header?.revision : found?.mod_revision) ?? '0');
+    // Not made because another member had made it already (client.ts) is as good.
+    return succeeded === true || (found?.value === toBase64(value) && found.lease === lease);
   }
 
   async withdraw(key: string): Promise<void> {

@@ -41,7 +41,8 @@ export class FolderStore implements Store {
     for (const name of names) {
       const key = name.slice(0, -'.json'.length).replace('~', '/');
       const file = this.read(key);
-      if (file === undefined || (file.until !== null && file.until <= now)) continue;
+      if (file === 'damaged') entries.push({ key, value: '', revision: 0 });
+      if (file === undefined || file === 'damaged' || (file.until !== null && file.until <= now)) continue;
       entries.push({ key, value: file.value, revision: file.revision });
     }
     return entries;
@@ -50,7 +51,9 @@ export class FolderStore implements Store {
   async change(key: string, revision: number, value: string | null): Promise<boolean> {
     checkEntry(key, value);
     return await this.locked(() => {
-      if ((this.read(key)?.revision ?? 0) !== revision) return false;
+      const file = this.read(key);
+      if (file === 'damaged') throw this.broken(`${this.path(key)} is damaged; remove it when nobody needs it`);
+      if ((file?.revision ?? 0) !== revision) return false;
       if (value === null) rmSync(this.path(key), { force: true });
       else this.write(key, { value, until: null });
       return true;
@@ -73,7 +76,7 @@ export class FolderStore implements Store {
     return join(this.folder, `${key.replace('/', '~')}.json`);
   }
 
-  private read(key: string): File | undefined {
+  private read(key: string): File | 'damaged' | undefined {
     let text: string;
     try {
       text = readFileSync(this.path(key), 'utf8');
@@ -82,8 +85,7 @@ export class FolderStore implements Store {
       throw this.broken(errorText(error));
     }
     const file = fileSchema.safeParse(parseJson(text));
-    if (!file.success) throw this.broken(`${this.path(key)} is damaged; remove it when nobody needs it`);
-    return file.data;
+    return file.success ? file.data : 'damaged';
   }
 
   private write(key: string, file: Omit<File, 'revision'>): void {

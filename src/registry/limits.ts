@@ -6,5 +6,8 @@ export const valueBytesMax = 64 * 1024;
 /** All entries of one listing, as etcd sends them. A larger registry cannot be read: the last listing stays in force. */
 export const listingBytesMax = 16 * 1024 * 1024;
 
-/** Entries of a registry in a folder. A fuller folder is not a registry's and is refused. */
+/** What etcd sends of an entry besides its value, with a margin. From half of all on no further VM is taken. */
+export const entryBytes = 400;
+
+/** Entries of a registry in a folder. From half of them on no further VM is taken; a fuller folder is refused. */
 export const folderEntriesMax = 10_000;

@@ -2,6 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { ColoError, errorCodes } from '../base/errors.ts';
+import { listingBytesMax } from './limits.ts';
 import { MemoryStore, newShared } from './memory-store.ts';
 import { Registry, type VmRecord } from './registry.ts';
 
@@ -28,8 +30,9 @@ test('a VM is created once, is placed from the newest placement only, and is rem
   assert.ok(vm !== undefined && placed !== undefined);
   assert.deepEqual(vm, { ...record, revision: vm.revision });
   assert.deepEqual(placed.nodes, ['h1']);
-  assert.equal(await registry.removeVm({ ...vm, revision: vm.revision + 100 }, placed), false);
-  assert.equal(await registry.removeVm(vm, placed), true);
+  const remains = { placement: placed, nodes: ['h1', 'h2'], addresses: ['192.0.2.7'] };
+  assert.equal(await registry.removeVm({ ...vm, revision: vm.revision + 100 }, remains), false);
+  assert.equal(await registry.removeVm(vm, remains), true);
   const after = await registry.read();
   assert.deepEqual([after.vms.length, after.placements.size], [0, 0]);
   const left = after.removed.get('web');
@@ -37,6 +40,41 @@ test('a VM is created once, is placed from the newest placement only, and is rem
   assert.equal(await registry.createVm({ ...record, life: '99999999' }), false, 'what is left of it is known');
   assert.equal(await registry.createVm({ ...record, life: '99999999' }, left.revision), true);
   assert.equal((await registry.read()).removed.size, 0);
+});
+
+test('what is left of a removed VM names the nodes that may run it, and is gone after the last of them', async () => {
+  const registry = new Registry(new MemoryStore(newShared(), clock));
+  await registry.createVm(record);
+  const [vm] = (await registry.read()).vms;
+  assert.ok(vm !== undefined);
+  await registry.removeVm(vm, { placement: undefined, nodes: ['h1', 'h2'], addresses: ['192.0.2.7'] });
+  const left = async () => (await registry.read()).removed.get('web') ?? assert.fail('nothing is left');
+  const first = await left();
+  assert.deepEqual([first.life, first.nodes, first.addresses], [record.life, ['h1', 'h2'], ['192.0.2.7']]);
+  assert.equal(await registry.strike(first, 'h1'), true);
+  assert.equal(await registry.strike(first, 'h2'), false, 'it was changed meanwhile');
+  const second = await left();
+  assert.deepEqual([second.life, second.nodes, second.addresses], [record.life, ['h2'], ['192.0.2.7']]);
+  assert.equal(await registry.strike(second, 'h2'), true);
+  const after = await registry.read();
+  assert.deepEqual([after.removed.size, after.vms.length, after.problems], [0, 0, []]);
+  assert.equal(await registry.createVm({ ...record, life: '99999999' }), true);
+});
+
+test('a registry that is half full takes no further VM, and what is there can be removed', async () => {
+  const registry = new Registry(new MemoryStore(newShared(), clock));
+  const of = (index: number) => ({ ...record, vm: `vm${index}`, spec: { fill: 'x'.repeat(60_000) } });
+  let count = 0;
+  const fill = async () => {
+    for (; count < 1000; count += 1, await registry.read()) await registry.createVm(of(count));
+  };
+  await assert.rejects(fill(), (error) => error instanceof ColoError && error.code === errorCodes.host);
+  assert.ok(count > 50 && count * 80_000 < listingBytesMax * 0.6, `${count} were taken`);
+  const [vm] = (await registry.read()).vms;
+  assert.ok(vm !== undefined);
+  assert.equal(await registry.removeVm(vm, { placement: undefined, nodes: [], addresses: [] }), true);
+  await registry.read();
+  assert.equal(await registry.createVm(of(count)), true);
 });
 
 test('entries that cannot be read are left out and named, and the others are read', async () => {

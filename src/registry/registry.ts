@@ -6,13 +6,17 @@
 //   placements/VM     the nodes that run it, the one that is (or is to be) the primary first
 //
 // A life is one run of a VM, from `colo run` to `colo rm`: a VM that is run again under its name is another one to the
-// arbiter and to the nodes, so nothing of an older life can speak or be taken over.
+// arbiter and to the nodes, so nothing of an older life can be taken over. But it may still speak: its primary stops when
+// its colod sees the removal, and that may be cut off. So what is left of a removed VM names the nodes that may run it and
+// its addresses, and its name and addresses are not used again before each of them has struck itself off.
 //
 // Entries that cannot be read (another version's, damaged) are left out and named in `problems`, never guessed at. So that
 // one is missing means nothing: a VM is removed by an entry that says so, and a registry that lost everything stops none.
 
 import { z } from 'zod';
-import type { Store } from './store.ts';
+import { ColoError, errorCodes } from '../base/errors.ts';
+import { entryBytes, folderEntriesMax, listingBytesMax } from './limits.ts';
+import type { Entry, Store } from './store.ts';
 
 const name = z.string().regex(/^[a-zA-Z0-9][a-zA-Z0-9_-]{0,62}$/);
 
@@ -54,8 +58,16 @@ const vmSchema = z.object({
   protect: z.boolean(),
 });
 
-/** What is left of a VM, until its name is used again. */
-const removedSchema = z.object({ vm: name, life: z.string(), removed: z.literal(true) });
+/** What is left of a VM, until every node that may have run it has said that it does not. */
+const removedSchema = z.object({
+  vm: name,
+  life: z.string(),
+  removed: z.literal(true),
+  /** The nodes that have not said so yet. */
+  nodes: z.array(name),
+  /** The guest's, Ethernet and IP: it may speak with them for as long. */
+  addresses: z.array(z.string()),
+});
 
 const placementSchema = z.object({ life: z.string(), nodes: z.array(name).min(1).max(2) });
 const drainSchema = z.object({});
@@ -64,6 +76,8 @@ const drainSchema = z.object({});
 export type Hosted = z.output<typeof hostedSchema>;
 export type NodeInfo = z.output<typeof nodeSchema>;
 export type VmRecord = z.output<typeof vmSchema>;
+
+export type Removed = Omit<z.output<typeof removedSchema>, 'removed'> & { revision: number };
 
 export interface Placement {
   life: string;
@@ -75,13 +89,15 @@ export interface ClusterView {
   nodes: NodeInfo[];
   drains: ReadonlyMap<string, number>;
   vms: (VmRecord & { revision: number })[];
-  removed: ReadonlyMap<string, { life: string; revision: number }>;
+  removed: ReadonlyMap<string, Removed>;
   placements: ReadonlyMap<string, Placement>;
   problems: string[];
 }
 
 export class Registry {
   private readonly store: Store;
+  /** As the last listing showed it. */
+  private isFull = false;
 
   constructor(store: Store) {
     this.store = store;
@@ -91,11 +107,13 @@ export class Registry {
   async read(): Promise<ClusterView> {
     const nodes: NodeInfo[] = [];
     const vms: ClusterView['vms'] = [];
-    const removed = new Map<string, { life: string; revision: number }>();
+    const removed = new Map<string, Removed>();
     const drains = new Map<string, number>();
     const placements = new Map<string, Placement>();
     const problems: string[] = [];
-    for (const { key, value, revision } of await this.store.list()) {
+    const entries = await this.store.list();
+    this.isFull = isNearlyFull(entries);
+    for (const { key, value, revision } of entries) {
       const [kind, id = ''] = key.split('/');
       const parse = <T>(schema: z.ZodType<T>): T | undefined => {
         const parsed = schema.safeParse(parseJson(value));
@@ -105,7 +123,7 @@ export class Registry {
       if (kind === 'nodes') push(nodes, parse(nodeSchema));
       else if (kind === 'vms') {
         const entry = addTo(parse(z.union([removedSchema, vmSchema])), revision);
-        if (entry !== undefined && 'removed' in entry) removed.set(id, { life: entry.life, revision });
+        if (entry !== undefined && 'removed' in entry) removed.set(id, entry);
         else push(vms, entry);
       } else if (kind === 'drains' && parse(drainSchema) !== undefined) drains.set(id, revision);
       else if (kind === 'placements') {
@@ -130,19 +148,36 @@ export class Registry {
 
   /** `revision`: that of what is left of an earlier one of this name. False when there is a VM of this name. */
   createVm(record: VmRecord, revision = 0): Promise<boolean> {
+    if (this.isFull)
+      throw new ColoError(errorCodes.host, 'the registry is nearly full: it takes no further VM', {
+        hint: 'remove VMs that nobody needs (colo ps), or run this one on another cluster',
+      });
     return this.store.change(`vms/${record.vm}`, revision, JSON.stringify(record));
   }
 
-  /** False when it was changed or removed meanwhile. Its nodes stop it when they see that it is gone. */
+  /**
+   * False when it was changed or removed meanwhile. Its nodes stop it when they see that. What is left of it names those
+   * that may run it (`nodes`), until each of them has said that it does not (`strike`).
+   */
   async removeVm(
     { vm, life, revision }: Pick<VmRecord, 'vm' | 'life'> & { revision: number },
-    placement: Placement | undefined,
+    {
+      placement,
+      ...left
+    }: { placement: Placement | undefined; nodes: readonly string[]; addresses: readonly string[] },
   ): Promise<boolean> {
-    const left: z.output<typeof removedSchema> = { vm, life, removed: true };
-    if (!(await this.store.change(`vms/${vm}`, revision, JSON.stringify(left)))) return false;
+    const value = JSON.stringify({ vm, life, removed: true, ...left });
+    if (!(await this.store.change(`vms/${vm}`, revision, value))) return false;
     // One that is left behind is of an older life, and counts as none.
     if (placement !== undefined) await this.store.change(`placements/${vm}`, placement.revision, null);
     return true;
+  }
+
+  /** This node has nothing of the removed VM. After the last one nothing is left of it. False: try it again. */
+  strike({ revision, ...left }: Removed, node: string): Promise<boolean> {
+    const nodes = left.nodes.filter((one) => one !== node);
+    const value = nodes.length === 0 ? null : JSON.stringify({ ...left, removed: true, nodes });
+    return this.store.change(`vms/${left.vm}`, revision, value);
   }
 
   /** False when somebody else placed it meanwhile. */
@@ -163,6 +198,13 @@ export class Registry {
   close(): Promise<void> {
     return this.store.close();
   }
+}
+
+/** Half of what can be listed: what is more must not keep anybody from managing what is there. */
+function isNearlyFull(entries: readonly Entry[]): boolean {
+  // etcd sends values in base64.
+  const bytes = entries.reduce((sum, { value }) => sum + entryBytes + (value.length * 4) / 3, 0);
+  return entries.length >= folderEntriesMax / 2 || bytes >= listingBytesMax / 2;
 }
 
 function push<T>(list: T[], item: T | undefined): void {

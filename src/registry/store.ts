@@ -18,8 +18,9 @@ import { valueBytesMax } from './limits.ts';
 
 export interface Entry {
   key: string;
+  /** '' of an entry that is damaged: it is there, and cannot be read. */
   value: string;
-  /** Of this entry's last change; greater than 0, greater than any earlier one of this key. */
+  /** Of this entry's last change; greater than 0, greater than any earlier one of this key. 0 of a damaged one. */
   revision: number;
 }
 

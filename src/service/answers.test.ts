@@ -32,6 +32,10 @@ function answer(nodes: NodeInfo[], part: Partial<ClusterView> = {}) {
   return clusterSchema.parse(clusterAnswer(view, { answeredBy: 'h1', registryProblem: '' }));
 }
 
+function removed(...nodes: string[]) {
+  return { vm: 'web', life: 'ffffffff', nodes, addresses: ['52:54:00:00:00:07', '192.0.2.7'], revision: 1 };
+}
+
 const stateOf = (...nodes: NodeInfo[]) => answer(nodes).vms[0];
 
 test('a VM is what its nodes say: protected, unprotected, starting, down, ended', () => {
@@ -60,7 +64,7 @@ test('a copy of another life is none of this VM, and one of a removed VM is stil
   const other = node('h1', { role: 'primary', life: 'ffffffff' });
   assert.equal(stateOf(other)?.state, 'starting');
   assert.deepEqual(
-    answer([other], { vms: [], removed: new Map([['web', { life: 'ffffffff', revision: 1 }]]) }).vms.map((one) => [
+    answer([other], { vms: [], removed: new Map([['web', removed()]]) }).vms.map((one) => [
       one.vm,
       one.state,
       one.nodes,
@@ -80,4 +84,15 @@ test('a child of which the registry says nothing is named as a problem', () => {
   const { vms, registry } = answer([node('h1', { role: 'primary' })], { vms: [] });
   assert.deepEqual(vms, []);
   assert.match(registry.problems.join(), /h1 runs web .* left alone/);
+});
+
+test('a removed VM is shown for as long as a node may run it, also one that is not there', () => {
+  const shown = (...nodes: string[]) =>
+    answer([node('h1')], { vms: [], removed: new Map([['web', removed(...nodes)]]) }).vms[0];
+  assert.deepEqual(shown('h1', 'h2'), {
+    ...{ vm: 'web', state: 'removing', why: 'it was removed; h2 may still run it', nodes: ['h1', 'h2'] },
+    ...{ primary: null, secondary: null, term: 0, address: '192.0.2.7' },
+  });
+  assert.equal(shown('h1')?.why, 'it was removed');
+  assert.equal(shown(), undefined);
 });

@@ -1,5 +1,6 @@
 // What the service answers about the cluster: lines made from what the registry says, pure.
 
+import { isIPv4 } from 'node:net';
 import type { Cluster, NodeLine, VmLine } from '../api/cluster.ts';
 import type { ClusterView, Hosted, NodeInfo, Placement, VmRecord } from '../registry/registry.ts';
 
@@ -85,13 +86,18 @@ function stateOf(
     : { state: 'starting', why: all[0]?.hosted.why ?? '' };
 }
 
-/** VMs that were removed and still have a child somewhere. */
-function leavings(view: ClusterView): VmLine[] {
-  const names = new Map<string, string[]>();
-  for (const { node, hosted } of view.nodes)
-    for (const { vm } of hosted) if (view.removed.has(vm)) names.set(vm, [...(names.get(vm) ?? []), node]);
-  const rest = { why: 'it was removed', primary: null, secondary: null, term: 0, address: '' };
-  return [...names].map(([vm, nodes]) => ({ vm, state: 'removing', nodes, ...rest }));
+/** VMs that were removed and that a node runs, or may run. */
+function leavings({ nodes, removed }: ClusterView): VmLine[] {
+  const rest = { state: 'removing' as const, primary: null, secondary: null, term: 0 };
+  return [...removed.values()].flatMap(({ vm, nodes: left, addresses }) => {
+    const hosts = nodes.filter(({ hosted }) => hosted.some((one) => one.vm === vm)).map(({ node }) => node);
+    const all = [...new Set([...left, ...hosts])];
+    const missing = left.filter((name) => !nodes.some(({ node }) => node === name));
+    const why = missing.length === 0 ? 'it was removed' : `it was removed; ${missing.join(' and ')} may still run it`;
+    return all.length === 0
+      ? []
+      : [{ vm, nodes: all, why, address: addresses.find((one) => isIPv4(one)) ?? '', ...rest }];
+  });
 }
 
 /** Children of which the registry says nothing: it lost something, and they are left alone. */

@@ -20,10 +20,10 @@ import type { NodeStatus } from '../api/status.ts';
 import { type Clock, delay } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
+import { livingOwner } from '../base/owner-file.ts';
 import type { Child } from '../controller/placement.ts';
 import type { WantedRole } from '../controller/role.ts';
 import type { DaemonConfig } from '../daemon/config.ts';
-import { livingOwner } from '../daemon/identity-file.ts';
 import type { Hosted, VmRecord } from '../registry/registry.ts';
 import { type ChildPaths, childConfig, childPaths } from './child-config.ts';
 import type { ServiceConfig } from './config.ts';
@@ -147,6 +147,19 @@ export class Children {
     } finally {
       one.busy = undefined;
     }
+  }
+
+  /** Stops it if it agrees: it alone knows whether it has the VM, or is about to. It is not killed for not answering. */
+  async leave(vm: string, options: { why: string; forget: boolean }): Promise<void> {
+    const one = this.held.get(vm);
+    if (one === undefined || one.busy !== undefined) return;
+    one.busy = 'stopping';
+    try {
+      if (this.isAlive(one)) await this.call(vm, { method: 'POST', path: '/leave' });
+    } finally {
+      one.busy = undefined;
+    }
+    await this.stop(vm, options);
   }
 
   async setPeers(vm: string, peers: { node: string; host: string; port: number }[]): Promise<void> {

@@ -12,7 +12,7 @@ import { callService, type Question } from '../api/service-client.ts';
 import type { NodeStatus } from '../api/status.ts';
 import { errorCodes } from '../base/errors.ts';
 import { readIdentity } from '../base/identity.ts';
-import { type Spec, specSchema } from '../config/spec.ts';
+import { specSchema } from '../config/spec.ts';
 import { choose } from '../controller/placement.ts';
 import type { NodeInfo, VmRecord } from '../registry/registry.ts';
 import { clusterAnswer, copies, primaryOf, vmLine } from './answers.ts';
@@ -21,6 +21,7 @@ import { checkpointTimeoutMs, forwardTimeoutMs } from './limits.ts';
 import type { Call, Handlers } from './server.ts';
 import type { Service } from './service.ts';
 import { tail } from './tail.ts';
+import { addressesOf, refuseSecond, refuseTaken } from './taken.ts';
 
 /** A primary needs its guest's RAM, and a bit for the processes. */
 const spareBytes = 128 * 2 ** 20;
@@ -97,7 +98,7 @@ function ownVm(service: Service, { params }: Call): string {
   throw new Refusal(404, errorCodes.input, `this node has no copy of ${vm}`);
 }
 
-async function runVm(service: Service, { spec, on }: z.output<typeof runSchema>) {
+async function runVm(service: Service, { spec, on, force }: z.output<typeof runSchema>) {
   const vm = typeof spec['vm'] === 'string' ? spec['vm'] : '';
   const checked = specOf({ vm, spec });
   await service.refresh();
@@ -113,39 +114,43 @@ async function runVm(service: Service, { spec, on }: z.output<typeof runSchema>)
   nodeOf(service, { params: { node: home }, query: undefined, body: undefined });
   const life = randomBytes(4).toString('hex');
   const record: VmRecord = { vm, life, home, spec, memoryBytes, protect: checked.protect.mode !== 'none' };
-  refuseTaken(service, checked);
-  const left = service.cluster.removed.get(vm)?.revision;
-  if (!(await service.registry.createVm(record, left)))
+  refuseTaken(service.cluster, record, { force });
+  if (!(await service.registry.createVm(record, service.cluster.removed.get(vm)?.revision)))
     throw new Refusal(409, errorCodes.input, `this cluster has a VM named ${vm} already`, {
       hint: 'give this one another name, or remove that one first (colo rm)',
     });
   await service.refresh();
+  await giveWay(service, record);
   return vmLine(service.cluster, record);
 }
 
-/** Two guests with one address on one bridge would take each other's frames. */
-function refuseTaken(service: Service, spec: Spec): void {
-  const own = new Set(addressesOf(spec));
-  for (const other of service.cluster.vms) {
-    const taken = other.vm === spec.vm ? undefined : addressesOf(specOf(other)).find((one) => own.has(one));
-    if (taken !== undefined)
-      throw new Refusal(409, errorCodes.input, `${other.vm} has the address ${taken} already`, {
-        hint: 'give this VM others: network.mac and network.address',
-      });
+/** Of two calls at the same moment that found an address free the one that was second takes its VM back. */
+async function giveWay(service: Service, record: VmRecord): Promise<void> {
+  try {
+    refuseSecond(service.cluster, record);
+  } catch (error) {
+    const made = service.cluster.vms.find((one) => one.vm === record.vm && one.life === record.life);
+    if (made !== undefined) await take(service, made);
+    throw error;
   }
-}
-
-function addressesOf({ network, cards }: Spec): string[] {
-  return [network, ...cards].flatMap(({ mac, address }) => (address === undefined ? [mac] : [mac, address]));
 }
 
 async function removeVm(service: Service, call: Call) {
   await service.refresh();
   const vm = vmOf(service, call);
-  if (!(await service.registry.removeVm(vm, service.cluster.placements.get(vm.vm))))
+  if (!(await take(service, vm)))
     throw new Refusal(409, errorCodes.input, `${vm.vm} was changed meanwhile`, { hint: 'try it again' });
   await service.refresh();
   return {};
+}
+
+/** Takes a VM out of the registry. Until they say that they do not, these nodes may run it: where it is, or is to be. */
+function take(service: Service, vm: VmRecord & { revision: number }): Promise<boolean> {
+  const found = service.cluster.placements.get(vm.vm);
+  const placed = found?.life === vm.life ? found.nodes : [vm.home];
+  const hosts = copies(service.cluster, vm).map(({ info }) => info.node);
+  const left = { nodes: [...new Set([...placed, ...hosts])], addresses: addressesOf(vm) };
+  return service.registry.removeVm(vm, { placement: found, ...left });
 }
 
 async function vmDetail(service: Service, vm: VmRecord) {

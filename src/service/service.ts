@@ -51,6 +51,9 @@ export class Service {
   private loop: Promise<void> = Promise.resolve();
   /** VMs, and their peers, about which something is being done. */
   private readonly underWay = new Set<string>();
+  /** Readings of the registry that were begun; `newestRead` is the one that `cluster` is from. */
+  private reads = 0;
+  private newestRead = 0;
   private announced = { text: '', at: Number.NEGATIVE_INFINITY };
 
   private constructor(config: ServiceConfig, parts: { arbiter: Arbiter; registry: Registry; clock: Clock; log: Log }) {
@@ -137,8 +140,14 @@ export class Service {
   }
 
   private async readRegistry(): Promise<void> {
+    this.reads += 1;
+    const read = this.reads;
     try {
-      this.cluster = await this.registry.read();
+      const cluster = await this.registry.read();
+      // What was asked for later is newer: nothing is done twice from what was seen before.
+      if (read < this.newestRead) return;
+      this.newestRead = read;
+      this.cluster = cluster;
       if (this.registryProblem !== '') this.log.info('the registry answers');
       this.registryProblem = '';
     } catch (error) {
@@ -190,14 +199,22 @@ export class Service {
         return;
       case 'bootAnew':
         this.log.error({ vm: action.vm, why: action.why }, 'the VM is booted anew');
-        await children.stop(action.vm, { why: action.why, forget: false });
+        await children.leave(action.vm, { why: action.why, forget: false });
         if (record !== undefined) await children.start(record, 'primary');
         return;
       case 'stop':
         await children.stop(action.vm, { why: action.why, forget: true });
         return;
+      case 'strike': {
+        const left = this.cluster.removed.get(action.vm);
+        if (left !== undefined) await registry.strike(left, this.config.node);
+        return;
+      }
+      case 'leave':
+        await children.leave(action.vm, { why: action.why, forget: true });
+        return;
       case 'restart':
-        await children.stop(action.vm, { why: action.why, forget: false });
+        await children.leave(action.vm, { why: action.why, forget: false });
         return;
       case 'setPeers':
         await children.setPeers(action.vm, action.peers);

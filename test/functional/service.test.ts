@@ -11,6 +11,8 @@ import type { Cluster, VmLine } from '../../src/api/cluster.ts';
 import { createAuthority, issueCertificate } from '../../src/host/certificates.ts';
 import { clusterPackages, ensurePackages } from '../../src/host/packages.ts';
 import { freePorts } from '../../src/lan/gateway.ts';
+import { FolderStore } from '../../src/registry/folder-store.ts';
+import { Registry } from '../../src/registry/registry.ts';
 
 const program = resolve(import.meta.dirname, '../../src/cli/main.ts');
 const folder = mkdtempSync(join(tmpdir(), 'colo-colod-'));
@@ -148,6 +150,22 @@ test('a VM that cannot start is down and says why, is tried again, outlives a re
   const anew = await colo('run', at('vm.yaml'), '--at', socket, '--no-wait');
   assert.equal(anew.code, 0, 'its name may be used again');
   await colo('rm', 'web', '--at', socket);
+});
+
+test('a VM whose node does not answer is removed; its name is taken until an operator says that the node is off', async () => {
+  const registry = new Registry(new FolderStore(at('cluster/registry'), Date.now));
+  const record = { vm: 'web', life: '0123abcd', home: 'h9', spec: {}, memoryBytes: 1, protect: true };
+  await registry.createVm(record);
+  await registry.place('web', { life: record.life, nodes: ['h9'], revision: 0 });
+  const rm = await colo('rm', 'web', '--at', socket);
+  assert.match(rm.out, /^web is removed; h9 may still run it, and stops it when it is back/);
+  assert.deepEqual([(await vms())[0]?.state, (await vms())[0]?.nodes], ['removing', ['h9']]);
+  const refused = await colo('run', at('vm.yaml'), '--at', socket, '--no-wait');
+  assert.equal(refused.code, 2);
+  assert.match(refused.error, /web was removed, and is still on h9 \(which does not answer\)/);
+  assert.equal((await colo('run', at('vm.yaml'), '--at', socket, '--no-wait', '--force')).code, 0);
+  assert.equal((await colo('rm', 'web', '--at', socket)).out, 'web is gone\n');
+  assert.deepEqual(await vms(), []);
 });
 
 test('a child process that ends says why in the table of VMs; one address cannot be had twice', async () => {
