@@ -1,9 +1,12 @@
-// What protected disks cost. `colo bench disk` prints two tables, or JSON.
+// What protected disks cost. `colo bench disk` prints three tables, or JSON.
 //
 //   pause   one QEMU, mirrored into a sink and a replica of this process; 0, 1 and 64 MiB are written between two
 //           captures through its monitor. The journal has the writes already, so the pause must not grow with them.
 //   bank    PostgreSQL in the disk guest, every commit flushed: transfers per second and their latency, unprotected and
 //           protected with both flush rules. Ratios are what carries over to another host.
+//   writes  in the same guests, without the bank: 1 MiB at a time in order and 4 KiB at a time anywhere, each done when it
+//           is on the disk (guest-writes.ts). "mirrored" is one guest more: remus mode, where the secondary stands still,
+//           with the longest interval there is, so that nearly nothing but the mirror and the journal is left.
 
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
@@ -13,7 +16,7 @@ import { buildDiskGuest, copyDisk } from '../guest/disk/build.ts';
 import { delay, systemClock } from '../src/base/clock.ts';
 import { ColoError, errorCodes } from '../src/base/errors.ts';
 import { silentLog } from '../src/base/log.ts';
-import { checkSpec } from '../src/config/spec.ts';
+import { checkSpec, type SpecInput } from '../src/config/spec.ts';
 import { openBank, Teller } from '../src/demo/bank.ts';
 import { consoleSays } from '../src/demo/console.ts';
 import { flushEveryBytes, settledBytes, settleMs } from '../src/disk/limits.ts';
@@ -26,6 +29,7 @@ import { NbdServer } from '../src/nbd/server.ts';
 import { diskNode, vmFiles } from '../src/qemu/machine.ts';
 import { Mirror } from '../src/qemu/mirror.ts';
 import { Vm } from '../src/qemu/vm.ts';
+import { guestWrites, median, type WriteFigures, writeParts } from './guest-writes.ts';
 
 export interface DiskBenchOptions {
   /** Captures of each case. */
@@ -44,8 +48,17 @@ interface PauseCase {
   applyMsP50: number;
 }
 
+type Protection = 'none' | 'mirrored' | 'local' | 'replicated';
+
+interface GuestCase {
+  protection: Protection;
+  writes: WriteFigures[];
+  /** Committed while the guest wrote. */
+  checkpoints: number;
+  bank: BankCase | undefined;
+}
+
 interface BankCase {
-  protection: string;
   perSecond: number;
   latencyMsP50: number;
 }
@@ -54,24 +67,57 @@ const mebibyte = 1024 * 1024;
 const sizeBytes = 256 * mebibyte;
 const writtenMib = [0, 1, 64];
 const bankSeconds = 8;
+/** The guest's writes are repeated this often at most: minutes otherwise. */
+const writeRoundsMax = 5;
 
 export async function benchDisk(options: DiskBenchOptions): Promise<void> {
   const print = options.print ?? ((text: string) => void process.stdout.write(text));
   const pauses: PauseCase[] = [];
   for (const where of ['/dev/shm', tmpdir()]) pauses.push(...(await pauseCases(where, options.rounds)));
-  const bank: BankCase[] = [];
-  for (const protection of ['none', 'local', 'replicated'] as const) bank.push(await bankCase(protection));
-  if (options.json) return print(`${JSON.stringify({ pauses, bank }, null, 2)}\n`);
+  const guests: GuestCase[] = [];
+  const writeRounds = Math.min(options.rounds, writeRoundsMax);
+  for (const protection of ['none', 'mirrored', 'local', 'replicated'] as const)
+    guests.push(await guestCase(protection, writeRounds));
+  if (options.json) return print(`${JSON.stringify({ pauses, guests }, null, 2)}\n`);
   print('written between captures    pause p50 / max     stop p50    complete    apply   (ms)\n');
   for (const one of pauses)
     print(
       `${one.where.padEnd(10)} ${String(one.writtenMib).padStart(4)} MiB        ${fixed(one.pauseMsP50)} / ${fixed(one.pauseMsMax)}   ${fixed(one.stopMsP50)}   ${fixed(one.completeMsP50)}   ${fixed(one.applyMsP50)}\n`,
     );
-  const base = bank[0]?.perSecond ?? 1;
-  for (const one of bank)
-    print(
-      `bank, ${one.protection.padEnd(11)} ${fixed(one.perSecond)} transfers/s (${(one.perSecond / base).toFixed(2)} x)  latency p50 ${fixed(one.latencyMsP50)} ms\n`,
-    );
+  for (const line of [...writeTable(guests), ...bankTable(guests)]) print(`${line}\n`);
+}
+
+function writeTable(guests: readonly GuestCase[]): string[] {
+  const lines = [
+    '',
+    'writes in the guest       MiB/s    ratio   writes/s   latency p50 / p99 / max (ms)   checkpoints',
+  ];
+  for (const part of writeParts) {
+    const figures = guests.map(({ writes }) => writes.find((each) => each.part === part));
+    const base = figures[0]?.mibPerSecond ?? 0;
+    for (const [index, guest] of guests.entries()) {
+      const one = figures[index];
+      if (one === undefined) continue;
+      const ratio = `${(one.mibPerSecond / base).toFixed(2)} x`;
+      const latency = `${fixed(one.latencyMsP50)} / ${fixed(one.latencyMsP99)} / ${fixed(one.latencyMsMax)}`;
+      lines.push(
+        `${part.padEnd(10)}, ${guest.protection.padEnd(10)} ${fixed(one.mibPerSecond)}   ${ratio}    ${fixed(one.writesPerSecond)}   ${latency}      ${guest.checkpoints}`,
+      );
+    }
+  }
+  return lines;
+}
+
+function bankTable(guests: readonly GuestCase[]): string[] {
+  const base = guests[0]?.bank?.perSecond ?? 1;
+  const lines = guests.flatMap(({ protection, bank }) =>
+    bank === undefined
+      ? []
+      : [
+          `bank, ${protection.padEnd(11)} ${fixed(bank.perSecond)} transfers/s (${(bank.perSecond / base).toFixed(2)} x)  latency p50 ${fixed(bank.latencyMsP50)} ms`,
+        ],
+  );
+  return ['', ...lines];
 }
 
 async function pauseCases(where: string, rounds: number): Promise<PauseCase[]> {
@@ -206,12 +252,19 @@ function fail(error: Error | undefined): void {
   if (error !== undefined) throw error;
 }
 
-async function bankCase(protection: 'none' | 'local' | 'replicated'): Promise<BankCase> {
+function protectOf(protection: Protection): SpecInput['protect'] {
+  if (protection === 'none') return { mode: 'none' };
+  // Limits of the spec: captures are seldom, and none is forced by written pages.
+  if (protection === 'mirrored') return { mode: 'remus', interval: '10s', dirtyMax: '4096M' };
+  return { mode: 'colo' };
+}
+
+async function guestCase(protection: Protection, writeRounds: number): Promise<GuestCase> {
   const folder = mkdtempSync(join(tmpdir(), 'colo-bench-bank-'));
   const guest = await buildDiskGuest();
   const path = join(folder, 'disk.raw');
   await copyDisk(guest, path);
-  const flush = protection === 'none' ? 'local' : protection;
+  const flush = protection === 'replicated' ? 'replicated' : 'local';
   const spec = checkSpec(
     {
       vm: 'bench-disk',
@@ -219,12 +272,15 @@ async function bankCase(protection: 'none' | 'local' | 'replicated'): Promise<Ba
       machine: { memory: '320M' },
       disks: [{ path, format: 'raw', flush }],
       replicaFolder: join(folder, 'replica'),
-      protect: { mode: protection === 'none' ? 'none' : 'colo' },
+      protect: protectOf(protection),
     },
     'the benchmark',
   );
-  const [port = 0] = await freePorts(1);
-  const forwards = [{ protocol: 'tcp' as const, hostPort: port, guestPort: guest.ports.postgres }];
+  const [port = 0, controlPort = 0] = await freePorts(2);
+  const forwards = [
+    { protocol: 'tcp' as const, hostPort: port, guestPort: guest.ports.postgres },
+    { protocol: 'tcp' as const, hostPort: controlPort, guestPort: guest.ports.control },
+  ];
   const boot = { kernel: guest.kernel, initrd: guest.initrd, cmdline: guest.cmdline };
   const pair = await LocalPair.start({ spec, boot, clock: systemClock, forwards });
   try {
@@ -233,20 +289,27 @@ async function bankCase(protection: 'none' | 'local' | 'replicated'): Promise<Ba
       await pair.startSecondary();
       await pair.until('protected', 120_000, (all) => all.some((one) => one.role === 'primary' && one.protected));
     }
-    await openBank(port);
-    const teller = await Teller.start(port, { number: 0, seed: 1, paceMs: 0 }, systemClock);
-    await delay(bankSeconds * 1000);
-    const report = await teller.finish(10_000);
-    if (!report.ok) throw new ColoError(errorCodes.checkpoint, `the bank failed: ${report.detail}`);
-    return { protection, perSecond: report.received / bankSeconds, latencyMsP50: report.latencyMsP50 ?? 0 };
+    const checkpoints = async () => (await pair.primary())?.checkpoints?.count ?? 0;
+    const before = await checkpoints();
+    const consolePath = `${pair.logDir}/a.serial`;
+    const writes = await guestWrites({ name: 'bench', rounds: writeRounds, controlPort, consolePath });
+    const guestResult = { protection, writes, checkpoints: (await checkpoints()) - before };
+    // A client that waits for each answer would only measure the interval.
+    if (protection === 'mirrored') return { ...guestResult, bank: undefined };
+    return { ...guestResult, bank: await bankCase(port) };
   } finally {
     await pair.stop();
     rmSync(folder, { recursive: true });
   }
 }
 
-function median(values: readonly number[]): number {
-  return values.toSorted((left, right) => left - right)[Math.floor(values.length / 2)] ?? 0;
+async function bankCase(port: number): Promise<BankCase> {
+  await openBank(port);
+  const teller = await Teller.start(port, { number: 0, seed: 1, paceMs: 0 }, systemClock);
+  await delay(bankSeconds * 1000);
+  const report = await teller.finish(10_000);
+  if (!report.ok) throw new ColoError(errorCodes.checkpoint, `the bank failed: ${report.detail}`);
+  return { perSecond: report.received / bankSeconds, latencyMsP50: report.latencyMsP50 ?? 0 };
 }
 
 function fixed(value: number): string {

@@ -4,11 +4,11 @@
 //
 //   CACHE/disk-guest/lock        one builder at a time
 //                    debs/       Debian's packages as downloaded
-//                    HASH/       disk.raw (sparse), initrd, disk.json; complete or absent
+//                    HASH/       disk.raw (sparse), initrd, login-key, disk.json; complete or absent
 //                    recipe-HASH link to the build of this recipe
 //
 // The database is made by the guest itself in a boot of its own, because a host's PostgreSQL need not exist, need not
-// run as its user, and would bring its locale. Use copyDisk(): a VM never gets the kept image itself.
+// run as its user, and would bring its locale. It makes the key of its SSH server there, too. Use copyDisk(): a VM never gets the kept image itself.
 
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -20,6 +20,7 @@ import { cacheDirectory } from '../../src/host/directories.ts';
 import { withFileLock } from '../../src/host/file-lock.ts';
 import { buildGuest, type Guest } from '../build.ts';
 import { type DebianPackage, fetchPackages, resolveWithLibraries, unpackPackages } from '../packages.ts';
+import { makeLoginKey } from './login-key.ts';
 import * as recipe from './recipe.ts';
 
 export interface DiskGuest {
@@ -28,6 +29,9 @@ export interface DiskGuest {
   cmdline: string;
   /** The kept image, raw. */
   diskPath: string;
+  /** File with the private key of root's SSH login, and the key the server must show (a type and base64). */
+  loginKeyPath: string;
+  sshHostKey: string;
   ports: typeof recipe.diskPorts;
   hash: string;
 }
@@ -53,12 +57,14 @@ async function recipeHash(base: Guest): Promise<string> {
 async function open(home: string, name: string, base: Guest): Promise<DiskGuest | undefined> {
   const text = await readFile(join(home, name, 'disk.json'), 'utf8').catch(() => undefined);
   if (text === undefined) return undefined;
-  const { hash }: { hash: string } = JSON.parse(text);
+  const { hash, sshHostKey }: { hash: string; sshHostKey: string } = JSON.parse(text);
   return {
     kernel: base.kernel,
     initrd: join(home, hash, 'initrd'),
     cmdline: `${base.cmdline} rdinit=/disk-first`,
     diskPath: join(home, hash, 'disk.raw'),
+    loginKeyPath: join(home, hash, 'login-key'),
+    sshHostKey,
     ports: recipe.diskPorts,
     hash,
   };
@@ -102,8 +108,11 @@ function padded(bytes: Buffer): Buffer {
   return Buffer.concat([bytes, Buffer.alloc(-bytes.length & 3)]);
 }
 
-/** Boots the image once, so that it makes its database and switches itself off. */
-async function prepare(guest: DiskGuest): Promise<void> {
+/** What the first boot of an image needs. */
+type Unprepared = Pick<DiskGuest, 'kernel' | 'initrd' | 'cmdline' | 'diskPath'>;
+
+/** Boots the image once: it makes its database and its SSH server's key, which is returned, and switches itself off. */
+async function prepare(guest: Unprepared): Promise<string> {
   const args = [
     ...['-machine', 'q35', '-m', '384', '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
     ...['-kernel', guest.kernel, '-initrd', guest.initrd, '-append', `${guest.cmdline} colo.prepare`],
@@ -121,9 +130,11 @@ async function prepare(guest: DiskGuest): Promise<void> {
     child.once('close', () => resolve());
   });
   clearTimeout(timer);
-  if (said.includes('colo-guest prepared') && said.includes('colo-guest halted')) return;
+  const hostKey = /^(ssh-ed25519 [A-Za-z0-9+/=]+)\s/m.exec(said)?.[1];
+  if (hostKey !== undefined && said.includes('colo-guest prepared') && said.includes('colo-guest halted'))
+    return hostKey;
   const words = said.trim().split('\n').slice(-4).join(' / ');
-  throw new ColoError(errorCodes.host, `the disk guest could not make its database: ${words}`);
+  throw new ColoError(errorCodes.host, `the disk guest could not make its database and keys: ${words}`);
 }
 
 async function make(home: string, hash: string, files: string[], base: Guest): Promise<void> {
@@ -133,6 +144,9 @@ async function make(home: string, hash: string, files: string[], base: Guest): P
     for (const folder of [root, result]) await mkdir(folder);
     await unpackPackages(files, root);
     await layOut(root);
+    const login = makeLoginKey();
+    await writeFile(join(root, 'root/.ssh/authorized_keys'), login.publicLine);
+    await writeFile(join(result, 'login-key'), login.privatePem, { mode: 0o600 });
     const diskPath = join(result, 'disk.raw');
     const mebibytes = `${recipe.diskMebibytes}M`;
     // mke2fs lies in sbin, which not every user's path has.
@@ -145,8 +159,8 @@ async function make(home: string, hash: string, files: string[], base: Guest): P
       initrd: join(result, 'initrd'),
       cmdline: `${base.cmdline} rdinit=/disk-first`,
     };
-    await prepare({ ...guest, diskPath, ports: recipe.diskPorts, hash });
-    await writeFile(join(result, 'disk.json'), `${JSON.stringify({ hash })}\n`);
+    const sshHostKey = await prepare({ ...guest, diskPath });
+    await writeFile(join(result, 'disk.json'), `${JSON.stringify({ hash, sshHostKey })}\n`);
     await rename(result, join(home, hash));
   } finally {
     await rm(work, { recursive: true, force: true });
@@ -160,7 +174,9 @@ async function build(home: string, name: string, base: Guest, say: (line: string
   await tidy(home, hash);
   if ((await open(home, hash, base)) === undefined) {
     const files = await fetchPackages(packages, join(home, 'debs'), say);
-    say("Building the disk guest's root disk: Debian's PostgreSQL, redis and nginx (one boot makes the database).");
+    say(
+      "Building the disk guest's root disk: Debian's PostgreSQL, redis, nginx and SSH (one boot makes the database).",
+    );
     await make(home, hash, files, base);
   }
   await rm(join(home, name), { force: true });

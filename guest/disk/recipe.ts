@@ -1,5 +1,5 @@
-// What goes onto the root disk of the disk guest: Debian's PostgreSQL, redis and nginx, unmodified, on an ext4 file
-// system, with a first process of ours instead of systemd: under emulation that starts in seconds and not in a minute.
+// What goes onto the root disk of the disk guest: Debian's PostgreSQL, redis, nginx and dropbear (SSH), unmodified, on an
+// ext4 file system, with a first process of ours instead of systemd: under emulation that starts in seconds and not in a minute.
 //
 // The kernel and the way to the disk are the demo guest's (guest/build.ts): its initramfs loads the drivers, mounts
 // /dev/vda and goes over to it. docs/disks.md says what the services are.
@@ -13,6 +13,8 @@ export const diskPackages = [
   'postgresql-15',
   'postgresql-client-15',
   'tzdata',
+  'dropbear-bin',
+  'perl-base',
 ];
 
 /** Only the just-in-time compiler needs these (100 MB), and it is off. */
@@ -37,6 +39,7 @@ export const diskFiles: Record<string, { from: string; mode: number }> = {
   'etc/nginx.conf': { from: 'nginx.conf', mode: 0o644 },
   'etc/postgresql.conf': { from: 'postgresql.conf', mode: 0o644 },
   'etc/pg_hba.conf': { from: 'pg_hba.conf', mode: 0o600 },
+  'services/write.pl': { from: 'write.pl', mode: 0o644 },
 };
 
 export const diskTexts: Record<string, string> = {
@@ -49,6 +52,8 @@ export const diskTexts: Record<string, string> = {
 
 export const diskDirectories = [
   'dev',
+  'etc/dropbear',
+  'root/.ssh',
   'proc',
   'sys',
   'tmp',
@@ -63,7 +68,7 @@ export const diskDirectories = [
 /** Commands of busybox on the disk. */
 export const diskApplets = [
   ...['sh', 'mount', 'umount', 'ip', 'mkdir', 'chown', 'chmod', 'sleep', 'usleep', 'su', 'nc', 'sync', 'killall5'],
-  ...['poweroff', 'cat', 'ls', 'ps', 'date', 'df', 'rm', 'cp', 'tail', 'dd', 'locale'],
+  ...['poweroff', 'cat', 'ls', 'ps', 'date', 'df', 'rm', 'cp', 'tail', 'dd', 'locale', 'grep'],
 ];
 
-export const diskPorts = { http: 80, redis: 6379, postgres: 5432, control: 9 } as const;
+export const diskPorts = { http: 80, redis: 6379, postgres: 5432, ssh: 22, control: 9 } as const;

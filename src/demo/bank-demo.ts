@@ -11,8 +11,10 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { diskTexts } from '../../guest/disk/recipe.ts';
 import type { NodeStatus } from '../api/status.ts';
 import { wallTime } from '../base/clock.ts';
+import { errorText } from '../base/errors.ts';
 import { seededRandom } from '../base/random.ts';
 import { formatSize } from '../config/size.ts';
 import { openBank, Teller } from './bank.ts';
@@ -25,6 +27,7 @@ import {
   closeStage,
   diskPath,
   haltGuest,
+  loginPlace,
   openStage,
   rebootAndAudit,
   type Stage,
@@ -34,6 +37,7 @@ import type { ClientReport } from './client.ts';
 import { expectState, finish, theSurvivor, watch } from './demo.ts';
 import { type FaultKind, faultTexts, inject, survivorOf } from './faults.ts';
 import { LineClient, redisRules } from './lines.ts';
+import { LoginClient, openLogin } from './login.ts';
 
 export interface BankReport {
   ok: boolean;
@@ -76,7 +80,7 @@ export async function runBankDemo(options: BankDemoOptions): Promise<BankReport>
 
 async function onDisk(options: BankDemoOptions, folder: string): Promise<BankReport> {
   const { say, seed, mode, fault, failovers } = options;
-  const stage = await openStage(options, await bankSpec(options, folder));
+  const stage = await openStage(options, await bankSpec(options, folder), folder);
   let told: Told;
   let copyMs: number;
   try {
@@ -114,6 +118,7 @@ export async function startClients(stage: Stage): Promise<void> {
     stage.clients.push(teller);
   }
   stage.clients.push(await LineClient.start(redisRules(ports.redis, 50, stage.increments), clock));
+  if (options.login === true) stage.clients.push(await LoginClient.start(loginPlace(stage), clock));
 }
 
 /** The clients end, and what they saw is noted; returns their reports. */
@@ -143,6 +148,7 @@ async function story(stage: Stage): Promise<Told> {
   say('waiting for the clients to finish, then the database is asked for everything');
   const clients = await finishClients(stage);
   const transfers = await auditInto(stage, stage.ports);
+  if (options.login === true) await logIn(stage);
   if (fault === 'secondary-kill') await protectAgain(stage);
   const happened = after?.failover ?? null;
   return {
@@ -156,6 +162,16 @@ async function story(stage: Stage): Promise<Told> {
             why: happened.why,
           },
   };
+}
+
+/** The survivor lets somebody in who was never there before, with the keys that its disk has. */
+async function logIn(stage: Stage): Promise<void> {
+  try {
+    const page = await openLogin(loginPlace(stage), 'cat /var/www/index.html');
+    if (page !== diskTexts['var/www/index.html']) stage.problems.push(`over SSH a file of the disk reads "${page}"`);
+  } catch (error) {
+    stage.problems.push(errorText(error));
+  }
 }
 
 /** The secondary that was lost comes back with its replica: what it has already is not copied again. */

@@ -16,6 +16,7 @@ import { audit, Teller } from './bank.ts';
 import { consoleSays } from './console.ts';
 import type { DemoView, Scene } from './demo.ts';
 import type { FaultKind } from './faults.ts';
+import type { LoginPlace } from './login.ts';
 
 export interface BankDemoOptions {
   /** Name of the VM. */
@@ -31,6 +32,8 @@ export interface BankDemoOptions {
   seed: number;
   /** Checks that a VM started from the survivor's disk alone has it all. */
   reboot: boolean;
+  /** A session over SSH as well: needs Debian's client on this host. */
+  login?: boolean;
   guest: DiskGuest;
   clock: Clock;
   signal: AbortSignal;
@@ -41,12 +44,15 @@ export interface BankDemoOptions {
 export interface Ports {
   redis: number;
   postgres: number;
+  ssh: number;
   control: number;
 }
 
 export interface Stage extends Scene {
   options: BankDemoOptions;
   spec: Spec;
+  /** For what belongs to this run alone; gone with it. */
+  folder: string;
   ports: Ports;
   /** Every teller there was: what all of them wrote down must be in the database. */
   tellers: Teller[];
@@ -78,13 +84,13 @@ export async function bankSpec(options: BankDemoOptions, folder: string): Promis
 }
 
 /** The guest runs, unprotected, and its services answer. */
-export async function openStage(options: BankDemoOptions, spec: Spec): Promise<Stage> {
-  const [redis, postgres, control] = await freePorts(3);
-  if (redis === undefined || postgres === undefined || control === undefined)
+export async function openStage(options: BankDemoOptions, spec: Spec, folder: string): Promise<Stage> {
+  const [redis, postgres, ssh, control] = await freePorts(4);
+  if (redis === undefined || postgres === undefined || ssh === undefined || control === undefined)
     throw new ColoError(errorCodes.host, 'no free ports on 127.0.0.1');
   const { guest, clock, signal } = options;
-  const ports = { redis, postgres, control };
-  const forwards = (['redis', 'postgres', 'control'] as const).map((name) => ({
+  const ports = { redis, postgres, ssh, control };
+  const forwards = (['redis', 'postgres', 'ssh', 'control'] as const).map((name) => ({
     protocol: 'tcp' as const,
     hostPort: ports[name],
     guestPort: guest.ports[name],
@@ -98,7 +104,7 @@ export async function openStage(options: BankDemoOptions, spec: Spec): Promise<S
     await pair.stop();
     throw error;
   }
-  return { options, spec, pair, ports, clients: [], tellers: [], increments: 0, problems: [] };
+  return { options, spec, folder, pair, ports, clients: [], tellers: [], increments: 0, problems: [] };
 }
 
 /** Ends the clients, the nodes and the guest. */
@@ -159,6 +165,12 @@ async function redisCounter(port: number): Promise<number> {
   } finally {
     socket.destroy();
   }
+}
+
+/** How the guest is logged in to. */
+export function loginPlace({ options, ports, folder }: Stage): LoginPlace {
+  const { loginKeyPath, sshHostKey } = options.guest;
+  return { port: ports.ssh, keyPath: loginKeyPath, hostKey: sshHostKey, knownPath: join(folder, 'known-hosts') };
 }
 
 /** A line to the guest's port 9 (guest/disk/rootfs/init). */
@@ -247,7 +259,7 @@ export async function rebootAndAudit(stage: Stage, path: string): Promise<void> 
     replicaFolder: `${stage.spec.replicaFolder}-again`,
     protect: { ...stage.spec.protect, mode: 'none' },
   };
-  const again = await openStage(options, spec);
+  const again = await openStage(options, spec, stage.folder);
   try {
     const transfers = await auditInto(stage, again.ports);
     if (problems.length > 0) return;

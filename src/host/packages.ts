@@ -19,6 +19,7 @@ const programOf: Record<string, string | null> = {
   'libc6-dev': null,
   'liblz4-1': null,
   nftables: 'nft',
+  'openssh-client': 'ssh',
   openssl: 'openssl',
   tshark: 'tshark',
   'util-linux': 'flock',
@@ -38,6 +39,9 @@ export const guestPackages = ['cpio'];
 
 /** Needed, in addition, by the tests that have what they recorded judged by another program. */
 export const captureTestPackages = ['tshark'];
+
+/** Needed, in addition, by the tests that log in to a guest. */
+export const loginTestPackages = ['openssh-client'];
 
 export interface EnsureOptions {
   /** Completes "needed to ...", for the line that tells the person. */

@@ -15,6 +15,7 @@ import { runBankDemo } from '../../src/demo/bank-demo.ts';
 import type { BankDemoOptions } from '../../src/demo/bank-stage.ts';
 import { consoleSays } from '../../src/demo/console.ts';
 import { recover } from '../../src/disk/replica.ts';
+import { ensurePackages, loginTestPackages } from '../../src/host/packages.ts';
 import { LocalPair, replicaDirectory } from '../../src/local/pair.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'colo-disks-'));
@@ -39,9 +40,12 @@ test('PostgreSQL keeps every acknowledged transfer when its primary is killed, i
   assert.ok(report.transfers > 20);
 });
 
-test('the same in remus mode, where the secondary stands still', async () => {
-  const report = await bank({ mode: 'remus', seed: 4 });
+test('the same in remus mode, where the secondary stands still, and with a session over SSH that outlives the kill', async () => {
+  await ensurePackages(loginTestPackages, { why: 'log in to the guest' });
+  const report = await bank({ mode: 'remus', seed: 4, login: true });
   assert.deepEqual(report.problems, []);
+  const session = report.clients.find((client) => client.name === 'ssh');
+  assert.ok((session?.received ?? 0) >= 2);
 });
 
 test('at every commit the replica is the disk of the primary, with writes that wait for the secondary', async () => {
