@@ -25,7 +25,7 @@ const noState: CaptureState = {
   deviceState: Buffer.from('devices'),
   table: Buffer.from('table'),
   held: Buffer.alloc(0),
-  pauseMs: 0,
+  standsMs: 0,
   ramHash: '',
 };
 
@@ -215,7 +215,7 @@ test('only the dirty pages travel, epoch after epoch, and the whole RAM stays eq
 
 test('a checkpoint without pages is complete too, and its state arrives', async () => {
   const staging = new Staging({ ramBytes: pageSize, compressor });
-  const state = { ...noState, pauseMs: 12.5, held: Buffer.from('held') };
+  const state = { ...noState, standsMs: 12.5, held: Buffer.from('held') };
   const encoder = new CheckpointEncoder({ epoch: 1, base: 0, kind: 'checkpoint', sequence: 0, compressor });
   const wire = await collect(encoder.checkpoint({ runs: new PageRuns(), contents: Buffer.alloc(0), state }));
   const results = wire.map(({ type, payload }) => {

@@ -25,7 +25,7 @@ const begin = { epoch: 2 ** 40, base: 7, sequence: 3, kind: 'round' } as const;
 const end = { epoch: 9, batches: 2, pages: 3, rawBytes: 12288, hash: 0xffffffff };
 const state = {
   epoch: 9,
-  pauseMs: 1.25,
+  standsMs: 1.25,
   deviceState: Buffer.from('devices'),
   table: Buffer.from('table'),
   held: Buffer.alloc(0),

@@ -12,7 +12,7 @@
 //    begin      epoch u64 │ base u64 │ sequence u32 │ kind u8 (1 round, 2 checkpoint)
 //    pages      epoch u64 │ index u32 │ rawBytes u32 │ runs u16 │ deltas u16 │ encoding u8 │ 0 u8
 //               runs x (firstPage u32 │ pages u32) │ deltas x (firstPage u32 │ pages u32) │ data
-//    state      epoch u64 │ pauseMs f64 │ device u32 │ table u32 │ held u32 │ hash u16
+//    state      epoch u64 │ standsMs f64 │ device u32 │ table u32 │ held u32 │ hash u16
 //               device bytes │ table bytes │ held bytes │ hash text
 //    end        epoch u64 │ batches u32 │ pages u32 │ rawBytes u64 │ hash u32
 //    applied    epoch u64 │ ok u8 │ verified u8 (0 not asked, 1 equal, 2 different) │ ownPages u32
@@ -86,8 +86,8 @@ export interface CaptureState {
   table: Uint8Array;
   /** Frames that the primary held at the capture, opaque here. */
   held: Uint8Array;
-  /** How long the primary's guest stood still for the capture: the secondary's clock is aligned with it. */
-  pauseMs: number;
+  /** How long the primary's guest stood still after the marker: the secondary's clock is aligned with it. */
+  standsMs: number;
   /** Hash of the primary's RAM; empty when not verifying. */
   ramHash: string;
 }
@@ -212,7 +212,7 @@ export function encodeState(state: State): Uint8Array {
   requireSize('held frames', held.length, heldBytesMax);
   requireSize('RAM hash', hash.length, hashBytesMax);
   const writer = new PayloadWriter(30 + deviceState.length + table.length + held.length + hash.length);
-  writer.u64(state.epoch).f64(state.pauseMs);
+  writer.u64(state.epoch).f64(state.standsMs);
   writer.u32(deviceState.length).u32(table.length).u32(held.length).u16(hash.length);
   return writer.raw(deviceState).raw(table).raw(held).raw(hash).bytes;
 }
@@ -220,7 +220,7 @@ export function encodeState(state: State): Uint8Array {
 /** The state; its byte fields are views of the payload. */
 export function parseState(payload: Uint8Array): State | ColoError {
   const reader = new PayloadReader(payload);
-  const head = { epoch: reader.u64(), pauseMs: reader.f64() };
+  const head = { epoch: reader.u64(), standsMs: reader.f64() };
   const deviceBytes = reader.u32();
   const tableBytes = reader.u32();
   const heldBytes = reader.u32();

@@ -226,10 +226,10 @@ export class Applier {
   /** Moves the clock in the saved state to where the primary's will be when the SVM runs again. */
   private align(staged: StagedCheckpoint, now: number): void {
     const markedAt = this.markers.get(staged.epoch);
-    const { deviceState, pauseMs } = staged.state;
+    const { deviceState, standsMs } = staged.state;
     const ticks = tscTicksPerMs(deviceState);
     if (markedAt === undefined || ticks === undefined) return;
-    const lagMs = Math.max(0, now + this.loadGuessMs - markedAt - pauseMs);
+    const lagMs = Math.max(0, now + this.loadGuessMs - markedAt - standsMs);
     const aligned = alignClock(deviceState, lagMs, ticks);
     this.context.log.debug({ epoch: staged.epoch, lagMs, aligned }, 'clock aligned');
   }

@@ -33,6 +33,8 @@ interface InFlight {
   epoch: number;
   reason: Reason;
   capturedAt: number;
+  /** From the line until the guest ran again. */
+  standsMs: number;
   capture: Capture;
   captured: Closing;
   hash: string;
@@ -151,13 +153,14 @@ export class Checkpointer {
           if (taken.closing !== undefined) await node.disks?.sendHashes(taken.closing.epoch, link);
         },
       });
+      const standsMs = clock.now() - stoppedAt;
       const closing = taken.closing;
       if (closing === undefined || !isCurrent()) {
         vm.tracker.putBack(capture.runs);
         capture.release();
         throw new ColoError(errorCodes.channel, 'the secondary was lost during the capture');
       }
-      this.keep({ reason, capture, closing, capturedAt: stoppedAt, hash, heldFrames });
+      this.keep({ reason, capture, closing, capturedAt: stoppedAt, standsMs, hash, heldFrames });
     } catch (error) {
       // What was captured for a secondary that is gone has been undone with it (PrimaryProxy.goAlone).
       if (taken.closing !== undefined && isCurrent()) this.undo(taken.closing.epoch, clock.now());
@@ -182,7 +185,7 @@ export class Checkpointer {
       deviceState: capture.deviceState,
       table: captured.table,
       held: captured.held,
-      pauseMs: capture.phases.pauseMs,
+      standsMs: inFlight.standsMs,
       ramHash: inFlight.hash,
     };
     let messageCount = 0;
@@ -266,14 +269,16 @@ export class Checkpointer {
     capture: Capture;
     closing: Closing;
     capturedAt: number;
+    standsMs: number;
     hash: string;
     heldFrames: number;
   }): void {
-    const { reason, capture, closing, capturedAt, hash, heldFrames } = parts;
+    const { reason, capture, closing, capturedAt, standsMs, hash, heldFrames } = parts;
     this.inFlight = {
       epoch: closing.epoch,
       reason,
       capturedAt,
+      standsMs,
       capture,
       captured: closing,
       hash,
