@@ -4,14 +4,15 @@
 // `drain` exists for the capture of a checkpoint: frames that the guest sent before it stopped are already in the
 // socket, and must be told from those it sends after it goes on, so they are read at once, without the event loop.
 //
-// A node's way to the network asks `maySend` right before a write. Between the frame's release and the write the process
-// may have been stopped for as long as it likes, and somebody else may speak for the guest now. For the same reason such a
-// socket hands the kernel one buffer after the other: what waits in Node's own queue would leave without being asked for.
+// A node's way to the network asks `maySend` and writes in the same breath, past Node's own queue. Between a frame's release
+// and its write the process may be stopped for as long as it likes, and somebody else may speak for the guest then: so
+// nothing may lie in between. Only where the kernel takes no more does Node write, and then one frame, before it is asked
+// again.
 //
 // What is to be written is gathered in a buffer that is handed to the kernel as it is and used again when it is written:
 // a frame is copied once.
 
-import { readSync } from 'node:fs';
+import { readSync, writeSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { socketDescriptor } from '../base/socket-queue.ts';
 import { FrameParser } from './frame-parser.ts';
@@ -40,6 +41,8 @@ export class FrameSocket {
   private outBytes = 0;
   private readonly spares: Buffer[] = [];
   private flushing = false;
+  /** Node writes a frame that the kernel had no room for. */
+  private isFrameOnWay = false;
   private open = true;
   private readonly drainBuffer = Buffer.allocUnsafe(readBytes);
 
@@ -77,27 +80,46 @@ export class FrameSocket {
   /** Writes what is queued now. */
   flush(): void {
     this.flushing = false;
-    if (this.outBytes === 0 || !this.open || this.mustWait()) return;
+    if (this.outBytes === 0 || !this.open) return;
+    if (this.handlers.maySend !== undefined) {
+      this.flushIfAllowed();
+      return;
+    }
     const written = this.out;
-    this.socket.write(written.subarray(0, this.outBytes), () => this.onWritten(written));
+    this.socket.write(written.subarray(0, this.outBytes), () => this.keep(written));
     this.out = this.spares.pop() ?? Buffer.allocUnsafeSlow(outBytesAtFirst);
     this.outBytes = 0;
   }
 
-  /** Whether nothing may be written now: it is not this node's turn to speak, or the buffer before is still on its way. */
-  private mustWait(): boolean {
-    if (this.handlers.maySend === undefined) return false;
-    if (!this.handlers.maySend()) {
-      this.counters.withheld += 1;
-      this.outBytes = 0;
-      return true;
-    }
-    return this.socket.writableLength > 0;
+  private keep(written: Buffer): void {
+    if (this.spares.length < sparesMax && written.length <= spareBytesMax) this.spares.push(written);
   }
 
-  private onWritten(written: Buffer): void {
-    if (this.handlers.maySend !== undefined && !this.flushing) this.flush();
-    if (this.spares.length < sparesMax && written.length <= spareBytesMax) this.spares.push(written);
+  private flushIfAllowed(): void {
+    const descriptor = socketDescriptor(this.socket);
+    if (descriptor === undefined || this.isFrameOnWay) return;
+    if (this.handlers.maySend?.() === false) {
+      this.counters.withheld += 1;
+      this.outBytes = 0;
+      return;
+    }
+    const written = writeNow(descriptor, this.out, this.outBytes);
+    if (written < this.outBytes) this.sendOneFrame(written);
+    else this.outBytes = 0;
+  }
+
+  /** The kernel takes no more: the frame that it took in part, or the next one, goes out when there is room. */
+  private sendOneFrame(written: number): void {
+    let end = 0;
+    while (end <= written) end += 4 + this.out.readUInt32BE(end);
+    const rest = Buffer.from(this.out.subarray(written, end));
+    this.out.copyWithin(0, end, this.outBytes);
+    this.outBytes -= end;
+    this.isFrameOnWay = true;
+    this.socket.write(rest, () => {
+      this.isFrameOnWay = false;
+      this.flush();
+    });
   }
 
   /** Reads everything that is in the socket at this instant, without waiting; frames go to the handler as usual. */
@@ -151,6 +173,15 @@ export class FrameSocket {
     if (!this.open) return;
     this.open = false;
     this.handlers.closed();
+  }
+}
+
+/** Bytes that the kernel took now: 0 when it has no room (the descriptor does not block), or when the peer is gone. */
+function writeNow(descriptor: number, bytes: Buffer, length: number): number {
+  try {
+    return writeSync(descriptor, bytes, 0, length);
+  } catch {
+    return 0;
   }
 }
 
