@@ -12,7 +12,7 @@ import { DiskSink } from '../src/disk/sink.ts';
 import { Lease } from '../src/heartbeat/lease.ts';
 import { encodeNumber, messages } from '../src/node/message.ts';
 import { ColoNode } from '../src/node/node.ts';
-import { PrimaryNode } from '../src/node/primary.ts';
+import { PrimaryGate } from '../src/node/primary-gate.ts';
 import { SecondaryNode } from '../src/node/secondary.ts';
 import { Terms } from '../src/node/terms.ts';
 import { DatagramComparer } from '../src/proxy/compare/datagram.ts';
@@ -207,7 +207,7 @@ export const defects: readonly Defect[] = [
     mistake: 'The lease is looked at by the clock alone (a defect that the simulation found in the product).',
     seeds: 275,
     from: 261,
-    changes: [{ owner: PrimaryNode, method: 'checkLease', replace: nothing }],
+    changes: [{ owner: PrimaryGate, method: 'checkLease', replace: nothing }],
   },
   {
     name: 'no-resend',
