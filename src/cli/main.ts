@@ -212,6 +212,7 @@ function addTools(program: Command, finish: (code: number) => void): void {
   program
     .command('doctor')
     .description('say what this host can do and what to do about what is missing')
+    .option('--install', 'first install the Debian packages that a node needs (as root)', false)
     .option('--json', 'as JSON', false)
     .action(async (options) => finish(await (await import('./tools.ts')).doctorCommand(options)));
   program
