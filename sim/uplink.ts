@@ -113,7 +113,9 @@ export function openUplink(
   on: { leave: Leave; release: (frame: Uint8Array) => void; close: () => void },
 ): SimUplink {
   const kernel = new SimKernel(process, on.leave);
-  const frames = new FrameSocket(socketOf(kernel), handlers, (_descriptor, bytes, length) => kernel.write(bytes, length));
+  const frames = new FrameSocket(socketOf(kernel), handlers, (_descriptor, bytes, length) =>
+    kernel.write(bytes, length),
+  );
   const uplink: Uplink = {
     counters: frames.counters,
     pause: () => undefined,

@@ -5,7 +5,8 @@ import { checkpointTypes } from '../../src/checkpoint/message.ts';
 import { Staging } from '../../src/checkpoint/stage.ts';
 import { PrimaryPair } from '../../src/controller/primary-pair.ts';
 import { encodeNumber, messages } from '../../src/node/message.ts';
-import { SecondaryNode } from '../../src/node/secondary.ts';
+import type { PeerLink } from '../../src/node/platform.ts';
+import { SecondaryBulk } from '../../src/node/secondary-bulk.ts';
 import { RunTracker } from '../../src/qemu/dirty/tracker.ts';
 import { always, type Defect, nothing } from './defect.ts';
 
@@ -16,14 +17,14 @@ export const checkpointDefects: readonly Defect[] = [
     seeds: 20,
     changes: [
       {
-        owner: SecondaryNode,
-        method: 'onBulk',
+        owner: SecondaryBulk,
+        method: 'receive',
         replace: (before) =>
           function (type, payload) {
             const bytes = Buffer.from(payload as Uint8Array);
             if (type === checkpointTypes.begin && bytes[20] === 2) {
-              const { packet } = this['links'] as unknown as { packet: { send(type: number, part: Uint8Array): void } };
-              packet.send(messages.committed, encodeNumber(bytes.readUInt32BE(4)));
+              const { links } = this['node'] as unknown as { links: { packet: PeerLink } };
+              links.packet.send(messages.committed, encodeNumber(bytes.readUInt32BE(4)));
             }
             return before.call(this, type, payload);
           },
@@ -88,8 +89,8 @@ export const checkpointDefects: readonly Defect[] = [
     seeds: 80,
     changes: [
       {
-        owner: SecondaryNode,
-        method: 'onBulk',
+        owner: SecondaryBulk,
+        method: 'receive',
         replace: (before) =>
           function (...args) {
             try {

@@ -5,7 +5,7 @@ import { PrimaryPair } from '../../src/controller/primary-pair.ts';
 import { SecondaryPair } from '../../src/controller/secondary-pair.ts';
 import { Lease } from '../../src/heartbeat/lease.ts';
 import { ColoNode } from '../../src/node/node.ts';
-import { PrimaryNode } from '../../src/node/primary.ts';
+import { PrimaryGate } from '../../src/node/primary-gate.ts';
 import { Terms } from '../../src/node/terms.ts';
 import { always, call, type Defect, nothing } from './defect.ts';
 
@@ -62,7 +62,7 @@ export const pairDefects: readonly Defect[] = [
     mistake: 'The lease is looked at by the clock alone (a defect that the simulation found in the product).',
     seeds: 275,
     from: 261,
-    changes: [{ owner: PrimaryNode, method: 'checkLease', replace: nothing }],
+    changes: [{ owner: PrimaryGate, method: 'checkLease', replace: nothing }],
   },
   {
     name: 'no-announcement',

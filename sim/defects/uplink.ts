@@ -12,7 +12,7 @@ export const uplinkDefects: readonly Defect[] = [
   {
     name: 'look-at-release-only',
     mistake: 'Whether the node may speak is asked when it releases a frame, and not when it writes it.',
-    seeds: 400,
+    seeds: 40,
     changes: [
       {
         owner: FrameSocket,
@@ -31,7 +31,7 @@ export const uplinkDefects: readonly Defect[] = [
   {
     name: 'queue-left-to-node',
     mistake: 'What the kernel does not take at once is left to Node, all of it, and written whenever there is room.',
-    seeds: 400,
+    seeds: 40,
     changes: [
       {
         owner: FrameSocket,
