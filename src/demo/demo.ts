@@ -262,9 +262,15 @@ export async function finish(cast: Scene): Promise<ClientReport[]> {
 
 /** Which nodes spoke for the guest, as the switch saw it: the primary, then the survivor, and never back. */
 function voices(pair: LocalPair, spec: Spec, expected: number): string[] {
-  const ports = pair.lan.spokenBy(spec.network.mac).map((record) => record.port);
+  const turns = pair.lan.spokenBy(spec.network.mac);
+  const ports = turns.map((turn) => turn.port);
   if (ports.length === expected && new Set(ports).size === expected) return [];
-  return [`${ports.length} turns of speaking on ports ${ports.join(', ')} of the switch, not ${expected}`];
+  const [first] = turns;
+  const told = turns.map(({ port, frames, firstAt, lastAt }) => {
+    const [from, to] = [firstAt, lastAt].map((at) => ((at - (first?.firstAt ?? 0)) / 1000).toFixed(3));
+    return `port ${port}: ${frames} frames, ${from} to ${to} s`;
+  });
+  return [`${turns.length} turns of speaking at the switch, not ${expected} (${told.join('; ')})`];
 }
 
 function report(
