@@ -1,6 +1,5 @@
 // `colo demo`: the main job, shown. The story itself is src/demo/; here it is told.
 
-import { writeFile } from 'node:fs/promises';
 import { buildGuest } from '../../guest/build.ts';
 import { systemClock } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
@@ -9,6 +8,7 @@ import { type DemoReport, type DemoView, runDemo } from '../demo/demo.ts';
 import type { EntranceKind } from '../demo/entrance.ts';
 import type { FaultKind } from '../demo/faults.ts';
 import { ensurePackages, guestPackages, runtimePackages } from '../host/packages.ts';
+import { writeReport } from './demo-arguments.ts';
 import { interruptSignal } from './interrupt.ts';
 import { LiveBlock, ms, statusBlock, statusLine, table } from './view.ts';
 
@@ -47,8 +47,7 @@ async function demoOfFaults(options: DemoArguments): Promise<number> {
     if (!options.json) live.show(block(view), line(view));
   };
   const report = await runDemo({ ...options, guest, clock, say, show, signal: interrupt });
-  const text = `${JSON.stringify(report, null, 2)}\n`;
-  if (options.report !== undefined) await writeFile(options.report, text);
+  const text = await writeReport(report, options.report);
   process.stdout.write(options.json ? text : `${summary(report).join('\n')}\n`);
   return report.ok ? 0 : 1;
 }
@@ -76,7 +75,7 @@ export function clientTable(clients: readonly ClientReport[]): string[] {
     String(client.sent),
     String(client.received),
     ms(client.gapBeforeFaultMsMax),
-    ms(client.gapMsMax),
+    ms(client.gapAfterFaultMsMax),
     client.latencyMsP50 === null ? '-' : ms(client.latencyMsP50),
     client.detail,
   ]);

@@ -32,7 +32,7 @@ export async function run(path: string, options: { json: boolean }): Promise<num
   const forwards = spec.network.forwards.map(
     (one): Forward => ({ protocol: one.protocol, hostPort: one.host, guestPort: one.guest }),
   );
-  const pair = await LocalPair.start({ spec, boot, forwards, clock });
+  const pair = await LocalPair.start({ spec, boot, forwards, clock, signal: interrupt });
   try {
     for (const forward of forwards)
       say(`127.0.0.1:${forward.hostPort} reaches the guest's ${forward.protocol} port ${forward.guestPort}`);

@@ -80,8 +80,10 @@ export function statusLine(statuses: NodeStatus[]): string {
   if (primary === undefined) return 'no primary';
   const { checkpoints, released } = primary;
   const counts =
-    checkpoints === null ? '' : `, ${checkpoints.count} checkpoints, pause p50 ${ms(checkpoints.pauseMs.p50)}`;
-  const match = released === null ? '' : `, ${share(released)} by match`;
+    checkpoints === null || checkpoints.count === 0
+      ? ''
+      : `, ${checkpoints.count} checkpoints, pause p50 ${ms(checkpoints.pauseMs.p50)}`;
+  const match = released === null || released.byMatch + released.byCommit === 0 ? '' : `, ${share(released)} by match`;
   return `node ${primary.node} ${primary.state}, term ${primary.term}, epoch ${primary.epoch}${counts}${match}`;
 }
 
