@@ -18,6 +18,7 @@ import type { FaultPoint } from '../node/context.ts';
 import { logDirectory, releaseRunDirectory, takeRunDirectory } from './directories.ts';
 import { type BootFiles, machineOf } from './machine.ts';
 import { NodeProcess } from './node-process.ts';
+import { refuseWithoutRoom, roomHere } from './room.ts';
 import { askNodes, untilNodes } from './statuses.ts';
 
 /** Where a node of a local pair keeps its replica of the VM's disks. */
@@ -72,6 +73,7 @@ export class LocalPair {
 
   static async start(options: PairOptions): Promise<LocalPair> {
     const { spec, clock } = options;
+    refuseWithoutRoom(spec, roomHere());
     const directory = takeRunDirectory(spec.vm);
     const undo: (() => Promise<unknown> | void)[] = [() => releaseRunDirectory(directory)];
     try {
