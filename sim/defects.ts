@@ -12,8 +12,9 @@ import { DiskSink } from '../src/disk/sink.ts';
 import { Lease } from '../src/heartbeat/lease.ts';
 import { encodeNumber, messages } from '../src/node/message.ts';
 import { ColoNode } from '../src/node/node.ts';
-import { PrimaryNode } from '../src/node/primary.ts';
-import { SecondaryNode } from '../src/node/secondary.ts';
+import type { PeerLink } from '../src/node/platform.ts';
+import { PrimaryGate } from '../src/node/primary-gate.ts';
+import { SecondaryBulk } from '../src/node/secondary-bulk.ts';
 import { Terms } from '../src/node/terms.ts';
 import { DatagramComparer } from '../src/proxy/compare/datagram.ts';
 import { TcpComparer } from '../src/proxy/compare/tcp.ts';
@@ -106,14 +107,14 @@ export const defects: readonly Defect[] = [
     seeds: 20,
     changes: [
       {
-        owner: SecondaryNode,
-        method: 'onBulk',
+        owner: SecondaryBulk,
+        method: 'receive',
         replace: (before) =>
           function (type, payload) {
             const bytes = Buffer.from(payload as Uint8Array);
             if (type === checkpointTypes.begin && bytes[20] === 2) {
-              const { packet } = this['links'] as unknown as { packet: { send(type: number, part: Uint8Array): void } };
-              packet.send(messages.committed, encodeNumber(bytes.readUInt32BE(4)));
+              const { links } = this['node'] as unknown as { links: { packet: PeerLink } };
+              links.packet.send(messages.committed, encodeNumber(bytes.readUInt32BE(4)));
             }
             return before.call(this, type, payload);
           },
@@ -207,7 +208,7 @@ export const defects: readonly Defect[] = [
     mistake: 'The lease is looked at by the clock alone (a defect that the simulation found in the product).',
     seeds: 275,
     from: 261,
-    changes: [{ owner: PrimaryNode, method: 'checkLease', replace: nothing }],
+    changes: [{ owner: PrimaryGate, method: 'checkLease', replace: nothing }],
   },
   {
     name: 'no-resend',
@@ -285,8 +286,8 @@ export const defects: readonly Defect[] = [
     seeds: 80,
     changes: [
       {
-        owner: SecondaryNode,
-        method: 'onBulk',
+        owner: SecondaryBulk,
+        method: 'receive',
         replace: (before) =>
           function (...args) {
             try {

@@ -4,7 +4,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { encodeRecordHead, recordKinds } from '../src/disk/message.ts';
-import { Replica, type ReplicaState, recover } from '../src/disk/replica.ts';
+import { type ReplicaState, recover } from '../src/disk/recovery.ts';
+import { Replica } from '../src/disk/replica.ts';
 import { SimProcess } from './process.ts';
 import { Random } from './random.ts';
 import { Schedule } from './schedule.ts';

@@ -2,7 +2,7 @@
 // guest reads is what it wrote, on the survivor too; and what a node leaves behind when it ends, in whatever instant, the
 // product's own `recover` brings to one whole epoch, or says that it is none.
 
-import { recover } from '../../src/disk/replica.ts';
+import { recover } from '../../src/disk/recovery.ts';
 import type { Checker } from '../checker.ts';
 import type { SimNode } from '../node.ts';
 import { SimStorage } from '../storage.ts';

@@ -94,16 +94,18 @@ function addDemo(program: Command, finish: (code: number) => void): void {
 }
 
 function addControl(program: Command, finish: (code: number) => void): void {
-  program
-    .command('run <spec>')
-    .description(
-      'run and protect the VM of a spec file (YAML; see examples/) on this machine until Ctrl-C; with --at, on a cluster',
-    )
-    .option('--json', 'print the status of both nodes as a line of JSON each second; with --at, of the VM, once', false)
-    .addOption(atOption())
-    .addOption(identityOption())
-    .addOption(tokenOption())
-    .addOption(authorityOption())
+  asking(
+    program
+      .command('run <spec>')
+      .description(
+        'run and protect the VM of a spec file (YAML; see examples/) on this machine until Ctrl-C; with --at, on a cluster',
+      )
+      .option(
+        '--json',
+        'print the status of both nodes as a line of JSON each second; with --at, of the VM, once',
+        false,
+      ),
+  )
     .option('--on <node>', 'with --at: the node that boots it')
     .option('--no-wait', 'with --at: do not wait until it is protected')
     .option('--force', 'with --at: nodes that may still run a removed VM with its name or an address are off', false)
@@ -114,68 +116,43 @@ function addControl(program: Command, finish: (code: number) => void): void {
           : await (await import('./run.ts')).run(spec, options),
       ),
     );
-  program
-    .command('status [vm]')
-    .description('show the VMs that run on this machine: roles, epochs, checkpoints and why they happened')
-    .option('--watch', 'keep showing until Ctrl-C', false)
-    .option('--json', 'as JSON', false)
-    .addOption(atOption())
-    .addOption(identityOption())
-    .addOption(tokenOption())
-    .addOption(authorityOption())
-    .action(async (vm, options) =>
-      finish(
-        isCluster(options)
-          ? await (await import('./nodes.ts')).vmStatus(named(vm), options)
-          : await (await import('./control.ts')).status(vm, options),
-      ),
-    );
-  program
-    .command('checkpoint [vm]')
-    .description('take a checkpoint now and wait until it is committed and applied')
-    .option('--json', 'as JSON', false)
-    .addOption(atOption())
-    .addOption(identityOption())
-    .addOption(tokenOption())
-    .addOption(authorityOption())
-    .action(async (vm, options) =>
+  asking(
+    program
+      .command('status [vm]')
+      .description('show the VMs that run on this machine: roles, epochs, checkpoints and why they happened')
+      .option('--watch', 'keep showing until Ctrl-C', false)
+      .option('--json', 'as JSON', false),
+  ).action(async (vm, options) =>
+    finish(
+      isCluster(options)
+        ? await (await import('./nodes.ts')).vmStatus(named(vm), options)
+        : await (await import('./control.ts')).status(vm, options),
+    ),
+  );
+  onCluster(program, 'checkpoint [vm]', 'take a checkpoint now and wait until it is committed and applied').action(
+    async (vm, options) =>
       finish(
         isCluster(options)
           ? await (await import('./nodes.ts')).checkpointVm(named(vm), options)
           : await (await import('./control.ts')).checkpoint(vm, options),
       ),
-    );
-  program
-    .command('failover [vm]')
-    .description('planned failover: the secondary takes over now')
-    .option('--json', 'as JSON', false)
-    .addOption(atOption())
-    .addOption(identityOption())
-    .addOption(tokenOption())
-    .addOption(authorityOption())
-    .action(async (vm, options) =>
-      finish(
-        isCluster(options)
-          ? await (await import('./nodes.ts')).failoverVm(named(vm), options)
-          : await (await import('./control.ts')).failover(vm, options),
-      ),
-    );
+  );
+  onCluster(program, 'failover [vm]', 'planned failover: the secondary takes over now').action(async (vm, options) =>
+    finish(
+      isCluster(options)
+        ? await (await import('./nodes.ts')).failoverVm(named(vm), options)
+        : await (await import('./control.ts')).failover(vm, options),
+    ),
+  );
 }
 
-function atOption(): Option {
-  return new Option('--at <colod>', `ask this colod of a cluster: the path of its socket, or https://HOST:PORT`);
-}
-
-function identityOption(): Option {
-  return new Option('--identity <folder>', 'who asks: the certificates that `colo join` made');
-}
-
-function tokenOption(): Option {
-  return new Option('--token-file <file>', 'who asks: a token (`colo token`), with --ca');
-}
-
-function authorityOption(): Option {
-  return new Option('--ca <file>', "the cluster's ca.pem");
+/** With the options that name a cluster and who asks it (target.ts). */
+function asking(command: Command): Command {
+  return command
+    .addOption(new Option('--at <colod>', `ask this colod of a cluster: the path of its socket, or https://HOST:PORT`))
+    .addOption(new Option('--identity <folder>', 'who asks: the certificates that `colo join` made'))
+    .addOption(new Option('--token-file <file>', 'who asks: a token (`colo token`), with --ca'))
+    .addOption(new Option('--ca <file>', "the cluster's ca.pem"));
 }
 
 function named(vm: string | undefined): string {
@@ -183,16 +160,9 @@ function named(vm: string | undefined): string {
   throw new ColoError(errorCodes.input, 'which VM?', { hint: 'name it, as `colo ps` shows it' });
 }
 
-/** A command that asks a cluster; without --at this host's colod on its socket. */
+/** A command with the options of one that asks a cluster; isCluster tells whether it is meant for one where it need not be. */
 function onCluster(program: Command, name: string, description: string): Command {
-  return program
-    .command(name)
-    .description(description)
-    .option('--json', 'as JSON', false)
-    .addOption(atOption())
-    .addOption(identityOption())
-    .addOption(tokenOption())
-    .addOption(authorityOption());
+  return asking(program.command(name).description(description).option('--json', 'as JSON', false));
 }
 
 function addService(program: Command, finish: (code: number) => void): void {
@@ -245,6 +215,7 @@ function addTools(program: Command, finish: (code: number) => void): void {
   program
     .command('doctor')
     .description('say what this host can do and what to do about what is missing')
+    .option('--install', 'first install the Debian packages that a node needs (as root)', false)
     .option('--json', 'as JSON', false)
     .action(async (options) => finish(await (await import('./tools.ts')).doctorCommand(options)));
   program

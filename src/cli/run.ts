@@ -5,7 +5,7 @@ import { buildGuest } from '../../guest/build.ts';
 import { delay, systemClock } from '../base/clock.ts';
 import { checkLocal, readSpec, type Spec } from '../config/spec.ts';
 import { readHeader } from '../disk/header.ts';
-import { refuseOwner } from '../disk/replica.ts';
+import { refuseOwner } from '../disk/recovery.ts';
 import { Folder } from '../disk/storage.ts';
 import { checkImage } from '../host/disk-image.ts';
 import { ensurePackages, guestPackages, runtimePackages } from '../host/packages.ts';

@@ -11,7 +11,12 @@ import { ensurePackages, guestPackages, runtimePackages } from '../host/packages
 import { doctor, formatDoctor } from './doctor.ts';
 import { runTests, type Suite } from './test.ts';
 
-export async function doctorCommand(options: { json: boolean }): Promise<number> {
+export async function doctorCommand(options: { install: boolean; json: boolean }): Promise<number> {
+  if (options.install)
+    await ensurePackages([...runtimePackages, ...guestPackages, 'iproute2'], {
+      why: 'run and protect VMs',
+      onProgress: (line) => process.stderr.write(`- ${line}\n`),
+    });
   const lines = await doctor();
   process.stdout.write(options.json ? `${JSON.stringify(lines, null, 2)}\n` : `${formatDoctor(lines)}\n`);
   return lines.some((line) => line.state === 'missing') ? 1 : 0;

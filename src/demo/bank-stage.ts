@@ -8,7 +8,7 @@ import type { NodeStatus } from '../api/status.ts';
 import { type Clock, delay } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { checkSpec, type Spec } from '../config/spec.ts';
-import { replicaPath } from '../disk/replica.ts';
+import { replicaPath } from '../disk/replica-files.ts';
 import { tryCommand } from '../host/command.ts';
 import { freePorts } from '../lan/gateway.ts';
 import { LocalPair, replicaDirectory } from '../local/pair.ts';

@@ -7,7 +7,7 @@
 import { type Clock, delay } from '../base/clock.ts';
 import { errorText } from '../base/errors.ts';
 import { seededRandom } from '../base/random.ts';
-import { type Client, type ClientReport, Gaps } from './client.ts';
+import { type ClientReport, MeasuredClient } from './client.ts';
 import { Postgres } from './postgres.ts';
 
 const accounts = 40;
@@ -37,24 +37,19 @@ export async function openBank(port: number, host?: string): Promise<void> {
   }
 }
 
-export class Teller implements Client {
+export class Teller extends MeasuredClient {
   readonly name: string;
   readonly acknowledged: Transfer[] = [];
   private readonly sql: Postgres;
-  private readonly clock: Clock;
-  private readonly gaps: Gaps;
   private readonly number: number;
   private readonly random: () => number;
   private readonly work: Promise<void>;
   private sent = 0;
-  private finishing = false;
-  private failure = '';
 
   private constructor(sql: Postgres, options: { number: number; seed: number; paceMs: number }, clock: Clock) {
+    super(clock);
     this.name = `teller ${options.number}`;
     this.sql = sql;
-    this.clock = clock;
-    this.gaps = new Gaps(() => clock.now());
     this.number = options.number;
     this.random = seededRandom(options.seed + options.number);
     this.work = this.run(options.paceMs);
@@ -72,27 +67,19 @@ export class Teller implements Client {
     return `${this.acknowledged.length} transfers`;
   }
 
-  markFault(): void {
-    this.gaps.markFault();
-  }
-
-  takeGap(): number {
-    return this.gaps.take();
-  }
-
   async finish(deadlineMs: number): Promise<ClientReport> {
     this.finishing = true;
     await Promise.race([this.work, delay(deadlineMs, this.clock)]);
-    if (this.failure === '' && this.sent !== this.acknowledged.length) this.failure = 'a transfer was never answered';
+    if (this.wrong === '' && this.sent !== this.acknowledged.length) this.wrong = 'a transfer was never answered';
     this.abort();
     return {
       name: this.name,
-      ok: this.failure === '' && this.sent > 0,
+      ok: this.wrong === '' && this.sent > 0,
       connections: 1,
       sent: this.sent,
       received: this.acknowledged.length,
       ...this.gaps.report(),
-      detail: this.failure === '' ? 'every transfer acknowledged' : this.failure,
+      detail: this.wrong === '' ? 'every transfer acknowledged' : this.wrong,
     };
   }
 
@@ -108,7 +95,7 @@ export class Teller implements Client {
         if (paceMs > 0) await delay(paceMs, this.clock);
       }
     } catch (error) {
-      this.failure ||= errorText(error);
+      this.wrong ||= errorText(error);
     }
   }
 

@@ -10,7 +10,7 @@
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import type { Clock } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
-import { type Client, type ClientReport, Gaps } from './client.ts';
+import { type ClientReport, MeasuredClient } from './client.ts';
 
 export interface CalledRules {
   name: string;
@@ -27,11 +27,9 @@ export interface CalledRules {
 const openTimeoutMs = 30_000;
 const lineBytesMax = 256;
 
-export class CalledClient implements Client {
+export class CalledClient extends MeasuredClient {
   readonly name: string;
   private readonly rules: CalledRules;
-  private readonly clock: Clock;
-  private readonly gaps: Gaps;
   private readonly server: Server;
   private socket: Socket | undefined;
   private calls = 0;
@@ -39,16 +37,12 @@ export class CalledClient implements Client {
   private answered = 0;
   private answeredAt: number | undefined;
   private text = '';
-  private wrong = '';
-  private finishing = false;
   private cancelAnswer: () => void = () => undefined;
-  private done: () => void = () => undefined;
 
   private constructor(rules: CalledRules, clock: Clock, server: Server) {
+    super(clock);
     this.name = rules.name;
     this.rules = rules;
-    this.clock = clock;
-    this.gaps = new Gaps(() => clock.now());
     this.server = server;
     server.on('connection', (socket) => this.called(socket));
   }
@@ -73,22 +67,11 @@ export class CalledClient implements Client {
     return `${this.asked} questions`;
   }
 
-  markFault(): void {
-    this.gaps.markFault();
-  }
-
-  takeGap(): number {
-    return this.gaps.take();
-  }
-
   async finish(deadlineMs: number): Promise<ClientReport> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.done = resolve;
-    const cancel = this.clock.after(deadlineMs, resolve);
     this.finishing = true;
-    if (this.wrong !== '') resolve();
-    await promise;
-    cancel();
+    await this.untilDone(deadlineMs, () => {
+      if (this.wrong !== '') this.done();
+    });
     this.abort();
     // The last question stays without an answer: it shows that the answer before it arrived.
     const complete = this.asked === this.answered + 1 && this.answered > 0;
@@ -175,9 +158,8 @@ export class CalledClient implements Client {
     this.socket?.write(`${question}\n`);
   }
 
-  private fail(why: string): void {
-    if (this.wrong === '') this.wrong = why;
+  protected override fail(why: string): void {
     this.cancelAnswer();
-    this.done();
+    super.fail(why);
   }
 }

@@ -1,6 +1,9 @@
 // What the demo's clients have in common: each talks to the guest through an ordinary socket, checks every reply, and
 // remembers the longest time in which nothing came. A client never reconnects: a lost connection is a failed run.
 
+import type { Socket } from 'node:net';
+import type { Clock } from '../base/clock.ts';
+
 export interface ClientReport {
   name: string;
   ok: boolean;
@@ -29,6 +32,65 @@ export interface Client {
   finish(deadlineMs: number): Promise<ClientReport>;
   /** Ends at once. */
   abort(): void;
+}
+
+/** What all clients of this process share: how they wait for their end, and what they say of silences and failures. */
+export abstract class MeasuredClient implements Client {
+  abstract readonly name: string;
+  protected readonly clock: Clock;
+  protected readonly gaps: Gaps;
+  /** The first thing that went wrong; empty while nothing has. */
+  protected wrong = '';
+  /** Nothing new is to be sent. */
+  protected finishing = false;
+  /** Ends `untilDone`. */
+  protected done: () => void = () => undefined;
+
+  constructor(clock: Clock) {
+    this.clock = clock;
+    this.gaps = new Gaps(() => clock.now());
+  }
+
+  abstract progress(): string;
+  abstract finish(deadlineMs: number): Promise<ClientReport>;
+  abstract abort(): void;
+
+  markFault(): void {
+    this.gaps.markFault();
+  }
+
+  takeGap(): number {
+    return this.gaps.take();
+  }
+
+  /** Resolves when `done` is called, after `deadlineMs` at the latest. `look` calls it if there is nothing to wait for. */
+  protected async untilDone(deadlineMs: number, look: () => void): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.done = resolve;
+    const cancel = this.clock.after(deadlineMs, resolve);
+    look();
+    await promise;
+    cancel();
+  }
+
+  /** What comes over the connection goes to `take`; its end is a failure. */
+  protected watch(socket: Socket, take: (chunk: Buffer) => void): void {
+    socket.on('data', take);
+    socket.on('error', (error) => this.fail(`connection failed: ${error.message}`));
+    socket.on('close', () => this.fail('the connection was closed'));
+  }
+
+  protected fail(why: string): void {
+    if (this.wrong === '') this.wrong = why;
+    this.done();
+  }
+}
+
+export async function untilConnected(socket: Socket): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    socket.once('connect', resolve);
+    socket.once('error', reject);
+  });
 }
 
 /** Longest silence and latencies, both bounded. */

@@ -4,7 +4,7 @@
 import { createSocket, type Socket } from 'node:dgram';
 import { isIPv6 } from 'node:net';
 import type { Clock } from '../base/clock.ts';
-import { type Client, type ClientReport, Gaps } from './client.ts';
+import { type ClientReport, MeasuredClient } from './client.ts';
 
 export interface DatagramRules {
   name?: string;
@@ -16,10 +16,8 @@ export interface DatagramRules {
 
 const repeatMs = 200;
 
-export class DatagramClient implements Client {
+export class DatagramClient extends MeasuredClient {
   readonly name: string;
-  private readonly clock: Clock;
-  private readonly gaps: Gaps;
   private readonly socket: Socket;
   private readonly port: number;
   private readonly host: string;
@@ -27,19 +25,15 @@ export class DatagramClient implements Client {
   private received = 0;
   private repeated = 0;
   private copies = 0;
-  private wrong = '';
   private firstSentAt = 0;
   private lastSentAt = 0;
-  private finishing = false;
-  private done: () => void = () => undefined;
   private readonly stopTimer: () => void;
 
   private constructor(rules: DatagramRules, clock: Clock, socket: Socket) {
+    super(clock);
     this.name = rules.name ?? 'udp';
     this.port = rules.port;
     this.host = rules.host ?? '127.0.0.1';
-    this.clock = clock;
-    this.gaps = new Gaps(() => clock.now());
     this.socket = socket;
     this.stopTimer = clock.every(rules.paceMs ?? 20, () => this.turn());
   }
@@ -49,10 +43,7 @@ export class DatagramClient implements Client {
     await new Promise<void>((resolve) => socket.bind(0, resolve));
     const client = new DatagramClient(rules, clock, socket);
     socket.on('message', (bytes) => client.take(bytes.toString('latin1')));
-    socket.on('error', (error) => {
-      client.wrong ||= error.message;
-      client.done();
-    });
+    socket.on('error', (error) => client.fail(error.message));
     return client;
   }
 
@@ -60,22 +51,11 @@ export class DatagramClient implements Client {
     return `${this.received} replies`;
   }
 
-  markFault(): void {
-    this.gaps.markFault();
-  }
-
-  takeGap(): number {
-    return this.gaps.take();
-  }
-
   async finish(deadlineMs: number): Promise<ClientReport> {
     this.finishing = true;
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.done = resolve;
-    const cancel = this.clock.after(deadlineMs, resolve);
-    if (this.received === this.sent) resolve();
-    await promise;
-    cancel();
+    await this.untilDone(deadlineMs, () => {
+      if (this.received === this.sent) this.done();
+    });
     this.abort();
     const complete = this.received === this.sent && this.received > 0;
     return {

@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import { createConnection, type Socket } from 'node:net';
 import type { Clock } from '../base/clock.ts';
-import { type Client, type ClientReport, Gaps } from './client.ts';
+import { type ClientReport, MeasuredClient, untilConnected } from './client.ts';
 
 export interface DownloadRules {
   name?: string;
@@ -26,16 +26,13 @@ const headBytesMax = 16 * 1024;
 /** Reading stops for no less than this. */
 const slowDownMsMin = 5;
 
-export class DownloadClient implements Client {
+export class DownloadClient extends MeasuredClient {
   readonly name: string;
   private readonly rules: DownloadRules;
-  private readonly clock: Clock;
-  private readonly gaps: Gaps;
   private readonly socket: Socket;
   private hash = createHash('sha256');
   private head = '';
   private inBody = false;
-  private finishing = false;
   /** Bytes of the file that is on its way; bytes and number of those before. */
   private received = 0;
   private receivedBefore = 0;
@@ -43,28 +40,20 @@ export class DownloadClient implements Client {
   private requestedAt = 0;
   private readonly startedAt: number;
   private cancelResume: () => void = () => undefined;
-  private wrong = '';
-  private done: () => void = () => undefined;
 
   private constructor(rules: DownloadRules, clock: Clock, socket: Socket) {
+    super(clock);
     this.name = rules.name ?? 'download';
     this.rules = rules;
-    this.clock = clock;
-    this.gaps = new Gaps(() => clock.now());
     this.startedAt = clock.now();
     this.socket = socket;
   }
 
   static async start(rules: DownloadRules, clock: Clock): Promise<DownloadClient> {
     const socket = createConnection({ port: rules.port, host: rules.host ?? '127.0.0.1' });
-    await new Promise<void>((resolve, reject) => {
-      socket.once('connect', resolve);
-      socket.once('error', reject);
-    });
+    await untilConnected(socket);
     const client = new DownloadClient(rules, clock, socket);
-    socket.on('data', (chunk: Buffer) => client.take(chunk));
-    socket.on('error', (error) => client.fail(`connection failed: ${error.message}`));
-    socket.on('close', () => client.fail('the connection was closed'));
+    client.watch(socket, (chunk) => client.take(chunk));
     client.request();
     return client;
   }
@@ -73,22 +62,11 @@ export class DownloadClient implements Client {
     return `${((this.receivedBefore + this.received) / 1024 ** 2).toFixed(0)} MiB`;
   }
 
-  markFault(): void {
-    this.gaps.markFault();
-  }
-
-  takeGap(): number {
-    return this.gaps.take();
-  }
-
   async finish(deadlineMs: number): Promise<ClientReport> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.done = resolve;
-    const cancel = this.clock.after(deadlineMs, resolve);
     this.finishing = true;
-    if (this.wrong !== '' || this.received === this.rules.bytes) resolve();
-    await promise;
-    cancel();
+    await this.untilDone(deadlineMs, () => {
+      if (this.wrong !== '' || this.received === this.rules.bytes) this.done();
+    });
     this.abort();
     const missing = this.rules.bytes - this.received;
     const complete = missing === 0 && this.wrong === '' && this.files > 0;
@@ -175,10 +153,5 @@ export class DownloadClient implements Client {
     this.inBody = false;
     this.hash = createHash('sha256');
     this.request();
-  }
-
-  private fail(why: string): void {
-    if (this.wrong === '') this.wrong = why;
-    this.done();
   }
 }

@@ -3,7 +3,7 @@
 
 import { createConnection, type Socket } from 'node:net';
 import type { Clock } from '../base/clock.ts';
-import { type Client, type ClientReport, Gaps } from './client.ts';
+import { type ClientReport, MeasuredClient, untilConnected } from './client.ts';
 
 export interface LineRules {
   name: string;
@@ -21,38 +21,27 @@ export interface LineRules {
 /** Requests without a reply that are let stand before the client waits: a paced client does not flood a silent server. */
 const outstandingMax = 1000;
 
-export class LineClient implements Client {
+export class LineClient extends MeasuredClient {
   readonly name: string;
   private readonly rules: LineRules;
-  private readonly clock: Clock;
-  private readonly gaps: Gaps;
   private readonly socket: Socket;
   private readonly sentAt: number[] = [];
   private received = 0;
   private text = '';
-  private wrong = '';
-  private finishing = false;
-  private done: () => void = () => undefined;
   private stopPacing: () => void = () => undefined;
 
   private constructor(rules: LineRules, clock: Clock, socket: Socket) {
+    super(clock);
     this.name = rules.name;
     this.rules = rules;
-    this.clock = clock;
-    this.gaps = new Gaps(() => clock.now());
     this.socket = socket;
   }
 
   static async start(rules: LineRules, clock: Clock): Promise<LineClient> {
     const socket = createConnection({ port: rules.port, host: rules.host ?? '127.0.0.1', noDelay: true });
-    await new Promise<void>((resolve, reject) => {
-      socket.once('connect', resolve);
-      socket.once('error', reject);
-    });
+    await untilConnected(socket);
     const client = new LineClient(rules, clock, socket);
-    socket.on('data', (chunk: Buffer) => client.take(chunk.toString('latin1')));
-    socket.on('error', (error) => client.fail(`connection failed: ${error.message}`));
-    socket.on('close', () => client.fail('the connection was closed'));
+    client.watch(socket, (chunk) => client.take(chunk.toString('latin1')));
     if (rules.paceMs > 0) client.stopPacing = clock.every(rules.paceMs, () => client.ask());
     client.ask();
     return client;
@@ -62,23 +51,10 @@ export class LineClient implements Client {
     return `${this.received} replies`;
   }
 
-  markFault(): void {
-    this.gaps.markFault();
-  }
-
-  takeGap(): number {
-    return this.gaps.take();
-  }
-
   async finish(deadlineMs: number): Promise<ClientReport> {
     this.finishing = true;
     this.stopPacing();
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.done = resolve;
-    const cancel = this.clock.after(deadlineMs, resolve);
-    this.endWhenAnswered();
-    await promise;
-    cancel();
+    await this.untilDone(deadlineMs, () => this.endWhenAnswered());
     const complete = this.received === this.sentAt.length;
     this.abort();
     return {
@@ -125,11 +101,6 @@ export class LineClient implements Client {
     this.received += 1;
     this.gaps.progress(this.clock.now() - (this.sentAt[index] ?? 0));
     if (this.rules.paceMs === 0) this.ask();
-  }
-
-  private fail(why: string): void {
-    if (this.wrong === '') this.wrong = why;
-    this.done();
   }
 
   private endWhenAnswered(): void {

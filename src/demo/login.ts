@@ -9,7 +9,7 @@ import { writeFile } from 'node:fs/promises';
 import { type Clock, delay } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { tryCommand } from '../host/command.ts';
-import { type Client, type ClientReport, Gaps } from './client.ts';
+import { type ClientReport, MeasuredClient } from './client.ts';
 
 export interface LoginPlace {
   /** Forwarded port of the guest's SSH server. */
@@ -45,23 +45,18 @@ export async function openLogin(place: LoginPlace, command: string): Promise<str
   throw new ColoError(errorCodes.timeout, `the guest could not be logged in to (ssh says ${result.code}): ${why}`);
 }
 
-export class LoginClient implements Client {
+export class LoginClient extends MeasuredClient {
   readonly name = 'ssh';
-  private readonly clock: Clock;
-  private readonly gaps: Gaps;
   private readonly session: ChildProcessWithoutNullStreams;
   private sent = 0;
   private received = 0;
   private askedAt = 0;
   private text = '';
   private complaint = '';
-  private failure = '';
-  private finishing = false;
 
   private constructor(session: ChildProcessWithoutNullStreams, clock: Clock) {
+    super(clock);
     this.session = session;
-    this.clock = clock;
-    this.gaps = new Gaps(() => clock.now());
     session.stdout.on('data', (chunk: Buffer) => this.take(chunk.toString('latin1')));
     session.stderr.on('data', (chunk: Buffer) => {
       this.complaint = (this.complaint + chunk.toString('latin1')).slice(-complaintCharactersMax);
@@ -77,30 +72,22 @@ export class LoginClient implements Client {
     const client = new LoginClient(session, clock);
     const end = clock.now() + openTimeoutMs;
     client.ask();
-    while (client.received === 0 && client.failure === '' && clock.now() < end) await delay(20, clock);
+    while (client.received === 0 && client.wrong === '' && clock.now() < end) await delay(20, clock);
     if (client.received > 0) return client;
     client.abort();
-    throw new ColoError(errorCodes.timeout, `no SSH session was opened: ${client.failure}`);
+    throw new ColoError(errorCodes.timeout, `no SSH session was opened: ${client.wrong}`);
   }
 
   progress(): string {
     return `${this.received} lines`;
   }
 
-  markFault(): void {
-    this.gaps.markFault();
-  }
-
-  takeGap(): number {
-    return this.gaps.take();
-  }
-
   async finish(deadlineMs: number): Promise<ClientReport> {
     this.finishing = true;
     const end = this.clock.now() + deadlineMs;
-    while (this.received < this.sent && this.failure === '' && this.clock.now() < end) await delay(20, this.clock);
+    while (this.received < this.sent && this.wrong === '' && this.clock.now() < end) await delay(20, this.clock);
     const silent = this.received < this.sent ? 'a line never came back' : '';
-    const wrong = this.failure === '' ? silent : this.failure;
+    const wrong = this.wrong === '' ? silent : this.wrong;
     this.abort();
     return {
       ...{ name: this.name, ok: wrong === '', connections: 1, sent: this.sent, received: this.received },
@@ -115,7 +102,7 @@ export class LoginClient implements Client {
   }
 
   private ask(): void {
-    if (this.finishing || this.failure !== '') return;
+    if (this.finishing || this.wrong !== '') return;
     this.askedAt = this.clock.now();
     this.sent += 1;
     this.session.stdin.write(`${lineOf(this.sent)}\n`);
@@ -135,9 +122,9 @@ export class LoginClient implements Client {
     );
   }
 
-  private fail(why: string): void {
+  protected override fail(why: string): void {
     // An end that was asked for is none.
-    if (!this.finishing || this.received < this.sent) this.failure ||= why;
+    if (!this.finishing || this.received < this.sent) this.wrong ||= why;
   }
 }
 

@@ -4,7 +4,7 @@
 
 import { createConnection, type Socket } from 'node:net';
 import type { Clock } from '../base/clock.ts';
-import { type Client, type ClientReport, Gaps } from './client.ts';
+import { type ClientReport, MeasuredClient, untilConnected } from './client.ts';
 import { type Call, judge, type Operation } from './linearizable.ts';
 
 const key = 'colo-register';
@@ -18,24 +18,18 @@ interface Worker {
   writes: number;
 }
 
-export class RegisterClient implements Client {
+export class RegisterClient extends MeasuredClient {
   readonly name = 'register';
-  private readonly clock: Clock;
   private readonly paceMs: number;
-  private readonly gaps: Gaps;
   private readonly workers: Worker[] = [];
   private readonly history: Call[] = [];
   private order = 0;
   private asked = 0;
-  private wrong = '';
-  private finishing = false;
-  private done: () => void = () => undefined;
   private readonly stops: (() => void)[] = [];
 
   private constructor(clock: Clock, paceMs: number) {
-    this.clock = clock;
+    super(clock);
     this.paceMs = paceMs;
-    this.gaps = new Gaps(() => clock.now());
   }
 
   static async start(port: number, clock: Clock, paceMs = 25): Promise<RegisterClient> {
@@ -54,22 +48,9 @@ export class RegisterClient implements Client {
     return `${this.history.length} operations`;
   }
 
-  markFault(): void {
-    this.gaps.markFault();
-  }
-
-  takeGap(): number {
-    return this.gaps.take();
-  }
-
   async finish(deadlineMs: number): Promise<ClientReport> {
     this.finishing = true;
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.done = resolve;
-    const cancel = this.clock.after(deadlineMs, resolve);
-    this.endWhenAnswered();
-    await promise;
-    cancel();
+    await this.untilDone(deadlineMs, () => this.endWhenAnswered());
     const isComplete = this.workers.every((worker) => worker.open === undefined);
     this.abort();
     const impossible = this.wrong === '' ? judge(this.history) : undefined;
@@ -98,13 +79,8 @@ export class RegisterClient implements Client {
     const number = this.workers.length;
     const worker: Worker = { socket, text: '', open: undefined, writes: 0 };
     this.workers.push(worker);
-    await new Promise<void>((resolve, reject) => {
-      socket.once('connect', resolve);
-      socket.once('error', reject);
-    });
-    socket.on('data', (chunk: Buffer) => this.take(worker, chunk.toString('latin1')));
-    socket.on('error', (error) => this.fail(`connection failed: ${error.message}`));
-    socket.on('close', () => this.fail('the connection was closed'));
+    await untilConnected(socket);
+    this.watch(socket, (chunk) => this.take(worker, chunk.toString('latin1')));
     // Unequal paces: the operations of the connections overlap in ever new ways.
     this.stops.push(this.clock.every(this.paceMs + number * 3, () => this.ask(worker, number)));
   }
@@ -146,11 +122,6 @@ export class RegisterClient implements Client {
   private next(): number {
     this.order += 1;
     return this.order;
-  }
-
-  private fail(why: string): void {
-    if (this.wrong === '') this.wrong = why;
-    this.done();
   }
 
   private endWhenAnswered(): void {

@@ -21,7 +21,9 @@ import fc from 'fast-check';
 import { ColoError } from '../base/errors.ts';
 import { headerName, readHeader, writeHeader } from './header.ts';
 import { encodeRecordHead, type RecordKind, recordKinds, type Session } from './message.ts';
-import { Replica, recover, refuseOwner, replicaPath } from './replica.ts';
+import { recover, refuseOwner } from './recovery.ts';
+import { Replica } from './replica.ts';
+import { replicaPath } from './replica-files.ts';
 import { bootId, Folder } from './storage.ts';
 
 const diskBytes = 8192;

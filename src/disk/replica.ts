@@ -9,21 +9,22 @@
 //    complete(n)  everything of n is in the journal, and there is room for it in the replica: may be committed
 //    apply(n)     header "applying n" ─► write the segments ─► header "epoch n" ─► segments removed
 //
-// A crash between the two headers is repaired by recover(): the segments are still there, and writing them again gives
+// A crash between the two headers is repaired by recover() (recovery.ts): the segments are still there, and writing them again gives
 // the same. Bytes are appended in the order of their arrival, many records at a time; what waits for that is bounded by
 // the primary's window. Owns the files; decides nothing.
 
-import { join } from 'node:path';
 import { assert } from '../base/assert.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { Fifo } from '../base/fifo.ts';
 import { type Extent, type Run, runs } from './extents.ts';
-import { headerName, isHeaderDamaged, type ReplicaHeader, readHeader, writeHeader } from './header.ts';
+import { headerName, type ReplicaHeader, writeHeader } from './header.ts';
 import { JournalIndex, type Segment } from './journal.ts';
 import { batchBytesMax, batchRecordsMax, journalMemoryBytesMax } from './limits.ts';
 import { type DiskRecord, diskError, type Mark, parseRecord, recordKinds, type Session } from './message.ts';
-import { encodeSegmentRecord, segmentRecordAt } from './segment.ts';
-import { Folder, type Storage, type StoredFile } from './storage.ts';
+import { keptPosition, refuseOwner, removeFiles } from './recovery.ts';
+import { replicaName, replicaPath, segmentName } from './replica-files.ts';
+import { encodeSegmentRecord } from './segment.ts';
+import { type Storage, type StoredFile, storageOf } from './storage.ts';
 
 export interface ReplicaEvents {
   /** The journal holds everything up to `position`. */
@@ -43,18 +44,6 @@ export interface ApplyCost {
   records: number;
   writtenBytes: number;
 }
-
-export function replicaPath(folder: string, disk: number): string {
-  return join(folder, replicaName(disk));
-}
-
-export function overlayPath(folder: string, disk: number): string {
-  return join(folder, overlayName(disk));
-}
-
-const replicaName = (disk: number) => `disk${disk}.raw`;
-const overlayName = (disk: number) => `disk${disk}.overlay`;
-const segmentName = (serial: number) => `journal.${serial}`;
 
 export class Replica {
   readonly storage: Storage;
@@ -378,107 +367,4 @@ function writeFailure(folder: string, cause: unknown): ColoError {
     cause,
     hint: 'free space on the secondary, or give the replica another folder; the VM goes on unprotected meanwhile',
   });
-}
-
-/**
- * Never overwrites the newest truth of a VM, or what may be it: only a later term of the same life of the VM (`by`) may.
- * Without `by` nobody may.
- */
-export function refuseOwner(folder: string | Storage, by?: { vm: string; term: number }): void {
-  const storage = storageOf(folder);
-  const path = storage.folder;
-  if (isHeaderDamaged(storage))
-    throw new ColoError(errorCodes.input, `${path}/${headerName} is damaged, or of another version of colo`, {
-      hint: `these may be the newest disks of the VM: look at them (qemu-img info), bring back what you need, then remove ${path}`,
-    });
-  const header = readHeader(storage);
-  if (header?.state !== 'owner') return;
-  if (by !== undefined && by.vm === header.vm && by.term > header.term) return;
-  const newest = storage.has(overlayName(0)) ? overlayPath(path, 0) : replicaPath(path, 0);
-  throw new ColoError(errorCodes.input, `${path} holds the newest disks of ${header.vm}, which ran on from there`, {
-    hint: `bring them back first, such as with "qemu-img convert -O raw ${newest} IMAGE", then remove that folder`,
-  });
-}
-
-function storageOf(folder: string | Storage): Storage {
-  return typeof folder === 'string' ? new Folder(folder) : folder;
-}
-
-function removeFiles(storage: Storage, keepReplica: boolean): void {
-  const ours = keepReplica
-    ? /^(replica\.json\.new|disk\d+\.overlay|journal\.\d+)$/
-    : /^(replica\.json\.new|disk\d+\.(raw|overlay)|journal\.\d+)$/;
-  for (const name of storage.list()) if (ours.test(name)) storage.remove(name);
-}
-
-/**
- * The position of the replica in the folder, if the primary of `session` knows what changed since. Everything in doubt is
- * undefined: then all is copied.
- */
-async function keptPosition(
-  storage: Storage,
-  { vm, session }: { vm: string; session: Session },
-): Promise<number | undefined> {
-  const { since, from = 0, lineage = '' } = session;
-  const header = readHeader(storage);
-  if (header === undefined || since === undefined || header.state === 'owner') return undefined;
-  if (lineage === '' || header.lineage !== lineage || header.vm !== vm) return undefined;
-  if (header.position < since || header.position > from) return undefined;
-  if (!header.durable && header.boot !== storage.boot) return undefined;
-  if (header.sizes.length !== session.sizes.length) return undefined;
-  for (const [index, size] of session.sizes.entries())
-    if (header.sizes[index] !== size || !storage.has(replicaName(index))) return undefined;
-  try {
-    await recover(storage);
-  } catch {
-    return undefined;
-  }
-  return header.position;
-}
-
-/** What a replica is after its node ended in any way; `unsure` when the host ended as well and nothing was flushed. */
-export type ReplicaState = { kind: 'none' | 'syncing' | 'unsure' } | { kind: 'epoch' | 'owner'; epoch: number };
-
-/** Finishes an apply that was interrupted, and says what the replica is. Nobody else uses the folder meanwhile. */
-export async function recover(folder: string | Storage, boot?: string): Promise<ReplicaState> {
-  const storage = storageOf(folder);
-  const header = readHeader(storage);
-  if (header === undefined) return { kind: 'none' };
-  if (header.state === 'syncing') return { kind: 'syncing' };
-  if (header.state === 'owner') return { kind: 'owner', epoch: header.epoch };
-  if (!header.durable && header.boot !== (boot ?? storage.boot)) return { kind: 'unsure' };
-  if (header.state === 'applying') await replay(storage, header);
-  return { kind: 'epoch', epoch: header.epoch };
-}
-
-async function replay(storage: Storage, header: ReplicaHeader): Promise<void> {
-  for (const serial of segmentSerials(storage).filter((each) => each <= header.through)) {
-    const bytes = await storage.read(segmentName(serial));
-    for (let at = 0; at < bytes.length; ) {
-      const found = segmentRecordAt(bytes, at, header.sizes);
-      if (found === undefined)
-        throw diskError(`the journal in ${storage.folder} is damaged at byte ${at} of segment ${serial}`);
-      await writeRecord(storage, found.record);
-      at = found.next;
-    }
-  }
-  writeHeader(storage, { ...header, state: 'epoch', through: 0 }, true);
-  for (const serial of segmentSerials(storage).filter((each) => each <= header.through))
-    storage.remove(segmentName(serial));
-}
-
-async function writeRecord(storage: Storage, record: DiskRecord): Promise<void> {
-  const file = await storage.open(replicaName(record.disk), 'old');
-  try {
-    if (record.kind === recordKinds.zeroes) await file.zero(record.offset, record.length);
-    else await file.write([record.data], record.offset);
-    await file.flush();
-  } finally {
-    await file.close();
-  }
-}
-
-function segmentSerials(storage: Storage): number[] {
-  const serials = storage.list().map((name) => Number(/^journal\.(\d+)$/.exec(name)?.[1] ?? 0));
-  return serials.filter((serial) => serial > 0).sort((left, right) => left - right);
 }

@@ -207,3 +207,7 @@ class OpenFile implements StoredFile {
     await this.handle.close();
   }
 }
+
+export function storageOf(folder: string | Storage): Storage {
+  return typeof folder === 'string' ? new Folder(folder) : folder;
+}

@@ -15,9 +15,10 @@ import type { Spec } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';
 import { createAuthority, issueCertificate } from '../host/certificates.ts';
 import { BridgeCapture } from './bridge-capture.ts';
-import { logDirectory, releaseRunDirectory, takeRunDirectory } from './directories.ts';
-import { EtcdMember } from './etcd.ts';
-import { hostAddress, Lab, portName } from './lab.ts';
+import { logDirectory, releaseRunDirectory } from './directories.ts';
+import type { EtcdMember } from './etcd.ts';
+import { hostAddress, type Lab, portName } from './lab.ts';
+import { hostNamed, type LabHost, makeLab, membersFrom, startMember } from './lab-hosts.ts';
 import { type BootFiles, machineOf } from './machine.ts';
 import { namespacePath } from './namespace.ts';
 import { NodeProcess } from './node-process.ts';
@@ -33,25 +34,19 @@ export interface ClusterOptions {
 }
 
 /** What runs on one host. */
-interface Host {
-  name: string;
-  index: number;
-  /** Folder with the host's certificates. */
-  identityFolder: string;
+interface Host extends LabHost {
   etcd: EtcdMember;
   node: NodeProcess | undefined;
 }
 
 const linkPort = 7700;
-const etcdClientPort = 2379;
-const etcdPeerPort = 2380;
 
 export class LocalCluster {
   readonly logDir: string;
   readonly clock: Clock;
   readonly lab: Lab;
   private readonly options: ClusterOptions;
-  private readonly directory: string;
+  readonly directory: string;
   private readonly hosts: Host[] = [];
   private readonly undo: (() => Promise<unknown> | void)[] = [];
   /** One for each network, in the order of the guest's cards. */
@@ -71,18 +66,10 @@ export class LocalCluster {
 
   /** Makes the hosts and starts the VM on the first; protected when `startCandidates` has been called. */
   static async start(options: ClusterOptions): Promise<LocalCluster> {
-    const names = Array.from({ length: options.hosts }, (_, index) => `h${index + 1}`);
-    const directory = takeRunDirectory(options.spec.vm);
-    let lab: Lab;
+    const { spec, hosts } = options;
+    const cluster = new LocalCluster(options, await makeLab(spec.vm, hosts, 1 + spec.cards.length));
     try {
-      lab = await Lab.make(names, 1 + options.spec.cards.length);
-    } catch (error) {
-      releaseRunDirectory(directory);
-      throw error;
-    }
-    const cluster = new LocalCluster(options, { directory, lab });
-    try {
-      await cluster.build(names);
+      await cluster.build(cluster.lab.hosts);
       return cluster;
     } catch (error) {
       await cluster.stop();
@@ -157,7 +144,7 @@ export class LocalCluster {
 
   restartEtcd(name: string): void {
     const host = this.host(name);
-    host.etcd = this.startEtcd(host);
+    host.etcd = startMember(this, host);
   }
 
   /** The host whose member leads etcd now. */
@@ -180,7 +167,7 @@ export class LocalCluster {
   /** The host boots again: its etcd goes on with its data, its node finds out what it is. */
   async restartHost(name: string): Promise<void> {
     const host = this.host(name);
-    host.etcd = this.startEtcd(host);
+    host.etcd = startMember(this, host);
     await this.startNode(host, 'auto');
   }
 
@@ -194,7 +181,7 @@ export class LocalCluster {
     for (const step of this.undo.splice(0).reverse()) await step();
   }
 
-  private async build(names: string[]): Promise<void> {
+  private async build(names: readonly string[]): Promise<void> {
     const { lab, logDir, directory } = this;
     mkdirSync(logDir, { recursive: true, mode: 0o700 });
     const authority = join(directory, 'ca');
@@ -205,7 +192,7 @@ export class LocalCluster {
       for (const kind of ['log', 'etcd.log']) rmSync(join(logDir, `${name}.${kind}`), { force: true });
       const identityFolder = await issueCertificate(authority, { node: name, addresses: [hostAddress(index)] });
       const place = { name, index, identityFolder };
-      const host: Host = { ...place, etcd: this.startEtcd(place), node: undefined };
+      const host: Host = { ...place, etcd: startMember(this, place), node: undefined };
       this.hosts.push(host);
       this.undo.push(() => host.etcd.stop());
     }
@@ -218,18 +205,6 @@ export class LocalCluster {
     }
     const [first] = this.hosts;
     if (first !== undefined) await this.startNode(first, 'primary');
-  }
-
-  private startEtcd(host: { name: string; index: number; identityFolder: string }): EtcdMember {
-    const peerUrl = (index: number) => `https://${hostAddress(index)}:${etcdPeerPort}`;
-    return EtcdMember.spawn({
-      ...{ name: host.name, host: hostAddress(host.index), clientPort: etcdClientPort, peerPort: etcdPeerPort },
-      cluster: this.lab.hosts.map((name, index) => ({ name, peerUrl: peerUrl(index) })),
-      dataDir: join(this.directory, `${host.name}.etcd`),
-      logFile: join(this.logDir, `${host.name}.etcd.log`),
-      identityFolder: host.identityFolder,
-      namespace: this.lab.namespace(host.name),
-    });
   }
 
   private async startNode(host: Host, role: WantedRole): Promise<void> {
@@ -267,11 +242,7 @@ export class LocalCluster {
         cards: spec.cards.map(({ mac, address, bridge }) => ({ mac, address, uplink: uplinkOn(bridge) })),
         arbiter: {
           kind: 'etcd' as const,
-          // The own host's member first: it is the one that a cut cable does not take away.
-          endpoints: [
-            address(index),
-            ...hosts.filter((other) => other.node !== name).map((other) => other.address),
-          ].map(({ host }) => `https://${host}:${etcdClientPort}`),
+          endpoints: membersFrom(this.lab, index),
         },
         identityFolder,
         qemuPath: undefined,
@@ -281,9 +252,7 @@ export class LocalCluster {
   }
 
   private host(name: string): Host {
-    const host = this.hosts.find((one) => one.name === name);
-    if (host === undefined) throw new ColoError(errorCodes.input, `there is no host ${name}`);
-    return host;
+    return hostNamed(this.hosts, name);
   }
 }
 

@@ -18,15 +18,13 @@ import { readIdentity } from '../base/identity.ts';
 import { livingOwner } from '../base/owner-file.ts';
 import { createAuthority, issueCertificate } from '../host/certificates.ts';
 import { BridgeCapture } from './bridge-capture.ts';
-import { logDirectory, releaseRunDirectory, runDirectory, takeRunDirectory } from './directories.ts';
-import { EtcdMember } from './etcd.ts';
-import { hostAddress, Lab } from './lab.ts';
+import { logDirectory, releaseRunDirectory, runDirectory } from './directories.ts';
+import type { EtcdMember } from './etcd.ts';
+import { hostAddress, type Lab } from './lab.ts';
+import { hostNamed, type LabHost, makeLab, membersFrom, startMember } from './lab-hosts.ts';
 import { endChild, namespacePath, spawnChild } from './namespace.ts';
 
-interface Host {
-  name: string;
-  index: number;
-  identityFolder: string;
+interface Host extends LabHost {
   runFolder: string;
   configPath: string;
   etcd: EtcdMember;
@@ -44,7 +42,6 @@ export interface ServiceLabOptions {
 
 const program = fileURLToPath(new URL('../cli/main.ts', import.meta.url));
 const apiPort = 7700;
-const etcdPorts = { client: 2379, peer: 2380 };
 
 export class ServiceLab {
   readonly lab: Lab;
@@ -52,7 +49,7 @@ export class ServiceLab {
   /** The folder of the cluster's authority. */
   readonly authority: string;
   private readonly options: ServiceLabOptions;
-  private readonly directory: string;
+  readonly directory: string;
   private readonly hosts: Host[] = [];
   private readonly undo: (() => Promise<unknown> | void)[] = [];
   private capture: BridgeCapture | undefined;
@@ -72,15 +69,9 @@ export class ServiceLab {
   /** All hosts with their colod; this process stands in the clients' namespace until `stop`. */
   static async start(options: ServiceLabOptions): Promise<ServiceLab> {
     await endLeftOvers(runDirectory(options.name));
-    const directory = takeRunDirectory(options.name);
-    const names = Array.from({ length: options.hosts }, (_, index) => `h${index + 1}`);
-    const lab = await Lab.make(names).catch((error: unknown) => {
-      releaseRunDirectory(directory);
-      throw error;
-    });
-    const cluster = new ServiceLab(options, { directory, lab });
+    const cluster = new ServiceLab(options, await makeLab(options.name, options.hosts));
     try {
-      await cluster.build(names);
+      await cluster.build(cluster.lab.hosts);
       return cluster;
     } catch (error) {
       await cluster.stop();
@@ -174,7 +165,7 @@ export class ServiceLab {
   restartHost(name: string): void {
     const host = this.host(name);
     rmSync(host.runFolder, { recursive: true, force: true });
-    host.etcd = this.startEtcd(host);
+    host.etcd = startMember(this, host);
     this.startColod(name);
   }
 
@@ -185,7 +176,7 @@ export class ServiceLab {
     for (const step of this.undo.splice(0).reverse()) await step();
   }
 
-  private async build(names: string[]): Promise<void> {
+  private async build(names: readonly string[]): Promise<void> {
     const { lab, logDir } = this;
     rmSync(logDir, { recursive: true, force: true });
     mkdirSync(logDir, { recursive: true, mode: 0o700 });
@@ -196,7 +187,7 @@ export class ServiceLab {
       const runFolder = join(this.directory, name);
       const place = { name, index, identityFolder, runFolder, configPath: join(logDir, `${name}.yaml`) };
       writeFileSync(place.configPath, stringify(this.configOf(place)));
-      const host: Host = { ...place, etcd: this.startEtcd(place), colod: undefined };
+      const host: Host = { ...place, etcd: startMember(this, place), colod: undefined };
       this.hosts.push(host);
       this.undo.push(() => host.etcd.stop());
     }
@@ -208,14 +199,12 @@ export class ServiceLab {
   }
 
   private configOf({ name, index, identityFolder, runFolder }: Omit<Host, 'etcd' | 'colod'>) {
-    const others = this.lab.hosts.map((_, at) => at).filter((at) => at !== index);
     return {
       node: name,
       address: hostAddress(index),
       api: { port: apiPort, tokens: join(this.logDir, 'tokens') },
       certificates: identityFolder,
-      // The own host's member first: it is the one that a cut cable does not take away.
-      arbiter: { etcd: [index, ...others].map((at) => `https://${hostAddress(at)}:${etcdPorts.client}`) },
+      arbiter: { etcd: membersFrom(this.lab, index) },
       bridge: 'br0',
       runFolder,
       stateFolder: this.stateFolder(name),
@@ -228,22 +217,8 @@ export class ServiceLab {
     return join(this.logDir, `${name}.state`);
   }
 
-  private startEtcd(host: Pick<Host, 'name' | 'index' | 'identityFolder'>): EtcdMember {
-    const peerUrl = (index: number) => `https://${hostAddress(index)}:${etcdPorts.peer}`;
-    return EtcdMember.spawn({
-      ...{ name: host.name, host: hostAddress(host.index), clientPort: etcdPorts.client, peerPort: etcdPorts.peer },
-      cluster: this.lab.hosts.map((name, index) => ({ name, peerUrl: peerUrl(index) })),
-      dataDir: join(this.directory, `${host.name}.etcd`),
-      logFile: join(this.logDir, `${host.name}.etcd.log`),
-      identityFolder: host.identityFolder,
-      namespace: this.lab.namespace(host.name),
-    });
-  }
-
   private host(name: string): Host {
-    const host = this.hosts.find((one) => one.name === name);
-    if (host === undefined) throw new ColoError(errorCodes.input, `there is no host ${name}`);
-    return host;
+    return hostNamed(this.hosts, name);
   }
 }
 

@@ -141,15 +141,26 @@ function nameTap(fd: number, wanted: string): string {
 
 /** Makes the device a port of the bridge and sets it up; returns its MTU. */
 function attach(name: string, bridge: string): number {
+  silenceHost(name);
   try {
-    const ipv6 = `/proc/sys/net/ipv6/conf/${name}/disable_ipv6`;
-    if (existsSync(ipv6)) writeFileSync(ipv6, '1');
     joinBridge(name, bridge);
     return setUp(name);
   } catch (cause) {
     throw new ColoError(errorCodes.host, `the device ${name} cannot be made a port of the bridge ${bridge}`, {
       cause,
       hint: `make the bridge first (ip link add ${bridge} type bridge), and give the node CAP_NET_ADMIN`,
+    });
+  }
+}
+
+function silenceHost(name: string): void {
+  const ipv6 = `/proc/sys/net/ipv6/conf/${name}/disable_ipv6`;
+  try {
+    if (existsSync(ipv6)) writeFileSync(ipv6, '1');
+  } catch (cause) {
+    throw new ColoError(errorCodes.host, `IPv6 of this host cannot be switched off on the device ${name}`, {
+      cause,
+      hint: `let the node write ${ipv6} (deploy/colod.service names the folder in ReadWritePaths)`,
     });
   }
 }

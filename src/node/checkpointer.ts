@@ -92,7 +92,7 @@ export class Checkpointer {
       vm.tracker.putBack(runs);
       throw error;
     }
-    if (this.node.links?.bulk !== link) return;
+    if (this.node.peer.links?.bulk !== link) return;
     this.rounds = round + 1;
     this.node.context.platform.reached('round.sent', epoch);
     this.node.context.log.debug({ round, pages: runs.pages, sent: encoder.totals.sentBytes }, 'round');
@@ -116,7 +116,7 @@ export class Checkpointer {
 
   private async captureFor(link: PeerLink, reason: Reason): Promise<void> {
     const { node } = this;
-    const isCurrent = () => node.links?.bulk === link;
+    const isCurrent = () => node.peer.links?.bulk === link;
     const { clock, config } = node.context;
     const { vm, nic } = node.parts;
     await node.disks?.settle();
@@ -137,7 +137,7 @@ export class Checkpointer {
           const closing = node.proxy.capture(stoppedAt);
           taken.closing = closing;
           node.disks?.mark(closing.epoch);
-          node.links?.packet.send(messages.marker, encodeNumber(closing.epoch));
+          node.peer.links?.packet.send(messages.marker, encodeNumber(closing.epoch));
           if (!settled) node.replayRecent(stoppedAt);
           node.context.platform.reached('capture.stopped', closing.epoch);
         },
@@ -260,8 +260,8 @@ export class Checkpointer {
   private undo(epoch: number, now: number): void {
     this.inFlight = undefined;
     this.node.proxy.abort(epoch, now);
-    this.node.links?.packet.send(messages.abort, encodeNumber(epoch));
-    this.node.disks?.abort(epoch, this.node.links?.bulk);
+    this.node.peer.links?.packet.send(messages.abort, encodeNumber(epoch));
+    this.node.disks?.abort(epoch, this.node.peer.links?.bulk);
   }
 
   private keep(parts: {
@@ -300,7 +300,7 @@ export class Checkpointer {
 
   /** The link of this pairing: whoever waits holds on to it, and never sends to the next secondary by mistake. */
   private bulkLink(): PeerLink {
-    const link = this.node.links?.bulk;
+    const link = this.node.peer.links?.bulk;
     if (link === undefined) throw new ColoError(errorCodes.channel, 'the link to the secondary is gone');
     return link;
   }

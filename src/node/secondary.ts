@@ -1,5 +1,5 @@
-// The secondary's shell: owns the SVM, stages and applies checkpoints, sends the SVM's answers to the primary, and takes
-// over when SecondaryPair (controller/) has the term.
+// The secondary's shell: owns the SVM, applies checkpoints, sends the SVM's answers to the primary, and takes over when
+// SecondaryPair (controller/) has the term. What comes over the bulk link is in secondary-bulk.ts.
 //
 //   packet link ──► proxy ──► nic ──► SVM ──► nic ──► proxy ──► packet link
 //   bulk link ────► stager ──complete──► SecondaryPair ──► commit, apply
@@ -10,16 +10,15 @@ import { Fifo } from '../base/fifo.ts';
 import type { LinkKind } from '../channel/link.ts';
 import { encodeApplied } from '../checkpoint/message.ts';
 import { type SecondaryAction, type SecondaryEvent, SecondaryPair } from '../controller/secondary-pair.ts';
-import type { Session } from '../disk/message.ts';
 import { HeartbeatSecondary } from '../heartbeat/secondary.ts';
 import { SecondaryProxy } from '../proxy/secondary.ts';
-import { Applier, templateType } from './applier.ts';
+import type { Applier } from './applier.ts';
 import type { NodeContext, SharedParts } from './context.ts';
 import { earlyFramesMax, earlyMs, tickMs, unprotectedSilenceMs } from './limits.ts';
 import { PairLinks } from './links.ts';
-import { decodeNumbers, decodeText, encodeNumber, encodePosition, encodeText, messages, numberAt } from './message.ts';
+import { decodeNumbers, decodeText, encodeNumber, messages, numberAt } from './message.ts';
 import type { PeerLinks } from './platform.ts';
-import { firstDiskMessage, readSession, SecondaryDisks } from './secondary-disks.ts';
+import { SecondaryBulk } from './secondary-bulk.ts';
 
 /** What a node has in hand when it has taken over; it goes on as a primary with it. */
 export interface Inheritance {
@@ -40,6 +39,7 @@ export class SecondaryNode {
   applier: Applier | undefined;
   proxy: SecondaryProxy;
   links: PairLinks | undefined;
+  private readonly bulk = new SecondaryBulk(this);
   private readonly shared: SharedParts;
   private readonly queue = new Fifo<SecondaryEvent>();
   private performing = false;
@@ -48,14 +48,9 @@ export class SecondaryNode {
   private readonly early = new Fifo<{ at: number; frame: Uint8Array }>();
   private readonly stops: (() => void)[] = [];
   private suspectedAt = 0;
-  /** What disks the primary has, as its session says. */
-  private diskSession: Session | undefined;
   /** When the primary last said anything. */
   private heardAt = 0;
   private applying: Promise<void> = Promise.resolve();
-  /** Resolves when no VM is being started. */
-  private opening: Promise<void> = Promise.resolve();
-  private isOpening = false;
   /** Resolves when nothing is being freed. */
   private leaving: Promise<void> = Promise.resolve();
   /** Called when this node has taken over: it is the primary from now on. */
@@ -104,7 +99,7 @@ export class SecondaryNode {
   async stop(): Promise<void> {
     await this.shutDown();
     await this.leaving;
-    await this.opening;
+    await this.bulk.opening;
     const applier = this.applier;
     this.applier = undefined;
     await applier?.close();
@@ -216,7 +211,7 @@ export class SecondaryNode {
     this.links?.close();
     this.links = undefined;
     this.heartbeat = undefined;
-    await this.opening;
+    await this.bulk.opening;
     await this.applying;
     const applier = this.applier;
     this.applier = undefined;
@@ -244,7 +239,7 @@ export class SecondaryNode {
       for (const link of Object.values(links)) link.destroy();
       return;
     }
-    this.diskSession = undefined;
+    this.bulk.paired();
     this.heardAt = now;
     this.post({ kind: 'session' });
     const { tolerance } = this.shared;
@@ -261,7 +256,7 @@ export class SecondaryNode {
    * Links that the peer ended leave it no lease. One that this node gave up may be all that is wrong: the primary may
    * speak on what it was lent last, so that has to run out first.
    */
-  private onLinksLost(why: string, byPeer: boolean): void {
+  onLinksLost(why: string, byPeer: boolean): void {
     const { heartbeat } = this;
     const { clock } = this.context;
     this.links = undefined;
@@ -281,7 +276,7 @@ export class SecondaryNode {
     if (kind === 'beat') {
       if (this.heartbeat?.receive(type, payload, now) === false)
         throw new ColoError(errorCodes.channel, 'the peer sent something else than a beat');
-    } else if (kind === 'bulk') this.onBulk(type, payload);
+    } else if (kind === 'bulk') this.bulk.receive(type, payload);
     else this.onPacket(type, payload, now);
   }
 
@@ -314,105 +309,17 @@ export class SecondaryNode {
     }
   }
 
-  private onBulk(type: number, payload: Uint8Array): void {
-    if (type === templateType) {
-      if (this.applier !== undefined || this.isOpening)
-        throw new ColoError(errorCodes.channel, 'the peer began its session twice');
-      this.isOpening = true;
-      this.opening = this.begin(Uint8Array.from(payload)).finally(() => {
-        this.isOpening = false;
-      });
-      return;
-    }
-    if (type === firstDiskMessage) {
-      this.diskSession = readSession(payload);
-      return;
-    }
-    const applier = this.applier;
-    if (applier === undefined) throw new ColoError(errorCodes.channel, 'the peer sent a checkpoint before its session');
-    if (type > firstDiskMessage) {
-      if (applier.disks === undefined) throw new ColoError(errorCodes.channel, 'the peer sent a disk it never named');
-      applier.disks.receive(type, payload);
-      return;
-    }
-    const outcome = applier.stage(type, payload);
-    if (outcome === undefined) return;
-    if (outcome.kind === 'complete') void this.completed(applier, outcome.epoch);
-    // Pages of the initial copy are missing here now, and nothing that follows in this session can bring them again.
-    else if (this.pair.state.kind === 'joining') throw new ColoError(errorCodes.checkpoint, outcome.why);
-    else this.refuse(outcome.epoch, outcome.why);
-  }
-
-  /** A checkpoint is staged: it may be committed when the disks have all of it, too. */
-  private async completed(applier: Applier, epoch: number): Promise<void> {
-    try {
-      if (applier.disks !== undefined) await applier.disks.complete(epoch);
-    } catch (error) {
-      if (this.applier === applier) this.incomplete(epoch, errorText(error));
-      return;
-    }
-    if (this.applier === applier) this.post({ kind: 'staged', epoch });
-  }
-
-  /** The disks cannot have this checkpoint. The first one brings what no later one brings again: its session is over. */
-  private incomplete(epoch: number, why: string): void {
-    if (this.pair.state.kind !== 'joining') {
-      this.refuse(epoch, why);
-      return;
-    }
-    this.links?.close();
-    this.onLinksLost(why, true);
-  }
-
-  private refuse(epoch: number, why: string): void {
-    this.links?.packet.send(messages.refused, encodeNumber(epoch), encodeText(why));
-  }
-
-  private openDisks(session: Session, term: number): Promise<SecondaryDisks> {
-    return SecondaryDisks.open(this.context, {
-      session,
-      term,
-      events: {
-        held: (position) => this.links?.packet.send(messages.diskHeld, encodePosition(position)),
-        failed: (error) => {
-          this.context.log.error({ error: error.message }, 'the replica cannot be written');
-          this.links?.packet.send(messages.diskFailed, encodeText(error.message));
-          this.post({ kind: 'disksFailed', why: error.message });
-        },
-      },
+  /** The SVM of a session stands ready, paused. */
+  adopt(applier: Applier): void {
+    this.applier = applier;
+    this.proxy = this.newProxy();
+    applier.nic.handler = (frame) => this.proxy.fromGuest(frame, this.context.clock.now());
+    // Not the applier: this lives as long as the VM does, and the shadow of the RAM must not.
+    const { vm } = applier;
+    void vm.exited.then((end) => {
+      if (this.applier?.vm === vm)
+        this.post({ kind: 'vmEnded', why: `the SVM ended (${end.signal ?? `code ${end.code}`})` });
     });
-  }
-
-  /** A session begins: starts the SVM, paused, with the primary's template. */
-  private async begin(payload: Uint8Array): Promise<void> {
-    const { diskSession, links } = this;
-    let disks: SecondaryDisks | undefined;
-    try {
-      if (diskSession !== undefined) disks = await this.openDisks(diskSession, links?.packet.peer.term ?? 0);
-      const applier = await Applier.open(this.context, payload, disks);
-      disks = undefined;
-      if (this.links === undefined) {
-        await applier.close();
-        return;
-      }
-      this.applier = applier;
-      this.proxy = this.newProxy();
-      applier.nic.handler = (frame) => this.proxy.fromGuest(frame, this.context.clock.now());
-      // Not the applier: this lives as long as the VM does, and the shadow of the RAM must not.
-      const { vm } = applier;
-      void vm.exited.then((end) => {
-        if (this.applier?.vm === vm)
-          this.post({ kind: 'vmEnded', why: `the SVM ended (${end.signal ?? `code ${end.code}`})` });
-      });
-      if (applier.disks?.kept !== undefined)
-        this.links.packet.send(messages.diskKept, encodePosition(applier.disks.kept));
-      this.links.packet.send(messages.ready);
-    } catch (error) {
-      await disks?.close();
-      this.context.log.error({ error: errorText(error) }, 'the SVM could not be started');
-      this.links?.packet.send(messages.diskFailed, encodeText(errorText(error)));
-      this.post({ kind: 'vmEnded', why: errorText(error) });
-    }
   }
 
   private newProxy(): SecondaryProxy {

@@ -61,7 +61,7 @@ function arbiterOf({ context }: ColoNode): NonNullable<NodeStatus['arbiter']> | 
 }
 
 function linksOf({ primary, secondary }: ColoNode): NonNullable<NodeStatus['links']> {
-  const links = primary?.links ?? secondary?.links;
+  const links = primary?.peer.links ?? secondary?.links;
   if (links === undefined) return [];
   return (['beat', 'packet', 'bulk'] as const).map((kind) => ({ kind, ...links[kind].ends }));
 }

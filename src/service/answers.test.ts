@@ -53,6 +53,8 @@ test('a VM is what its nodes say: protected, unprotected, starting, down, ended'
   assert.equal(stateOf(node('h1', {}), node('h2', {}))?.state, 'down');
   assert.equal(stateOf(node('h1', { role: 'stopped', why: 'the guest shut down' }))?.why, 'the guest shut down');
   assert.equal(stateOf(node('h1', { role: 'dead', failures: 3, why: 'no bridge' }))?.why, 'h1: no bridge');
+  const again = { role: 'starting', failures: 3, why: '' } as const;
+  assert.equal(stateOf(node('h1', again))?.why, 'h1: it is being started again');
 });
 
 test('of two that say primary the one with the newest term is shown', () => {

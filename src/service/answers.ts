@@ -78,7 +78,8 @@ function stateOf(
   const ended = all.find(({ hosted }) => hosted.role === 'stopped');
   if (ended !== undefined) return { state: 'ended', why: ended.hosted.why };
   const failed = all.find(({ hosted }) => hosted.failures > 0);
-  if (failed !== undefined) return { state: 'down', why: `${failed.info.node}: ${failed.hosted.why}` };
+  if (failed !== undefined)
+    return { state: 'down', why: `${failed.info.node}: ${failed.hosted.why || 'it is being started again'}` };
   const waits = all.find(({ hosted }) => hosted.role === 'secondary');
   if (waits !== undefined) return { state: 'down', why: 'no node says that it runs it' };
   return all.length === 0

@@ -3,42 +3,22 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, test } from 'node:test';
+import { test } from 'node:test';
 import { systemClock } from '../../src/base/clock.ts';
 import { silentLog } from '../../src/base/log.ts';
 import { changedBlockBytes } from '../../src/disk/limits.ts';
-import { diskMessages, parseMark } from '../../src/disk/message.ts';
-import { Replica, replicaPath } from '../../src/disk/replica.ts';
+import { Replica } from '../../src/disk/replica.ts';
+import { replicaPath } from '../../src/disk/replica-files.ts';
 import { DiskSink } from '../../src/disk/sink.ts';
 import { QemuDisks } from '../../src/node/disk-source.ts';
-import { type MachineSpec, vmFiles } from '../../src/qemu/machine.ts';
+import { vmFiles } from '../../src/qemu/machine.ts';
 import { Vm } from '../../src/qemu/vm.ts';
+import { io, linkTo, mebibyte, workplace } from './disks.ts';
 
-const mebibyte = 1024 * 1024;
 const sizeBytes = 64 * mebibyte;
-const folder = mkdtempSync(join(tmpdir(), 'colo-changed-'));
-const runFolder = mkdtempSync('/dev/shm/colo-changed-');
-const ends: (() => Promise<unknown>)[] = [];
-
-after(async () => {
-  for (const end of ends.reverse()) await end();
-  rmSync(folder, { recursive: true });
-  rmSync(runFolder, { recursive: true });
-});
-
-const spec: MachineSpec = {
-  ...{ machine: 'q35', accel: 'tcg', cpu: undefined, vcpus: 1, ramBytes: 64 * mebibyte },
-  ...{ kernel: undefined, initrd: undefined, cmdline: '', nics: [], extraArgs: [] },
-  serialLog: join(folder, 'serial.log'),
-};
-
-async function io(vm: Vm, command: string): Promise<void> {
-  const said = await vm.qmp.human(`qemu-io -d /machine/peripheral/disk0/virtio-backend "${command}"`);
-  assert.doesNotMatch(said, /fail|error|invalid/i, said);
-}
+const { folder, runFolder, ends, spec } = workplace('changed');
 
 /** One secondary: a session from `from` on, with the replica in this folder. */
 async function pairWith(source: QemuDisks, session: { since?: number; from: number; note: string }) {
@@ -53,27 +33,15 @@ async function pairWith(source: QemuDisks, session: { since?: number; from: numb
     },
     events: { held: (position) => sink.held(position), failed: (error) => void failures.push(error.message) },
   });
-  let sentBytes = 0;
-  const sink = new DiskSink(
-    {
-      send: (type, ...parts) => {
-        const payload = Buffer.concat(parts);
-        sentBytes += payload.length;
-        const mark = type === diskMessages.mark ? parseMark(payload) : undefined;
-        const wrong = mark === undefined ? replica.receive(payload) : 'epoch' in mark ? replica.mark(mark) : mark;
-        if (wrong !== undefined) failures.push(wrong.message);
-      },
-      drain: () => Promise.resolve(),
-    },
-    { replicated: [false], from },
-  );
+  const link = linkTo(replica, failures);
+  const sink = new DiskSink(link, { replicated: [false], from });
   const handlers = {
     request: sink.request.bind(sink),
     failed: (why: string) => void failures.push(why),
   };
   const { kept } = replica;
   const mirrors = kept === undefined ? await source.mirror(handlers) : await source.notes.mirrorChanged(note, handlers);
-  return { replica, sink, mirrors, failures, sentBytes: () => sentBytes };
+  return { replica, sink, mirrors, failures, sentBytes: () => link.sentBytes };
 }
 
 for (const format of ['raw', 'qcow2'] as const)

@@ -2,45 +2,22 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, truncateSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { closeSync, openSync, readFileSync, statSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, test } from 'node:test';
+import { test } from 'node:test';
 import { systemClock } from '../../src/base/clock.ts';
 import { silentLog } from '../../src/base/log.ts';
-import { diskMessages, parseMark } from '../../src/disk/message.ts';
-import { overlayPath, Replica, replicaPath } from '../../src/disk/replica.ts';
+import { Replica } from '../../src/disk/replica.ts';
+import { overlayPath, replicaPath } from '../../src/disk/replica-files.ts';
 import { DiskSink } from '../../src/disk/sink.ts';
 import { NbdServer } from '../../src/nbd/server.ts';
-import { type DiskFiles, diskNode, type MachineSpec, replicaNode, vmFiles } from '../../src/qemu/machine.ts';
+import { type DiskFiles, diskNode, replicaNode, vmFiles } from '../../src/qemu/machine.ts';
 import { diskSizes, foldOverlay, Mirror } from '../../src/qemu/mirror.ts';
 import { Vm } from '../../src/qemu/vm.ts';
+import { io, linkTo, mebibyte, workplace } from './disks.ts';
 
-const mebibyte = 1024 * 1024;
 const sizeBytes = 32 * mebibyte;
-const folder = mkdtempSync(join(tmpdir(), 'colo-disk-'));
-const runFolder = mkdtempSync('/dev/shm/colo-disk-');
-const ends: (() => Promise<unknown>)[] = [];
-
-after(async () => {
-  for (const end of ends.reverse()) await end();
-  rmSync(folder, { recursive: true });
-  rmSync(runFolder, { recursive: true });
-});
-
-const spec: MachineSpec = {
-  machine: 'q35',
-  accel: 'tcg',
-  cpu: undefined,
-  vcpus: 1,
-  ramBytes: 64 * mebibyte,
-  kernel: undefined,
-  initrd: undefined,
-  cmdline: '',
-  nics: [],
-  serialLog: join(folder, 'serial.log'),
-  extraArgs: [],
-};
+const { folder, runFolder, ends, spec } = workplace('disk');
 
 async function start(name: string, disks: DiskFiles[], template?: Uint8Array): Promise<Vm> {
   const vm = await Vm.start({
@@ -53,12 +30,6 @@ async function start(name: string, disks: DiskFiles[], template?: Uint8Array): P
   });
   ends.push(() => vm.kill());
   return vm;
-}
-
-/** What a guest's device would do; throws when QEMU says that it failed. */
-async function io(vm: Vm, command: string): Promise<void> {
-  const said = await vm.qmp.human(`qemu-io -d /machine/peripheral/disk0/virtio-backend "${command}"`);
-  assert.doesNotMatch(said, /fail|error|invalid/i, said);
 }
 
 test('what the primary writes reaches the replica with its checkpoint, and not before; a takeover keeps the rest', async () => {
@@ -79,18 +50,7 @@ test('what the primary writes reaches the replica with its checkpoint, and not b
     session: { sizes: [sizeBytes], durable: false },
     events: { held: (position) => sink.held(position), failed: (error) => void failures.push(error.message) },
   });
-  const sink = new DiskSink(
-    {
-      send: (type, ...parts) => {
-        const payload = Buffer.concat(parts);
-        const mark = type === diskMessages.mark ? parseMark(payload) : undefined;
-        const wrong = mark === undefined ? replica.receive(payload) : 'epoch' in mark ? replica.mark(mark) : mark;
-        if (wrong !== undefined) failures.push(wrong.message);
-      },
-      drain: () => Promise.resolve(),
-    },
-    { replicated: [false] },
-  );
+  const sink = new DiskSink(linkTo(replica, failures), { replicated: [false] });
   const socketPath = join(runFolder, 'sink.sock');
   const server = await NbdServer.listen({
     path: socketPath,

@@ -14,7 +14,7 @@ import { checkSpec, type SpecInput } from '../../src/config/spec.ts';
 import { runBankDemo } from '../../src/demo/bank-demo.ts';
 import type { BankDemoOptions } from '../../src/demo/bank-stage.ts';
 import { consoleSays } from '../../src/demo/console.ts';
-import { recover } from '../../src/disk/replica.ts';
+import { recover } from '../../src/disk/recovery.ts';
 import { ensurePackages, loginTestPackages } from '../../src/host/packages.ts';
 import { LocalPair, replicaDirectory } from '../../src/local/pair.ts';
 

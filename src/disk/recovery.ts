@@ -1,0 +1,120 @@
+// What a folder with a replica holds before a session begins in it, or after whoever wrote it has ended in any way.
+//
+//    header    what recover() makes of it
+//    none      none
+//    syncing   syncing: a copy was under way
+//    applying  the segments of the interrupted epoch n are written again: epoch n
+//    epoch n   epoch n
+//    owner     owner: the VM ran on from here, and only a later term of it may overwrite that (refuseOwner)
+//
+// An epoch that was not flushed is unsure when the host ended as well. Whether a session may build upon what is here is
+// said by keptPosition.
+//
+// Nobody else uses the folder meanwhile.
+
+import { ColoError, errorCodes } from '../base/errors.ts';
+import { headerName, isHeaderDamaged, type ReplicaHeader, readHeader, writeHeader } from './header.ts';
+import { type DiskRecord, diskError, recordKinds, type Session } from './message.ts';
+import { overlayName, overlayPath, replicaName, replicaPath, segmentName } from './replica-files.ts';
+import { segmentRecordAt } from './segment.ts';
+import { type Storage, storageOf } from './storage.ts';
+
+/**
+ * Never overwrites the newest truth of a VM, or what may be it: only a later term of the same life of the VM (`by`) may.
+ * Without `by` nobody may.
+ */
+export function refuseOwner(folder: string | Storage, by?: { vm: string; term: number }): void {
+  const storage = storageOf(folder);
+  const path = storage.folder;
+  if (isHeaderDamaged(storage))
+    throw new ColoError(errorCodes.input, `${path}/${headerName} is damaged, or of another version of colo`, {
+      hint: `these may be the newest disks of the VM: look at them (qemu-img info), bring back what you need, then remove ${path}`,
+    });
+  const header = readHeader(storage);
+  if (header?.state !== 'owner') return;
+  if (by !== undefined && by.vm === header.vm && by.term > header.term) return;
+  const newest = storage.has(overlayName(0)) ? overlayPath(path, 0) : replicaPath(path, 0);
+  throw new ColoError(errorCodes.input, `${path} holds the newest disks of ${header.vm}, which ran on from there`, {
+    hint: `bring them back first, such as with "qemu-img convert -O raw ${newest} IMAGE", then remove that folder`,
+  });
+}
+
+/** Removes what a session of before left; with `keepReplica` all but the disks themselves. */
+export function removeFiles(storage: Storage, keepReplica: boolean): void {
+  const ours = keepReplica
+    ? /^(replica\.json\.new|disk\d+\.overlay|journal\.\d+)$/
+    : /^(replica\.json\.new|disk\d+\.(raw|overlay)|journal\.\d+)$/;
+  for (const name of storage.list()) if (ours.test(name)) storage.remove(name);
+}
+
+/**
+ * The position of the replica in the folder, if the primary of `session` knows what changed since. Everything in doubt is
+ * undefined: then all is copied.
+ */
+export async function keptPosition(
+  storage: Storage,
+  { vm, session }: { vm: string; session: Session },
+): Promise<number | undefined> {
+  const { since, from = 0, lineage = '' } = session;
+  const header = readHeader(storage);
+  if (header === undefined || since === undefined || header.state === 'owner') return undefined;
+  if (lineage === '' || header.lineage !== lineage || header.vm !== vm) return undefined;
+  if (header.position < since || header.position > from) return undefined;
+  if (!header.durable && header.boot !== storage.boot) return undefined;
+  if (header.sizes.length !== session.sizes.length) return undefined;
+  for (const [index, size] of session.sizes.entries())
+    if (header.sizes[index] !== size || !storage.has(replicaName(index))) return undefined;
+  try {
+    await recover(storage);
+  } catch {
+    return undefined;
+  }
+  return header.position;
+}
+
+/** What a replica is after its node ended in any way; `unsure` when the host ended as well and nothing was flushed. */
+export type ReplicaState = { kind: 'none' | 'syncing' | 'unsure' } | { kind: 'epoch' | 'owner'; epoch: number };
+
+/** Finishes an apply that was interrupted, and says what the replica is. Nobody else uses the folder meanwhile. */
+export async function recover(folder: string | Storage, boot?: string): Promise<ReplicaState> {
+  const storage = storageOf(folder);
+  const header = readHeader(storage);
+  if (header === undefined) return { kind: 'none' };
+  if (header.state === 'syncing') return { kind: 'syncing' };
+  if (header.state === 'owner') return { kind: 'owner', epoch: header.epoch };
+  if (!header.durable && header.boot !== (boot ?? storage.boot)) return { kind: 'unsure' };
+  if (header.state === 'applying') await replay(storage, header);
+  return { kind: 'epoch', epoch: header.epoch };
+}
+
+async function replay(storage: Storage, header: ReplicaHeader): Promise<void> {
+  for (const serial of segmentSerials(storage).filter((each) => each <= header.through)) {
+    const bytes = await storage.read(segmentName(serial));
+    for (let at = 0; at < bytes.length; ) {
+      const found = segmentRecordAt(bytes, at, header.sizes);
+      if (found === undefined)
+        throw diskError(`the journal in ${storage.folder} is damaged at byte ${at} of segment ${serial}`);
+      await writeRecord(storage, found.record);
+      at = found.next;
+    }
+  }
+  writeHeader(storage, { ...header, state: 'epoch', through: 0 }, true);
+  for (const serial of segmentSerials(storage).filter((each) => each <= header.through))
+    storage.remove(segmentName(serial));
+}
+
+async function writeRecord(storage: Storage, record: DiskRecord): Promise<void> {
+  const file = await storage.open(replicaName(record.disk), 'old');
+  try {
+    if (record.kind === recordKinds.zeroes) await file.zero(record.offset, record.length);
+    else await file.write([record.data], record.offset);
+    await file.flush();
+  } finally {
+    await file.close();
+  }
+}
+
+function segmentSerials(storage: Storage): number[] {
+  const serials = storage.list().map((name) => Number(/^journal\.(\d+)$/.exec(name)?.[1] ?? 0));
+  return serials.filter((serial) => serial > 0).sort((left, right) => left - right);
+}
