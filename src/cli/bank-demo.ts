@@ -10,7 +10,7 @@ import type { FaultKind } from '../demo/faults.ts';
 import { ensurePackages, guestPackages, runtimePackages } from '../host/packages.ts';
 import { writeReport } from './demo-arguments.ts';
 import { interruptSignal } from './interrupt.ts';
-import { LiveBlock, ms, statusBlock, statusLine, table } from './view.ts';
+import { LiveBlock, ms, type Rates, statusBlock, statusLine, table } from './view.ts';
 
 export interface BankDemoArguments {
   name: string;
@@ -41,7 +41,7 @@ export async function bankDemo(options: BankDemoArguments): Promise<number> {
   const guest = await buildDiskGuest({ onProgress: say });
   const seed = options.seed ?? randomInt(1, 1_000_000);
   const show = (view: DemoView) => {
-    if (!options.json) live.show(block(view), line(view));
+    if (!options.json) live.show(block(view, live.rates), line(view));
   };
   const { name, fault, failovers, seconds, verify, flush } = options;
   const report = await runBankDemo({
@@ -53,8 +53,8 @@ export async function bankDemo(options: BankDemoArguments): Promise<number> {
   return report.ok ? 0 : 1;
 }
 
-function block(view: DemoView): string[] {
-  return ['', view.phase, ...statusBlock(view.statuses), `clients: ${clientsOf(view).join('   ')}`];
+function block(view: DemoView, rates: Rates): string[] {
+  return ['', view.phase, ...statusBlock(view.statuses, rates), `clients: ${clientsOf(view).join('   ')}`];
 }
 
 function line(view: DemoView): string {

@@ -34,7 +34,7 @@ export async function demoOfHosts(options: HostsArguments): Promise<number> {
     throw new ColoError(errorCodes.host, refusal, { hint: 'run it as root, where network namespaces can be made' });
   const guest = await buildGuest({ onProgress: say });
   const show = (view: DemoView) => {
-    if (!options.json) live.show(block(view), line(view));
+    if (!options.json) live.show(block(view, live.rates), line(view));
   };
   const report = await runHostsDemo({ ...options, guest, clock: systemClock, say, show, signal: interruptSignal() });
   const text = await writeReport(report, options.report);

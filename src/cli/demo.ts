@@ -10,7 +10,7 @@ import type { FaultKind } from '../demo/faults.ts';
 import { ensurePackages, guestPackages, runtimePackages } from '../host/packages.ts';
 import { writeReport } from './demo-arguments.ts';
 import { interruptSignal } from './interrupt.ts';
-import { LiveBlock, ms, statusBlock, statusLine, table } from './view.ts';
+import { LiveBlock, ms, type Rates, statusBlock, statusLine, table } from './view.ts';
 
 export interface DemoArguments {
   name: string;
@@ -44,7 +44,7 @@ async function demoOfFaults(options: DemoArguments): Promise<number> {
   const guest = await buildGuest({ onProgress: progress });
   const interrupt = interruptSignal();
   const show = (view: DemoView) => {
-    if (!options.json) live.show(block(view), line(view));
+    if (!options.json) live.show(block(view, live.rates), line(view));
   };
   const report = await runDemo({ ...options, guest, clock, say, show, signal: interrupt });
   const text = await writeReport(report, options.report);
@@ -52,9 +52,9 @@ async function demoOfFaults(options: DemoArguments): Promise<number> {
   return report.ok ? 0 : 1;
 }
 
-export function block(view: DemoView): string[] {
+export function block(view: DemoView, rates: Rates): string[] {
   const clients = view.clients.map((client) => `${client.name} ${client.progress}`).join('   ');
-  return ['', view.phase, ...statusBlock(view.statuses), `clients: ${clients}`];
+  return ['', view.phase, ...statusBlock(view.statuses, rates), `clients: ${clients}`];
 }
 
 export function line(view: DemoView): string {

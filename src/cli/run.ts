@@ -60,7 +60,7 @@ async function untilInterrupted(
     await repair(pair, live, json);
     const statuses = await pair.statuses();
     if (json) process.stdout.write(`${JSON.stringify(statuses)}\n`);
-    else live.show(statusBlock(statuses), statusLine(statuses));
+    else live.show(statusBlock(statuses, live.rates), statusLine(statuses));
     await delay(json ? 1000 : 250);
   }
   if (interrupt.aborted && !(interrupt.reason instanceof Interrupted)) throw interrupt.reason;
