@@ -81,7 +81,7 @@ export async function runDemo(options: DemoOptions): Promise<DemoReport> {
   const clients: Client[] = [];
   let pair: LocalPair | undefined;
   try {
-    pair = await LocalPair.start({ spec, boot, clock, ...entrance.network });
+    pair = await LocalPair.start({ spec, boot, clock, signal, ...entrance.network });
     await consoleSays(pair.a, {
       ...{ text: readyLine, path: `${pair.logDir}/a.serial`, timeoutMs: bootTimeoutMs, signal },
     });
