@@ -19,6 +19,7 @@ import { PairLinks } from './links.ts';
 import { decodeNumbers, decodeText, encodeNumber, messages, numberAt } from './message.ts';
 import type { PeerLinks } from './platform.ts';
 import { SecondaryBulk } from './secondary-bulk.ts';
+import { watchMonitor } from './vm-watch.ts';
 
 /** What a node has in hand when it has taken over; it goes on as a primary with it. */
 export interface Inheritance {
@@ -69,6 +70,16 @@ export class SecondaryNode {
       paired: (links) => this.onPaired(links),
     });
     this.stops.push(this.context.clock.every(tickMs, () => this.tick(this.context.clock.now())));
+    // One that hangs answers no guest's frame and applies nothing: its primary is better off alone. Once the primary is in
+    // doubt this copy is better than none.
+    this.stops.push(
+      watchMonitor(this.context.clock, {
+        vm: () => (this.pair.state.kind === 'protected' ? this.applier?.vm : undefined),
+        hangs: (why, vm) => {
+          if (this.pair.state.kind === 'protected' && this.applier?.vm === vm) this.post({ kind: 'vmEnded', why });
+        },
+      }),
+    );
   }
 
   /** A frame of the network: nobody asked us yet, so it is only remembered. */

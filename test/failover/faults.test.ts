@@ -78,6 +78,26 @@ test('a QEMU of the primary that hangs is given up, and the secondary takes over
   }
 });
 
+test('a QEMU of the secondary that hangs is given up: the primary goes on alone, and is protected again', async () => {
+  const stage = await setStage({ vm: 'faults', protect: { mode: 'colo' } });
+  try {
+    await protect(stage);
+    await served(stage, 20);
+    const hung = (await stage.pair.b?.findQemu()) ?? 0;
+    process.kill(hung, 'SIGSTOP');
+    await survives(stage, 'a');
+    await served(stage, 20);
+    const all = await stage.pair.until('protected by another QEMU', 60_000, (statuses) =>
+      statuses.some((one) => one.node === 'b' && one.protected && one.qemuPid !== hung),
+    );
+    assert.equal(all.find((one) => one.node === 'a')?.role, 'primary');
+    await expectClients(stage);
+    assert.equal(voices(stage).length, 1);
+  } finally {
+    await stage.close();
+  }
+});
+
 test('a planned failover moves the VM without a client noticing', async () => {
   const stage = await setStage({ vm: 'faults', protect: { mode: 'colo' } });
   try {
