@@ -10,8 +10,10 @@ import type { World } from './world.ts';
 export interface Checker {
   readonly name: string;
   readonly sentence: string;
-  /** A node puts a frame onto the network. */
-  frameLeft?(node: SimNode, frame: Uint8Array): void;
+  /** A node puts a frame onto the network; `late`: one that it was stopped with behind its look (uplink.ts). */
+  frameLeft?(node: SimNode, frame: Uint8Array, late: boolean): void;
+  /** A node hands a frame to its uplink, and counts it as said; its kernel has it a moment later, or never. */
+  frameReleased?(node: SimNode, frame: Uint8Array): void;
   /** A guest says something, to its card. */
   guestSaid?(vm: SimVm, frame: Uint8Array, connection: TcpState | undefined): void;
   captured?(vm: SimVm, captureId: number): void;

@@ -107,7 +107,9 @@ export class Client {
       },
       data: (state, bytes) => this.take(state, bytes),
       ended: (state) => this.stack.finish(state, this.schedule.now),
-      reset: (state) => {
+      reset: (state, halfOpen) => {
+        // A SYN that was late on its way is answered, and taken back: nothing was said yet (RFC 9293, 3.5).
+        if (halfOpen) return;
         // A call that was reported is the guest's own business: it may have forgotten it.
         const call = this.called.find(({ tcp }) => tcp === state);
         if (state !== this.tcp && (call === undefined || call.input.length === reportBytes)) return;

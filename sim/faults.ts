@@ -163,6 +163,15 @@ export class Faults {
         node.folder.full = true;
         this.later(fault, () => Object.assign(node.folder, { full: false }));
         return;
+      case 'stop-amid':
+        this.stopAmid(fault, node);
+        return;
+      case 'uplink-full': {
+        const kernel = world.network.kernels.get(node.name);
+        kernel?.fill((fault.choice % 4) * 100);
+        this.later(fault, () => kernel?.empty());
+        return;
+      }
       case 'operator-checkpoint':
         node.process?.run(() => void node.node?.primary?.checkpoint().catch(() => undefined));
         return;
@@ -178,6 +187,18 @@ export class Faults {
         });
         return;
     }
+  }
+
+  /** In the middle of an event: before its look at whether it may speak, between that and its write, or before it tells. */
+  private stopAmid(fault: Fault, node: SimNode): void {
+    const { process } = node;
+    const before = (['release', 'write', 'send'] as const)[fault.choice % 3] ?? 'write';
+    const act = () => {
+      node.pause(fault.choice % 2 === 0);
+      this.later(fault, () => node.wake());
+    };
+    process?.stopBefore({ before, nth: 1 + (fault.choice % 5), act });
+    this.undo.push(() => process?.stopBefore(undefined));
   }
 
   private failover(node: SimNode): void {

@@ -96,6 +96,11 @@ export class SimLink implements PeerLink {
 
   send(type: number, ...parts: Uint8Array[]): void {
     if (this.over || !this.process.alive) return;
+    if (!this.process.acts('send')) {
+      const copies = parts.map((part) => Uint8Array.from(part));
+      this.process.run(() => this.send(type, ...copies));
+      return;
+    }
     const bytes = parts.reduce((sum, part) => sum + part.length, 16);
     const kept = parts.map((part) => (part.length <= copiedPartBytesMax ? Uint8Array.from(part) : part));
     this.queuedBytes += bytes;
@@ -118,6 +123,7 @@ export class SimLink implements PeerLink {
   }
 
   close(): void {
+    if (this.process.paused) return this.process.run(() => this.close());
     if (this.over || !this.process.alive) return;
     this.put({ kind: 'bye' }, 16);
     this.finish();
@@ -125,6 +131,7 @@ export class SimLink implements PeerLink {
   }
 
   destroy(): void {
+    if (this.process.paused) return this.process.run(() => this.destroy());
     if (this.over || !this.process.alive) return;
     this.finish();
     this.put({ kind: 'end' }, 0);

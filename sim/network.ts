@@ -3,9 +3,11 @@
 // doubled, or overtaken, as on a real way through the Internet.
 
 import type { Uplink } from '../src/netdev/endpoint.ts';
+import type { FrameHandlers } from '../src/netdev/frame-socket.ts';
 import type { SimProcess } from './process.ts';
 import type { Random } from './random.ts';
 import type { Schedule } from './schedule.ts';
+import { openUplink, type SimKernel } from './uplink.ts';
 
 export interface WideArea {
   delayMs: number;
@@ -27,8 +29,12 @@ export class SimSwitch {
   readonly ports = new Map<string, Port>();
   /** Uplinks that are unplugged. */
   readonly unplugged = new Set<string>();
-  /** Set by the checkers: every frame that a node sends into the network. */
-  onFrame: (node: string, frame: Uint8Array) => void = () => undefined;
+  /** Of each node's uplink that is plugged in. */
+  readonly kernels = new Map<string, SimKernel>();
+  /** Set by the checkers: every frame that a node sends into the network; `late`: uplink.ts. */
+  onFrame: (node: string, frame: Uint8Array, late: boolean) => void = () => undefined;
+  /** As above: handed to its uplink. */
+  onRelease: (node: string, frame: Uint8Array) => void = () => undefined;
   wide: WideArea;
   private readonly learned = new Map<number, string>();
   private readonly schedule: Schedule;
@@ -47,30 +53,30 @@ export class SimSwitch {
   }
 
   /** The uplink of a node's process; it is gone with the process. */
-  plug(name: string, process: SimProcess, handlers: { frame(frame: Uint8Array): void }): Uplink {
-    const counters = { framesIn: 0, bytesIn: 0, framesOut: 0, bytesOut: 0 };
+  plug(name: string, process: SimProcess, handlers: FrameHandlers): Uplink {
     const deliver = (frame: Uint8Array) => process.run(() => handlers.frame(frame));
     const port: Port = { name, deliver, lastArrival: 0 };
-    this.ports.set(name, port);
     const unplug = () => {
-      if (this.ports.get(name) === port) this.ports.delete(name);
+      if (this.ports.get(name) !== port) return;
+      this.ports.delete(name);
+      this.kernels.delete(name);
       for (const [address, at] of this.learned) if (at === name) this.learned.delete(address);
     };
-    process.onEnd(unplug);
-    return {
-      counters,
-      pause: () => undefined,
-      resume: () => undefined,
-      close: unplug,
-      send: (frame) => {
-        if (!process.alive || this.ports.get(name) !== port) return;
-        counters.framesOut += 1;
-        this.onFrame(name, frame);
-        if (this.unplugged.has(name)) return;
-        const copy = Uint8Array.from(frame);
-        this.schedule.after(wireMs, () => this.forward(name, copy));
-      },
+    const leave = (frame: Uint8Array, late: boolean) => {
+      if (!process.alive || this.ports.get(name) !== port) return;
+      this.onFrame(name, frame, late);
+      if (this.unplugged.has(name)) return;
+      const copy = Uint8Array.from(frame);
+      this.schedule.after(wireMs, () => this.forward(name, copy));
     };
+    const { uplink, kernel } = openUplink(process, handlers, {
+      ...{ leave, close: unplug },
+      release: (frame) => this.onRelease(name, frame),
+    });
+    this.ports.set(name, port);
+    this.kernels.set(name, kernel);
+    process.onEnd(unplug);
+    return uplink;
   }
 
   /** A frame of a client. */

@@ -34,6 +34,8 @@ export const faultKinds = [
   'disk-slow',
   'disk-error',
   'disk-full',
+  'stop-amid',
+  'uplink-full',
 ] as const;
 export type FaultKind = (typeof faultKinds)[number];
 
@@ -88,6 +90,7 @@ export function drawPlan(seed: number, random: Random): DrawnPlan {
     ...drawFaults(random),
     ...(disk === undefined ? [] : drawDiskFaults(random.fork('disk faults'))),
     ...drawOperator(random.fork('operator')),
+    ...drawUplink(random.fork('uplink')),
   ];
   const calls = random.fork('calls');
   const latest = faults.reduce((last, { when }) => ('atMs' in when ? Math.max(last, when.atMs) : last), 1500);
@@ -162,6 +165,8 @@ const weights: Record<FaultKind, number> = {
   ...{ 'operator-checkpoint': 2, 'operator-failover': 3, 'operator-stop': 1 },
   // Drawn beside the others, for guests with a disk.
   ...{ 'disk-slow': 0, 'disk-error': 0, 'disk-full': 0 },
+  // Drawn beside the others, so that they change nothing of what a seed meant before.
+  ...{ 'stop-amid': 0, 'uplink-full': 0 },
 };
 
 function drawDisk(random: Random): DiskPlan | undefined {
@@ -186,6 +191,22 @@ function drawOperator(random: Random): Fault[] {
     { kind: first, on: 'primary', when: { atMs }, forMs, choice: random.below(1000) },
     { kind: command, on: 'primary', when, forMs: 1, choice: random.below(1000) },
   ];
+}
+
+/** A primary with frames to say is stopped, in the middle of that, or with frames that its kernel does not take. */
+function drawUplink(random: Random): Fault[] {
+  if (!random.chance(0.2)) return [];
+  const atMs = random.between(300, 2400);
+  const stop: Fault = {
+    ...{ kind: 'stop-amid', on: 'primary', when: { atMs }, forMs: random.between(600, 1600) },
+    choice: random.below(1000),
+  };
+  if (random.chance(0.5)) return [stop];
+  const full: Fault = {
+    ...{ kind: 'uplink-full', on: 'primary', when: { atMs: atMs - random.between(1, 60) } },
+    ...{ forMs: random.between(60, 1800), choice: random.below(1000) },
+  };
+  return random.chance(0.5) ? [full, stop] : [full, { ...stop, kind: random.pick(['pause-node', 'cut'] as const) }];
 }
 
 function drawDiskFaults(random: Random): Fault[] {

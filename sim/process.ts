@@ -1,9 +1,15 @@
 // A process of the simulation: a node, or its QEMU. What is meant for it runs while it lives, waits while it is stopped
 // (SIGSTOP), and is lost once it is dead. Code of a dead process may still be on the stack, or go on in a promise: it
 // reaches nothing any more, because everything it can touch asks `alive` first.
+//
+// It can also be stopped in the middle of an event, before something that others notice (`acts`). What the rest of the
+// event would do to the outside waits then, in its order, until it wakes: as if it had decided before it was stopped.
 
 import type { Clock } from '../src/base/clock.ts';
 import type { Schedule } from './schedule.ts';
+
+/** What others notice of a process: it hands a frame to its uplink, writes to the kernel, sends to its peer. */
+export type Act = 'release' | 'write' | 'send';
 
 export class SimProcess {
   readonly name: string;
@@ -15,6 +21,7 @@ export class SimProcess {
   private readonly rate: number;
   private readonly origin: number;
   private jumpedMs = 0;
+  private stop: { before: Act; nth: number; act: () => void } | undefined = undefined;
 
   constructor(name: string, schedule: Schedule, time: { rate: number; origin: number }) {
     this.name = name;
@@ -28,6 +35,24 @@ export class SimProcess {
     if (!this.alive) return;
     if (this.paused) this.backlog.push(action);
     else action();
+  }
+
+  /** Before it does the `nth` of these from now on, `act` stops it; undefined: nothing will. */
+  stopBefore(stop: { before: Act; nth: number; act: () => void } | undefined): void {
+    this.stop = stop;
+  }
+
+  /** Whether it does this now; false: it is stopped, and does it when it wakes. */
+  acts(what: Act): boolean {
+    const { stop } = this;
+    if (stop?.before === what && !this.paused) {
+      stop.nth -= 1;
+      if (stop.nth <= 0) {
+        this.stop = undefined;
+        stop.act();
+      }
+    }
+    return !this.paused;
   }
 
   onEnd(action: () => void): void {

@@ -52,7 +52,8 @@ export interface TcpPorts {
   opened?(state: TcpState): void;
   data(state: TcpState, bytes: Uint8Array): void;
   ended(state: TcpState): void;
-  reset(state: TcpState): void;
+  /** `halfOpen`: somebody else's SYN, perhaps an old one, was all there was of it. */
+  reset(state: TcpState, halfOpen: boolean): void;
 }
 
 export const never = Number.POSITIVE_INFINITY;
@@ -252,11 +253,12 @@ export class TcpStack {
   }
 
   private die(state: TcpState, now: number): void {
+    const halfOpen = state.phase === 'syn-received';
     state.phase = 'dead';
     state.endedAt = now;
     state.rtoAt = never;
     state.ackAt = never;
-    this.ports.reset(state);
+    this.ports.reset(state, halfOpen);
   }
 
   private transmit(state: TcpState, now: number): void {

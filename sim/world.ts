@@ -25,6 +25,8 @@ export interface RunOptions {
   write?: (line: string) => void;
   /** Instead of what the seed draws: a kept seed keeps its plan, so that it means the same when plans are drawn anew. */
   plan?: DrawnPlan;
+  /** A checker that is not asked: whether any other one notices what it finds. */
+  without?: string;
 }
 
 export interface Violation {
@@ -71,11 +73,13 @@ export class World implements VmObserver {
   /** Machines whose loss is nobody's fault but that of the faults. */
   private readonly struck = new WeakSet<SimVm>();
   private readonly checkers: Checker[];
+  private readonly without: string | undefined;
   private lastHolders: SimVm[] = [];
   private nobodySince: number | undefined = undefined;
 
   constructor(seed: number, makers: readonly MakeChecker[], options: RunOptions = {}) {
     this.random = new Random(seed);
+    this.without = options.without;
     this.trace = new Trace(options.write);
     const verbose = options.write !== undefined;
     this.plan = { ...(options.plan ?? drawPlan(seed, this.random.fork('plan'))), verbose };
@@ -89,10 +93,13 @@ export class World implements VmObserver {
     this.a = new SimNode(this, 'a');
     this.b = new SimNode(this, 'b');
     this.checkers = makers.map((make) => make(this));
-    this.network.onFrame = (name, frame) => {
+    this.network.onFrame = (name, frame, late) => {
       const node = name === 'a' ? this.a : this.b;
-      if (this.plan.verbose) node.say(`uplink  ${frameText(frame)}`);
-      for (const checker of this.checkers) checker.frameLeft?.(node, frame);
+      if (this.plan.verbose) node.say(`uplink  ${frameText(frame)}${late ? ' (late)' : ''}`);
+      for (const checker of this.checkers) checker.frameLeft?.(node, frame, late);
+    };
+    this.network.onRelease = (name, frame) => {
+      for (const checker of this.checkers) checker.frameReleased?.(name === 'a' ? this.a : this.b, frame);
     };
     this.faults = new Faults(this);
     this.addClients();
@@ -137,7 +144,7 @@ export class World implements VmObserver {
   isDone: () => boolean = () => false;
 
   violate(checker: string, sentence: string, detail: string): void {
-    if (this.violation !== undefined) return;
+    if (this.violation !== undefined || checker === this.without) return;
     this.violation = { checker, sentence, detail, atMs: this.schedule.now };
     this.trace.add(this.schedule.now, '-', `VIOLATED ${checker}: ${detail}`);
   }

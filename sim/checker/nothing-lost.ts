@@ -1,7 +1,8 @@
 // What the secondary's guest has said in the primary's stead, and what a checkpoint brought along that had not left yet,
 // leaves at a takeover; and a node that takes over speaks at once, so that the network learns where the guest lives now.
 //
-// Watched on datagrams, which nobody sends again: a lost TCP segment would only cost its repetition.
+// Watched on datagrams, which nobody sends again: a lost TCP segment would only cost its repetition. What was handed to the
+// uplink counts as said: the primary tells its secondary in the same turn, and is not asked when the kernel had it.
 
 import { FrameView } from '../../src/packet/frame-view.ts';
 import { targetIp } from '../addresses.ts';
@@ -40,9 +41,13 @@ export function nothingLost(world: World): Checker {
     }
   };
 
+  /** Its kernel takes nothing, or has only just begun to. */
+  const isHindered = (process: SimProcess) =>
+    world.nodes.some((node) => node.process === process && world.network.kernels.get(node.name)?.isFull === true);
+
   const judge = (takeover: (typeof takeovers)[number]) => {
     const { process, vm, due, spoke } = takeover;
-    if (!process.alive || process.paused || !vm.alive) return;
+    if (!process.alive || process.paused || !vm.alive || isHindered(process)) return;
     if (!spoke) world.violate(checker.name, checker.sentence, `${process.name} took over and said nothing`);
     else if (due.size > 0)
       world.violate(
@@ -71,12 +76,15 @@ export function nothingLost(world: World): Checker {
       if (isPrimary) unsaid.add(contentOf(said));
       else waiting.get(vm)?.add(contentOf(said));
     },
-    frameLeft: (node, frame) => {
+    frameLeft: (node) => {
       look();
-      const left = view.parse(frame);
       for (const takeover of takeovers) if (takeover.process === node.process) takeover.spoke = true;
-      if (left.kind !== 'udp') return;
-      const content = contentOf(left);
+    },
+    frameReleased: (_node, frame) => {
+      look();
+      const released = view.parse(frame);
+      if (released.kind !== 'udp') return;
+      const content = contentOf(released);
       unsaid.delete(content);
       for (const one of atCapture.values()) one.delete(content);
       for (const one of waiting.values()) one.delete(content);

@@ -1,7 +1,8 @@
 // Once the owner of a term has spoken for the guest, no other node speaks for it until the term is another one.
 //
 // A node may still say what it was lent the right to say (heartbeat/lease.ts) while another one has claimed the term; but
-// from the owner's first frame on there is one voice.
+// from the owner's first frame on there is one voice. What it was stopped with between its look and its write no program
+// can take back: that may leave late, once (uplink.ts), and the other sentences must hold all the same.
 
 import type { Checker } from '../checker.ts';
 import type { World } from '../world.ts';
@@ -20,8 +21,9 @@ export function singleVoice(world: World): Checker {
   };
   return {
     ...checker,
-    frameLeft: (node) => {
+    frameLeft: (node, _frame, late) => {
       look();
+      if (late) return;
       if (node.name === owner) hasSpoken = true;
       else if (hasSpoken) {
         const what = `${node.name} speaks, though ${owner} owns term ${world.record?.term ?? 0} and has spoken in it`;

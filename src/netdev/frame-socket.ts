@@ -26,6 +26,9 @@ export interface FrameHandlers {
   maySend?(): boolean;
 }
 
+/** Bytes that the kernel took now: 0 when it has no room (the descriptor does not block), or when the peer is gone. */
+type WriteNow = (descriptor: number, bytes: Buffer, length: number) => number;
+
 const readBytes = 256 * 1024;
 const outBytesAtFirst = 64 * 1024;
 /** Written buffers kept for the next write, and the longest that is worth keeping. */
@@ -45,10 +48,13 @@ export class FrameSocket {
   private isFrameOnWay = false;
   private open = true;
   private readonly drainBuffer = Buffer.allocUnsafe(readBytes);
+  private readonly writeNow: WriteNow;
 
-  constructor(socket: Socket, handlers: FrameHandlers) {
+  /** `writeNow`: the kernel's write; the simulation has another one. */
+  constructor(socket: Socket, handlers: FrameHandlers, writeNow: WriteNow = writeDescriptor) {
     this.socket = socket;
     this.handlers = handlers;
+    this.writeNow = writeNow;
     socket.on('data', (chunk: Buffer) => this.take(chunk));
     socket.on('error', () => undefined);
     socket.on('close', () => this.onClose());
@@ -103,7 +109,7 @@ export class FrameSocket {
       this.outBytes = 0;
       return;
     }
-    const written = writeNow(descriptor, this.out, this.outBytes);
+    const written = this.writeNow(descriptor, this.out, this.outBytes);
     if (written < this.outBytes) this.sendOneFrame(written);
     else this.outBytes = 0;
   }
@@ -176,8 +182,7 @@ export class FrameSocket {
   }
 }
 
-/** Bytes that the kernel took now: 0 when it has no room (the descriptor does not block), or when the peer is gone. */
-function writeNow(descriptor: number, bytes: Buffer, length: number): number {
+function writeDescriptor(descriptor: number, bytes: Buffer, length: number): number {
   try {
     return writeSync(descriptor, bytes, 0, length);
   } catch {

@@ -21,9 +21,14 @@ import { type Inheritance, SecondaryNode } from './secondary.ts';
 import { describeNode } from './status.ts';
 import { Terms } from './terms.ts';
 
-/** The guest's addresses are announced this often after a takeover, since an announcement may be lost. */
+/** The guest's addresses are announced this often soon after a takeover, since an announcement may be lost. */
 const announcements = 4;
 const announceEveryMs = 100;
+/**
+ * Then ever more seldom, down to once in this time: what the lost primary had on its way when it was stopped leaves when it
+ * wakes, whenever that is, and the network believes for that that the guest is there again.
+ */
+const announceEveryMsMax = 4000;
 /** Between two looks at a record that names a pair of which nobody is heard. */
 const lookAgainMs = 300;
 /** How long the arbiter may take to confirm that an operator's stop is the end of the VM. */
@@ -43,6 +48,7 @@ export class ColoNode {
   private vm: GuestVm | undefined;
   private nic: GuestCard | undefined;
   private inheritance: Inheritance | undefined;
+  private stopAnnouncing: () => void = () => undefined;
   private readonly queue = new Fifo<RoleEvent>();
   private handling = false;
   private readonly started = Promise.withResolvers<void>();
@@ -280,6 +286,7 @@ export class ColoNode {
 
   /** From this moment on nothing is said for the VM; what it used is freed then. */
   private leaveRole(): void {
+    this.stopAnnouncing();
     this.primary?.shutDown();
     this.primary = undefined;
   }
@@ -305,14 +312,15 @@ export class ColoNode {
   }
 
   private announce(uplink: Uplink): void {
-    const frames = this.addresses.announcements();
-    for (const frame of frames) uplink.send(frame);
-    for (let index = 1; index < announcements; index += 1)
-      this.context.clock.after(announceEveryMs * index, () => {
-        // A node that was stopped meanwhile may find that another one has the guest.
-        if (this.role.state.kind !== 'primary' || this.primary?.maySpeak !== true) return;
-        for (const frame of frames) uplink.send(frame);
-      });
+    const { primary } = this;
+    const say = (count: number, waitMs: number) => {
+      // A node that was stopped meanwhile may find that another one has the guest.
+      if (count === 0 || primary?.maySpeak === true)
+        for (const frame of this.addresses.announcements()) uplink.send(frame);
+      const nextMs = count + 1 < announcements ? announceEveryMs : Math.min(2 * waitMs, announceEveryMsMax);
+      this.stopAnnouncing = this.context.clock.after(nextMs, () => say(count + 1, nextMs));
+    };
+    say(0, announceEveryMs);
   }
 
   /** Why this node runs the VM no longer; undefined while it has a role. */

@@ -1,0 +1,105 @@
+// Deliberate defects of checkpoints: what is captured, sent, committed and loaded. What they are: defect.ts.
+
+import { Replica } from '../../src/checkpoint/apply.ts';
+import { checkpointTypes } from '../../src/checkpoint/message.ts';
+import { Staging } from '../../src/checkpoint/stage.ts';
+import { PrimaryPair } from '../../src/controller/primary-pair.ts';
+import { encodeNumber, messages } from '../../src/node/message.ts';
+import type { PeerLink } from '../../src/node/platform.ts';
+import { SecondaryBulk } from '../../src/node/secondary-bulk.ts';
+import { RunTracker } from '../../src/qemu/dirty/tracker.ts';
+import { always, type Defect, nothing } from './defect.ts';
+
+export const checkpointDefects: readonly Defect[] = [
+  {
+    name: 'commit-before-complete',
+    mistake: 'The secondary acknowledges a checkpoint when it begins to arrive.',
+    seeds: 20,
+    changes: [
+      {
+        owner: SecondaryBulk,
+        method: 'receive',
+        replace: (before) =>
+          function (type, payload) {
+            const bytes = Buffer.from(payload as Uint8Array);
+            if (type === checkpointTypes.begin && bytes[20] === 2) {
+              const { links } = this['node'] as unknown as { links: { packet: PeerLink } };
+              links.packet.send(messages.committed, encodeNumber(bytes.readUInt32BE(4)));
+            }
+            return before.call(this, type, payload);
+          },
+      },
+    ],
+  },
+  {
+    name: 'partial-checkpoint',
+    mistake: 'Staging takes a checkpoint for complete although the last batch of pages is missing.',
+    seeds: 20,
+    changes: [
+      {
+        owner: Staging,
+        method: 'onEnd',
+        replace: (before) =>
+          function (receiving, payload) {
+            const { stored, begin } = receiving as { stored: unknown[]; begin: { kind: string } };
+            if (begin.kind === 'checkpoint') stored.pop();
+            return before.call(this, receiving, payload);
+          },
+      },
+    ],
+  },
+  {
+    name: 'no-rollback',
+    mistake: 'What the SVM wrote itself stays in its RAM when a checkpoint is applied.',
+    seeds: 10,
+    changes: [{ owner: Replica, method: 'rollback', replace: always(0) }],
+  },
+  {
+    name: 'no-restore-after-load',
+    mistake: 'What loading the devices wrote to RAM stays there.',
+    seeds: 10,
+    changes: [{ owner: Replica, method: 'restoreAfterLoad', replace: always(0) }],
+  },
+  {
+    name: 'no-put-back',
+    mistake: 'Pages of a checkpoint that failed are not sent with the next one.',
+    seeds: 60,
+    changes: [{ owner: RunTracker, method: 'putBack', replace: nothing }],
+  },
+  {
+    name: 'refusal-taken-for-commit',
+    mistake: 'A refused checkpoint counts as committed.',
+    seeds: 80,
+    changes: [
+      {
+        owner: PrimaryPair,
+        method: 'onCheckpoint',
+        replace: (before) =>
+          function (event) {
+            const { kind, epoch } = event as { kind: string; epoch: number };
+            return before.call(this, kind === 'refused' ? { kind: 'committed', epoch } : event);
+          },
+      },
+    ],
+  },
+  {
+    name: 'refused-round-ignored',
+    mistake:
+      'A refused round of the initial copy is only reported (a defect that the simulation found in the product).',
+    seeds: 80,
+    changes: [
+      {
+        owner: SecondaryBulk,
+        method: 'receive',
+        replace: (before) =>
+          function (...args) {
+            try {
+              return before.apply(this, args);
+            } catch {
+              return undefined;
+            }
+          },
+      },
+    ],
+  },
+];

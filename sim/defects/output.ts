@@ -1,0 +1,173 @@
+// Deliberate defects of what leaves: release, comparison, connections. What they are: defect.ts.
+
+import { DatagramComparer } from '../../src/proxy/compare/datagram.ts';
+import { TcpComparer } from '../../src/proxy/compare/tcp.ts';
+import { TcpClamp } from '../../src/proxy/compare/tcp-clamp.ts';
+import { ConnectionTable } from '../../src/proxy/connection.ts';
+import { PrimaryProxy } from '../../src/proxy/primary.ts';
+import { SecondaryProxy } from '../../src/proxy/secondary.ts';
+import { always, call, type Defect, type Self } from './defect.ts';
+
+export const outputDefects: readonly Defect[] = [
+  {
+    name: 'release-on-capture',
+    mistake: 'Held frames leave when the checkpoint is captured, not when it is committed.',
+    seeds: 40,
+    changes: [
+      {
+        owner: PrimaryProxy,
+        method: 'capture',
+        replace: (before) =>
+          function (...args) {
+            const result = before.apply(this, args);
+            for (const one of call(this, 'inOrder') as { leave(): void }[]) one.leave();
+            return result;
+          },
+      },
+    ],
+  },
+  {
+    name: 'no-ack-clamp',
+    mistake: "The primary's acknowledgements and windows leave as they are.",
+    seeds: 40,
+    changes: [
+      {
+        owner: TcpClamp,
+        method: 'clamp',
+        replace: () =>
+          function (_stream, parts) {
+            const { ack, window, timestamp } = parts as { ack: number; window: number; timestamp: number };
+            Object.assign(this['out'] as unknown as object, {
+              ack,
+              window,
+              timestamp,
+              edge: (ack + (window << 2)) >>> 0,
+            });
+          },
+      },
+    ],
+  },
+  {
+    name: 'no-resend',
+    mistake: 'What the SVM has said and the primary has not released is not said at a takeover.',
+    seeds: 40,
+    changes: [
+      {
+        owner: SecondaryProxy,
+        method: 'takeover',
+        replace: (before) =>
+          function (...args) {
+            return { ...(before.apply(this, args) as object), resend: [] };
+          },
+      },
+    ],
+  },
+  {
+    name: 'table-does-not-travel',
+    mistake: 'The connection table is not adopted with a checkpoint.',
+    seeds: 20,
+    changes: [{ owner: ConnectionTable, method: 'adopt', replace: always(true) }],
+  },
+  {
+    name: 'stale-answers-compared',
+    mistake: 'Answers of the SVM from before a checkpoint are compared as if they were of the new epoch.',
+    seeds: 30,
+    changes: [
+      {
+        owner: PrimaryProxy,
+        method: 'fromSecondary',
+        replace: (before) =>
+          function (_epoch, ...rest) {
+            return before.call(this, this['epoch'], ...rest);
+          },
+      },
+    ],
+  },
+  {
+    name: 'no-line-at-capture',
+    mistake: 'What the PVM says after a capture is compared with the SVM of the old epoch.',
+    seeds: 60,
+    changes: [
+      {
+        owner: PrimaryProxy,
+        method: 'wait',
+        replace: (before) =>
+          function (queue, view, now, order) {
+            const options = this['options'] as unknown as { mode: string };
+            if (options.mode === 'remus' || queue !== this['next']) return before.call(this, queue, view, now, order);
+            return call(this, 'take', view, now, order);
+          },
+      },
+    ],
+  },
+  {
+    name: 'payload-not-compared',
+    mistake: 'Bytes count as equal when there are as many of them.',
+    seeds: 20,
+    changes: [
+      {
+        owner: TcpComparer,
+        method: 'divergePayload',
+        replace: () =>
+          function (stream, head) {
+            return call(this, 'finishHead', stream, head);
+          },
+      },
+    ],
+  },
+  {
+    name: 'datagrams-not-compared',
+    mistake: 'Datagrams leave at once.',
+    seeds: 40,
+    changes: [
+      {
+        owner: DatagramComparer,
+        method: 'matchAhead',
+        replace: () => (_flow, held) => void Object.assign(held as object, { isMatched: true }),
+      },
+    ],
+  },
+  {
+    name: 'fin-not-compared',
+    mistake: 'The end of a stream leaves although the SVM has not ended it.',
+    seeds: 40,
+    changes: [{ owner: TcpComparer, method: 'finAgrees', replace: always(true) }],
+  },
+  {
+    name: 'held-frames-stay-behind',
+    mistake: 'Frames that wait for a commit do not travel with their checkpoint.',
+    seeds: 110,
+    from: 91,
+    changes: [{ owner: PrimaryProxy, method: 'encodeHeld', replace: always(new Uint8Array(0)) }],
+  },
+  {
+    name: 'old-offset-kept',
+    mistake: 'A new connection on an old 5-tuple keeps the offset of the old one.',
+    seeds: 60,
+    changes: [
+      {
+        owner: SecondaryProxy,
+        method: 'pair',
+        replace: (before) =>
+          function (connection) {
+            const known = connection as { delta: number };
+            const { delta } = known;
+            before.call(this, connection);
+            if (delta === 0 || known.delta === delta) return;
+            known.delta = delta;
+            call(this['table'] as unknown as Self, 'store', connection);
+          },
+      },
+      {
+        owner: ConnectionTable,
+        method: 'restart',
+        replace: (before) =>
+          function (connection) {
+            const { delta } = connection as { delta: number };
+            before.call(this, connection);
+            Object.assign(connection as object, { delta });
+          },
+      },
+    ],
+  },
+];

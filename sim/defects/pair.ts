@@ -1,0 +1,110 @@
+// Deliberate defects of the pair: terms, leases, what a node does with its part in the VM. What they are: defect.ts.
+
+import type { Clock } from '../../src/base/clock.ts';
+import { PrimaryPair } from '../../src/controller/primary-pair.ts';
+import { SecondaryPair } from '../../src/controller/secondary-pair.ts';
+import { Lease } from '../../src/heartbeat/lease.ts';
+import { ColoNode } from '../../src/node/node.ts';
+import { PrimaryGate } from '../../src/node/primary-gate.ts';
+import { Terms } from '../../src/node/terms.ts';
+import { always, call, type Defect, nothing } from './defect.ts';
+
+export const pairDefects: readonly Defect[] = [
+  {
+    name: 'ignore-term',
+    mistake: 'A node goes on alone whatever the arbiter says.',
+    seeds: 30,
+    changes: [
+      {
+        owner: Terms,
+        method: 'claimAlone',
+        replace: (before) =>
+          async function (...args) {
+            await before.apply(this, args);
+            return 'won';
+          },
+      },
+    ],
+  },
+  {
+    name: 'error-is-won',
+    mistake: 'A claim that the arbiter did not answer counts as won.',
+    seeds: 170,
+    from: 151,
+    changes: [
+      {
+        owner: SecondaryPair,
+        method: 'onAloneClaimed',
+        replace: (before) =>
+          function (outcome) {
+            return before.call(this, outcome === 'error' ? 'won' : outcome);
+          },
+      },
+      {
+        owner: PrimaryPair,
+        method: 'onAloneClaimed',
+        replace: (before) =>
+          function (outcome) {
+            return before.call(this, outcome === 'error' ? 'won' : outcome);
+          },
+      },
+    ],
+  },
+  {
+    name: 'no-lease',
+    mistake: 'The primary does not ask whether it may still speak.',
+    seeds: 275,
+    from: 261,
+    changes: [{ owner: Lease, method: 'valid', replace: always(true) }],
+  },
+  {
+    name: 'lease-not-asked-for-guest-frames',
+    mistake: 'The lease is looked at by the clock alone (a defect that the simulation found in the product).',
+    seeds: 275,
+    from: 261,
+    changes: [{ owner: PrimaryGate, method: 'checkLease', replace: nothing }],
+  },
+  {
+    name: 'no-announcement',
+    mistake: "The guest's address is not announced after a takeover.",
+    seeds: 110,
+    from: 91,
+    changes: [{ owner: ColoNode, method: 'announce', replace: nothing }],
+  },
+  {
+    name: 'announced-for-a-moment',
+    mistake:
+      "The guest's address is announced right after a takeover and not later on (a defect that the simulation found in " +
+      'the product).',
+    seeds: 2150,
+    from: 2130,
+    changes: [
+      {
+        owner: ColoNode,
+        method: 'announce',
+        replace: (before) =>
+          function (...args) {
+            const { clock } = this['context'] as unknown as { clock: Clock };
+            before.apply(this, args);
+            clock.after(350, () => call(this, 'stopAnnouncing'));
+          },
+      },
+    ],
+  },
+  {
+    name: 'stop-without-the-term',
+    mistake: "An operator's stop only tells the secondary, which may not hear it (a defect of the product, once).",
+    seeds: 60,
+    changes: [
+      {
+        owner: ColoNode,
+        method: 'endTerm',
+        replace: () =>
+          async function (primary) {
+            (primary as { sayEnd(): void }).sayEnd();
+            call(this, 'post', { kind: 'stop', why: 'stopped by the operator' });
+          },
+      },
+    ],
+  },
+];
