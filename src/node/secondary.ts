@@ -76,7 +76,9 @@ export class SecondaryNode {
       watchMonitor(this.context.clock, {
         vm: () => (this.pair.state.kind === 'protected' ? this.applier?.vm : undefined),
         hangs: (why, vm) => {
-          if (this.pair.state.kind === 'protected' && this.applier?.vm === vm) this.post({ kind: 'vmEnded', why });
+          if (this.pair.state.kind !== 'protected' || this.applier?.vm !== vm) return;
+          this.post({ kind: 'vmEnded', why });
+          vm.end?.();
         },
       }),
     );
