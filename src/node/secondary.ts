@@ -164,7 +164,7 @@ export class SecondaryNode {
         return;
       case 'claimAlone':
         this.heartbeat?.withhold();
-        void this.shared.terms.claimAlone().then((outcome) => this.post({ kind: 'aloneClaimed', outcome }));
+        void this.claimAlone();
         return;
       case 'takeOver':
         void this.takeOver(action.why);
@@ -173,6 +173,21 @@ export class SecondaryNode {
         this.leaving = this.leave(action.why);
         return;
     }
+  }
+
+  /**
+   * Claims when the own QEMU gives a sign of life: the primary may be starved and no more, and a node whose QEMU hangs would
+   * take the term from it and could not serve. The primary claims as well.
+   */
+  private async claimAlone(): Promise<void> {
+    const vm = this.applier?.vm;
+    while (vm?.ping !== undefined) {
+      const answer = await vm.ping().then(() => 'lives', isTimeout);
+      if (answer === 'lives') break;
+      // One that is gone has said so; one that is silent is asked again, since there may be no other copy.
+      if (answer === false || this.pair.state.kind !== 'suspecting') return;
+    }
+    this.post({ kind: 'aloneClaimed', outcome: await this.shared.terms.claimAlone() });
   }
 
   private async apply(epoch: number): Promise<void> {
@@ -346,4 +361,8 @@ export class SecondaryNode {
       { mode, bypass: this.context.config.network?.bypass ?? [] },
     );
   }
+}
+
+function isTimeout(error: unknown): boolean {
+  return error instanceof ColoError && error.code === errorCodes.qemuTimeout;
 }
