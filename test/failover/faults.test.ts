@@ -98,6 +98,26 @@ test('a QEMU of the secondary that hangs is given up: the primary goes on alone,
   }
 });
 
+test('a secondary whose QEMU hangs does not take the term from a primary that only stood still', async () => {
+  const stage = await setStage({ vm: 'faults', protect: { mode: 'colo' } });
+  try {
+    await protect(stage);
+    await served(stage, 20);
+    process.kill((await stage.pair.b?.findQemu()) ?? 0, 'SIGSTOP');
+    const { a } = stage.pair;
+    a.signal('SIGSTOP');
+    await stage.pair.until('b suspects', 60_000, (all) =>
+      all.some((one) => one.node === 'b' && one.state === 'suspecting'),
+    );
+    a.signal('SIGCONT');
+    await survives(stage, 'a');
+    await expectClients(stage);
+    assert.equal(voices(stage).length, 1);
+  } finally {
+    await stage.close();
+  }
+});
+
 test('a planned failover moves the VM without a client noticing', async () => {
   const stage = await setStage({ vm: 'faults', protect: { mode: 'colo' } });
   try {
