@@ -59,11 +59,19 @@ export class DownloadClient extends MeasuredClient {
   }
 
   progress(): string {
-    return `${((this.receivedBefore + this.received) / 1024 ** 2).toFixed(0)} MiB`;
+    return `${(this.bytes / 1024 ** 2).toFixed(0)} MiB`;
+  }
+
+  /** Of all files so far. */
+  get bytes(): number {
+    return this.receivedBefore + this.received;
   }
 
   async finish(deadlineMs: number): Promise<ClientReport> {
     this.finishing = true;
+    // The rest of the last file comes as fast as it goes.
+    this.cancelResume();
+    this.socket.resume();
     await this.untilDone(deadlineMs, () => {
       if (this.wrong !== '' || this.received === this.rules.bytes) this.done();
     });
@@ -75,7 +83,7 @@ export class DownloadClient extends MeasuredClient {
       ok: complete,
       connections: 1,
       sent: this.files + (missing === 0 ? 0 : 1),
-      received: this.receivedBefore + this.received,
+      received: this.bytes,
       ...this.gaps.report(),
       detail:
         this.wrong ||
@@ -104,8 +112,8 @@ export class DownloadClient extends MeasuredClient {
 
   private slowDown(): void {
     const { bytesPerSecondMax } = this.rules;
-    if (bytesPerSecondMax === undefined) return;
-    const dueMs = ((this.receivedBefore + this.received) / bytesPerSecondMax) * 1000;
+    if (bytesPerSecondMax === undefined || this.finishing) return;
+    const dueMs = (this.bytes / bytesPerSecondMax) * 1000;
     const earlyMs = this.startedAt + dueMs - this.clock.now();
     if (earlyMs < slowDownMsMin) return;
     this.socket.pause();

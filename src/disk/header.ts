@@ -46,8 +46,16 @@ export function encodeHeader(header: ReplicaHeader): string {
 export function parseHeader(text: string): ReplicaHeader | undefined {
   const [body = '', sum = ''] = text.split('\n');
   if (checksum(body) !== sum) return undefined;
-  const parsed = headerSchema.safeParse(JSON.parse(body));
+  const parsed = headerSchema.safeParse(parseJson(body));
   return parsed.success ? parsed.data : undefined;
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
 }
 
 function checksum(text: string): string {

@@ -32,6 +32,8 @@ export interface GuestVm {
   stop(): Promise<void>;
   resume(): Promise<void>;
   kill(): Promise<void>;
+  /** Ends a machine that hangs, so that what it was asked fails now and not in time. `kill` frees what it used. */
+  end?(): void;
   /** At a takeover of a VM with disks: its overlays are the truth from now on. */
   keepDisks?(): Promise<void>;
 }

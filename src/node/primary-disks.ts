@@ -79,7 +79,8 @@ export class PrimaryDisks {
 
   /** Its own host's disk is full, as without protection: the guest goes on by itself when there is room again. */
   private onTrouble({ why, waits }: { why: string; waits: boolean }): void {
-    this.context.log.error({ why }, "the guest's own disk");
+    // A guest that waits runs into it with each of its requests, and again with each try.
+    if (why !== this.trouble) this.context.log.error({ why }, "the guest's own disk");
     this.trouble = why;
     if (waits && this.stopAsking === undefined)
       this.stopAsking = this.context.clock.every(retryMs, () => void this.askWaiting());

@@ -2,6 +2,7 @@
 //
 //    disks of the session ─► template ─► SVM started, paused ─► ready
 //    round, checkpoint ─► staged; all of it here, the disks' part too ─► SecondaryPair: may be committed
+//                    ├──► the disks cannot have it ─► their failure is told, and the session ends
 //                    └──► not whole ─► refused; in the initial copy, which nothing can repair, the session ends
 
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
@@ -63,20 +64,30 @@ export class SecondaryBulk {
     try {
       if (applier.disks !== undefined) await applier.disks.complete(epoch);
     } catch (error) {
-      if (this.node.applier === applier) this.incomplete(epoch, errorText(error));
+      if (this.node.applier === applier) this.incomplete(errorText(error));
       return;
     }
     if (this.node.applier === applier) this.node.post({ kind: 'staged', epoch });
   }
 
-  /** The disks cannot have this checkpoint. The first one brings what no later one brings again: its session is over. */
-  private incomplete(epoch: number, why: string): void {
+  /**
+   * The disks cannot have this checkpoint. The first one brings what no later one brings again: its session is over. Nor will
+   * they have a later one: a full disk that only refused would be dropped in the end, and then claim the term as a rival of
+   * its living primary, and not be able to serve.
+   */
+  private incomplete(why: string): void {
     if (this.node.pair.state.kind !== 'joining') {
-      this.refuse(epoch, why);
+      this.disksFailed(why);
       return;
     }
     this.node.links?.close();
     this.node.onLinksLost(why, true);
+  }
+
+  private disksFailed(why: string): void {
+    this.node.context.log.error({ error: why }, 'the replica cannot be written');
+    this.node.links?.packet.send(messages.diskFailed, encodeText(why));
+    this.node.post({ kind: 'disksFailed', why });
   }
 
   private refuse(epoch: number, why: string): void {
@@ -89,11 +100,7 @@ export class SecondaryBulk {
       term,
       events: {
         held: (position) => this.node.links?.packet.send(messages.diskHeld, encodePosition(position)),
-        failed: (error) => {
-          this.node.context.log.error({ error: error.message }, 'the replica cannot be written');
-          this.node.links?.packet.send(messages.diskFailed, encodeText(error.message));
-          this.node.post({ kind: 'disksFailed', why: error.message });
-        },
+        failed: (error) => this.disksFailed(error.message),
       },
     });
   }

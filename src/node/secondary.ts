@@ -19,6 +19,7 @@ import { PairLinks } from './links.ts';
 import { decodeNumbers, decodeText, encodeNumber, messages, numberAt } from './message.ts';
 import type { PeerLinks } from './platform.ts';
 import { SecondaryBulk } from './secondary-bulk.ts';
+import { watchMonitor } from './vm-watch.ts';
 
 /** What a node has in hand when it has taken over; it goes on as a primary with it. */
 export interface Inheritance {
@@ -69,6 +70,18 @@ export class SecondaryNode {
       paired: (links) => this.onPaired(links),
     });
     this.stops.push(this.context.clock.every(tickMs, () => this.tick(this.context.clock.now())));
+    // One that hangs answers no guest's frame and applies nothing: its primary is better off alone. Once the primary is in
+    // doubt this copy is better than none.
+    this.stops.push(
+      watchMonitor(this.context.clock, {
+        vm: () => (this.pair.state.kind === 'protected' ? this.applier?.vm : undefined),
+        hangs: (why, vm) => {
+          if (this.pair.state.kind !== 'protected' || this.applier?.vm !== vm) return;
+          this.post({ kind: 'vmEnded', why });
+          vm.end?.();
+        },
+      }),
+    );
   }
 
   /** A frame of the network: nobody asked us yet, so it is only remembered. */
@@ -151,7 +164,7 @@ export class SecondaryNode {
         return;
       case 'claimAlone':
         this.heartbeat?.withhold();
-        void this.shared.terms.claimAlone().then((outcome) => this.post({ kind: 'aloneClaimed', outcome }));
+        void this.claimAlone();
         return;
       case 'takeOver':
         void this.takeOver(action.why);
@@ -160,6 +173,21 @@ export class SecondaryNode {
         this.leaving = this.leave(action.why);
         return;
     }
+  }
+
+  /**
+   * Claims when the own QEMU gives a sign of life: the primary may be starved and no more, and a node whose QEMU hangs would
+   * take the term from it and could not serve. The primary claims as well.
+   */
+  private async claimAlone(): Promise<void> {
+    const vm = this.applier?.vm;
+    while (vm?.ping !== undefined) {
+      const answer = await vm.ping().then(() => 'lives', isTimeout);
+      if (answer === 'lives') break;
+      // One that is gone has said so; one that is silent is asked again, since there may be no other copy.
+      if (answer === false || this.pair.state.kind !== 'suspecting') return;
+    }
+    this.post({ kind: 'aloneClaimed', outcome: await this.shared.terms.claimAlone() });
   }
 
   private async apply(epoch: number): Promise<void> {
@@ -333,4 +361,8 @@ export class SecondaryNode {
       { mode, bypass: this.context.config.network?.bypass ?? [] },
     );
   }
+}
+
+function isTimeout(error: unknown): boolean {
+  return error instanceof ColoError && error.code === errorCodes.qemuTimeout;
 }

@@ -1,13 +1,14 @@
-// Watches the primary's VM: its end, and a QEMU that hangs, which is as bad as one that is dead and looks alive to
-// everybody else. Both become the event `vmEnded`; what follows is PrimaryPair's.
+// Watches a node's VM: its end, and a QEMU that hangs, which is as bad as one that is dead and looks alive to everybody
+// else. Both become the event `vmEnded`; what follows is PrimaryPair's and SecondaryPair's.
 
+import type { Clock } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { pingMs } from './limits.ts';
+import type { GuestVm } from './platform.ts';
 import type { PrimaryNode } from './primary.ts';
 
 export class VmWatch {
   private readonly node: PrimaryNode;
-  private pinging = false;
 
   constructor(node: PrimaryNode) {
     this.node = node;
@@ -23,22 +24,29 @@ export class VmWatch {
         byGuest: end.signal === null && end.code === 0,
       }),
     );
-    return context.clock.every(pingMs, () => this.ping());
+    return watchMonitor(context.clock, {
+      vm: () => (this.node.pair.state.kind === 'protected' ? parts.vm : undefined),
+      hangs: (why) => this.node.post({ kind: 'vmEnded', why, byGuest: false }),
+    });
   }
+}
 
-  private ping(): void {
-    const { parts, pair } = this.node;
-    const { vm } = parts;
-    if (vm.ping === undefined || this.pinging || pair.state.kind !== 'protected') return;
-    this.pinging = true;
-    vm.ping().then(
-      () => {
-        this.pinging = false;
-      },
+/** Asks the monitor of the VM of now, if there is one to ask, now and then; one that hung is not asked again. Returns what ends it. */
+export function watchMonitor(
+  clock: Clock,
+  { vm, hangs }: { vm: () => GuestVm | undefined; hangs: (why: string, vm: GuestVm) => void },
+): () => void {
+  const asked = new WeakSet<GuestVm>();
+  return clock.every(pingMs, () => {
+    const one = vm();
+    if (one?.ping === undefined || asked.has(one)) return;
+    asked.add(one);
+    one.ping().then(
+      () => asked.delete(one),
       (error: unknown) => {
         if (!(error instanceof ColoError) || error.code !== errorCodes.qemuTimeout) return;
-        this.node.post({ kind: 'vmEnded', why: `QEMU hangs: ${errorText(error)}`, byGuest: false });
+        hangs(`QEMU hangs: ${errorText(error)}`, one);
       },
     );
-  }
+  });
 }

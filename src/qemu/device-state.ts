@@ -124,12 +124,18 @@ export function tscTicksPerMs(state: Uint8Array): number | undefined {
   return (Number(time.ticks) / Number(time.clockNs)) * 1e6;
 }
 
-/** Moves the guest's time in `state` forward by `lagMs`, in place. False: nothing was changed, the section is unknown. */
+/**
+ * Moves the guest's time in `state` forward by `lagMs`, in place. False: nothing was changed, the section is unknown, or the
+ * times are none.
+ */
 export function alignClock(state: Uint8Array, lagMs: number, tscPerMs: number): boolean {
   const timer = timerContent(state);
-  if (timer === undefined || !Number.isFinite(lagMs) || !Number.isFinite(tscPerMs)) return false;
+  const ticks = Math.round(lagMs * tscPerMs);
+  const clockNs = Math.round(lagMs * 1e6);
+  // Both come from the peer: finite each, their products may not be.
+  if (timer === undefined || !Number.isSafeInteger(ticks) || !Number.isSafeInteger(clockNs)) return false;
   const { view, at } = timer;
-  view.setBigInt64(at + ticksAt, view.getBigInt64(at + ticksAt) + BigInt(Math.round(lagMs * tscPerMs)));
-  view.setBigInt64(at + clockAt, view.getBigInt64(at + clockAt) + BigInt(Math.round(lagMs * 1e6)));
+  view.setBigInt64(at + ticksAt, view.getBigInt64(at + ticksAt) + BigInt(ticks));
+  view.setBigInt64(at + clockAt, view.getBigInt64(at + clockAt) + BigInt(clockNs));
   return true;
 }

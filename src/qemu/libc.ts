@@ -1,4 +1,5 @@
-// Calls into libc that Node does not offer: mapping a file, and the ioctl that reads and arms write tracking.
+// Calls into libc that Node does not offer: taking a file's room, mapping it, and the ioctl that reads and arms write
+// tracking.
 //
 // A mapped file is a Buffer over the mapping itself. After an unmap such a Buffer would point at nothing and the first
 // read through it would end the process, so `close` first takes the memory away from the ArrayBuffer: every Buffer
@@ -12,6 +13,7 @@ const libc = koffi.load('libc.so.6');
 const mmapFunction = libc.func('void *mmap(void *where, size_t length, int prot, int flags, int fd, long offset)');
 const munmapFunction = libc.func('int munmap(void *where, size_t length)');
 const madviseFunction = libc.func('int madvise(void *where, size_t length, int advice)');
+const fallocateFunction = libc.func('int posix_fallocate(int fd, long offset, long length)');
 const ioctlFunction = libc.func('int ioctl(int fd, unsigned long request, void *argument)');
 
 const protReadWrite = 3;
@@ -48,6 +50,20 @@ export function mapFile(path: string, bytes: number): Mapping {
       munmapFunction(address, bytes);
     },
   };
+}
+
+/**
+ * Takes the room of a file of `bytes`, so that no write to a mapping of it can find the file system full, which would end
+ * the process (SIGBUS). On another thread: on a tmpfs the kernel clears all of it.
+ */
+export async function takeRoom(fd: number, bytes: number): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<number>();
+  fallocateFunction.async(fd, 0, bytes, (error: Error | null, result: number) => {
+    if (error === null) resolve(result);
+    else reject(error);
+  });
+  const errno = await promise;
+  if (errno !== 0) throw new ColoError(errorCodes.host, `There is no room for ${bytes} bytes (errno ${errno}).`);
 }
 
 const hugePageBytes = 2 * 1024 * 1024;

@@ -33,5 +33,5 @@ export const commandTimeoutMs = 10_000;
 /** How long a killed QEMU may take to be gone. Beyond: closing the VM fails and names the process. */
 export const killTimeoutMs = 10_000;
 
-/** A QEMU that answers nothing for this long hangs: the node treats it as dead and hands over. */
+/** A QEMU that answers nothing for this long hangs: its node treats it as dead. A primary hands over, a secondary leaves. */
 export const pingTimeoutMs = 3000;

@@ -12,7 +12,7 @@ import type { Log } from '../base/log.ts';
 import { Carrier, createCarrier, unpackTemplate } from './carrier.ts';
 import { chooseTracker } from './dirty/choose.ts';
 import type { DirtyTracker, TrackerKind } from './dirty/tracker.ts';
-import { type Mapping, mapFile } from './libc.ts';
+import { type Mapping, mapFile, takeRoom } from './libc.ts';
 import { commandTimeoutMs, killTimeoutMs, ramBytesMax, startTimeoutMs } from './limits.ts';
 import { type MachineSpec, qemuArguments, type VmFiles } from './machine.ts';
 import { createOverlay } from './overlay.ts';
@@ -100,10 +100,24 @@ function assertSize({ ramBytes }: MachineSpec): void {
   throw new ColoError(errorCodes.input, `A guest cannot have ${ramBytes} bytes of RAM: a multiple of 1 MiB is needed.`);
 }
 
+/** The guest's RAM, all of it present: a guest that found its host's memory full later would be killed by it. */
+async function makeRamFile({ dir, ramPath }: VmFiles, ramBytes: number): Promise<void> {
+  const fd = openSync(ramPath, 'wx', 0o600);
+  try {
+    ftruncateSync(fd, ramBytes);
+    await takeRoom(fd, ramBytes);
+  } catch (cause) {
+    throw new ColoError(errorCodes.host, `${dir} has no room for ${ramBytes / 2 ** 20} MiB of guest RAM.`, {
+      cause,
+      hint: 'Enlarge the tmpfs, end what fills it, or give the guest less memory.',
+    });
+  } finally {
+    closeSync(fd);
+  }
+}
+
 async function prepareFiles({ spec, files, vmstateTemplate }: VmOptions): Promise<void> {
-  const fd = openSync(files.ramPath, 'wx', 0o600);
-  ftruncateSync(fd, spec.ramBytes);
-  closeSync(fd);
+  await makeRamFile(files, spec.ramBytes);
   // QEMU truncates and rewrites this file; made here so that its mode is ours.
   writeFileSync(files.deviceStatePath, '', { mode: 0o600 });
   if (vmstateTemplate === undefined) await createCarrier(files.vmstatePath);

@@ -5,18 +5,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { callNode, nodeStatus } from '../../src/api/client.ts';
 import { type FaultKind, inject, survivorOf } from '../../src/demo/faults.ts';
-import { protect, type Stage, setStage, survives, voices } from './stage.ts';
+import { protect, type Stage, served, setStage, survives, voices } from './stage.ts';
 
 async function expectClients(stage: Stage): Promise<void> {
   for (const report of await stage.finish()) assert.equal(report.ok, true, `${report.name}: ${report.detail}`);
-}
-
-/** Lets every client get replies: what follows happens under load. */
-async function someReplies(stage: Stage): Promise<void> {
-  const before = stage.clients.map((client) => Number.parseInt(client.progress(), 10));
-  await stage.pair.until('serving', 60_000, () =>
-    stage.clients.every((client, index) => Number.parseInt(client.progress(), 10) >= (before[index] ?? 0) + 20),
-  );
 }
 
 const cases: [mode: 'colo' | 'remus', fault: FaultKind][] = [
@@ -34,10 +26,10 @@ for (const [mode, fault] of cases)
     const stage = await setStage({ vm: 'faults', protect: { mode } });
     try {
       await protect(stage);
-      await someReplies(stage);
+      await served(stage, 20);
       const injected = await inject(fault, stage.pair, () => 0);
       await survives(stage, survivorOf(fault));
-      await someReplies(stage);
+      await served(stage, 20);
       injected.wake();
       if (fault === 'primary-stop')
         await stage.pair.until('a secondary again', 60_000, (all) =>
@@ -60,7 +52,7 @@ for (const [name, machine] of [
     try {
       await protect(stage);
       for (let count = 0; count < 3; count += 1) {
-        await someReplies(stage);
+        await served(stage, 20);
         await stage.checkpoint();
       }
       await inject('primary-kill', stage.pair, () => 0);
@@ -76,7 +68,7 @@ test('a QEMU of the primary that hangs is given up, and the secondary takes over
   const stage = await setStage({ vm: 'faults', protect: { mode: 'colo' } });
   try {
     await protect(stage);
-    await someReplies(stage);
+    await served(stage, 20);
     process.kill(await stage.pair.a.findQemu(), 'SIGSTOP');
     await survives(stage, 'b');
     await expectClients(stage);
@@ -86,11 +78,51 @@ test('a QEMU of the primary that hangs is given up, and the secondary takes over
   }
 });
 
+test('a QEMU of the secondary that hangs is given up: the primary goes on alone, and is protected again', async () => {
+  const stage = await setStage({ vm: 'faults', protect: { mode: 'colo' } });
+  try {
+    await protect(stage);
+    await served(stage, 20);
+    const hung = (await stage.pair.b?.findQemu()) ?? 0;
+    process.kill(hung, 'SIGSTOP');
+    await survives(stage, 'a');
+    await served(stage, 20);
+    const all = await stage.pair.until('protected by another QEMU', 60_000, (statuses) =>
+      statuses.some((one) => one.node === 'b' && one.protected && one.qemuPid !== hung),
+    );
+    assert.equal(all.find((one) => one.node === 'a')?.role, 'primary');
+    await expectClients(stage);
+    assert.equal(voices(stage).length, 1);
+  } finally {
+    await stage.close();
+  }
+});
+
+test('a secondary whose QEMU hangs does not take the term from a primary that only stood still', async () => {
+  const stage = await setStage({ vm: 'faults', protect: { mode: 'colo' } });
+  try {
+    await protect(stage);
+    await served(stage, 20);
+    process.kill((await stage.pair.b?.findQemu()) ?? 0, 'SIGSTOP');
+    const { a } = stage.pair;
+    a.signal('SIGSTOP');
+    await stage.pair.until('b suspects', 60_000, (all) =>
+      all.some((one) => one.node === 'b' && one.state === 'suspecting'),
+    );
+    a.signal('SIGCONT');
+    await survives(stage, 'a');
+    await expectClients(stage);
+    assert.equal(voices(stage).length, 1);
+  } finally {
+    await stage.close();
+  }
+});
+
 test('a planned failover moves the VM without a client noticing', async () => {
   const stage = await setStage({ vm: 'faults', protect: { mode: 'colo' } });
   try {
     await protect(stage);
-    await someReplies(stage);
+    await served(stage, 20);
     await callNode({ socketPath: stage.pair.a.apiPath, method: 'POST', path: '/failover' });
     await survives(stage, 'b');
     await expectClients(stage);
@@ -105,7 +137,7 @@ test('in colo mode the RAM of both sides is equal after every apply, whatever th
   try {
     await protect(stage);
     for (let count = 0; count < 8; count += 1) {
-      await someReplies(stage);
+      await served(stage, 20);
       await stage.checkpoint();
     }
     const [a, b] = await Promise.all([nodeStatus(stage.pair.a.apiPath), nodeStatus(stage.pair.b?.apiPath ?? '')]);

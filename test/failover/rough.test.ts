@@ -9,20 +9,14 @@ import { test } from 'node:test';
 import type { NodeStatus } from '../../src/api/status.ts';
 import { delay } from '../../src/base/clock.ts';
 import { inject } from '../../src/demo/faults.ts';
+import { ask } from './ask.ts';
 import { heldTakeover } from './held.ts';
 import { slowDown } from './slow.ts';
-import { protect, type Stage, setStage, survives, voices } from './stage.ts';
+import { protect, type Stage, served, setStage, survives, voices } from './stage.ts';
 import { Wires } from './wire.ts';
 
 async function expectClients(stage: Stage): Promise<void> {
   for (const report of await stage.finish()) assert.equal(report.ok, true, `${report.name}: ${report.detail}`);
-}
-
-async function someReplies(stage: Stage): Promise<void> {
-  const before = stage.clients.map((client) => Number.parseInt(client.progress(), 10));
-  await stage.pair.until('serving', 60_000, () =>
-    stage.clients.every((client, index) => Number.parseInt(client.progress(), 10) >= (before[index] ?? 0) + 20),
-  );
 }
 
 const isProtected = (all: NodeStatus[]) => all.some((one) => one.role === 'primary' && one.protected);
@@ -46,11 +40,11 @@ test('the wire between the nodes stalls, is cut, and damages bytes: one node goe
   const noteTurn = async () => {
     const primary = await protectedAgain(stage);
     if (primary !== turns.at(-1)) turns.push(primary);
-    await someReplies(stage);
+    await served(stage, 20);
   };
   try {
     await protect(stage);
-    await someReplies(stage);
+    await served(stage, 20);
     wires.stall();
     await stage.pair.until('one node alone', 60_000, (all) => !isProtected(all));
     wires.flow();
@@ -85,14 +79,14 @@ test('a storm of divergence with a secondary that is ten times slower: the outpu
     // TIME tells microseconds: the copies never agree.
     storm = setInterval(() => socket.write('*1\r\n$4\r\nTIME\r\n'), 15);
     socket.resume();
-    await someReplies(stage);
+    await served(stage, 20);
     const disagreements = (all: NodeStatus[]) =>
       all.find((one) => one.role === 'primary')?.checkpoints?.reasons['payload'] ?? 0;
     await stage.pair.until('the copies disagree', 60_000, (all) => disagreements(all) > 5);
     const fast = slowDown((await stage.pair.b?.findQemu()) ?? 0, { runMs: 2, stopMs: 18 });
     try {
       await delay(3000);
-      await someReplies(stage);
+      await served(stage, 20);
     } finally {
       fast();
     }
@@ -147,19 +141,6 @@ async function untilRedisForgot(stage: Stage): Promise<void> {
     await delay(100);
   }
   assert.fail('the guest did not come back');
-}
-
-async function ask(port: number, request: string): Promise<string> {
-  const socket = createConnection({ port, host: '127.0.0.1' });
-  const { promise, resolve } = Promise.withResolvers<string>();
-  socket.on('error', () => resolve(''));
-  socket.on('close', () => resolve(''));
-  socket.on('data', (chunk: Buffer) => resolve(chunk.toString('latin1')));
-  socket.setTimeout(2000, () => resolve(''));
-  socket.write(request);
-  const answer = await promise;
-  socket.destroy();
-  return answer;
 }
 
 test('the survivor stands still at takeover.claimed while the old primary wakes up: the old one is silent', () =>

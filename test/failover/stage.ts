@@ -1,6 +1,7 @@
 // The stage of the failover tests: a real pair with the demo guest, and clients that check every reply. Each test names
 // its own VM, so that a run that a person has started is not disturbed.
 
+import { downloadSha256 } from '../../guest/big-file.ts';
 import { buildGuest } from '../../guest/build.ts';
 import { readyLine } from '../../guest/recipe.ts';
 import { callNode } from '../../src/api/client.ts';
@@ -10,6 +11,7 @@ import { checkSpec, type SpecInput } from '../../src/config/spec.ts';
 import type { Client, ClientReport } from '../../src/demo/client.ts';
 import { consoleSays } from '../../src/demo/console.ts';
 import { DatagramClient } from '../../src/demo/datagrams.ts';
+import { DownloadClient } from '../../src/demo/download.ts';
 import { echoRules, LineClient, redisRules } from '../../src/demo/lines.ts';
 import { RegisterClient } from '../../src/demo/register.ts';
 import { freePorts } from '../../src/lan/gateway.ts';
@@ -29,6 +31,11 @@ export interface Stage {
   close(): Promise<void>;
 }
 
+/** The file that is downloaded over and over, and how fast: a load beside the others, not instead of them. */
+const bigMebibytes = 4;
+const downloadBytesPerSecondMax = 2 << 20;
+/** What counts as a reply in a download. */
+const downloadReplyBytes = 16 << 10;
 const bootTimeoutMs = 120_000;
 const protectTimeoutMs = 120_000;
 
@@ -40,7 +47,7 @@ export async function setStage(options: {
   reachAt?: PairOptions['reachAt'];
 }): Promise<Stage> {
   const guest = await buildGuest();
-  const [redis = 0, echo = 0, udp = 0, dirty = 0] = await freePorts(4);
+  const [redis = 0, echo = 0, udp = 0, dirty = 0, http = 0] = await freePorts(5);
   const spec = checkSpec(
     {
       vm: options.vm,
@@ -52,13 +59,14 @@ export async function setStage(options: {
   );
   const pair = await LocalPair.start({
     spec,
-    boot: { kernel: guest.kernel, initrd: guest.initrd, cmdline: `${guest.cmdline} colo.big=4` },
+    boot: { kernel: guest.kernel, initrd: guest.initrd, cmdline: `${guest.cmdline} colo.big=${bigMebibytes}` },
     clock: systemClock,
     forwards: [
       { protocol: 'tcp', hostPort: redis, guestPort: guest.ports.redis },
       { protocol: 'tcp', hostPort: echo, guestPort: guest.ports.echoTcp },
       { protocol: 'udp', hostPort: udp, guestPort: guest.ports.echoUdp },
       { protocol: 'tcp', hostPort: dirty, guestPort: guest.ports.dirty },
+      { protocol: 'tcp', hostPort: http, guestPort: guest.ports.http },
     ],
     ...(options.dieAt === undefined ? {} : { dieAt: options.dieAt }),
     ...(options.reachAt === undefined ? {} : { reachAt: options.reachAt }),
@@ -76,6 +84,15 @@ export async function setStage(options: {
     clients.push(await LineClient.start(echoRules(echo), systemClock));
     clients.push(await RegisterClient.start(redis, systemClock));
     clients.push(await DatagramClient.start({ port: udp }, systemClock));
+    clients.push(
+      await DownloadClient.start(
+        {
+          ...{ port: http, path: guest.files.downloadPath, bytes: bigMebibytes << 20 },
+          ...{ sha256: downloadSha256(bigMebibytes), bytesPerSecondMax: downloadBytesPerSecondMax },
+        },
+        systemClock,
+      ),
+    );
     return {
       pair,
       mac: spec.network.mac,
@@ -97,6 +114,18 @@ export async function protect(stage: Stage): Promise<void> {
   await stage.pair.startSecondary();
   await stage.pair.until('protected', protectTimeoutMs, (all) =>
     all.some((one) => one.role === 'primary' && one.protected),
+  );
+}
+
+/** Waits until every client has got so many further replies. */
+export async function served(stage: Stage, replies: number): Promise<void> {
+  const repliesOf = (client: Client) =>
+    client instanceof DownloadClient
+      ? Math.floor(client.bytes / downloadReplyBytes)
+      : Number.parseInt(client.progress(), 10);
+  const before = stage.clients.map(repliesOf);
+  await stage.pair.until('serving', 60_000, () =>
+    stage.clients.every((client, index) => repliesOf(client) >= (before[index] ?? 0) + replies),
   );
 }
 

@@ -7,7 +7,10 @@ import { closeTargets, targets } from './targets.ts';
 
 after(closeTargets);
 
-const count: Record<string, number> = { frames: 250, api: 60, qmp: 250 };
+const count: Record<string, number> = {
+  ...{ frames: 250, api: 60, qmp: 250 },
+  ...{ state: 400, template: 40, records: 200, etcd: 30, 'nbd-client': 100 },
+};
 
 for (const target of targets)
   test(`no input of ${target.name} breaks a promise`, async () => {

@@ -1,6 +1,7 @@
 // Every input that crosses a trust boundary, as a target of the fuzzer: what guests send (frames; through QEMU also NBD
 // requests and QMP), what peers send (bytes and messages of a link), what operators and their programs send (spec files,
-// API calls). None of it may throw anything but a refusal, or get past a bound.
+// API calls), and what is read back from disks, arbiters and registries (stored.ts). None of it may throw anything but a
+// refusal, or get past a bound.
 
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -30,6 +31,7 @@ import { frameCorpus } from '../../src/proxy/fuzz.ts';
 import { Bed } from '../../src/proxy/testbed.ts';
 import { Qmp } from '../../src/qemu/qmp.ts';
 import type { Target } from './fuzz.ts';
+import { closeStored, storedTargets } from './stored.ts';
 
 const text = (value: string) => Buffer.from(value);
 
@@ -333,6 +335,12 @@ const apiCalls: Target = {
   },
 };
 
-export const targets: readonly Target[] = [frames, nbdSession, qmp, channel, messages, spec, apiCalls];
+export const targets: readonly Target[] = [
+  ...[frames, nbdSession, qmp, channel, messages, spec, apiCalls],
+  ...storedTargets,
+];
 
-export const closeTargets = (): Promise<void> => api.close();
+export async function closeTargets(): Promise<void> {
+  await api.close();
+  await closeStored();
+}

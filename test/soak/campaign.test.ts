@@ -1,5 +1,5 @@
 // The campaign in full: COLO_FAULTS (default 200) and COLO_SEED (default 1) in the environment choose how many faults and
-// which.
+// which; COLO_FAULT keeps it to the kinds whose name contains that text.
 
 import { test } from 'node:test';
 import { campaign } from '../failover/campaign.ts';
@@ -9,4 +9,5 @@ test('fault after fault: no connection is lost, no reply is wrong or missing, on
     vm: 'campaign',
     count: Number(process.env['COLO_FAULTS'] ?? '200'),
     seed: Number(process.env['COLO_SEED'] ?? '1'),
+    only: process.env['COLO_FAULT'] ?? '',
   }));

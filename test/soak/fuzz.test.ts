@@ -9,7 +9,10 @@ after(closeTargets);
 
 const total = Number(process.env['COLO_FUZZ'] ?? '200000');
 /** What one input costs, compared with the cheap ones. */
-const cost: Record<string, number> = { frames: 20, api: 100, qmp: 20, spec: 10 };
+const cost: Record<string, number> = {
+  ...{ frames: 20, api: 100, qmp: 20, spec: 10 },
+  ...{ state: 20, template: 200, records: 50, etcd: 400, 'nbd-client': 50 },
+};
 
 for (const target of targets)
   test(`no input of ${target.name} breaks a promise`, async (context) => {

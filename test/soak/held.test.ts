@@ -1,8 +1,12 @@
-// Takeovers that stand still at the later points; the first is in test/failover/rough.test.ts.
+// Takeovers that stand still at the later points (the first is in test/failover/rough.test.ts), or end at any.
 
 import { test } from 'node:test';
-import { heldTakeover } from '../failover/held.ts';
+import { heldTakeover, killedTakeover } from '../failover/held.ts';
 
 for (const point of ['takeover.runnable', 'takeover.announced'] as const)
   test(`the survivor stands still at ${point} while the old primary wakes up: the old one is silent`, () =>
     heldTakeover(point));
+
+for (const point of ['takeover.claimed', 'takeover.runnable', 'takeover.announced'] as const)
+  test(`the survivor dies at ${point}: the old primary gives up its copy, and the guest boots where the term is`, () =>
+    killedTakeover(point));
