@@ -230,6 +230,21 @@ test('a checkpoint without pages is complete too, and its state arrives', async 
   assert.equal(String(received?.deviceState), 'devices');
 });
 
+test('a checkpoint with a state that its owner could not go on from is refused, and the next one is not', async () => {
+  const wrongWith = ({ held }: CaptureState) => (String(held) === 'good' ? undefined : 'what it held is no frames');
+  const staging = new Staging({ ramBytes: pageSize, compressor, wrongWith });
+  const last = async (held: string) => {
+    const state = { ...noState, held: Buffer.from(held) };
+    const encoder = new CheckpointEncoder({ epoch: 1, base: 0, kind: 'checkpoint', sequence: 0, compressor });
+    const capture = { runs: new PageRuns(), contents: Buffer.alloc(0), state };
+    return receiveAll(staging, await collect(encoder.checkpoint(capture))).find(({ kind }) => kind !== 'more');
+  };
+  const refused = await last('bad');
+  assert.match(refused?.kind === 'refused' ? refused.error.message : '', /what it held is no frames/);
+  assert.equal(staging.complete(), undefined);
+  assert.equal((await last('good'))?.kind, 'complete');
+});
+
 function bytesOf(state: CaptureState | undefined): { deviceState: unknown; table: unknown } {
   return { deviceState: state?.deviceState, table: state?.table };
 }

@@ -103,6 +103,8 @@ export interface StagingOptions {
   compressor: Compressor;
   /** The RAM of the newest applied checkpoint, to which differences are added; without it they are refused. */
   shadow?: Uint8Array;
+  /** What is wrong with a state whose parts are opaque here; such a checkpoint is refused. */
+  wrongWith?: (state: CaptureState) => string | undefined;
   /** Opens the overflow of one checkpoint; without it one that does not fit in memory is refused. */
   openSpill?: () => Spill;
   /** Page contents held in memory; limits.stagedBytesMax unless a test says otherwise. */
@@ -116,6 +118,7 @@ export class Staging {
   private readonly compressor: Compressor;
   private readonly shadow: Uint8Array | undefined;
   private readonly openSpill: (() => Spill) | undefined;
+  private readonly wrongWith: (state: CaptureState) => string | undefined;
   private receiving: Receiving | undefined;
   private staged: { checkpoint: StagedCheckpoint; receiving: Receiving } | undefined;
   private newestComplete = 0;
@@ -127,6 +130,7 @@ export class Staging {
     this.compressor = options.compressor;
     this.shadow = options.shadow;
     this.openSpill = options.openSpill;
+    this.wrongWith = options.wrongWith ?? (() => undefined);
     this.bytesMax = options.stagedBytesMax ?? stagedBytesMax;
   }
 
@@ -286,6 +290,8 @@ export class Staging {
     if (receiving.begin.kind === 'round') return this.refuse('a state came within a round');
     if (receiving.state !== undefined) return this.refuse('the state came twice');
     const { epoch: _, ...fields } = state;
+    const wrong = this.wrongWith(fields);
+    if (wrong !== undefined) return this.refuse(wrong);
     const { deviceState, table, held } = state;
     receiving.state = { ...fields, deviceState: copyOf(deviceState), table: copyOf(table), held: copyOf(held) };
     receiving.hash = crc32(payload, receiving.hash);

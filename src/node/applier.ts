@@ -12,7 +12,7 @@
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { PageRuns } from '../base/page-runs.ts';
 import { Replica } from '../checkpoint/apply.ts';
-import { type Applied, checkpointTypes, encodings, parseTemplate } from '../checkpoint/message.ts';
+import { type Applied, type CaptureState, checkpointTypes, encodings, parseTemplate } from '../checkpoint/message.ts';
 import { type StagedCheckpoint, Staging } from '../checkpoint/stage.ts';
 import type { SecondaryProxy } from '../proxy/secondary.ts';
 import { alignClock, tscTicksPerMs } from '../qemu/device-state.ts';
@@ -27,6 +27,12 @@ const firstLoadGuessMs = 9;
 const sliceBytes = 8 * 1024 * 1024;
 
 export type StageOutcome = { kind: 'complete'; epoch: number } | { kind: 'refused'; epoch: number; why: string };
+
+export interface ApplierParts {
+  disks: SecondaryDisks | undefined;
+  /** What the proxy could not go on from. */
+  wrongWith: (state: CaptureState) => string | undefined;
+}
 
 export class Applier {
   readonly vm: GuestVm;
@@ -47,7 +53,7 @@ export class Applier {
 
   private constructor(
     context: NodeContext,
-    parts: { vm: GuestVm; nic: GuestCard; template: Uint8Array; disks: SecondaryDisks | undefined },
+    parts: { vm: GuestVm; nic: GuestCard; template: Uint8Array } & ApplierParts,
   ) {
     this.context = context;
     this.vm = parts.vm;
@@ -62,18 +68,19 @@ export class Applier {
       ramBytes: ram.length,
       shadow: this.replica.shadow,
       compressor: context.platform.compressor(),
+      wrongWith: parts.wrongWith,
       openSpill: () => context.platform.openSpill(),
     });
   }
 
   /** Starts the SVM, paused, from the primary's template message. */
-  static async open(context: NodeContext, payload: Uint8Array, disks?: SecondaryDisks): Promise<Applier> {
+  static async open(context: NodeContext, payload: Uint8Array, parts: ApplierParts): Promise<Applier> {
     const template = readTemplate(context, payload);
     const nic = await context.platform.listenCard();
     try {
-      const overlays = disks?.count ?? 0;
+      const overlays = parts.disks?.count ?? 0;
       const vm = await context.platform.startVm({ vmstateTemplate: template, overlays });
-      return new Applier(context, { vm, nic, template, disks });
+      return new Applier(context, { vm, nic, template, ...parts });
     } catch (error) {
       await nic.close();
       throw error;

@@ -112,7 +112,10 @@ export class SecondaryBulk {
     let disks: SecondaryDisks | undefined;
     try {
       if (diskSession !== undefined) disks = await this.openDisks(diskSession, links?.packet.peer.term ?? 0);
-      const applier = await Applier.open(node.context, payload, disks);
+      const applier = await Applier.open(node.context, payload, {
+        disks,
+        wrongWith: (state) => node.proxy.wrongWith(state),
+      });
       disks = undefined;
       if (node.links === undefined) {
         await applier.close();

@@ -49,6 +49,8 @@ test('bytes that are no table are refused', () => {
   const table = newTable();
   table.add(key(1));
   const encoded = table.encode();
+  assert.equal(newTable().isTable(encoded), true);
+  assert.equal(newTable().isTable(encoded.subarray(1)), false);
   assert.equal(newTable().adopt(encoded.subarray(1), 0), false);
   assert.equal(newTable().adopt(encoded.subarray(0, encoded.length - 1), 0), false);
   encoded[8] = 9;

@@ -222,13 +222,19 @@ export class ConnectionTable<Attachment> {
     return table;
   }
 
+  /** Whether `adopt` will take it. No bytes at all are an empty table. */
+  isTable(table: Uint8Array): boolean {
+    if (table.length < tableHeaderBytes || read32(table, 0) !== tableMagic) return table.length === 0;
+    const ipv4Bytes = read32(table, 4) * this.ipv4.recordBytes;
+    return table.length === tableHeaderBytes + ipv4Bytes + read32(table, 8) * this.ipv6.recordBytes;
+  }
+
   /** Replaces everything by an encoded table. False when the bytes are not one: the table is then empty. */
   adopt(table: Uint8Array, now: number): boolean {
     this.clear();
-    if (table.length < tableHeaderBytes || read32(table, 0) !== tableMagic) return table.length === 0;
+    if (!this.isTable(table)) return false;
+    if (table.length === 0) return true;
     const ipv4Bytes = read32(table, 4) * this.ipv4.recordBytes;
-    const ipv6Bytes = read32(table, 8) * this.ipv6.recordBytes;
-    if (table.length !== tableHeaderBytes + ipv4Bytes + ipv6Bytes) return false;
     this.adoptSection(this.ipv4, table.subarray(tableHeaderBytes, tableHeaderBytes + ipv4Bytes), now);
     this.adoptSection(this.ipv6, table.subarray(tableHeaderBytes + ipv4Bytes), now);
     return true;

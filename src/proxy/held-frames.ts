@@ -1,4 +1,4 @@
-// Frames as they travel in a checkpoint: 32-bit length, bytes, and so on. What is no whole frame at the end is ignored.
+// Frames as they travel in a checkpoint: 32-bit length, bytes, and so on.
 
 import { read32, write32 } from '../packet/checksum.ts';
 
@@ -13,6 +13,14 @@ export function encodeFrames(frames: readonly Uint8Array[]): Uint8Array {
   return bytes;
 }
 
+/** Whether the bytes are whole frames, from the first to the last. */
+export function areFrames(bytes: Uint8Array): boolean {
+  let at = 0;
+  while (at + 4 <= bytes.length) at += 4 + read32(bytes, at);
+  return at === bytes.length;
+}
+
+/** What is no whole frame at the end is ignored. */
 export function decodeFrames(bytes: Uint8Array): Uint8Array[] {
   const frames: Uint8Array[] = [];
   for (let at = 0; at + 4 <= bytes.length; ) {

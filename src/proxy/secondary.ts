@@ -21,7 +21,7 @@ import { advance, distance, later } from '../packet/sequence.ts';
 import { Bypass, type BypassCount, type BypassRule } from './bypass.ts';
 import { type Announcement, type Connection, ConnectionTable, isKnownIsn, unpackAnnouncement } from './connection.ts';
 import { newSecondaryCounters, type SecondaryCounters } from './counters.ts';
-import { decodeFrames } from './held-frames.ts';
+import { areFrames, decodeFrames } from './held-frames.ts';
 import { IngressLog } from './ingress-log.ts';
 import { proxyLimits } from './limits.ts';
 import { isTranslated, QuoteTranslator, restamp, toClientSpace, toGuestSpace } from './translate.ts';
@@ -320,6 +320,12 @@ export class SecondaryProxy {
   /** An apply begins: the SVM stands still, and its late output counts no more. */
   suspend(): void {
     this.isRunning = false;
+  }
+
+  /** What keeps `resume` from going on from such a state; undefined: nothing. To be asked before the checkpoint counts. */
+  wrongWith({ table, held }: { table: Uint8Array; held: Uint8Array }): string | undefined {
+    if (!this.table.isTable(table)) return 'its connection table is none';
+    return areFrames(held) ? undefined : 'what it held is no frames';
   }
 
   /** The SVM has been loaded with the checkpoint of `epoch`. In colo mode it runs from here on. */
