@@ -5,6 +5,8 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 
+const byName = (left: string | undefined = '', right: string | undefined = '') => left.localeCompare(right);
+const builtIn = new Set(['Date', 'Math']);
 const home = join(import.meta.dirname, '..');
 
 function documents(): { path: string; text: string }[] {
@@ -33,6 +35,28 @@ test('every source file that a document names exists', () => {
     ))
       if (!existsSync(join(home, named))) missing.push(`${path}: ${named}`);
   assert.deepEqual(missing, []);
+});
+
+test('every folder of the source stands in the table of layers', () => {
+  const architecture = readFileSync(join(home, 'docs', 'ARCHITECTURE.md'), 'utf8');
+  const rows = architecture.split('\n').filter((line) => /^\| (\d|top) \|/.test(line));
+  const named = rows.flatMap((row) => [...(row.split('|')[2] ?? '').matchAll(/`(\w+)`/g)].map(([, name]) => name));
+  assert.deepEqual(named.toSorted(byName), readdirSync(join(home, 'src')).toSorted(byName));
+});
+
+test('every Class.member that a document names exists', () => {
+  const source = readdirSync(join(home, 'src'), { recursive: true, encoding: 'utf8' })
+    .filter((path) => path.endsWith('.ts'))
+    .map((path) => readFileSync(join(home, 'src', path), 'utf8'));
+  const hasMember = (type: string, member: string) =>
+    source.some(
+      (text) => new RegExp(`(class|interface) ${type}\\b`).test(text) && new RegExp(`\\b${member}\\b`).test(text),
+    );
+  const unknown: string[] = [];
+  for (const { path, text } of documents())
+    for (const [, type = '', member = ''] of text.matchAll(/`([A-Z]\w+)\.([a-z]\w+)(?:\(\))?`/g))
+      if (!builtIn.has(type) && !hasMember(type, member)) unknown.push(`${path}: ${type}.${member}`);
+  assert.deepEqual(unknown, []);
 });
 
 test('every test that the specification quotes exists in the file it names', () => {

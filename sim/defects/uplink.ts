@@ -1,11 +1,17 @@
 // Deliberate defects of a node's way to the network: src/netdev/frame-socket.ts. What they are: defect.ts.
 
-import { FrameSocket } from '../../src/netdev/frame-socket.ts';
+import { FrameSocket, type Kernel } from '../../src/netdev/frame-socket.ts';
 import type { Defect } from './defect.ts';
 
 interface Parts {
   handlers: { maySend: (() => boolean) | undefined };
-  socket: { write(bytes: Buffer, done: () => void): void };
+}
+
+interface Waiting {
+  kernel: Kernel;
+  out: Buffer;
+  outFrom: number;
+  outEnd: number;
 }
 
 export const uplinkDefects: readonly Defect[] = [
@@ -39,15 +45,13 @@ export const uplinkDefects: readonly Defect[] = [
     changes: [
       {
         owner: FrameSocket,
-        method: 'flushIfAllowed',
+        method: 'waitForRoom',
         replace: () =>
           function () {
-            const { handlers, socket } = this as unknown as Parts;
-            if (handlers.maySend?.() === true) {
-              const { out, outBytes } = this as unknown as { out: Buffer; outBytes: number };
-              socket.write(Buffer.from(out.subarray(0, outBytes)), () => undefined);
-            }
-            Object.assign(this, { outBytes: 0 });
+            const { kernel, out, outFrom, outEnd } = this as unknown as Waiting;
+            const rest = Buffer.from(out.subarray(outFrom, outEnd));
+            Object.assign(this, { outFrom: outEnd });
+            kernel.later(() => kernel.write(0, rest, 0, rest.length));
           },
       },
     ],

@@ -1,7 +1,6 @@
 // `colo demo --disk`: the story of the bank, told. The story itself is src/demo/bank-demo.ts.
 
 import { randomInt } from 'node:crypto';
-import { writeFile } from 'node:fs/promises';
 import { buildDiskGuest } from '../../guest/disk/build.ts';
 import { systemClock } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
@@ -9,8 +8,9 @@ import { type BankReport, runBankDemo } from '../demo/bank-demo.ts';
 import type { DemoView } from '../demo/demo.ts';
 import type { FaultKind } from '../demo/faults.ts';
 import { ensurePackages, guestPackages, runtimePackages } from '../host/packages.ts';
+import { writeReport } from './demo-arguments.ts';
 import { interruptSignal } from './interrupt.ts';
-import { LiveBlock, ms, statusBlock, statusLine, table } from './view.ts';
+import { LiveBlock, ms, type Rates, statusBlock, statusLine, table } from './view.ts';
 
 export interface BankDemoArguments {
   name: string;
@@ -41,21 +41,20 @@ export async function bankDemo(options: BankDemoArguments): Promise<number> {
   const guest = await buildDiskGuest({ onProgress: say });
   const seed = options.seed ?? randomInt(1, 1_000_000);
   const show = (view: DemoView) => {
-    if (!options.json) live.show(block(view), line(view));
+    if (!options.json) live.show(block(view, live.rates), line(view));
   };
   const { name, fault, failovers, seconds, verify, flush } = options;
   const report = await runBankDemo({
     ...{ name, mode, fault, failovers, seconds, verify, flush, seed, reboot: true, guest, clock, say, show },
     signal: interruptSignal(),
   });
-  const text = `${JSON.stringify(report, null, 2)}\n`;
-  if (options.report !== undefined) await writeFile(options.report, text);
+  const text = await writeReport(report, options.report);
   process.stdout.write(options.json ? text : `${summary(report).join('\n')}\n`);
   return report.ok ? 0 : 1;
 }
 
-function block(view: DemoView): string[] {
-  return ['', view.phase, ...statusBlock(view.statuses), `clients: ${clientsOf(view).join('   ')}`];
+function block(view: DemoView, rates: Rates): string[] {
+  return ['', view.phase, ...statusBlock(view.statuses, rates), `clients: ${clientsOf(view).join('   ')}`];
 }
 
 function line(view: DemoView): string {
@@ -73,7 +72,7 @@ function summary(report: BankReport): string[] {
     client.ok ? 'ok' : 'FAILED',
     String(client.received),
     ms(client.gapBeforeFaultMsMax),
-    ms(client.gapMsMax),
+    ms(client.gapAfterFaultMsMax),
     client.latencyMsP50 === null ? '-' : ms(client.latencyMsP50),
     client.detail,
   ]);

@@ -8,6 +8,7 @@
 // The layers are rules of oxlint because dependency-cruiser cannot read TypeScript with version 7 of the compiler.
 
 import { dirname, join, resolve } from 'node:path';
+import { ColoError, errorCodes } from '../base/errors.ts';
 import { tryCommand } from '../host/command.ts';
 
 interface Tool {
@@ -20,7 +21,7 @@ const home = resolve(import.meta.dirname, '../..');
 
 const tools: Tool[] = [
   { name: 'types', command: 'tsc', args: ['-p', '.'] },
-  { name: 'lint and layers', command: 'oxlint', args: ['--type-aware'] },
+  { name: 'lint', command: 'oxlint', args: ['--type-aware'] },
   { name: 'format', command: 'biome', args: ['check', '--colors=off'] },
 ];
 
@@ -38,8 +39,12 @@ async function run(tool: Tool): Promise<boolean> {
   return passed;
 }
 
-/** Runs every check, prints one line for each and what failed; returns the exit code. */
+/** Runs every check, or those that are named, prints one line for each and what failed; returns the exit code. */
 export async function check(only: string[] = []): Promise<number> {
+  const known = tools.map((tool) => tool.name);
+  const unknown = only.find((name) => !known.includes(name));
+  if (unknown !== undefined)
+    throw new ColoError(errorCodes.input, `there is no check ${unknown}`, { hint: `one of ${known.join(', ')}` });
   const failed: string[] = [];
   for (const tool of tools) {
     if (only.length > 0 && !only.includes(tool.name)) continue;

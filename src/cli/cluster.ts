@@ -3,7 +3,7 @@
 import { join as joinPath } from 'node:path';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { isName } from '../failover/arbiter/names.ts';
-import { createAuthority, issueCertificate } from '../host/certificates.ts';
+import { createAuthority, issueCertificate, requireAuthority } from '../host/certificates.ts';
 import { ensurePackages } from '../host/packages.ts';
 
 function checkName(name: string): void {
@@ -27,6 +27,7 @@ export async function init(folder: string, options: { name: string }): Promise<n
 
 export async function join(folder: string, node: string, options: { address: string[] }): Promise<number> {
   checkName(node);
+  await requireAuthority(folder);
   await ensurePackages(['openssl'], { why: 'make certificates' });
   const made = await issueCertificate(folder, { node, addresses: options.address });
   process.stdout.write(`Copy ${made} to the node ${node}, readable by its owner only: it is who ${node} is.\n`);

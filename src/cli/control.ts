@@ -34,7 +34,7 @@ async function watch(vms: string[], json: boolean): Promise<number> {
   while (!interrupt.aborted) {
     const statuses = (await Promise.all(vms.map(nodesOf))).flat().map((one) => one.status);
     if (json) process.stdout.write(`${JSON.stringify(statuses)}\n`);
-    else live.show(statusBlock(statuses), statusLine(statuses));
+    else live.show(statusBlock(statuses, live.rates), statusLine(statuses));
     await delay(json ? 1000 : 250);
   }
   return 0;

@@ -1,6 +1,5 @@
 // `colo demo --hosts N`: several hosts on this machine, shown. The story itself is src/demo/hosts.ts.
 
-import { writeFile } from 'node:fs/promises';
 import { buildGuest } from '../../guest/build.ts';
 import { systemClock } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
@@ -9,6 +8,7 @@ import { type HostsReport, runHostsDemo } from '../demo/hosts.ts';
 import { clusterPackages, ensurePackages, guestPackages, runtimePackages } from '../host/packages.ts';
 import { labRefusal } from '../local/lab.ts';
 import { block, clientTable, line } from './demo.ts';
+import { writeReport } from './demo-arguments.ts';
 import { interruptSignal } from './interrupt.ts';
 import { LiveBlock } from './view.ts';
 
@@ -34,11 +34,10 @@ export async function demoOfHosts(options: HostsArguments): Promise<number> {
     throw new ColoError(errorCodes.host, refusal, { hint: 'run it as root, where network namespaces can be made' });
   const guest = await buildGuest({ onProgress: say });
   const show = (view: DemoView) => {
-    if (!options.json) live.show(block(view), line(view));
+    if (!options.json) live.show(block(view, live.rates), line(view));
   };
   const report = await runHostsDemo({ ...options, guest, clock: systemClock, say, show, signal: interruptSignal() });
-  const text = `${JSON.stringify(report, null, 2)}\n`;
-  if (options.report !== undefined) await writeFile(options.report, text);
+  const text = await writeReport(report, options.report);
   process.stdout.write(options.json ? text : `${summary(report).join('\n')}\n`);
   return report.ok ? 0 : 1;
 }

@@ -1,6 +1,5 @@
 // `colo demo`: the main job, shown. The story itself is src/demo/; here it is told.
 
-import { writeFile } from 'node:fs/promises';
 import { buildGuest } from '../../guest/build.ts';
 import { systemClock } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
@@ -9,8 +8,9 @@ import { type DemoReport, type DemoView, runDemo } from '../demo/demo.ts';
 import type { EntranceKind } from '../demo/entrance.ts';
 import type { FaultKind } from '../demo/faults.ts';
 import { ensurePackages, guestPackages, runtimePackages } from '../host/packages.ts';
+import { writeReport } from './demo-arguments.ts';
 import { interruptSignal } from './interrupt.ts';
-import { LiveBlock, ms, statusBlock, statusLine, table } from './view.ts';
+import { LiveBlock, ms, type Rates, statusBlock, statusLine, table } from './view.ts';
 
 export interface DemoArguments {
   name: string;
@@ -44,18 +44,17 @@ async function demoOfFaults(options: DemoArguments): Promise<number> {
   const guest = await buildGuest({ onProgress: progress });
   const interrupt = interruptSignal();
   const show = (view: DemoView) => {
-    if (!options.json) live.show(block(view), line(view));
+    if (!options.json) live.show(block(view, live.rates), line(view));
   };
   const report = await runDemo({ ...options, guest, clock, say, show, signal: interrupt });
-  const text = `${JSON.stringify(report, null, 2)}\n`;
-  if (options.report !== undefined) await writeFile(options.report, text);
+  const text = await writeReport(report, options.report);
   process.stdout.write(options.json ? text : `${summary(report).join('\n')}\n`);
   return report.ok ? 0 : 1;
 }
 
-export function block(view: DemoView): string[] {
+export function block(view: DemoView, rates: Rates): string[] {
   const clients = view.clients.map((client) => `${client.name} ${client.progress}`).join('   ');
-  return ['', view.phase, ...statusBlock(view.statuses), `clients: ${clients}`];
+  return ['', view.phase, ...statusBlock(view.statuses, rates), `clients: ${clients}`];
 }
 
 export function line(view: DemoView): string {
@@ -76,7 +75,7 @@ export function clientTable(clients: readonly ClientReport[]): string[] {
     String(client.sent),
     String(client.received),
     ms(client.gapBeforeFaultMsMax),
-    ms(client.gapMsMax),
+    ms(client.gapAfterFaultMsMax),
     client.latencyMsP50 === null ? '-' : ms(client.latencyMsP50),
     client.detail,
   ]);

@@ -66,7 +66,7 @@ async function accelerator(kernel: string | undefined): Promise<DoctorLine> {
 function dirtyPages(): DoctorLine {
   const userfaultfd = userfaultfdSupport();
   if (userfaultfd.usable) return line('dirty pages', 'ok', `userfaultfd write protection, ${userfaultfd.detail}`);
-  const todo = 'Linux 6.7 or newer, and: sysctl vm.unprivileged_userfaultfd=1 (or access to /dev/userfaultfd, or root)';
+  const todo = 'Linux 6.7 or newer, built with userfaultfd, and no sandbox that forbids it.';
   if (hasSoftDirty()) return line('dirty pages', 'limited', `soft-dirty, because ${userfaultfd.detail}`, todo);
   const detail = `comparing all memory at each checkpoint, because ${userfaultfd.detail} and soft-dirty is not built in`;
   return line('dirty pages', 'limited', detail, todo);

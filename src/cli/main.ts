@@ -81,13 +81,16 @@ function addDemo(program: Command, finish: (code: number) => void): void {
     )
     .option('--report <file>', 'write the report as JSON to a file')
     .option('--json', 'print only the report, as JSON', false)
-    .action(async (options) =>
+    .action(async (options) => {
+      const { refuseContradiction, refuseUnwritable } = await import('./demo-arguments.ts');
+      refuseContradiction(options);
+      await refuseUnwritable(options.report);
       finish(
         options.disk === true
           ? await (await import('./bank-demo.ts')).bankDemo(options)
           : await (await import('./demo.ts')).demo(options),
-      ),
-    );
+      );
+    });
 }
 
 function addControl(program: Command, finish: (code: number) => void): void {
@@ -177,7 +180,7 @@ function addService(program: Command, finish: (code: number) => void): void {
     finish(await (await module()).undrain(node, options)),
   );
   onCluster(program, 'logs <vm>', "the end of a VM's log on each of its nodes")
-    .option('--lines <n>', 'how many', '50')
+    .addOption(new Option('--lines <n>', 'how many').argParser(count).default(50))
     .option('--console', "the guest's serial console instead", false)
     .action(async (vm, options) => finish(await (await module()).logs(vm, options)));
   onCluster(program, 'rm <vm>', 'stop a VM of a cluster on all nodes and forget it; its disks stay').action(
@@ -237,7 +240,7 @@ function addTools(program: Command, finish: (code: number) => void): void {
     .action(async (options) => finish(await (await import('./sim.ts')).sim(options)));
   program
     .command('check [only...]')
-    .description('types, lint, format and layers')
+    .description('types, lint (with the layers), format: all of them, or those that are named')
     .action(async (only) => finish(await (await import('./check.ts')).check(only)));
   program
     .command('test [suite]')

@@ -104,8 +104,8 @@ export async function undrain(node: string, options: Options): Promise<number> {
   return 0;
 }
 
-export async function logs(vm: string, options: Options & { lines: string; console: boolean }): Promise<number> {
-  const query = `lines=${encodeURIComponent(options.lines)}&what=${options.console ? 'console' : 'log'}`;
+export async function logs(vm: string, options: Options & { lines: number; console: boolean }): Promise<number> {
+  const query = `lines=${options.lines}&what=${options.console ? 'console' : 'log'}`;
   const answer = (await callService(targetOf(options), { method: 'GET', path: `${vmPath(vm)}/logs?${query}` })) as Logs;
   const lines = () => [
     ...answer.nodes.flatMap(({ node, lines: said }) => said.map((line) => `${node}: ${line}`)),

@@ -32,7 +32,7 @@ export async function run(path: string, options: { json: boolean }): Promise<num
   const forwards = spec.network.forwards.map(
     (one): Forward => ({ protocol: one.protocol, hostPort: one.host, guestPort: one.guest }),
   );
-  const pair = await LocalPair.start({ spec, boot, forwards, clock });
+  const pair = await LocalPair.start({ spec, boot, forwards, clock, signal: interrupt });
   try {
     for (const forward of forwards)
       say(`127.0.0.1:${forward.hostPort} reaches the guest's ${forward.protocol} port ${forward.guestPort}`);
@@ -60,7 +60,7 @@ async function untilInterrupted(
     await repair(pair, live, json);
     const statuses = await pair.statuses();
     if (json) process.stdout.write(`${JSON.stringify(statuses)}\n`);
-    else live.show(statusBlock(statuses), statusLine(statuses));
+    else live.show(statusBlock(statuses, live.rates), statusLine(statuses));
     await delay(json ? 1000 : 250);
   }
   if (interrupt.aborted && !(interrupt.reason instanceof Interrupted)) throw interrupt.reason;

@@ -11,6 +11,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { readdir } from 'node:fs/promises';
 import { join, relative, resolve, sep } from 'node:path';
 import { buildGuest } from '../../guest/build.ts';
+import { ColoError, errorCodes } from '../base/errors.ts';
 import { ensurePackages, guestPackages, runtimePackages } from '../host/packages.ts';
 import { check } from './check.ts';
 
@@ -128,6 +129,15 @@ async function bringWhatIsNeeded(): Promise<void> {
   await buildGuest({ onProgress });
 }
 
+/** A file that is called otherwise shall not be looked for after a minute of other checks. */
+async function refuseNothing(parts: Part[], options: TestOptions): Promise<void> {
+  const files = await Promise.all(parts.map((part) => testFiles(part, options)));
+  if (files.flat().length > 0) return;
+  throw new ColoError(errorCodes.input, `no file of ${parts.join(' or ')} has ${options.filePattern} in its path`, {
+    hint: 'test files end in .test.ts and are named from the root, such as test/functional/qemu.test.ts',
+  });
+}
+
 function partsOf(suite: Suite): Part[] {
   return suite === 'all' ? ['unit', 'integration'] : [suite];
 }
@@ -143,6 +153,7 @@ function report(totals: Totals[], failed: boolean): void {
 /** Runs a suite and prints a total last; returns the exit code: 0 only when tests ran and all passed. */
 export async function runTests(suite: Suite, options: TestOptions = {}): Promise<number> {
   const parts = partsOf(suite);
+  await refuseNothing(parts, options);
   if (parts.some((part) => part !== 'unit')) await bringWhatIsNeeded();
   let failed = false;
   if (suite === 'all') failed = (await check()) !== 0;

@@ -6,36 +6,83 @@ import { formatSize } from '../config/size.ts';
 /** What a host that is not starved has (src/heartbeat/limits.ts). */
 const usualSuspicionMs = 400;
 
+/** Where a live view is drawn: standard output. */
+export interface Screen {
+  isTTY?: boolean;
+  columns?: number;
+  rows?: number;
+  write(text: string): unknown;
+}
+
 /** Writes a block over the one before when standard output is a terminal; else one line at most every few seconds. */
 export class LiveBlock {
   private lines = 0;
   private saidAt = 0;
-  private readonly terminal: boolean;
+  /** For the block: what went through each node in the last second or so. */
+  readonly rates: Rates;
   private readonly now: () => number;
+  private readonly out: Screen;
 
-  constructor(now: () => number) {
-    this.terminal = process.stdout.isTTY === true;
+  constructor(now: () => number, out: Screen = process.stdout) {
     this.now = now;
+    this.out = out;
+    this.rates = new Rates(now);
   }
 
   /** `block`: the whole picture; `line`: the same in one line, for logs. */
   show(block: string[], line: string): void {
-    if (this.terminal) {
+    if (this.out.isTTY === true) {
       const up = this.lines > 0 ? `\x1b[${this.lines}A` : '';
-      const width = process.stdout.columns ?? 120;
-      process.stdout.write(`${up}${block.map((text) => `\x1b[2K${text.slice(0, width - 1)}`).join('\n')}\n`);
-      this.lines = block.length;
+      const { columns = 120, rows = 50 } = this.out;
+      const seen = block.slice(0, rows - 1).map((text) => `\x1b[2K${text.slice(0, columns - 1)}\n`);
+      // What is below is of a block that was longer.
+      this.out.write(`${up}${seen.join('')}\x1b[J`);
+      this.lines = seen.length;
       return;
     }
     if (this.now() - this.saidAt < 5000) return;
     this.saidAt = this.now();
-    process.stdout.write(`  ${line}\n`);
+    this.out.write(`  ${line}\n`);
   }
 
   /** A line that stays; the block is drawn below it from now on. */
   say(line: string): void {
     this.lines = 0;
-    process.stdout.write(`${line}\n`);
+    this.out.write(`${line}\n`);
+  }
+}
+
+type Traffic = NodeStatus['traffic'];
+
+/** What goes through each node per second, over at least a second; nothing until that has been seen. */
+export class Rates {
+  private readonly marks = new Map<string, { at: number; traffic: Traffic; seen: Traffic | undefined }>();
+  private readonly now: () => number;
+
+  constructor(now: () => number) {
+    this.now = now;
+  }
+
+  of({ vm, node, traffic }: Pick<NodeStatus, 'vm' | 'node' | 'traffic'>): Traffic | undefined {
+    const key = `${vm} ${node}`;
+    const at = this.now();
+    const mark = this.marks.get(key);
+    // Counters that fell are those of another process, or of another time as the primary.
+    const isOther = mark === undefined || traffic.ingressFrames < mark.traffic.ingressFrames;
+    if (isOther || traffic.egressFrames < mark.traffic.egressFrames) {
+      this.marks.set(key, { at, traffic, seen: undefined });
+      return undefined;
+    }
+    if (at - mark.at < 1000) return mark.seen;
+    const rate = (name: keyof Traffic) => Math.round(((traffic[name] - mark.traffic[name]) * 1000) / (at - mark.at));
+    const seen = {
+      ingressFrames: rate('ingressFrames'),
+      ingressBytes: rate('ingressBytes'),
+      egressFrames: rate('egressFrames'),
+      egressBytes: rate('egressBytes'),
+    };
+    this.marks.set(key, { at, traffic, seen });
+    return seen;
   }
 }
 
@@ -55,7 +102,8 @@ export function describe(statuses: NodeStatus[]): string[] {
   return lines;
 }
 
-export function statusBlock(statuses: NodeStatus[]): string[] {
+/** `rates`: those of the live view, where it is one. */
+export function statusBlock(statuses: NodeStatus[], rates?: Rates): string[] {
   const lines: string[] = [];
   for (const status of statuses) {
     const why = status.why === '' ? '' : ` (${status.why})`;
@@ -65,7 +113,7 @@ export function statusBlock(statuses: NodeStatus[]): string[] {
       `node ${status.node}  ${status.role.padEnd(9)} ${status.state}${why}  term ${status.term}  epoch ${status.epoch}${host}`,
     );
     lines.push(...arbiterLines(status), ...heartbeatLines(status));
-    if (status.role === 'primary') lines.push(...primaryLines(status));
+    if (status.role === 'primary') lines.push(...primaryLines(status), trafficLine(status.traffic, rates?.of(status)));
     if (status.role === 'primary')
       for (const { rule, frames, bytes } of status.bypass)
         lines.push(`  NOT COMPARED by rule: ${rule}  ${frames} frames ${formatSize(bytes)}`);
@@ -80,13 +128,15 @@ export function statusLine(statuses: NodeStatus[]): string {
   if (primary === undefined) return 'no primary';
   const { checkpoints, released } = primary;
   const counts =
-    checkpoints === null ? '' : `, ${checkpoints.count} checkpoints, pause p50 ${ms(checkpoints.pauseMs.p50)}`;
-  const match = released === null ? '' : `, ${share(released)} by match`;
+    checkpoints === null || checkpoints.count === 0
+      ? ''
+      : `, ${checkpoints.count} checkpoints, pause p50 ${ms(checkpoints.pauseMs.p50)}`;
+  const match = released === null || released.byMatch + released.byCommit === 0 ? '' : `, ${share(released)} by match`;
   return `node ${primary.node} ${primary.state}, term ${primary.term}, epoch ${primary.epoch}${counts}${match}`;
 }
 
 function primaryLines(status: NodeStatus): string[] {
-  const { checkpoints, released, traffic } = status;
+  const { checkpoints, released } = status;
   const lines: string[] = [];
   if (checkpoints !== null && checkpoints.count > 0) {
     const reasons = Object.entries(checkpoints.reasons).map(([reason, count]) => `${reason} ${count}`);
@@ -107,10 +157,20 @@ function primaryLines(status: NodeStatus): string[] {
     lines.push(
       `  released ${released.byMatch} by match, ${released.byCommit} by commit (${share(released)} by match)  hold p50 ${ms(released.holdMs.p50)} p99 ${ms(released.holdMs.p99)}`,
     );
-  lines.push(
-    `  in ${traffic.ingressFrames} frames ${formatSize(traffic.ingressBytes)}  out ${traffic.egressFrames} frames ${formatSize(traffic.egressBytes)}`,
-  );
   return lines;
+}
+
+function trafficLine(total: Traffic, rate: Traffic | undefined): string {
+  const text = (frames: number, bytes: number, perSecond: string) =>
+    `${frames} frames${perSecond} ${formatSize(bytes)}${perSecond}`;
+  const pair = (traffic: Traffic, perSecond = '') => [
+    text(traffic.ingressFrames, traffic.ingressBytes, perSecond),
+    text(traffic.egressFrames, traffic.egressBytes, perSecond),
+  ];
+  const [into, out] = pair(total);
+  if (rate === undefined) return `  in ${into}  out ${out}`;
+  const [intoNow, outNow] = pair(rate, '/s');
+  return `  in ${intoNow} (${into})  out ${outNow} (${out})`;
 }
 
 function arbiterLines({ arbiter }: NodeStatus): string[] {

@@ -106,6 +106,13 @@ test('each card has an address of its own', () => {
   );
 });
 
+test('a port of the host is forwarded once', () => {
+  const withForwards = (text: string) => `${smallest}network: {forwards: [${text}]}\n`;
+  assert.match(refusal(withForwards('{host: 80, guest: 80}, {host: 80, guest: 81}')), /tcp port 80 .* given twice$/);
+  const both = withForwards('{host: 53, guest: 53}, {protocol: udp, host: 53, guest: 53}');
+  assert.equal(checkSpec(parse(both), 'spec.yaml').network.forwards.length, 2);
+});
+
 test('a missing spec, a missing kernel and broken YAML are one line each that names the file', async () => {
   const missing = await readSpec(join(examples, 'no-such.yaml')).catch((error: unknown) => error);
   assert.match(oneLine(missing), /cannot read .*no-such\.yaml/);
@@ -116,6 +123,13 @@ test('a missing spec, a missing kernel and broken YAML are one line each that na
     writeFileSync(path, 'vm: [a\n');
     const broken = await readSpec(path).catch((error: unknown) => error);
     assert.match(oneLine(broken), /broken\.yaml: .*line \d/);
+    for (const text of ['vm: *a\nboot: {guest: demo}\n', '', '[vm]\n', 'vm: a\nvm: b\n']) {
+      writeFileSync(path, text);
+      const wrong = await readSpec(path).catch((error: unknown) => error);
+      assert.match(oneLine(wrong), /broken\.yaml: /, text);
+    }
+    writeFileSync(path, 'vm: a\nboot: {kernel: .}\n');
+    assert.match(oneLine(await readSpec(path).catch((error: unknown) => error)), /broken\.yaml: .* is a folder$/);
   });
 });
 

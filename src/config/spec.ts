@@ -2,12 +2,12 @@
 // Everything behind it (colod, QEMU's command line) takes the checked form and checks nothing again.
 
 import { constants } from 'node:fs';
-import { access, readFile } from 'node:fs/promises';
+import { access, readFile, stat } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import { dirname, resolve } from 'node:path';
 import { LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
-import { ColoError, errorCodes } from '../base/errors.ts';
+import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { durationSchema, sizeSchema } from './size.ts';
 
 const MiB = 1024 ** 2;
@@ -129,7 +129,7 @@ export const protectSchema = z.strictObject({
   tracker: z.enum(['auto', 'userfaultfd', 'soft-dirty', 'compare']).default('auto'),
 });
 
-export const specSchema = z.strictObject({
+const keysOfSpec = {
   vm: z.string().regex(/^[a-z0-9][a-z0-9-]{0,39}$/, { error: 'a name of lower-case letters, digits and "-"' }),
   machine: machineSchema.prefault({}),
   boot: bootSchema,
@@ -140,6 +140,11 @@ export const specSchema = z.strictObject({
   /** Further network cards. */
   cards: z.array(cardSchema).max(7).default([]),
   protect: protectSchema.prefault({}),
+};
+
+export const specSchema = z.strictObject(keysOfSpec, {
+  error: ({ code }) =>
+    code === 'invalid_type' ? 'a spec is keys with values, of which "vm" and "boot" are needed' : undefined,
 });
 
 export type Spec = z.output<typeof specSchema>;
@@ -149,7 +154,7 @@ export type Protect = Spec['protect'];
 /** Checks a parsed document; every mistake becomes a line of one error of code `input`. */
 export function checkSpec(document: unknown, source: string): Spec {
   const result = specSchema.safeParse(document);
-  if (result.success) return checkCards(checkDisks(result.data, source), source);
+  if (result.success) return checkForwards(checkCards(checkDisks(result.data, source), source), source);
   const lines = result.error.issues.map((issue) => `${issue.path.map(String).join('.') || '(top)'}: ${issue.message}`);
   throw new ColoError(errorCodes.input, `${source}: ${lines.join('\n  ')}`, {
     hint: 'examples/ has spec files to start from; docs/operating.md explains every key',
@@ -162,6 +167,15 @@ function checkCards(spec: Spec, source: string): Spec {
   if (twice === undefined) return spec;
   throw new ColoError(errorCodes.input, `${source}: two cards have the address ${twice}`, {
     hint: 'give each card a "mac" of its own',
+  });
+}
+
+function checkForwards(spec: Spec, source: string): Spec {
+  const names = spec.network.forwards.map((one) => `${one.protocol} port ${one.host}`);
+  const twice = names.find((one, index) => names.indexOf(one) !== index);
+  if (twice === undefined) return spec;
+  throw new ColoError(errorCodes.input, `${source}: network.forwards: ${twice} of this host is given twice`, {
+    hint: 'give each forward a "host" port of its own',
   });
 }
 
@@ -223,10 +237,24 @@ async function readDocument(path: string): Promise<unknown> {
       hint: 'name a spec file, such as examples/demo.yaml',
     });
   });
-  const document = parseDocument(text, { lineCounter: new LineCounter(), prettyErrors: true });
+  return parseDocumentText(text, path);
+}
+
+/** The document that a text holds; whatever is wrong with it as YAML is one line. */
+export function parseDocumentText(text: string, source: string): unknown {
+  const refusal = (problem: unknown) => {
+    const line = (errorText(problem).split('\n')[0] ?? '').replace(/:$/, '');
+    return new ColoError(errorCodes.input, `${source}: ${line}`, { hint: 'this is not YAML that colo can read' });
+  };
+  const document = parseDocument(text, { lineCounter: new LineCounter(), prettyErrors: true, logLevel: 'silent' });
   const [problem] = document.errors;
-  if (problem !== undefined) throw new ColoError(errorCodes.input, `${path}: ${problem.message.split('\n')[0] ?? ''}`);
-  return document.toJS();
+  if (problem !== undefined) throw refusal(problem);
+  try {
+    return document.toJS();
+  } catch (cause) {
+    // An alias of nothing, or aliases of aliases that would fill the memory.
+    throw refusal(cause);
+  }
 }
 
 /** The same spec, with the disks' paths relative to `folder`. */
@@ -237,10 +265,13 @@ function withFolder(spec: Spec, folder: string): Spec {
 }
 
 async function refuseUnreadable(file: string, source: string): Promise<void> {
+  const hint = 'correct the path under boot:';
   await access(file, constants.R_OK).catch((cause: unknown) => {
     throw new ColoError(errorCodes.input, `${source}: cannot read ${file}`, {
       cause,
-      hint: 'correct the path under boot:',
+      hint,
     });
   });
+  if ((await stat(file)).isDirectory())
+    throw new ColoError(errorCodes.input, `${source}: ${file} is a folder`, { hint });
 }

@@ -128,5 +128,6 @@ function add(reports: Map<string, ClientReport>, report: ClientReport): void {
   known.received += report.received;
   known.gapMsMax = Math.max(known.gapMsMax, report.gapMsMax);
   known.gapBeforeFaultMsMax = Math.max(known.gapBeforeFaultMsMax, report.gapBeforeFaultMsMax);
+  known.gapAfterFaultMsMax = Math.max(known.gapAfterFaultMsMax, report.gapAfterFaultMsMax);
   known.latencyMsP50 = Math.max(known.latencyMsP50 ?? 0, report.latencyMsP50 ?? 0);
 }

@@ -96,7 +96,7 @@ export async function openStage(options: BankDemoOptions, spec: Spec, folder: st
     guestPort: guest.ports[name],
   }));
   const boot = { kernel: guest.kernel, initrd: guest.initrd, cmdline: guest.cmdline };
-  const pair = await LocalPair.start({ spec, boot, clock, forwards });
+  const pair = await LocalPair.start({ spec, boot, clock, forwards, signal });
   try {
     const path = `${pair.logDir}/a.serial`;
     await consoleSays(pair.a, { text: 'colo-guest ready', path, timeoutMs: bootTimeoutMs, signal });

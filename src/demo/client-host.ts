@@ -185,8 +185,8 @@ class RemoteClient implements Client {
 }
 
 function lostReport(name: string, detail: string): ClientReport {
-  const nothing = { connections: 0, sent: 0, received: 0, gapMsMax: 0, gapBeforeFaultMsMax: 0, latencyMsP50: null };
-  return { name, ok: false, ...nothing, detail };
+  const gaps = { gapMsMax: 0, gapBeforeFaultMsMax: 0, gapAfterFaultMsMax: 0 };
+  return { name, ok: false, connections: 0, sent: 0, received: 0, ...gaps, latencyMsP50: null, detail };
 }
 
 function spawnInNamespace(how: readonly string[]): ChildProcess {

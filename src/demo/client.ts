@@ -11,9 +11,10 @@ export interface ClientReport {
   connections: number;
   sent: number;
   received: number;
-  /** Longest time without progress, milliseconds, and the longest before the fault. */
+  /** Longest time without progress, milliseconds: of the whole run, and before and after the fault. */
   gapMsMax: number;
   gapBeforeFaultMsMax: number;
+  gapAfterFaultMsMax: number;
   /** Median time from request to reply, milliseconds; null where there is no such thing. */
   latencyMsP50: number | null;
   detail: string;
@@ -131,8 +132,9 @@ export class Gaps {
   report() {
     const sorted = this.latencies.toSorted((left, right) => left - right);
     return {
-      gapMsMax: round(this.longest),
+      gapMsMax: round(Math.max(this.before, this.longest)),
       gapBeforeFaultMsMax: round(this.before),
+      gapAfterFaultMsMax: round(this.longest),
       latencyMsP50: sorted.length === 0 ? null : round(sorted[Math.floor(sorted.length / 2)] ?? 0),
     };
   }

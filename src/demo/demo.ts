@@ -81,7 +81,7 @@ export async function runDemo(options: DemoOptions): Promise<DemoReport> {
   const clients: Client[] = [];
   let pair: LocalPair | undefined;
   try {
-    pair = await LocalPair.start({ spec, boot, clock, ...entrance.network });
+    pair = await LocalPair.start({ spec, boot, clock, signal, ...entrance.network });
     await consoleSays(pair.a, {
       ...{ text: readyLine, path: `${pair.logDir}/a.serial`, timeoutMs: bootTimeoutMs, signal },
     });
@@ -262,9 +262,15 @@ export async function finish(cast: Scene): Promise<ClientReport[]> {
 
 /** Which nodes spoke for the guest, as the switch saw it: the primary, then the survivor, and never back. */
 function voices(pair: LocalPair, spec: Spec, expected: number): string[] {
-  const ports = pair.lan.spokenBy(spec.network.mac).map((record) => record.port);
+  const turns = pair.lan.spokenBy(spec.network.mac);
+  const ports = turns.map((turn) => turn.port);
   if (ports.length === expected && new Set(ports).size === expected) return [];
-  return [`${ports.length} turns of speaking on ports ${ports.join(', ')} of the switch, not ${expected}`];
+  const [first] = turns;
+  const told = turns.map(({ port, frames, firstAt, lastAt }) => {
+    const [from, to] = [firstAt, lastAt].map((at) => ((at - (first?.firstAt ?? 0)) / 1000).toFixed(3));
+    return `port ${port}: ${frames} frames, ${from} to ${to} s`;
+  });
+  return [`${turns.length} turns of speaking at the switch, not ${expected} (${told.join('; ')})`];
 }
 
 function report(

@@ -9,7 +9,8 @@
 //
 // Limits: no revocation. A node whose key was lost is kept out by a new authority (`colo init` again).
 
-import { chmod, copyFile, mkdir, rm, writeFile } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { access, chmod, copyFile, mkdir, rm, writeFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import { join } from 'node:path';
 import { ColoError, errorCodes } from '../base/errors.ts';
@@ -41,6 +42,16 @@ export async function createAuthority(folder: string, cluster: string): Promise<
     ...['-addext', 'keyUsage=critical,keyCertSign,cRLSign'],
     ...['-keyout', keyPath, '-out', join(folder, identityFiles.ca)],
   ]);
+}
+
+/** Refuses a folder without an authority that we can sign with. */
+export async function requireAuthority(folder: string): Promise<void> {
+  await access(join(folder, authorityKey), constants.R_OK).catch((cause: unknown) => {
+    throw new ColoError(errorCodes.input, `${folder} holds no authority of a cluster that can be read`, {
+      cause,
+      hint: `Make one with: colo init ${folder}`,
+    });
+  });
 }
 
 export interface NodeCertificate {

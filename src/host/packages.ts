@@ -46,6 +46,7 @@ export const loginTestPackages = ['openssh-client'];
 export interface EnsureOptions {
   /** Completes "needed to ...", for the line that tells the person. */
   why: string;
+  /** Where the person is told that something is installed; standard error when absent. */
   onProgress?: (line: string) => void;
 }
 
@@ -101,6 +102,10 @@ async function install(names: string[], onProgress: (line: string) => void): Pro
   await runCommand('apt-get', args, { environment });
 }
 
+function tell(line: string): void {
+  process.stderr.write(`colo: ${line}\n`);
+}
+
 function missingError(names: string[], why: string): ColoError {
   const onDebian = isOnPath('apt-get');
   const hint = onDebian
@@ -119,7 +124,7 @@ export async function ensurePackages(names: string[], options: EnsureOptions): P
   if (missing.length === 0) return;
   const isRoot = process.getuid?.() === 0;
   if (!isRoot || !isOnPath('apt-get')) throw missingError(missing, options.why);
-  const onProgress = options.onProgress ?? (() => undefined);
+  const onProgress = options.onProgress ?? tell;
   onProgress(`Installing Debian packages to ${options.why}: ${missing.join(' ')}`);
   try {
     await install(missing, onProgress);

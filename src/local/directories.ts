@@ -36,7 +36,11 @@ export function takeRunDirectory(vm: string): string {
     mkdirSync(directory, { mode: 0o700 });
   } catch (cause) {
     const owner = ownerOf(directory);
-    if (owner === '') throw new ColoError(errorCodes.host, `cannot make ${directory}`, { cause });
+    if (owner === '')
+      throw new ColoError(errorCodes.host, `cannot make ${directory}`, {
+        cause,
+        hint: 'remove it, or what is in its way',
+      });
     throw new ColoError(errorCodes.input, `a VM named ${vm} runs already (process ${owner})`, {
       hint: 'end that run (Ctrl-C where it was started), or give this one another name',
     });
@@ -66,7 +70,12 @@ function sweep(): void {
   if (!existsSync(runRoot())) return;
   for (const vm of readdirSync(runRoot())) {
     const directory = runDirectory(vm);
-    if (ownerOf(directory) === '') rmSync(directory, { recursive: true, force: true });
+    if (ownerOf(directory) !== '') continue;
+    try {
+      rmSync(directory, { recursive: true, force: true });
+    } catch {
+      // Something is mounted in it: in the way of a VM of this name only, whose run says so.
+    }
   }
 }
 

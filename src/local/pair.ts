@@ -18,6 +18,7 @@ import type { FaultPoint } from '../node/context.ts';
 import { logDirectory, releaseRunDirectory, takeRunDirectory } from './directories.ts';
 import { type BootFiles, machineOf } from './machine.ts';
 import { NodeProcess } from './node-process.ts';
+import { refuseWithoutRoom, roomHere } from './room.ts';
 import { askNodes, untilNodes } from './statuses.ts';
 
 /** Where a node of a local pair keeps its replica of the VM's disks. */
@@ -32,6 +33,8 @@ export interface PairOptions {
   /** False: no gateway to this machine's sockets; whoever talks to the guest is a port of the switch. */
   gateway?: boolean;
   clock: Clock;
+  /** Gives up a start that is under way, with its reason. */
+  signal?: AbortSignal;
   logLevel?: string;
   qemuPath?: string;
   /** For tests: a node kills itself at a named point, or stops itself there. */
@@ -70,6 +73,7 @@ export class LocalPair {
 
   static async start(options: PairOptions): Promise<LocalPair> {
     const { spec, clock } = options;
+    refuseWithoutRoom(spec, roomHere());
     const directory = takeRunDirectory(spec.vm);
     const undo: (() => Promise<unknown> | void)[] = [() => releaseRunDirectory(directory)];
     try {
@@ -85,7 +89,7 @@ export class LocalPair {
       undo.push(() => gateway?.stop());
       const a = NodeProcess.spawn(nodeOptions(options, { name: 'a', role: 'primary', directory, logDir }));
       undo.push(() => a.kill());
-      await a.ready;
+      await readyOrGivenUp(a, options.signal);
       return new LocalPair({ options, a, lan, gateway, directory, logDir });
     } catch (error) {
       for (const step of undo.reverse()) await step();
@@ -97,7 +101,7 @@ export class LocalPair {
   async startSecondary(): Promise<void> {
     const { directory, logDir } = this;
     this.b = NodeProcess.spawn(nodeOptions(this.options, { name: 'b', role: 'secondary', directory, logDir }));
-    await this.b.ready;
+    await readyOrGivenUp(this.b, this.options.signal);
   }
 
   /** Starts a dead node again, as an operator or systemd would: it finds out by itself what to be. */
@@ -105,7 +109,7 @@ export class LocalPair {
     const { directory, logDir } = this;
     const node = NodeProcess.spawn(nodeOptions(this.options, { name, role: 'auto', directory, logDir }));
     this[name] = node;
-    await node.ready;
+    await readyOrGivenUp(node, this.options.signal);
   }
 
   /** Where a port of the switch is had. */
@@ -139,6 +143,19 @@ export class LocalPair {
     await this.gateway?.stop();
     await this.lan.close();
     releaseRunDirectory(this.directory);
+  }
+}
+
+/** A node that never gets ready shall not keep an operator from giving up. */
+async function readyOrGivenUp(node: NodeProcess, signal: AbortSignal | undefined): Promise<void> {
+  const givenUp = Promise.withResolvers<never>();
+  const giveUp = () => givenUp.reject(signal?.reason);
+  signal?.addEventListener('abort', giveUp);
+  try {
+    signal?.throwIfAborted();
+    await Promise.race([node.ready, givenUp.promise]);
+  } finally {
+    signal?.removeEventListener('abort', giveUp);
   }
 }
 

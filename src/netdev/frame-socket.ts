@@ -6,17 +6,18 @@
 //
 // A node's way to the network asks `maySend` and writes in the same breath, past Node's own queue. Between a frame's release
 // and its write the process may be stopped for as long as it likes, and somebody else may speak for the guest then: so
-// nothing may lie in between. Only where the kernel takes no more does Node write, and then one frame, before it is asked
-// again.
+// nothing may lie in between. It writes whole frames, few enough that a Unix socket takes them all or none: a frame that
+// was taken in part would have to be finished later, whoever speaks then. When there is no room it asks again later.
 //
 // What is to be written is gathered in a buffer that is handed to the kernel as it is and used again when it is written:
 // a frame is copied once.
 
 import { readSync, writeSync } from 'node:fs';
 import type { Socket } from 'node:net';
+import { systemClock } from '../base/clock.ts';
 import { socketDescriptor } from '../base/socket-queue.ts';
 import { FrameParser } from './frame-parser.ts';
-import { drainBytesMax, sendQueueBytesMax } from './limits.ts';
+import { drainBytesMax, roomPollMs, sendQueueBytesMax, wholeBytesMax } from './limits.ts';
 
 export interface FrameHandlers {
   /** A frame arrived; valid during the call. */
@@ -26,8 +27,13 @@ export interface FrameHandlers {
   maySend?(): boolean;
 }
 
-/** Bytes that the kernel took now: 0 when it has no room (the descriptor does not block), or when the peer is gone. */
-type WriteNow = (descriptor: number, bytes: Buffer, length: number) => number;
+/** The kernel's side of a socket; the simulation has one of its own. */
+export interface Kernel {
+  /** How many of the bytes it took now: 0 when it has no room (the descriptor does not block), or when the peer is gone. */
+  write(descriptor: number, bytes: Buffer, from: number, length: number): number;
+  /** Calls back when there may be room again. */
+  later(action: () => void): void;
+}
 
 const readBytes = 256 * 1024;
 const outBytesAtFirst = 64 * 1024;
@@ -41,20 +47,22 @@ export class FrameSocket {
   private readonly handlers: FrameHandlers;
   private readonly parser = new FrameParser();
   private out: Buffer = Buffer.allocUnsafeSlow(outBytesAtFirst);
-  private outBytes = 0;
+  /** What waits lies in `out` from here ... */
+  private outFrom = 0;
+  /** ... to here. */
+  private outEnd = 0;
   private readonly spares: Buffer[] = [];
   private flushing = false;
-  /** Node writes a frame that the kernel had no room for. */
-  private isFrameOnWay = false;
+  /** The kernel had no room. */
+  private isWaiting = false;
   private open = true;
   private readonly drainBuffer = Buffer.allocUnsafe(readBytes);
-  private readonly writeNow: WriteNow;
+  private readonly kernel: Kernel;
 
-  /** `writeNow`: the kernel's write; the simulation has another one. */
-  constructor(socket: Socket, handlers: FrameHandlers, writeNow: WriteNow = writeDescriptor) {
+  constructor(socket: Socket, handlers: FrameHandlers, kernel: Kernel = realKernel) {
     this.socket = socket;
     this.handlers = handlers;
-    this.writeNow = writeNow;
+    this.kernel = kernel;
     socket.on('data', (chunk: Buffer) => this.take(chunk));
     socket.on('error', () => undefined);
     socket.on('close', () => this.onClose());
@@ -63,19 +71,19 @@ export class FrameSocket {
   /** Queues a frame (copied); dropped and counted when the peer has not read for too long. */
   send(frame: Uint8Array): void {
     if (!this.open) return;
-    if (this.socket.writableLength + this.outBytes > sendQueueBytesMax) {
+    if (this.socket.writableLength + this.outEnd - this.outFrom > sendQueueBytesMax) {
       this.counters.dropped += 1;
       return;
     }
     this.reserve(4 + frame.length);
-    const { out, outBytes: at } = this;
+    const { out, outEnd: at } = this;
     const { length } = frame;
     out[at] = 0;
     out[at + 1] = length >>> 16;
     out[at + 2] = length >>> 8;
     out[at + 3] = length;
     out.set(frame, at + 4);
-    this.outBytes = at + 4 + length;
+    this.outEnd = at + 4 + length;
     this.counters.framesOut += 1;
     this.counters.bytesOut += frame.length;
     if (this.flushing) return;
@@ -86,15 +94,15 @@ export class FrameSocket {
   /** Writes what is queued now. */
   flush(): void {
     this.flushing = false;
-    if (this.outBytes === 0 || !this.open) return;
+    if (this.outFrom === this.outEnd || !this.open) return;
     if (this.handlers.maySend !== undefined) {
       this.flushIfAllowed();
       return;
     }
     const written = this.out;
-    this.socket.write(written.subarray(0, this.outBytes), () => this.keep(written));
+    this.socket.write(written.subarray(0, this.outEnd), () => this.keep(written));
     this.out = this.spares.pop() ?? Buffer.allocUnsafeSlow(outBytesAtFirst);
-    this.outBytes = 0;
+    this.outEnd = 0;
   }
 
   private keep(written: Buffer): void {
@@ -103,31 +111,49 @@ export class FrameSocket {
 
   private flushIfAllowed(): void {
     const descriptor = socketDescriptor(this.socket);
-    if (descriptor === undefined || this.isFrameOnWay) return;
-    if (this.handlers.maySend?.() === false) {
-      this.counters.withheld += 1;
-      this.outBytes = 0;
-      return;
+    if (descriptor === undefined) return;
+    while (this.outFrom < this.outEnd && !this.isWaiting) {
+      if (this.handlers.maySend?.() === false) {
+        this.counters.withheld += 1;
+        break;
+      }
+      const { out, outFrom } = this;
+      const length = this.wholeFrames() - outFrom;
+      const taken = this.kernel.write(descriptor, out, outFrom, length);
+      if (taken < length) this.waitForRoom(taken);
+      else this.outFrom += length;
     }
-    const written = this.writeNow(descriptor, this.out, this.outBytes);
-    if (written < this.outBytes) this.sendOneFrame(written);
-    else this.outBytes = 0;
+    if (this.isWaiting) return;
+    this.outFrom = 0;
+    this.outEnd = 0;
   }
 
-  /** The kernel takes no more: the frame that it took in part, or the next one, goes out when there is room. */
-  private sendOneFrame(written: number): void {
-    let end = 0;
-    while (end <= written) end += 4 + this.out.readUInt32BE(end);
-    const rest = Buffer.from(this.out.subarray(written, end));
-    this.out.copyWithin(0, end, this.outBytes);
-    this.outBytes -= end;
-    this.isFrameOnWay = true;
-    this.socket.write(rest, () => {
-      this.isFrameOnWay = false;
+  /** Where the frames end that are written next. */
+  private wholeFrames(): number {
+    const { out, outFrom, outEnd } = this;
+    let end = outFrom;
+    for (let next = end; next < outEnd && next - outFrom <= wholeBytesMax; ) {
+      next += 4 + out.readUInt32BE(next);
+      if (end === outFrom || next - outFrom <= wholeBytesMax) end = next;
+    }
+    return end;
+  }
+
+  /** A frame that was taken in part, as only one beyond `wholeBytesMax` can be, has to be finished by Node. */
+  private waitForRoom(taken: number): void {
+    const { out, outFrom } = this;
+    let end = outFrom;
+    while (end < outFrom + taken) end += 4 + out.readUInt32BE(end);
+    const rest = Buffer.from(out.subarray(outFrom + taken, end));
+    this.outFrom = end;
+    this.isWaiting = true;
+    const goOn = () => {
+      this.isWaiting = false;
       this.flush();
-    });
+    };
+    if (rest.length === 0) this.kernel.later(goOn);
+    else this.socket.write(rest, goOn);
   }
-
   /** Reads everything that is in the socket at this instant, without waiting; frames go to the handler as usual. */
   drain(): void {
     const descriptor = socketDescriptor(this.socket);
@@ -169,10 +195,14 @@ export class FrameSocket {
   }
 
   private reserve(bytes: number): void {
-    if (this.outBytes + bytes <= this.out.length) return;
-    const larger = Buffer.allocUnsafeSlow(Math.max(this.out.length * 2, this.outBytes + bytes));
-    this.out.copy(larger, 0, 0, this.outBytes);
-    this.out = larger;
+    if (this.outEnd + bytes <= this.out.length) return;
+    const { out, outFrom, outEnd } = this;
+    const waiting = outEnd - outFrom;
+    const isRoomy = outFrom >= out.length / 2 && waiting + bytes <= out.length;
+    if (!isRoomy) this.out = Buffer.allocUnsafeSlow(Math.max(out.length * 2, waiting + bytes));
+    out.copy(this.out, 0, outFrom, outEnd);
+    this.outFrom = 0;
+    this.outEnd = waiting;
   }
 
   private onClose(): void {
@@ -182,13 +212,16 @@ export class FrameSocket {
   }
 }
 
-function writeDescriptor(descriptor: number, bytes: Buffer, length: number): number {
-  try {
-    return writeSync(descriptor, bytes, 0, length);
-  } catch {
-    return 0;
-  }
-}
+const realKernel: Kernel = {
+  write: (descriptor, bytes, from, length) => {
+    try {
+      return writeSync(descriptor, bytes, from, length);
+    } catch {
+      return 0;
+    }
+  },
+  later: (action) => void systemClock.after(roomPollMs, action),
+};
 
 /** Bytes read now; 0 at the end, -1 when nothing is there (the descriptor does not block). */
 function readNow(descriptor: number, into: Buffer): number {

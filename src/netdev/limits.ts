@@ -6,6 +6,15 @@ export const frameBytesMax = 68 * 1024;
 /** Bytes waiting to be written to a peer that does not read. At the limit frames are dropped and counted, as a full NIC ring would. */
 export const sendQueueBytesMax = 8 * 1024 * 1024;
 
+/**
+ * Bytes handed to a Unix socket at once. Linux makes one message of up to half of the socket's buffer and at most 48 KiB, and
+ * takes a message whole or not at all (unix_stream_sendmsg). A frame beyond it, which no MTU of ours has, may be cut.
+ */
+export const wholeBytesMax = 32 * 1024;
+
+/** A Unix socket without room is tried again after this; Node does not tell of room without writing. */
+export const roomPollMs = 1;
+
 /** Bytes taken from a socket by one synchronous drain. A guest that stands still cannot send more than its socket buffer holds. */
 export const drainBytesMax = 16 * 1024 * 1024;
 

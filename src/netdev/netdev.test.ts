@@ -162,3 +162,44 @@ test('what waits to be written is asked for once more: a process that was stoppe
     rmSync(directory, { recursive: true });
   }
 });
+
+test('a full socket holds whole frames: when the right to speak ends, not even the rest of one follows', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'colo-netdev-'));
+  const path = join(directory, 'nic.sock');
+  const got: number[] = [];
+  const accepted = Promise.withResolvers<FrameSocket>();
+  const server = await listenForFrames(path, (socket) => {
+    const frames = new FrameSocket(socket, { frame: (frame) => got.push(frame[0] ?? 0), closed: () => undefined });
+    frames.pause();
+    accepted.resolve(frames);
+  });
+  try {
+    let may = true;
+    const handlers = { frame: () => undefined, closed: () => undefined, maySend: () => may };
+    const sender = await connectForFrames(path, handlers);
+    const receiver = await accepted.promise;
+    const settled = () => new Promise((resolve) => setImmediate(resolve));
+    // Far more than the kernel takes of a peer that does not read, in frames of every length.
+    for (let index = 0; index < 2000; index += 1) {
+      sender.send(Buffer.alloc(60 + ((index * 37) % 1455), index % 251));
+      if (index % 10 === 0) await settled();
+    }
+    may = false;
+    receiver.drain();
+    const held = got.length;
+    assert.ok(held > 0 && held < 2000);
+    while (sender.counters.withheld === 0) await settled();
+    may = true;
+    sender.send(Uint8Array.of(255));
+    while (got.at(-1) !== 255) {
+      await settled();
+      receiver.drain();
+    }
+    assert.deepEqual(got, [...Array.from({ length: held }, (_, index) => index % 251), 255]);
+    sender.close();
+    receiver.close();
+  } finally {
+    server.close();
+    rmSync(directory, { recursive: true });
+  }
+});

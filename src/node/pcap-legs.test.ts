@@ -5,6 +5,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { errorCodes } from '../base/errors.ts';
 import { silentLog } from '../base/log.ts';
 import { pcapHeader } from '../packet/pcap.ts';
 import { PcapLegs } from './pcap-legs.ts';
@@ -26,6 +27,15 @@ test('each leg has a file of its own with every frame of it', async () => {
     assert.deepEqual(bytes.subarray(0, pcapHeader.length), Buffer.from(pcapHeader));
     assert.equal(bytes.length, pcapHeader.length + 16 + 60 + 16 + 70);
     assert.equal(bytes.readUInt32LE(pcapHeader.length + 8), 60);
+  });
+});
+
+test('a folder for pcap files is made in one that is there, and else refused with a word on the spec', async () => {
+  await inFolder(async (folder) => {
+    await new PcapLegs(join(folder, 'new'), 'vm-a', silentLog).close();
+    await new PcapLegs(join(folder, 'new'), 'vm-a', silentLog).close();
+    for (const wrong of [join(folder, 'gone', 'new'), '/proc/none'])
+      assert.throws(() => new PcapLegs(wrong, 'vm-a', silentLog), { code: errorCodes.input, hint: /network\.pcap/ });
   });
 });
 

@@ -6,7 +6,7 @@
 // Bounded: a file that is full is renamed to .old.pcap, in place of the one before. Frames that the disk is too slow for
 // are left out. For looking at a problem, not for recording for ever.
 
-import { createWriteStream, mkdirSync, openSync, renameSync, type WriteStream } from 'node:fs';
+import { createWriteStream, existsSync, mkdirSync, openSync, renameSync, type WriteStream } from 'node:fs';
 import { join } from 'node:path';
 import { wallTime } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
@@ -91,10 +91,12 @@ export class PcapLegs {
   }
 }
 
+/** Only the last part of the path is made: a folder further up that is missing is a mistake in the spec. */
 function makeFolder(directory: string): void {
   try {
-    mkdirSync(directory, { recursive: true });
+    mkdirSync(directory);
   } catch (cause) {
+    if (existsSync(directory)) return;
     throw new ColoError(errorCodes.input, `cannot make the folder ${directory} for pcap files`, {
       cause,
       hint: 'correct network.pcap in the spec',

@@ -42,8 +42,9 @@ export class Overdue {
 function describeWait(stream: TcpStream, head: Held): { connection: string; offset: number; detail: string } {
   const start = advance(stream.isn ?? 0, 1);
   const connection = flowText(stream.connection.key, 'tcp');
-  const at = (sequence: number) => (sequence - start) >>> 0;
+  // The SYN stands before the first byte, and is said to be at it.
+  const at = (sequence: number) => (sequence === stream.isn ? 0 : (sequence - start) >>> 0);
   const secondary = stream.sKnown ? `is at ${at(stream.ahead.next)}` : 'has said nothing';
-  const detail = `${stream.held.length} segments wait, the first with ${head.payloadBytes} bytes; the secondary ${secondary}`;
+  const detail = `held segments: ${stream.held.length}, the first of ${head.payloadBytes} bytes; the secondary ${secondary}`;
   return { connection, offset: at(head.sequence), detail };
 }

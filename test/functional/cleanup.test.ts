@@ -2,12 +2,15 @@
 
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { buildGuest } from '../../guest/build.ts';
-import { delay } from '../../src/base/clock.ts';
+import { delay, systemClock } from '../../src/base/clock.ts';
+import { checkSpec } from '../../src/config/spec.ts';
 import { runDirectory } from '../../src/local/directories.ts';
+import { LocalPair } from '../../src/local/pair.ts';
 
 const program = join(import.meta.dirname, '../../src/cli/main.ts');
 
@@ -80,4 +83,27 @@ test('the nodes and the guests of a demo that is killed end by themselves, and t
   next.child.kill('SIGINT');
   assert.equal(await next.ended, 130);
   assert.equal(existsSync(runDirectory(name)), false);
+});
+
+test('a start that hangs is given up at once, and nothing of it is left', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'colo-cleanup-'));
+  const qemuPath = join(folder, 'qemu');
+  writeFileSync(qemuPath, '#!/bin/sh\nwhile :; do sleep 0.2; done\n', { mode: 0o755 });
+  const spec = checkSpec({ vm: 'cleanup-hang', boot: { guest: 'demo' } }, 'the test');
+  const boot = { kernel: undefined, initrd: undefined, cmdline: '' };
+  const interrupt = new AbortController();
+  try {
+    const started = LocalPair.start({
+      ...{ spec, boot, forwards: [], gateway: false, clock: systemClock, qemuPath, signal: interrupt.signal },
+    });
+    started.catch(() => undefined);
+    await until('QEMU is waited for', () => processesOf(runDirectory(spec.vm)).length > 0);
+    interrupt.abort(new Error('given up by the test'));
+    await assert.rejects(started, /given up by the test/);
+    await until('every process ended', () => processesOf(runDirectory(spec.vm)).length === 0);
+    assert.equal(existsSync(runDirectory(spec.vm)), false);
+  } finally {
+    interrupt.abort();
+    rmSync(folder, { recursive: true });
+  }
 });

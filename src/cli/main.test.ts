@@ -1,0 +1,31 @@
+// A call that is wrong ends with exit code 2 and says in one line what is wrong with it; nothing is started.
+
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { join } from 'node:path';
+import { test } from 'node:test';
+
+const program = join(import.meta.dirname, 'main.ts');
+
+const wrong: [call: string, says: RegExp][] = [
+  ['demo --fault nope', /'nope' is invalid.*primary-kill/],
+  ['demo --failovers 2 --fault none', /--failovers/],
+  ['demo --report /nowhere/report.json', /cannot write the report/],
+  ['run /nowhere/spec.yaml', /cannot read \/nowhere\/spec\.yaml/],
+  ['status no-such-vm', /no VM named no-such-vm runs/],
+  ['check everything', /there is no check everything/],
+  ['test unit --file no-such-file', /no file of unit has no-such-file/],
+  ['bench nothing', /there is no benchmark nothing/],
+  ['join /nowhere node', /\/nowhere holds no authority/],
+  ['logs vm --lines some', /'some' is invalid/],
+  ['frobnicate', /unknown command/],
+];
+
+for (const [call, says] of wrong)
+  test(`colo ${call}: exit code 2, and one line that says why`, () => {
+    const result = spawnSync(process.execPath, [program, ...call.split(' ')], { encoding: 'utf8' });
+    const [line = ''] = result.stderr.split('\n');
+    assert.match(line, says);
+    assert.equal(result.status, 2, result.stderr);
+    assert.equal(result.stdout, '');
+  });
