@@ -1,6 +1,5 @@
 // Deliberate defects of the pair: terms, leases, what a node does with its part in the VM. What they are: defect.ts.
 
-import type { Clock } from '../../src/base/clock.ts';
 import { PrimaryPair } from '../../src/controller/primary-pair.ts';
 import { SecondaryPair } from '../../src/controller/secondary-pair.ts';
 import { Lease } from '../../src/heartbeat/lease.ts';
@@ -73,33 +72,11 @@ export const pairDefects: readonly Defect[] = [
   {
     name: 'no-announcement',
     mistake: "The guest's address is not announced after a takeover.",
-    seeds: 110,
-    from: 91,
-    finds: 'liveness',
+    seeds: 175,
+    from: 161,
+    finds: 'nothing-lost',
     alone: true,
     changes: [{ owner: ColoNode, method: 'announce', replace: nothing }],
-  },
-  {
-    name: 'announced-for-a-moment',
-    mistake:
-      "The guest's address is announced right after a takeover and not later on (a defect that the simulation found in " +
-      'the product).',
-    seeds: 110,
-    from: 91,
-    finds: 'liveness',
-    alone: true,
-    changes: [
-      {
-        owner: ColoNode,
-        method: 'announce',
-        replace: (before) =>
-          function (...args) {
-            const { clock } = this['context'] as unknown as { clock: Clock };
-            before.apply(this, args);
-            clock.after(350, () => call(this, 'stopAnnouncing'));
-          },
-      },
-    ],
   },
   {
     name: 'stop-without-the-term',
