@@ -1,15 +1,18 @@
 // The disk of a simulated machine, as QEMU has it: an image, or an overlay over a replica, and a mirror job in
 // write-blocking mode whose target is the product's sink (src/disk/sink.ts).
 //
-//    guest's write ─┬─► image or overlay (time)      ─┐
-//                   └─► mirror: request ─► answer    ─┴─► done, also while the machine stands still (a stop drains)
+//    guest's write ─► image or overlay (time) ─► mirror: request ─► answer ─► done, also while the machine stands
+//                           │                                                 still (a stop drains)
+//                           └─► notes: the dirty bitmaps that there are
 //
 // The copy of a mirror reads a sector and writes it to the target; a guest's write to the same sector waits for it, and it
-// for the guest's, as in QEMU. What the sink answers with an error ends the mirror, never the guest's write.
+// for the guest's, as in QEMU. What the sink answers with an error ends the mirror, never the guest's write. The copy of a note's blocks is the
+// product's ChangedCopy, which claims nothing: it reads, sector by sector, while the guest writes.
 
 import { ColoError, errorCodes } from '../src/base/errors.ts';
+import { ChangedCopy } from '../src/disk/changed-copy.ts';
 import type { NbdRequest } from '../src/nbd/session.ts';
-import type { DiskMirrors, DiskSource } from '../src/node/platform.ts';
+import type { ChangeNotes, DiskMirrors, DiskSource } from '../src/node/platform.ts';
 import type { SimProcess } from './process.ts';
 import type { Random } from './random.ts';
 import { sectorBytes } from './storage.ts';
@@ -24,7 +27,12 @@ export interface DiskParts {
   base: Buffer;
   /** The machine writes beside the base. */
   overlay: boolean;
+  /** Written bytes after which a new note is begun: far fewer than on a real disk. */
+  renewBytes: number;
 }
+
+/** Sectors of one block of a note: more is copied again than was written. */
+const blockSectors = 2;
 
 export class SimDisk implements DiskSource {
   private readonly parts: DiskParts;
@@ -36,11 +44,32 @@ export class SimDisk implements DiskSource {
   private operations = 0;
   /** The machine is being stopped: no copy begins. */
   private quiet = false;
+  /** Blocks written since each note began. */
+  private readonly noted = new Map<string, Set<number>>();
+  readonly notes: ChangeNotes;
 
   constructor(parts: DiskParts) {
     this.parts = parts;
     this.base = parts.base;
     this.overlay = parts.overlay ? new Map() : undefined;
+    this.notes = {
+      lineage: this.newLineage(),
+      renewBytes: parts.renewBytes,
+      begin: async (name) => {
+        await this.spend(0.1);
+        this.noted.set(name, new Set());
+        await this.spend(0.1);
+      },
+      forget: async (name) => {
+        await this.spend(0.1);
+        this.noted.delete(name);
+      },
+      mirrorChanged: (name, handlers) => this.mirrorChanged(name, handlers),
+    };
+  }
+
+  newLineage(): string {
+    return Array.from({ length: 4 }, () => this.parts.random.u32().toString(16).padStart(8, '0')).join('');
   }
 
   get sectors(): number {
@@ -70,20 +99,16 @@ export class SimDisk implements DiskSource {
   write(first: number, data: Buffer, done: () => void): void {
     const count = data.length / sectorBytes;
     this.claim(first, count, () => {
-      const { mirrored } = this;
-      let left = mirrored === undefined ? 1 : 2;
-      const one = () => {
-        left -= 1;
-        if (left > 0) return;
+      const end = () => {
         this.release(first, count);
         done();
       };
       this.later(this.parts.writeMs, () => {
         for (let index = 0; index < count; index += 1)
           this.put(first + index, data.subarray(index * sectorBytes, (index + 1) * sectorBytes));
-        one();
+        if (this.mirrored === undefined) end();
+        else this.mirrored.forward(first, data, end);
       });
-      mirrored?.forward(first, data, one);
     });
   }
 
@@ -112,6 +137,84 @@ export class SimDisk implements DiskSource {
       progress: async () => ({ doneBytes: 0, totalBytes: this.base.length }),
       cancel: () => mirrored.cancel(),
     };
+  }
+
+  private async mirrorChanged(name: string, handlers: Handlers): Promise<DiskMirrors> {
+    const note = this.noted.get(name);
+    if (note === undefined) throw new ColoError(errorCodes.qemu, `there is no bitmap ${name} (simulated)`);
+    const copy = new ChangedCopy({
+      read: (start, length) => this.readWhileWritten(start, length),
+      send: (offset, length, data) => this.sendChanged(handlers, { offset, length, data }),
+    });
+    const passing: Handlers = {
+      ...handlers,
+      request: (disk, request, answer) => {
+        if ('offset' in request) copy.wrote(request.offset, request.length);
+        handlers.request(disk, request, answer);
+      },
+    };
+    const mirrored = await this.startMirror(passing);
+    const progress = { doneBytes: 0, totalBytes: 0 };
+    const copyAll = async () => {
+      await this.spend(0.3);
+      const blocks = [...note].sort((left, right) => left - right);
+      progress.totalBytes = blocks.length * blockSectors * sectorBytes;
+      for (const block of blocks) {
+        mirrored.mustGoOn();
+        const start = block * blockSectors * sectorBytes;
+        await copy.copy({ start, end: Math.min(start + blockSectors * sectorBytes, this.base.length) });
+        progress.doneBytes += blockSectors * sectorBytes;
+      }
+    };
+    copyAll().then(mirrored.copied.resolve, mirrored.copied.reject);
+    return {
+      copied: mirrored.copied.promise,
+      progress: async () => ({ ...progress }),
+      cancel: () => mirrored.cancel(),
+    };
+  }
+
+  /** A mirror begins when no write is under way, as QEMU drains its node then. */
+  private startMirror(handlers: Handlers): Promise<SimMirror> {
+    if (this.mirrored !== undefined) throw new Error('bug: a second mirror of one disk');
+    const mirrored: SimMirror = new SimMirror(this, handlers, () => {
+      if (this.mirrored === mirrored) this.mirrored = undefined;
+    });
+    return new Promise((resolve) => {
+      this.claim(0, this.sectors, () => {
+        this.mirrored = mirrored;
+        this.release(0, this.sectors);
+        resolve(mirrored);
+      });
+    });
+  }
+
+  /** Each sector as it is at some instant of the read. */
+  private async readWhileWritten(start: number, length: number): Promise<Buffer | undefined> {
+    const bytes = Buffer.alloc(length);
+    const first = start / sectorBytes;
+    await Promise.all(
+      Array.from({ length: length / sectorBytes }, async (_, index) => {
+        await this.spend(4 * this.parts.writeMs);
+        this.sector(first + index).copy(bytes, index * sectorBytes);
+      }),
+    );
+    return bytes.every((byte) => byte === 0) ? undefined : bytes;
+  }
+
+  private sendChanged(
+    handlers: Handlers,
+    { offset, length, data }: { offset: number; length: number; data: Buffer | undefined },
+  ): Promise<void> {
+    const place = { cookie: 0n, exportName: '', offset, length, fua: false };
+    const request: NbdRequest =
+      data === undefined ? { ...place, kind: 'writeZeroes', mayUnmap: true } : { ...place, kind: 'write', data };
+    return new Promise((resolve, reject) => {
+      handlers.request(0, request, (error) => {
+        if (error === 0) resolve();
+        else reject(new ColoError(errorCodes.channel, 'the secondary was lost during the copy'));
+      });
+    });
   }
 
   async sizes(): Promise<number[]> {
@@ -155,7 +258,12 @@ export class SimDisk implements DiskSource {
     qemu.clock.after(ms * (0.5 + random.next()), act);
   }
 
+  private spend(ms: number): Promise<void> {
+    return new Promise((resolve) => this.later(ms, resolve));
+  }
+
   private put(index: number, data: Buffer): void {
+    for (const note of this.noted.values()) note.add(Math.floor(index / blockSectors));
     if (this.overlay !== undefined) this.overlay.set(index, Buffer.from(data));
     else data.copy(this.base, index * sectorBytes);
   }
@@ -218,6 +326,10 @@ class SimMirror {
       }
       done();
     });
+  }
+
+  mustGoOn(): void {
+    if (this.over) throw new ColoError(errorCodes.channel, 'the secondary was lost during the copy');
   }
 
   async cancel(): Promise<void> {

@@ -194,6 +194,7 @@ export class Faults {
     const { process } = node;
     const before = (['release', 'write', 'send'] as const)[fault.choice % 3] ?? 'write';
     const act = () => {
+      if (this.over) return;
       node.pause(fault.choice % 2 === 0);
       this.later(fault, () => node.wake());
     };

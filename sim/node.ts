@@ -273,7 +273,8 @@ export class SimNode {
     const base = isSecondary ? this.folder.bytes('disk0.raw') : Buffer.alloc(disk.sectors * sectorBytes);
     if (base === undefined) throw new ColoError(errorCodes.qemu, 'there is no replica to start from (simulated)');
     const random = this.random.fork(`disk ${this.incarnation} ${this.world.schedule.count}`);
-    return { disk: new SimDisk({ qemu, random, base, writeMs: disk.writeMs, overlay: isSecondary }) };
+    const renewBytes = 3000;
+    return { disk: new SimDisk({ qemu, random, base, writeMs: disk.writeMs, overlay: isSecondary, renewBytes }) };
   }
 
   private isSpoiled(): boolean {

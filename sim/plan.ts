@@ -89,6 +89,7 @@ export function drawPlan(seed: number, random: Random): DrawnPlan {
   const faults = [
     ...drawFaults(random),
     ...(disk === undefined ? [] : drawDiskFaults(random.fork('disk faults'))),
+    ...(disk === undefined ? [] : drawReturns(random.fork('returns'))),
     ...drawOperator(random.fork('operator')),
     ...drawUplink(random.fork('uplink')),
   ];
@@ -171,12 +172,14 @@ const weights: Record<FaultKind, number> = {
 
 function drawDisk(random: Random): DiskPlan | undefined {
   if (!random.chance(0.4)) return undefined;
-  return {
+  const disk: DiskPlan = {
     sectors: 12 + random.below(16),
     flush: random.chance(0.5) ? 'replicated' : 'local',
     writeMs: random.between(0.05, 2),
     storageMs: random.between(0.05, random.pick([1, 6])),
   };
+  // On a larger one most blocks have not changed when a secondary comes back.
+  return { ...disk, sectors: disk.sectors * random.pick([1, 1, 4]) };
 }
 
 /** An operator at a bad moment: while the nodes do not hear each other, or while the VM is being protected again. */
@@ -220,6 +223,15 @@ function drawDiskFaults(random: Random): Fault[] {
   const when = { point: 'apply.stopped' as const, nth: 2 + random.below(4), afterMs: random.between(0, 8) };
   const kind = random.pick(['kill-process', 'kill-host', 'disk-error'] as const);
   return [...faults, { kind, on: 'secondary', when, forMs: random.between(50, 600), choice: 2 * random.below(500) }];
+}
+
+/** The secondary is lost and comes back, with the replica that it had: only what changed is to be copied. */
+function drawReturns(random: Random): Fault[] {
+  if (!random.chance(0.4)) return [];
+  return Array.from({ length: 1 + random.below(3) }, () => ({
+    ...{ kind: random.pick(['reset-link', 'kill-process', 'damage-link'] as const), on: 'secondary' as const },
+    ...{ when: { atMs: random.between(300, 2600) }, forMs: 1, choice: random.below(1000) },
+  }));
 }
 
 function drawFaults(random: Random): Fault[] {

@@ -4,17 +4,26 @@ import { Replica } from '../../src/checkpoint/apply.ts';
 import { checkpointTypes } from '../../src/checkpoint/message.ts';
 import { Staging } from '../../src/checkpoint/stage.ts';
 import { PrimaryPair } from '../../src/controller/primary-pair.ts';
+import { Checkpointer } from '../../src/node/checkpointer.ts';
 import { encodeNumber, messages } from '../../src/node/message.ts';
-import type { PeerLink } from '../../src/node/platform.ts';
+import type { GuestVm, PeerLink } from '../../src/node/platform.ts';
 import { SecondaryBulk } from '../../src/node/secondary-bulk.ts';
 import { RunTracker } from '../../src/qemu/dirty/tracker.ts';
-import { always, type Defect, nothing } from './defect.ts';
+import type { Capture } from '../../src/qemu/vm.ts';
+import { always, call, type Defect, nothing } from './defect.ts';
+
+interface CheckpointerParts {
+  inFlight: { epoch: number; capture: Capture } | undefined;
+  node: { parts: { vm: GuestVm } };
+}
 
 export const checkpointDefects: readonly Defect[] = [
   {
     name: 'commit-before-complete',
     mistake: 'The secondary acknowledges a checkpoint when it begins to arrive.',
     seeds: 20,
+    finds: 'output-commit',
+    alone: true,
     changes: [
       {
         owner: SecondaryBulk,
@@ -35,6 +44,8 @@ export const checkpointDefects: readonly Defect[] = [
     name: 'partial-checkpoint',
     mistake: 'Staging takes a checkpoint for complete although the last batch of pages is missing.',
     seeds: 20,
+    finds: 'ram-epoch',
+    alone: true,
     changes: [
       {
         owner: Staging,
@@ -52,24 +63,32 @@ export const checkpointDefects: readonly Defect[] = [
     name: 'no-rollback',
     mistake: 'What the SVM wrote itself stays in its RAM when a checkpoint is applied.',
     seeds: 10,
+    finds: 'ram-epoch',
+    alone: true,
     changes: [{ owner: Replica, method: 'rollback', replace: always(0) }],
   },
   {
     name: 'no-restore-after-load',
     mistake: 'What loading the devices wrote to RAM stays there.',
     seeds: 10,
+    finds: 'ram-epoch',
+    alone: true,
     changes: [{ owner: Replica, method: 'restoreAfterLoad', replace: always(0) }],
   },
   {
     name: 'no-put-back',
     mistake: 'Pages of a checkpoint that failed are not sent with the next one.',
     seeds: 60,
+    finds: 'ram-epoch',
+    alone: true,
     changes: [{ owner: RunTracker, method: 'putBack', replace: nothing }],
   },
   {
     name: 'refusal-taken-for-commit',
     mistake: 'A refused checkpoint counts as committed.',
     seeds: 80,
+    finds: 'liveness',
+    alone: true,
     changes: [
       {
         owner: PrimaryPair,
@@ -87,6 +106,7 @@ export const checkpointDefects: readonly Defect[] = [
     mistake:
       'A refused round of the initial copy is only reported (a defect that the simulation found in the product).',
     seeds: 80,
+    finds: 'ram-epoch',
     changes: [
       {
         owner: SecondaryBulk,
@@ -98,6 +118,28 @@ export const checkpointDefects: readonly Defect[] = [
             } catch {
               return undefined;
             }
+          },
+      },
+    ],
+  },
+  {
+    name: 'delta-on-a-refused-checkpoint',
+    mistake: 'Pages are sent as differences of a checkpoint that the secondary has refused.',
+    seeds: 130,
+    from: 111,
+    finds: 'ram-epoch',
+    alone: true,
+    changes: [
+      {
+        owner: Checkpointer,
+        method: 'abort',
+        replace: () =>
+          function (epoch, now) {
+            const { inFlight, node } = this as unknown as CheckpointerParts;
+            if (inFlight === undefined || inFlight.epoch !== epoch) return;
+            node.parts.vm.tracker.putBack(inFlight.capture.runs);
+            call(this, 'know', inFlight.capture);
+            call(this, 'undo', epoch, now);
           },
       },
     ],

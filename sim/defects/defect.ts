@@ -7,6 +7,12 @@ export type Self = Record<string, never> & { [name: string]: unknown };
 type Method = (this: Self, ...args: unknown[]) => unknown;
 export type Replace = (before: Method) => Method;
 
+/** The names of all checkers, those that are no file of checker/ among them. */
+export const sentences = [
+  ...['output-commit', 'single-voice', 'ram-epoch', 'disk-epoch', 'connection', 'survivor', 'stopped', 'nothing-lost'],
+  ...['bounds', 'liveness', 'no-crash'],
+] as const;
+
 export interface Defect {
   name: string;
   /** What a developer would have done wrong. */
@@ -15,6 +21,9 @@ export interface Defect {
   seeds: number;
   /** Where the test begins to look, for a defect that needs many seeds: it shall not take minutes. */
   from?: number;
+  /** The checker that finds it there, and whether no other one does in that seed. */
+  finds: string;
+  alone?: true;
   changes: readonly { owner: { prototype: object }; method: string; replace: Replace }[];
 }
 

@@ -1,9 +1,11 @@
 // Deliberate defects of disks: journal, marks, replica, copy. What they are: defect.ts.
 
+import { ChangedCopy } from '../../src/disk/changed-copy.ts';
 import { JournalIndex } from '../../src/disk/journal.ts';
+import { Notes } from '../../src/disk/notes.ts';
 import { Replica as DiskReplica } from '../../src/disk/replica.ts';
 import { DiskSink } from '../../src/disk/sink.ts';
-import { always, call, type Defect, type Replace } from './defect.ts';
+import { always, call, type Defect, nothing, type Replace } from './defect.ts';
 
 /** All records that are here belong to whatever checkpoint is asked for. */
 const coverAll: Replace = () =>
@@ -18,12 +20,16 @@ export const diskDefects: readonly Defect[] = [
     name: 'journal-one-epoch-too-far',
     mistake: 'Applying a checkpoint writes the records behind its mark as well.',
     seeds: 20,
+    finds: 'disk-epoch',
+    alone: true,
     changes: [{ owner: JournalIndex, method: 'covered', replace: coverAll }],
   },
   {
     name: 'no-mark',
     mistake: 'The mark is skipped: a checkpoint covers whatever records have arrived when it is applied.',
     seeds: 20,
+    finds: 'disk-epoch',
+    alone: true,
     changes: [
       { owner: DiskSink, method: 'mark', replace: always(0) },
       { owner: JournalIndex, method: 'covered', replace: coverAll },
@@ -33,12 +39,15 @@ export const diskDefects: readonly Defect[] = [
     name: 'commit-before-the-journal',
     mistake: 'A checkpoint is committed before the journal has all of its records, and room for them.',
     seeds: 30,
+    finds: 'disk-epoch',
+    alone: true,
     changes: [{ owner: DiskReplica, method: 'complete', replace: () => () => Promise.resolve() }],
   },
   {
     name: 'unfinished-epoch-applied',
     mistake: 'At a takeover what no checkpoint covers is written to the replica instead of thrown away.',
     seeds: 60,
+    finds: 'disk-epoch',
     changes: [
       {
         owner: DiskReplica,
@@ -58,6 +67,8 @@ export const diskDefects: readonly Defect[] = [
     name: 'aborted-records-lost',
     mistake: 'Records that were written before a capture failed are thrown away with it.',
     seeds: 40,
+    finds: 'disk-epoch',
+    alone: true,
     changes: [
       {
         owner: JournalIndex,
@@ -74,6 +85,8 @@ export const diskDefects: readonly Defect[] = [
     name: 'apply-not-announced',
     mistake: 'The replica is written without its header saying so before.',
     seeds: 80,
+    finds: 'disk-epoch',
+    alone: true,
     changes: [
       {
         owner: DiskReplica,
@@ -91,12 +104,16 @@ export const diskDefects: readonly Defect[] = [
       'The initial copy of a durable replica is not flushed (a defect that the simulation found in the product).',
     seeds: 250,
     from: 221,
+    finds: 'disk-epoch',
+    alone: true,
     changes: [{ owner: DiskReplica, method: 'flushCopy', replace: () => () => Promise.resolve() }],
   },
   {
     name: 'zeroes-forgotten',
     mistake: 'Zeroes that the guest writes are not replicated.',
     seeds: 20,
+    finds: 'disk-epoch',
+    alone: true,
     changes: [
       {
         owner: DiskSink,
@@ -105,6 +122,34 @@ export const diskDefects: readonly Defect[] = [
           function (disk, request, answer) {
             if ((request as { kind: string }).kind !== 'writeZeroes') return before.call(this, disk, request, answer);
             return (answer as (error: number) => void)(0);
+          },
+      },
+    ],
+  },
+  {
+    name: 'passing-writes-forgotten',
+    mistake: 'What the guest writes while a changed block is read is sent, and then the block as it was read.',
+    seeds: 60,
+    finds: 'disk-epoch',
+    alone: true,
+    changes: [{ owner: ChangedCopy, method: 'wrote', replace: nothing }],
+  },
+  {
+    name: 'note-replaced-too-early',
+    mistake: 'A new note of changed blocks takes the place of the old one at once, for replicas of before as well.',
+    seeds: 360,
+    from: 341,
+    finds: 'disk-epoch',
+    alone: true,
+    changes: [
+      {
+        owner: Notes,
+        method: 'begun',
+        replace: (before) =>
+          function (name, writtenBytes) {
+            const { current } = this as unknown as { current: { since: number | undefined } | undefined };
+            if (current === undefined) return before.call(this, name, writtenBytes);
+            return void Object.assign(this, { current: { name, since: current.since, writtenBytes } });
           },
       },
     ],

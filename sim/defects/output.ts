@@ -1,5 +1,8 @@
 // Deliberate defects of what leaves: release, comparison, connections. What they are: defect.ts.
 
+import { read16, replace16 } from '../../src/packet/checksum.ts';
+import { FrameView } from '../../src/packet/frame-view.ts';
+import { tcpFlag } from '../../src/packet/tcp.ts';
 import { DatagramComparer } from '../../src/proxy/compare/datagram.ts';
 import { TcpComparer } from '../../src/proxy/compare/tcp.ts';
 import { TcpClamp } from '../../src/proxy/compare/tcp-clamp.ts';
@@ -8,11 +11,14 @@ import { PrimaryProxy } from '../../src/proxy/primary.ts';
 import { SecondaryProxy } from '../../src/proxy/secondary.ts';
 import { always, call, type Defect, type Self } from './defect.ts';
 
+const frameView = new FrameView();
+
 export const outputDefects: readonly Defect[] = [
   {
     name: 'release-on-capture',
     mistake: 'Held frames leave when the checkpoint is captured, not when it is committed.',
     seeds: 40,
+    finds: 'output-commit',
     changes: [
       {
         owner: PrimaryProxy,
@@ -30,6 +36,8 @@ export const outputDefects: readonly Defect[] = [
     name: 'no-ack-clamp',
     mistake: "The primary's acknowledgements and windows leave as they are.",
     seeds: 40,
+    finds: 'output-commit',
+    alone: true,
     changes: [
       {
         owner: TcpClamp,
@@ -51,6 +59,8 @@ export const outputDefects: readonly Defect[] = [
     name: 'no-resend',
     mistake: 'What the SVM has said and the primary has not released is not said at a takeover.',
     seeds: 40,
+    finds: 'nothing-lost',
+    alone: true,
     changes: [
       {
         owner: SecondaryProxy,
@@ -66,12 +76,16 @@ export const outputDefects: readonly Defect[] = [
     name: 'table-does-not-travel',
     mistake: 'The connection table is not adopted with a checkpoint.',
     seeds: 20,
+    finds: 'liveness',
+    alone: true,
     changes: [{ owner: ConnectionTable, method: 'adopt', replace: always(true) }],
   },
   {
     name: 'stale-answers-compared',
     mistake: 'Answers of the SVM from before a checkpoint are compared as if they were of the new epoch.',
     seeds: 30,
+    finds: 'output-commit',
+    alone: true,
     changes: [
       {
         owner: PrimaryProxy,
@@ -87,6 +101,8 @@ export const outputDefects: readonly Defect[] = [
     name: 'no-line-at-capture',
     mistake: 'What the PVM says after a capture is compared with the SVM of the old epoch.',
     seeds: 60,
+    finds: 'output-commit',
+    alone: true,
     changes: [
       {
         owner: PrimaryProxy,
@@ -104,6 +120,8 @@ export const outputDefects: readonly Defect[] = [
     name: 'payload-not-compared',
     mistake: 'Bytes count as equal when there are as many of them.',
     seeds: 20,
+    finds: 'output-commit',
+    alone: true,
     changes: [
       {
         owner: TcpComparer,
@@ -119,6 +137,8 @@ export const outputDefects: readonly Defect[] = [
     name: 'datagrams-not-compared',
     mistake: 'Datagrams leave at once.',
     seeds: 40,
+    finds: 'output-commit',
+    alone: true,
     changes: [
       {
         owner: DatagramComparer,
@@ -131,6 +151,8 @@ export const outputDefects: readonly Defect[] = [
     name: 'fin-not-compared',
     mistake: 'The end of a stream leaves although the SVM has not ended it.',
     seeds: 40,
+    finds: 'output-commit',
+    alone: true,
     changes: [{ owner: TcpComparer, method: 'finAgrees', replace: always(true) }],
   },
   {
@@ -138,12 +160,16 @@ export const outputDefects: readonly Defect[] = [
     mistake: 'Frames that wait for a commit do not travel with their checkpoint.',
     seeds: 110,
     from: 91,
+    finds: 'nothing-lost',
+    alone: true,
     changes: [{ owner: PrimaryProxy, method: 'encodeHeld', replace: always(new Uint8Array(0)) }],
   },
   {
     name: 'old-offset-kept',
     mistake: 'A new connection on an old 5-tuple keeps the offset of the old one.',
     seeds: 60,
+    finds: 'liveness',
+    alone: true,
     changes: [
       {
         owner: SecondaryProxy,
@@ -166,6 +192,48 @@ export const outputDefects: readonly Defect[] = [
             const { delta } = connection as { delta: number };
             before.call(this, connection);
             Object.assign(connection as object, { delta });
+          },
+      },
+    ],
+  },
+  {
+    name: 'takeover-resets',
+    mistake: 'A takeover resets the connections that it finds, for their clients to begin anew.',
+    seeds: 30,
+    finds: 'connection',
+    alone: true,
+    changes: [
+      {
+        owner: SecondaryProxy,
+        method: 'takeover',
+        replace: (before) =>
+          function (...args) {
+            const end = before.apply(this, args) as { resend: Uint8Array[] };
+            for (const frame of end.resend) {
+              const { kind, payloadBytes, isSyn, isFin, transportAt } = frameView.parse(frame);
+              if (kind !== 'tcp' || payloadBytes > 0 || isSyn || isFin) continue;
+              const flagsAt = transportAt + 12;
+              replace16(frame, transportAt + 16, flagsAt, read16(frame, flagsAt) | tcpFlag.rst);
+            }
+            return end;
+          },
+      },
+    ],
+  },
+  {
+    name: 'place-given-back-twice',
+    mistake: 'A frame that leaves gives the room that it took back twice.',
+    seeds: 10,
+    finds: 'bounds',
+    alone: true,
+    changes: [
+      {
+        owner: PrimaryProxy,
+        method: 'heldChanged',
+        replace: (before) =>
+          function (frames, bytes) {
+            const isGiven = (frames as number) < 0;
+            before.call(this, frames, isGiven ? 2 * (bytes as number) : bytes);
           },
       },
     ],

@@ -1,6 +1,5 @@
 // Deliberate defects of the pair: terms, leases, what a node does with its part in the VM. What they are: defect.ts.
 
-import type { Clock } from '../../src/base/clock.ts';
 import { PrimaryPair } from '../../src/controller/primary-pair.ts';
 import { SecondaryPair } from '../../src/controller/secondary-pair.ts';
 import { Lease } from '../../src/heartbeat/lease.ts';
@@ -14,6 +13,7 @@ export const pairDefects: readonly Defect[] = [
     name: 'ignore-term',
     mistake: 'A node goes on alone whatever the arbiter says.',
     seeds: 30,
+    finds: 'single-voice',
     changes: [
       {
         owner: Terms,
@@ -31,6 +31,7 @@ export const pairDefects: readonly Defect[] = [
     mistake: 'A claim that the arbiter did not answer counts as won.',
     seeds: 170,
     from: 151,
+    finds: 'single-voice',
     changes: [
       {
         owner: SecondaryPair,
@@ -55,6 +56,8 @@ export const pairDefects: readonly Defect[] = [
     mistake: 'The primary does not ask whether it may still speak.',
     seeds: 275,
     from: 261,
+    finds: 'single-voice',
+    alone: true,
     changes: [{ owner: Lease, method: 'valid', replace: always(true) }],
   },
   {
@@ -62,39 +65,25 @@ export const pairDefects: readonly Defect[] = [
     mistake: 'The lease is looked at by the clock alone (a defect that the simulation found in the product).',
     seeds: 275,
     from: 261,
+    finds: 'single-voice',
+    alone: true,
     changes: [{ owner: PrimaryGate, method: 'checkLease', replace: nothing }],
   },
   {
     name: 'no-announcement',
     mistake: "The guest's address is not announced after a takeover.",
-    seeds: 110,
-    from: 91,
+    seeds: 175,
+    from: 161,
+    finds: 'nothing-lost',
+    alone: true,
     changes: [{ owner: ColoNode, method: 'announce', replace: nothing }],
-  },
-  {
-    name: 'announced-for-a-moment',
-    mistake:
-      "The guest's address is announced right after a takeover and not later on (a defect that the simulation found in " +
-      'the product).',
-    seeds: 2150,
-    from: 2130,
-    changes: [
-      {
-        owner: ColoNode,
-        method: 'announce',
-        replace: (before) =>
-          function (...args) {
-            const { clock } = this['context'] as unknown as { clock: Clock };
-            before.apply(this, args);
-            clock.after(350, () => call(this, 'stopAnnouncing'));
-          },
-      },
-    ],
   },
   {
     name: 'stop-without-the-term',
     mistake: "An operator's stop only tells the secondary, which may not hear it (a defect of the product, once).",
     seeds: 60,
+    finds: 'stopped',
+    alone: true,
     changes: [
       {
         owner: ColoNode,
@@ -103,6 +92,41 @@ export const pairDefects: readonly Defect[] = [
           async function (primary) {
             (primary as { sayEnd(): void }).sayEnd();
             call(this, 'post', { kind: 'stop', why: 'stopped by the operator' });
+          },
+      },
+    ],
+  },
+  {
+    name: 'gives-up-without-an-answer',
+    mistake: 'A secondary that the arbiter does not answer gives its copy up, as if it had lost the term.',
+    seeds: 40,
+    finds: 'survivor',
+    alone: true,
+    changes: [
+      {
+        owner: SecondaryPair,
+        method: 'onAloneClaimed',
+        replace: (before) =>
+          function (outcome) {
+            return before.call(this, outcome === 'error' ? 'lost' : outcome);
+          },
+      },
+    ],
+  },
+  {
+    name: 'claim-throws',
+    mistake: 'An arbiter that does not answer makes a claim throw, which nobody expects.',
+    seeds: 40,
+    finds: 'no-crash',
+    changes: [
+      {
+        owner: Terms,
+        method: 'claimAlone',
+        replace: (before) =>
+          async function (...args) {
+            const outcome = await before.apply(this, args);
+            if (outcome === 'error') throw new Error('the arbiter did not answer');
+            return outcome;
           },
       },
     ],

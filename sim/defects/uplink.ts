@@ -19,6 +19,8 @@ export const uplinkDefects: readonly Defect[] = [
     name: 'look-at-release-only',
     mistake: 'Whether the node may speak is asked when it releases a frame, and not when it writes it.',
     seeds: 40,
+    finds: 'single-voice',
+    alone: true,
     changes: [
       {
         owner: FrameSocket,
@@ -38,6 +40,8 @@ export const uplinkDefects: readonly Defect[] = [
     name: 'queue-left-to-node',
     mistake: 'What the kernel does not take at once is left to Node, all of it, and written whenever there is room.',
     seeds: 40,
+    finds: 'single-voice',
+    alone: true,
     changes: [
       {
         owner: FrameSocket,

@@ -23,9 +23,15 @@ interface Note {
 }
 
 export class Notes {
+  private readonly renewBytes: number;
   private current: Note | undefined;
   private next: Note | undefined;
   private count = 0;
+
+  /** `renewBytes`: written bytes after which a new note is begun. */
+  constructor(renewBytes: number = notedBytesMax) {
+    this.renewBytes = renewBytes;
+  }
 
   /** The bitmaps to ask for what changed. */
   get name(): string | undefined {
@@ -41,7 +47,7 @@ export class Notes {
   wanted(writtenBytes: number): string | undefined {
     if (this.next !== undefined) return undefined;
     const { current } = this;
-    if (current !== undefined && (current.since === undefined || writtenBytes - current.writtenBytes < notedBytesMax))
+    if (current !== undefined && (current.since === undefined || writtenBytes - current.writtenBytes < this.renewBytes))
       return undefined;
     this.count += 1;
     return `colo-note-${this.count}`;

@@ -65,6 +65,8 @@ export interface MirrorHandlers {
 export interface ChangeNotes {
   /** Of this VM on this node: no other ever has the same, nor has this one after a restart. */
   readonly lineage: string;
+  /** Instead of notedBytesMax (disk/limits.ts): for machines whose disks are small, as those of the simulation. */
+  readonly renewBytes?: number;
   /** Every block that is written from now on is in the note `name`. */
   begin(name: string): Promise<void>;
   forget(name: string): Promise<void>;

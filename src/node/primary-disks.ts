@@ -56,7 +56,7 @@ export class PrimaryDisks {
   private notBefore = 0;
   /** The initial copy is done: what is written now is the guest's. */
   private copied = false;
-  private readonly notes = new Notes();
+  private readonly notes: Notes;
   private noting = false;
   /** Written by the guest to earlier secondaries, which tells how large a note has grown. */
   private writtenBefore = 0;
@@ -74,6 +74,7 @@ export class PrimaryDisks {
     this.context = context;
     this.source = source;
     this.lost = lost;
+    this.notes = new Notes(source.notes?.renewBytes);
     source.watch?.((trouble) => this.onTrouble(trouble));
   }
 
