@@ -25,31 +25,52 @@ const tools: Tool[] = [
   { name: 'format', command: 'biome', args: ['check', '--colors=off'] },
 ];
 
-async function run(tool: Tool): Promise<boolean> {
+export interface CheckResult {
+  name: string;
+  ok: boolean;
+  seconds: number;
+  /** What it said, when it failed. */
+  output: string;
+}
+
+async function run(tool: Tool): Promise<CheckResult> {
   const startedMs = performance.now();
   const result = await tryCommand(join(home, 'node_modules/.bin', tool.command), tool.args, {
     cwd: home,
     // The tools' own start lines look for "node": it must be the one that runs us.
     environment: { PATH: `${dirname(process.execPath)}:${process.env['PATH'] ?? ''}` },
   });
-  const passed = result.code === 0;
-  const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
-  process.stdout.write(`${passed ? 'ok    ' : 'failed'} ${tool.name} (${seconds} s)\n`);
-  if (!passed) process.stdout.write(`${result.failure ?? ''}${result.stdout}${result.stderr}\n`);
-  return passed;
+  const ok = result.code === 0;
+  const seconds = Math.round((performance.now() - startedMs) / 100) / 10;
+  return { name: tool.name, ok, seconds, output: ok ? '' : `${result.failure ?? ''}${result.stdout}${result.stderr}` };
 }
 
-/** Runs every check, or those that are named, prints one line for each and what failed; returns the exit code. */
-export async function check(only: string[] = []): Promise<number> {
+function lineOf({ name, ok, seconds, output }: CheckResult): string {
+  return `${ok ? 'ok    ' : 'failed'} ${name} (${seconds} s)\n${ok ? '' : `${output}\n`}`;
+}
+
+export interface CheckOptions {
+  json?: boolean;
+  /** Where the lines go; standard output unless told. */
+  out?: NodeJS.WritableStream;
+}
+
+/** Runs every check, or those that are named; returns the exit code. One line for each and what failed, or all as JSON. */
+export async function check(only: string[] = [], options: CheckOptions = {}): Promise<number> {
+  const { json = false, out = process.stdout } = options;
   const known = tools.map((tool) => tool.name);
   const unknown = only.find((name) => !known.includes(name));
   if (unknown !== undefined)
     throw new ColoError(errorCodes.input, `there is no check ${unknown}`, { hint: `one of ${known.join(', ')}` });
-  const failed: string[] = [];
+  const results: CheckResult[] = [];
   for (const tool of tools) {
     if (only.length > 0 && !only.includes(tool.name)) continue;
-    if (!(await run(tool))) failed.push(tool.name);
+    const result = await run(tool);
+    results.push(result);
+    if (!json) out.write(lineOf(result));
   }
-  process.stdout.write(failed.length === 0 ? 'All checks passed.\n' : `Checks failed: ${failed.join(', ')}.\n`);
+  const failed = results.filter(({ ok }) => !ok).map(({ name }) => name);
+  if (json) out.write(`${JSON.stringify(results, null, 2)}\n`);
+  else out.write(failed.length === 0 ? 'All checks passed.\n' : `Checks failed: ${failed.join(', ')}.\n`);
   return failed.length === 0 ? 0 : 1;
 }

@@ -13,10 +13,14 @@ function checkName(name: string): void {
   });
 }
 
-export async function init(folder: string, options: { name: string }): Promise<number> {
+export async function init(folder: string, options: { name: string; json: boolean }): Promise<number> {
   checkName(options.name);
   await ensurePackages(['openssl'], { why: 'make certificates' });
   await createAuthority(folder, options.name);
+  if (options.json) {
+    process.stdout.write(`${JSON.stringify({ folder, name: options.name, key: joinPath(folder, 'ca.key') })}\n`);
+    return 0;
+  }
   process.stdout.write(
     `${folder} holds the authority of the cluster ${options.name}.\n` +
       `Keep ${joinPath(folder, 'ca.key')} here: whoever has it can be any node.\n` +
@@ -25,11 +29,16 @@ export async function init(folder: string, options: { name: string }): Promise<n
   return 0;
 }
 
-export async function join(folder: string, node: string, options: { address: string[] }): Promise<number> {
+export async function join(
+  folder: string,
+  node: string,
+  options: { address: string[]; json: boolean },
+): Promise<number> {
   checkName(node);
   await requireAuthority(folder);
   await ensurePackages(['openssl'], { why: 'make certificates' });
   const made = await issueCertificate(folder, { node, addresses: options.address });
-  process.stdout.write(`Copy ${made} to the node ${node}, readable by its owner only: it is who ${node} is.\n`);
+  if (options.json) process.stdout.write(`${JSON.stringify({ node, folder: made })}\n`);
+  else process.stdout.write(`Copy ${made} to the node ${node}, readable by its owner only: it is who ${node} is.\n`);
   return 0;
 }

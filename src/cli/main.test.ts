@@ -29,3 +29,11 @@ for (const [call, says] of wrong)
     assert.equal(result.status, 2, result.stderr);
     assert.equal(result.stdout, '');
   });
+
+test('every command takes --json; colod, whose lines are JSON anyway, does not', () => {
+  const help = (...call: string[]) => spawnSync(process.execPath, [program, ...call, '--help'], { encoding: 'utf8' });
+  const commands = [...help().stdout.matchAll(/^ {2}([a-z]+) /gm)].map(([, name = '']) => name);
+  assert.ok(commands.length > 15, commands.join(', '));
+  const without = commands.filter((name) => name !== 'help' && !help(name).stdout.includes('--json'));
+  assert.deepEqual(without, ['colod']);
+});

@@ -195,7 +195,8 @@ function addService(program: Command, finish: (code: number) => void): void {
   program
     .command('token <file> <name>')
     .description("make a token for the service's API; its hash goes into the file, the token to standard output")
-    .action(async (file, name) => finish(await (await import('./service.ts')).token(file, name)));
+    .option('--json', 'as JSON', false)
+    .action(async (file, name, options) => finish(await (await import('./service.ts')).token(file, name, options)));
 }
 
 function addCluster(program: Command, finish: (code: number) => void): void {
@@ -203,11 +204,13 @@ function addCluster(program: Command, finish: (code: number) => void): void {
     .command('init <folder>')
     .description('make the certificate authority of a new cluster')
     .option('--name <name>', 'of the cluster', 'colo')
+    .option('--json', 'as JSON', false)
     .action(async (folder, options) => finish(await (await import('./cluster.ts')).init(folder, options)));
   program
     .command('join <folder> <node>')
     .description('make the certificate of a node, with the authority in the folder')
     .option('--address <address...>', 'under which the node is reached', [])
+    .option('--json', 'as JSON', false)
     .action(async (folder, node, options) => finish(await (await import('./cluster.ts')).join(folder, node, options)));
 }
 
@@ -241,12 +244,14 @@ function addTools(program: Command, finish: (code: number) => void): void {
   program
     .command('check [only...]')
     .description('types, lint (with the layers), format: all of them, or those that are named')
-    .action(async (only) => finish(await (await import('./check.ts')).check(only)));
+    .option('--json', 'as JSON', false)
+    .action(async (only, options) => finish(await (await import('./check.ts')).check(only, options)));
   program
     .command('test [suite]')
     .description('run tests: all (default), unit, integration, soak')
     .option('--name <pattern>', 'only tests whose name matches')
     .option('--file <text>', 'only files whose path contains this')
+    .option('--json', 'the totals as JSON; what the tests say goes to standard error', false)
     .action(async (suite, options) => finish(await (await import('./tools.ts')).testCommand(suite, options)));
 }
 

@@ -19,7 +19,7 @@ export async function colod(options: { config: string; check: boolean }): Promis
   return runService(options.config);
 }
 
-export async function token(file: string, name: string): Promise<number> {
+export async function token(file: string, name: string, options: { json: boolean }): Promise<number> {
   if (!isName(name)) throw new ColoError(errorCodes.input, `${JSON.stringify(name)} cannot name a token`);
   if (existsSync(file) && readTokens(file).has(name))
     throw new ColoError(errorCodes.input, `${file} has a token named ${name} already`, {
@@ -28,7 +28,7 @@ export async function token(file: string, name: string): Promise<number> {
   const secret = randomBytes(24).toString('base64url');
   appendFileSync(file, `${name}:${tokenHash(secret)}\n`, { mode: 0o600 });
   chmodSync(file, 0o600);
-  process.stdout.write(`${secret}\n`);
+  process.stdout.write(options.json ? `${JSON.stringify({ name, file, token: secret })}\n` : `${secret}\n`);
   process.stderr.write(
     `Keep it now: ${file} holds only its hash. A line that is removed takes the token away at once.\n`,
   );

@@ -22,6 +22,8 @@ export interface TestOptions {
   namePattern?: string;
   /** Only files whose path from the project's root contains this. */
   filePattern?: string;
+  /** Standard output is for the totals alone, as JSON. */
+  json?: boolean;
 }
 
 export interface Totals {
@@ -100,9 +102,14 @@ async function untilClosed(child: ChildProcess): Promise<number> {
   }
 }
 
+/** Where what the tests say goes. */
+function output({ json }: TestOptions): NodeJS.WriteStream {
+  return json === true ? process.stderr : process.stdout;
+}
+
 async function runPart(part: Part, options: TestOptions): Promise<{ code: number; totals: Totals }> {
   const files = await testFiles(part, options);
-  process.stdout.write(`\n${part}: ${files.length} files\n`);
+  output(options).write(`\n${part}: ${files.length} files\n`);
   if (files.length === 0) return { code: 0, totals: parseTotals('') };
   const args = ['--disable-warning=ExperimentalWarning', '--test', '--test-reporter=spec'];
   args.push(`--test-timeout=${testTimeoutMs[part]}`);
@@ -115,7 +122,7 @@ async function runPart(part: Part, options: TestOptions): Promise<{ code: number
   });
   let tail = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
-    process.stdout.write(text);
+    output(options).write(text);
     // The summary stands at the end, before the list of failures: keep enough to find it.
     tail = (tail + text).slice(-4_000_000);
   });
@@ -123,8 +130,8 @@ async function runPart(part: Part, options: TestOptions): Promise<{ code: number
   return { code, totals: parseTotals(tail) };
 }
 
-async function bringWhatIsNeeded(): Promise<void> {
-  const onProgress = (text: string): void => void process.stdout.write(`${text}\n`);
+async function bringWhatIsNeeded(options: TestOptions): Promise<void> {
+  const onProgress = (text: string): void => void output(options).write(`${text}\n`);
   await ensurePackages([...runtimePackages, ...guestPackages], { why: 'run the integration tests', onProgress });
   await buildGuest({ onProgress });
 }
@@ -142,22 +149,28 @@ function partsOf(suite: Suite): Part[] {
   return suite === 'all' ? ['unit', 'integration'] : [suite];
 }
 
-function report(totals: Totals[], failed: boolean): void {
+function report(totals: Totals[], { passed, json }: { passed: boolean; json: boolean }): void {
   const sum = (name: keyof Totals): number => totals.reduce((total, each) => total + each[name], 0);
   const names = ['tests', 'pass', 'fail', 'cancelled', 'skipped'] as const;
+  const sums = Object.fromEntries(names.map((name) => [name, sum(name)]));
+  const lines = names.map((name) => `# ${name} ${sum(name)}\n`).join('');
   process.stdout.write(
-    `\n${failed ? 'Failed.' : 'Passed.'}\n${names.map((name) => `# ${name} ${sum(name)}\n`).join('')}`,
+    json ? `${JSON.stringify({ ok: passed, ...sums })}\n` : `\n${passed ? 'Passed' : 'Failed'}.\n${lines}`,
   );
+}
+
+async function checksPass(suite: Suite, options: TestOptions): Promise<boolean> {
+  const only = suite === 'unit' ? ['types'] : [];
+  return (await check(only, { out: output(options) })) === 0;
 }
 
 /** Runs a suite and prints a total last; returns the exit code: 0 only when tests ran and all passed. */
 export async function runTests(suite: Suite, options: TestOptions = {}): Promise<number> {
   const parts = partsOf(suite);
   await refuseNothing(parts, options);
-  if (parts.some((part) => part !== 'unit')) await bringWhatIsNeeded();
+  if (parts.some((part) => part !== 'unit')) await bringWhatIsNeeded(options);
   let failed = false;
-  if (suite === 'all') failed = (await check()) !== 0;
-  if (suite === 'unit') failed = (await check(['types'])) !== 0;
+  if (suite === 'all' || suite === 'unit') failed = !(await checksPass(suite, options));
   const totals: Totals[] = [];
   for (const part of parts) {
     const result = await runPart(part, options);
@@ -166,7 +179,7 @@ export async function runTests(suite: Suite, options: TestOptions = {}): Promise
     if (result.code === 130) break;
   }
   const count = totals.reduce((total, each) => total + each.tests, 0);
-  if (count === 0) process.stdout.write('\nNo test ran: nothing matches, and that is a failure.\n');
-  report(totals, failed || count === 0);
+  if (count === 0) output(options).write('\nNo test ran: nothing matches, and that is a failure.\n');
+  report(totals, { passed: !failed && count > 0, json: options.json === true });
   return failed || count === 0 ? 1 : 0;
 }

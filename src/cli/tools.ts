@@ -26,12 +26,13 @@ const suites: readonly Suite[] = ['all', 'unit', 'integration', 'soak'];
 
 export async function testCommand(
   suite: string | undefined,
-  options: { name?: string; file?: string },
+  options: { name?: string; file?: string; json: boolean },
 ): Promise<number> {
   const known = suites.find((one) => one === (suite ?? 'all'));
   if (known === undefined)
     throw new ColoError(errorCodes.input, `there is no suite ${suite}`, { hint: `one of ${suites.join(', ')}` });
   return runTests(known, {
+    json: options.json,
     ...(options.name === undefined ? {} : { namePattern: options.name }),
     ...(options.file === undefined ? {} : { filePattern: options.file }),
   });
