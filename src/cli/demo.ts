@@ -115,6 +115,8 @@ function facts(report: DemoReport): string[] {
     lines.push(
       `failover: detected after ${ms(failover.detectMs)}, done ${ms(failover.takeoverMs)} later (${failover.why})`,
     );
+  for (const { frames } of report.late)
+    lines.push(`late: ${frames} frames that the primary was just writing when it was stopped left when it woke`);
   return lines;
 }
 

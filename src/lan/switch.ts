@@ -11,17 +11,11 @@
 import type { Server, Socket } from 'node:net';
 import { listenForFrames } from '../netdev/endpoint.ts';
 import { FrameSocket } from '../netdev/frame-socket.ts';
+import { noteTurn, type Turn } from './turns.ts';
 
 const addressesMax = 4096;
 const portsMax = 64;
 const turnsMax = 4096;
-
-export interface SpokeRecord {
-  port: number;
-  frames: number;
-  firstAt: number;
-  lastAt: number;
-}
 
 interface Port {
   id: number;
@@ -31,7 +25,7 @@ interface Port {
 export class Switch {
   private readonly ports = new Map<number, Port>();
   private readonly addresses = new Map<number, Port>();
-  private readonly spoken = new Map<number, SpokeRecord[]>();
+  private readonly spoken = new Map<number, Turn[]>();
   private server: Server | undefined;
   private portCount = 0;
   private readonly waiting: (() => void)[] = [];
@@ -58,7 +52,7 @@ export class Switch {
   }
 
   /** Which ports sent frames from `mac` ("52:54:00:..."), oldest first; a port that spoke again later appears again. */
-  spokenBy(mac: string): readonly SpokeRecord[] {
+  spokenBy(mac: string): readonly Turn[] {
     return this.spoken.get(Number.parseInt(mac.replaceAll(':', ''), 16)) ?? [];
   }
 
@@ -85,7 +79,7 @@ export class Switch {
     if (frame.length < 14) return;
     const source = this.ports.get(from);
     if (source === undefined) return;
-    this.learn(addressAt(frame, 6), source);
+    this.learn(addressAt(frame, 6), source, frame.length);
     const target = ((frame[0] ?? 0) & 1) === 1 ? undefined : this.addresses.get(addressAt(frame, 0));
     if (target !== undefined) {
       if (target.id !== from) target.frames.send(frame);
@@ -94,19 +88,15 @@ export class Switch {
     for (const port of this.ports.values()) if (port.id !== from) port.frames.send(frame);
   }
 
-  private learn(address: number, port: Port): void {
+  private learn(address: number, port: Port, bytes: number): void {
     if (!this.addresses.has(address) && this.addresses.size >= addressesMax) this.addresses.clear();
     this.addresses.set(address, port);
-    const records = this.spoken.get(address) ?? [];
-    const last = records.at(-1);
-    const now = this.now();
-    if (last?.port === port.id) {
-      last.frames += 1;
-      last.lastAt = now;
-    } else if (records.length < turnsMax) {
-      records.push({ port: port.id, frames: 1, firstAt: now, lastAt: now });
-      if (this.spoken.size < addressesMax) this.spoken.set(address, records);
+    let turns = this.spoken.get(address);
+    if (turns === undefined) {
+      turns = [];
+      if (this.spoken.size < addressesMax) this.spoken.set(address, turns);
     }
+    noteTurn(turns, { port: port.id, bytes, now: this.now() }, turnsMax);
   }
 }
 

@@ -1,11 +1,11 @@
 // Listens at the ports of a bridge for who speaks for an address: one packet socket per port, incoming frames only. What it
-// keeps is what the user-space switch keeps (lan/switch.ts): the turns of speaking, oldest first.
+// keeps is what the user-space switch keeps (lan/turns.ts): the turns of speaking, oldest first.
 //
 // A packet socket sees a frame when it arrives at the port, before the bridge has done anything with it.
 
 import { closeSync } from 'node:fs';
 import { bindSocket, controlDevice, enterNetwork, openSocket, setSocketOption } from '../base/descriptors.ts';
-import type { SpokeRecord } from '../lan/switch.ts';
+import { noteTurn, type Turn } from '../lan/turns.ts';
 import { type DeviceReader, readDevice } from '../netdev/frame-device.ts';
 import { claimOf } from '../packet/claim.ts';
 
@@ -20,7 +20,7 @@ const announcementsMax = 4096;
 
 export class BridgeCapture {
   /** `port` is the index of the port in the list given. */
-  readonly turns: SpokeRecord[] = [];
+  readonly turns: Turn[] = [];
   /** Addresses that were announced to everybody, in hex, with the port from which. */
   readonly announcements: { port: number; address: string; at: number }[] = [];
   private readonly address: Buffer;
@@ -61,13 +61,9 @@ export class BridgeCapture {
 
   private take(port: number, frame: Uint8Array): void {
     if (frame.length < 14 || !this.address.equals(frame.subarray(6, 12))) return;
-    const last = this.turns.at(-1);
     const now = this.now();
     this.noteAnnouncement(port, frame, now);
-    if (last?.port === port) {
-      last.frames += 1;
-      last.lastAt = now;
-    } else if (this.turns.length < turnsMax) this.turns.push({ port, frames: 1, firstAt: now, lastAt: now });
+    noteTurn(this.turns, { port, bytes: frame.length, now }, turnsMax);
   }
 
   private noteAnnouncement(port: number, frame: Uint8Array, at: number): void {

@@ -14,6 +14,7 @@ import { ColoError, errorCodes } from '../base/errors.ts';
 import type { Spec } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';
 import { createAuthority, issueCertificate } from '../host/certificates.ts';
+import { withoutLate } from '../lan/turns.ts';
 import { BridgeCapture } from './bridge-capture.ts';
 import { logDirectory, releaseRunDirectory } from './directories.ts';
 import type { EtcdMember } from './etcd.ts';
@@ -102,7 +103,7 @@ export class LocalCluster {
 
   /** The hosts from whose ports of the bridge a card of the guest was heard, one entry for each turn of speaking. */
   voices(card = 0): string[] {
-    return (this.captures[card]?.turns ?? []).map((turn) => this.lab.hosts[turn.port] ?? '');
+    return withoutLate(this.captures[card]?.turns ?? []).turns.map((turn) => this.lab.hosts[turn.port] ?? '');
   }
 
   /** What was announced to everybody for the guest, by host; addresses in hex. */

@@ -17,6 +17,7 @@ import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { readIdentity } from '../base/identity.ts';
 import { livingOwner } from '../base/owner-file.ts';
 import { createAuthority, issueCertificate } from '../host/certificates.ts';
+import { withoutLate } from '../lan/turns.ts';
 import { BridgeCapture } from './bridge-capture.ts';
 import { logDirectory, releaseRunDirectory, runDirectory } from './directories.ts';
 import type { EtcdMember } from './etcd.ts';
@@ -128,7 +129,7 @@ export class ServiceLab {
   }
 
   voices(): string[] {
-    return (this.capture?.turns ?? []).map((turn) => this.lab.hosts[turn.port] ?? '');
+    return withoutLate(this.capture?.turns ?? []).turns.map((turn) => this.lab.hosts[turn.port] ?? '');
   }
 
   console(name: string, vm: string): string {

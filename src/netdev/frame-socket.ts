@@ -113,13 +113,14 @@ export class FrameSocket {
     const descriptor = socketDescriptor(this.socket);
     if (descriptor === undefined) return;
     while (this.outFrom < this.outEnd && !this.isWaiting) {
+      const length = this.wholeFrames() - this.outFrom;
+      // As little as can be lies between the look and the write: what the process is stopped with there leaves late. The look
+      // may release more frames, and so move what waits.
       if (this.handlers.maySend?.() === false) {
         this.counters.withheld += 1;
         break;
       }
-      const { out, outFrom } = this;
-      const length = this.wholeFrames() - outFrom;
-      const taken = this.kernel.write(descriptor, out, outFrom, length);
+      const taken = this.kernel.write(descriptor, this.out, this.outFrom, length);
       if (taken < length) this.waitForRoom(taken);
       else this.outFrom += length;
     }

@@ -9,6 +9,7 @@ import type { TestContext } from 'node:test';
 import type { NodeStatus } from '../../src/api/status.ts';
 import { delay, systemClock } from '../../src/base/clock.ts';
 import { seededRandom } from '../../src/base/random.ts';
+import { describeTurns, withoutLate } from '../../src/lan/turns.ts';
 import { slowDown } from './slow.ts';
 import { protect, type Stage, served, setStage, voices } from './stage.ts';
 import { Wires } from './wire.ts';
@@ -89,8 +90,12 @@ async function strikeForAWhile(stage: Stage, fault: Fault, name: NodeName): Prom
     const limit = (bytes: string) => spawnSync('prlimit', ['--pid', String(node.pid), `--as=${bytes}:`]).status;
     assert.equal(limit('1000000'), 0);
     await delay(2000);
-    if (node.alive) limit('unlimited');
-    else await stage.pair.restart(name);
+    limit('unlimited');
+    // It may be dying of it still.
+    const answers = stage.pair.until(`${name} answers`, 60_000, (all) => all.some((one) => one.node === name));
+    const isDead = await Promise.race([node.exited.then(() => true), answers.then(() => false)]);
+    if (isDead) await stage.pair.restart(name);
+    await answers;
   }
 }
 
@@ -193,7 +198,13 @@ export async function campaign(
     }
     const reports = await stage.finish();
     for (const report of reports) assert.equal(report.ok, true, `${report.name}: ${report.detail}`);
-    assert.equal(voices(stage).length, takeovers + 1, 'one turn of speaking for each takeover');
+    const heard = stage.pair.lan.spokenBy(stage.mac);
+    const { late } = withoutLate(heard);
+    const told = `one turn of speaking for each takeover: ${describeTurns(heard)}`;
+    assert.equal(voices(stage).length, takeovers + 1, told);
+    const stops = seen.filter(({ fault }) => fault.includes('stopped') || fault.includes('slower')).length;
+    assert.ok(late.length <= stops, `of ${stops} nodes that were stopped, late: ${describeTurns(late)}`);
+    context.diagnostic(`late: ${late.length} times, ${late.reduce((sum, { frames }) => sum + frames, 0)} frames`);
   } finally {
     if (trying !== undefined) seen.push({ fault: trying, failed: true, intoCheckpoint: false, gapMs: 0, repairMs: 0 });
     for (const line of table(seen)) context.diagnostic(line);

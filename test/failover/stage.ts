@@ -15,6 +15,7 @@ import { DownloadClient } from '../../src/demo/download.ts';
 import { echoRules, LineClient, redisRules } from '../../src/demo/lines.ts';
 import { RegisterClient } from '../../src/demo/register.ts';
 import { freePorts } from '../../src/lan/gateway.ts';
+import { withoutLate } from '../../src/lan/turns.ts';
 import { LocalPair, type PairOptions } from '../../src/local/pair.ts';
 
 export interface Stage {
@@ -136,7 +137,7 @@ export function survives(stage: Stage, node: 'a' | 'b'): Promise<NodeStatus[]> {
   );
 }
 
-/** The ports of the switch from which the guest's address spoke, one entry for each turn. */
+/** The ports of the switch from which the guest's address spoke, one entry for each turn; what left late is none. */
 export function voices(stage: Stage): number[] {
-  return stage.pair.lan.spokenBy(stage.mac).map((record) => record.port);
+  return withoutLate(stage.pair.lan.spokenBy(stage.mac)).turns.map(({ port }) => port);
 }
