@@ -65,3 +65,14 @@ test('a failover that is asked for before the secondary could run is not begun',
   const pair = new PrimaryPair();
   assert.deepEqual(run(pair, ...toInitialCapture, { kind: 'handover', why: 'operator' }), []);
 });
+
+test("a VM that is lost while its secondary is in doubt is the secondary's to run: this node claims no more and comes back", () => {
+  const killed: PrimaryEvent = { kind: 'vmEnded', why: 'killed', byGuest: false };
+  const doubt: PrimaryEvent = { kind: 'linkLost', why: 'its process is gone' };
+  const pair = new PrimaryPair();
+  assert.deepEqual(run(pair, ...toInitialCapture, ...checkpoint(1), doubt, killed), ['shutGate', 'fence']);
+  assert.equal(pair.state.kind, 'fenced');
+  assert.deepEqual(run(pair, { kind: 'aloneClaimed', outcome: 'error' }), []);
+  const alone = new PrimaryPair();
+  assert.deepEqual(run(alone, ...toInitialCapture, doubt, killed), ['tellEnd'], 'nobody holds a copy');
+});

@@ -31,7 +31,8 @@ export type PrimaryState =
   | { kind: 'pairing' }
   /** `complete`: the secondary holds a checkpoint that it could run. */
   | { kind: 'protected'; phase: CheckpointPhase; epoch: number; refusals: number; complete: boolean }
-  | { kind: 'suspecting'; why: string }
+  /** `peerMayRun`: the secondary may hold a checkpoint that it could run. */
+  | { kind: 'suspecting'; why: string; peerMayRun: boolean }
   | { kind: 'fenced'; why: string }
   | { kind: 'ended'; why: string };
 
@@ -152,7 +153,7 @@ export class PrimaryPair {
     if (this.state.kind !== 'pairing') return [];
     if (outcome === 'lost') return this.fence('another node owns the term');
     if (outcome === 'error') {
-      this.move({ kind: 'suspecting', why: 'the arbiter did not answer' });
+      this.move({ kind: 'suspecting', why: 'the arbiter did not answer', peerMayRun: false });
       return [{ kind: 'dropPeer', why: 'the arbiter did not answer' }, { kind: 'claimAlone' }];
     }
     this.move({ kind: 'protected', phase: 'capturing', epoch: 0, refusals: 0, complete: false });
@@ -217,7 +218,7 @@ export class PrimaryPair {
         return [{ kind: 'goAlone' }, { kind: 'dropPeer', why }];
       case 'pairing':
       case 'protected':
-        this.move({ kind: 'suspecting', why });
+        this.move({ kind: 'suspecting', why, peerMayRun: this.peerMayRun });
         return [{ kind: 'shutGate' }, { kind: 'dropPeer', why }, { kind: 'claimAlone' }];
       default:
         return [];
@@ -227,11 +228,16 @@ export class PrimaryPair {
   private onVmEnded(why: string, byGuest: boolean): PrimaryAction[] {
     const state = this.state;
     if (state.kind === 'fenced' || state.kind === 'ended') return [];
-    // A checkpoint that is being sent may be complete over there before we hear of it.
-    const mayBeRun = state.kind === 'protected' && (state.complete || state.phase === 'sending');
-    if (mayBeRun && !byGuest) return this.handOver(why);
+    if (this.peerMayRun && !byGuest) return state.kind === 'suspecting' ? this.fence(why) : this.handOver(why);
     this.move({ kind: 'ended', why });
     return [{ kind: 'tellEnd', why }];
+  }
+
+  private get peerMayRun(): boolean {
+    const { state } = this;
+    if (state.kind === 'suspecting') return state.peerMayRun;
+    // A checkpoint that is being sent may be complete over there before we hear of it.
+    return state.kind === 'protected' && (state.complete || state.phase === 'sending');
   }
 
   /**
@@ -239,7 +245,7 @@ export class PrimaryPair {
    * it (it may have died unnoticed), this node goes on.
    */
   private offer(why: string): PrimaryAction[] {
-    this.move({ kind: 'suspecting', why });
+    this.move({ kind: 'suspecting', why, peerMayRun: true });
     const later = { kind: 'claimAlone' as const, afterMs: offerMs };
     return [{ kind: 'shutGate' }, { kind: 'tellHandover', why }, { kind: 'dropPeer', why }, later];
   }
