@@ -1,5 +1,6 @@
 // What an operator has stopped stays stopped: when a primary is stopped and can ask the arbiter, the secondary's copy is
-// never run any more, also when the stop's own word did not reach it. A fresh guest may be booted.
+// never run any more, also when the stop's own word did not reach it. A fresh guest may be booted. What a node was just writing
+// when it was stopped, and leaves late (sim/uplink.ts), is not said by a guest that runs.
 
 import type { Checker } from '../checker.ts';
 import type { World } from '../world.ts';
@@ -20,8 +21,8 @@ export function stopped(world: World): Checker {
     booted: () => {
       by = undefined;
     },
-    frameLeft: (node) => {
-      if (by === undefined || node.name === by || node.vm === undefined || node.vm.loadedFrom === 0) return;
+    frameLeft: (node, _frame, late) => {
+      if (late || by === undefined || node.name === by || node.vm === undefined || node.vm.loadedFrom === 0) return;
       world.violate(checker.name, checker.sentence, `${node.name} speaks for the guest that was stopped on ${by}`);
     },
   };
