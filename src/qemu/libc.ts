@@ -19,6 +19,7 @@ const ioctlFunction = libc.func('int ioctl(int fd, unsigned long request, void *
 const protReadWrite = 3;
 const mapShared = 0x01;
 const mapPopulate = 0x8000;
+const advisePopulateWrite = 23;
 const mapFailed = 0xffff_ffff_ffff_ffffn;
 
 export interface Mapping {
@@ -54,22 +55,31 @@ export function mapFile(path: string, bytes: number): Mapping {
 
 /**
  * Takes the room of a file of `bytes`, so that no write to a mapping of it can find the file system full, which would end
- * the process (SIGBUS). On another thread: on a tmpfs the kernel clears all of it.
+ * the process (SIGBUS), and has all of it cleared now: QEMU and we map it in a moment then, where the first touch of much
+ * memory takes many seconds. On another thread.
  */
 export async function takeRoom(fd: number, bytes: number): Promise<void> {
-  const { promise, resolve, reject } = Promise.withResolvers<number>();
-  fallocateFunction.async(fd, 0, bytes, (error: Error | null, result: number) => {
-    if (error === null) resolve(result);
-    else reject(error);
-  });
-  const errno = await promise;
+  const errno = await onAnotherThread(fallocateFunction, fd, 0, bytes);
   if (errno !== 0) throw new ColoError(errorCodes.host, `There is no room for ${bytes} bytes (errno ${errno}).`);
+  const address = BigInt(mmapFunction(null, bytes, protReadWrite, mapShared, fd, 0));
+  if (BigInt.asUintN(64, address) === mapFailed) return;
+  // A kernel before 5.14 cannot; then whoever touches it first has it cleared.
+  await onAnotherThread(madviseFunction, address, bytes, advisePopulateWrite);
+  await onAnotherThread(munmapFunction, address, bytes);
+}
+
+function onAnotherThread(call: typeof fallocateFunction, ...parameters: unknown[]): Promise<number> {
+  return new Promise((resolve, reject) => {
+    call.async(...parameters, (error: Error | null, result: number) => {
+      if (error === null) resolve(result);
+      else reject(error);
+    });
+  });
 }
 
 const hugePageBytes = 2 * 1024 * 1024;
 const mapPrivateAnonymous = 0x22;
 const adviseHugePage = 14;
-const advisePopulateWrite = 23;
 
 // Runs when the last Buffer over such memory is gone: nothing can point at it any more.
 const unmapWhenUnused = new FinalizationRegistry((range: { address: bigint; bytes: number }) => {

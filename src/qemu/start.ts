@@ -102,7 +102,7 @@ function assertSize({ ramBytes }: MachineSpec): void {
 
 /** The guest's RAM, all of it present: a guest that found its host's memory full later would be killed by it. */
 async function makeRamFile({ dir, ramPath }: VmFiles, ramBytes: number): Promise<void> {
-  const fd = openSync(ramPath, 'wx', 0o600);
+  const fd = openSync(ramPath, 'wx+', 0o600);
   try {
     ftruncateSync(fd, ramBytes);
     await takeRoom(fd, ramBytes);
