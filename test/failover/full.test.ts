@@ -4,7 +4,7 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { closeSync, mkdirSync, openSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { inject } from '../../src/demo/faults.ts';
@@ -67,8 +67,13 @@ test(
       await inject('primary-kill', stage.pair, () => 0);
       await survives(stage, 'b');
       await served(stage, 20);
+      // What it had as a secondary is gone, and has left room.
+      fill(folder);
       await stage.pair.restart('a');
-      // Whether its own folder lets it protect again before there is room depends on what is in it; it serves in any case.
+      // Its status says so for a moment only, between two tries.
+      const log = join(stage.pair.logDir, 'b.log');
+      const why = /no checkpoint could be made/;
+      await stage.pair.until(`logged ${why}`, 60_000, () => why.test(readFileSync(log, 'utf8')));
       await served(stage, 20);
       empty(folder);
       await isProtected();
