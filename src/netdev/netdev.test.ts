@@ -51,17 +51,39 @@ test('a length beyond the limit ends the stream', () => {
   );
 });
 
-test('drain takes what is in the socket at once, before the event loop does, and keeps the order', async () => {
+/** A sender and the receiver that it reached, over a Unix socket; `got` has the first byte of each frame that was received. */
+async function withSockets(
+  options: { maySend?: () => boolean; paused?: boolean },
+  run: (ends: { sender: FrameSocket; receiver: FrameSocket; socket: Socket; got: number[] }) => Promise<void>,
+): Promise<void> {
   const directory = mkdtempSync(join(tmpdir(), 'colo-netdev-'));
   const path = join(directory, 'nic.sock');
   const got: number[] = [];
-  const accepted = Promise.withResolvers<FrameSocket>();
-  const server = await listenForFrames(path, (socket) =>
-    accepted.resolve(new FrameSocket(socket, { frame: (frame) => got.push(frame[0] ?? 0), closed: () => undefined })),
-  );
+  const accepted = Promise.withResolvers<{ receiver: FrameSocket; socket: Socket }>();
+  const server = await listenForFrames(path, (socket) => {
+    const handlers = { frame: (frame: Uint8Array) => void got.push(frame[0] ?? 0), closed: () => undefined };
+    const receiver = new FrameSocket(socket, handlers);
+    if (options.paused === true) receiver.pause();
+    accepted.resolve({ receiver, socket });
+  });
   try {
-    const sender = await connectForFrames(path, { frame: () => undefined, closed: () => undefined });
-    const receiver = await accepted.promise;
+    const { maySend } = options;
+    const handlers = { frame: () => undefined, closed: () => undefined, ...(maySend === undefined ? {} : { maySend }) };
+    const sender = await connectForFrames(path, handlers);
+    const { receiver, socket } = await accepted.promise;
+    await run({ sender, receiver, socket, got });
+    sender.close();
+    receiver.close();
+  } finally {
+    server.close();
+    rmSync(directory, { recursive: true });
+  }
+}
+
+const settled = () => new Promise((resolve) => setImmediate(resolve));
+
+test('drain takes what is in the socket at once, before the event loop does, and keeps the order', async () => {
+  await withSockets({}, async ({ sender, receiver, got }) => {
     for (let index = 0; index < 100; index += 1) sender.send(Uint8Array.of(index));
     sender.flush();
     // The write above is done when flush returns; nothing has been read, since no event was handled in between.
@@ -70,62 +92,31 @@ test('drain takes what is in the socket at once, before the event loop does, and
       got,
       Array.from({ length: 100 }, (_, index) => index),
     );
-    sender.close();
-    receiver.close();
-  } finally {
-    server.close();
-    rmSync(directory, { recursive: true });
-  }
+  });
 });
 
 test('drain keeps the order of a paused socket, of which some bytes have been read already', async () => {
-  const directory = mkdtempSync(join(tmpdir(), 'colo-netdev-'));
-  const path = join(directory, 'nic.sock');
-  const got: number[] = [];
-  const accepted = Promise.withResolvers<{ frames: FrameSocket; socket: Socket }>();
-  const server = await listenForFrames(path, (socket) => {
-    const frames = new FrameSocket(socket, { frame: (frame) => got.push(frame[0] ?? 0), closed: () => undefined });
-    accepted.resolve({ frames, socket });
-  });
-  try {
-    const sender = await connectForFrames(path, { frame: () => undefined, closed: () => undefined });
-    const { frames, socket } = await accepted.promise;
-    frames.pause();
+  await withSockets({}, async ({ sender, receiver, socket, got }) => {
+    receiver.pause();
     // The first pieces go to Node's own buffer, until it has enough; the rest stays in the kernel.
     for (let index = 0; index < 60; index += 1) {
       sender.send(Buffer.alloc(1000, index));
       sender.flush();
-      if (index < 20) await new Promise(setImmediate);
+      if (index < 20) await settled();
     }
     const taken = socket.readableLength;
-    frames.drain();
-    sender.close();
-    frames.close();
+    receiver.drain();
     assert.ok(taken > 0, 'Node has read something');
     assert.deepEqual(
       got,
       Array.from({ length: 60 }, (_, index) => index),
     );
-  } finally {
-    server.close();
-    rmSync(directory, { recursive: true });
-  }
+  });
 });
 
 test('what waits to be written is asked for once more: a process that was stopped meanwhile may not speak any longer', async () => {
-  const directory = mkdtempSync(join(tmpdir(), 'colo-netdev-'));
-  const path = join(directory, 'nic.sock');
-  const got: number[] = [];
-  const accepted = Promise.withResolvers<FrameSocket>();
-  const server = await listenForFrames(path, (socket) =>
-    accepted.resolve(new FrameSocket(socket, { frame: (frame) => got.push(frame[0] ?? 0), closed: () => undefined })),
-  );
-  try {
-    let may = true;
-    const handlers = { frame: () => undefined, closed: () => undefined, maySend: () => may };
-    const sender = await connectForFrames(path, handlers);
-    const receiver = await accepted.promise;
-    const settled = () => new Promise((resolve) => setImmediate(resolve));
+  let may = true;
+  await withSockets({ maySend: () => may }, async ({ sender, receiver, got }) => {
     sender.send(Uint8Array.of(1));
     await settled();
     // Released, but not yet written when the right to speak ends: it never leaves, not even when that right comes back.
@@ -155,30 +146,12 @@ test('what waits to be written is asked for once more: a process that was stoppe
       got.slice(2),
       Array.from({ length: many }, (_, index) => index % 251),
     );
-    sender.close();
-    receiver.close();
-  } finally {
-    server.close();
-    rmSync(directory, { recursive: true });
-  }
+  });
 });
 
 test('a full socket holds whole frames: when the right to speak ends, not even the rest of one follows', async () => {
-  const directory = mkdtempSync(join(tmpdir(), 'colo-netdev-'));
-  const path = join(directory, 'nic.sock');
-  const got: number[] = [];
-  const accepted = Promise.withResolvers<FrameSocket>();
-  const server = await listenForFrames(path, (socket) => {
-    const frames = new FrameSocket(socket, { frame: (frame) => got.push(frame[0] ?? 0), closed: () => undefined });
-    frames.pause();
-    accepted.resolve(frames);
-  });
-  try {
-    let may = true;
-    const handlers = { frame: () => undefined, closed: () => undefined, maySend: () => may };
-    const sender = await connectForFrames(path, handlers);
-    const receiver = await accepted.promise;
-    const settled = () => new Promise((resolve) => setImmediate(resolve));
+  let may = true;
+  await withSockets({ maySend: () => may, paused: true }, async ({ sender, receiver, got }) => {
     // Far more than the kernel takes of a peer that does not read, in frames of every length.
     for (let index = 0; index < 2000; index += 1) {
       sender.send(Buffer.alloc(60 + ((index * 37) % 1455), index % 251));
@@ -196,10 +169,5 @@ test('a full socket holds whole frames: when the right to speak ends, not even t
       receiver.drain();
     }
     assert.deepEqual(got, [...Array.from({ length: held }, (_, index) => index % 251), 255]);
-    sender.close();
-    receiver.close();
-  } finally {
-    server.close();
-    rmSync(directory, { recursive: true });
-  }
+  });
 });
