@@ -115,10 +115,13 @@ test(
       await lab.endColod('h1', 'SIGTERM');
       await lab.endColod(first.secondary ?? '', 'SIGKILL');
       assert.deepEqual(lab.children('h1'), before);
-      for (const name of ['h1', first.secondary ?? '']) lab.startColod(name);
+      for (const name of ['h1', first.secondary ?? '']) {
+        lab.startColod(name);
+        await lab.until(name, { what: 'colod answers again', timeoutMs: 60_000, holds: () => true });
+      }
       await isProtected(lab, 'h1', 'protected, after colod was started again');
       assert.deepEqual(lab.children('h1'), before);
-      // The primary says that it is protected, maybe before the other host's new colod answers.
+      // The primary says that it is protected, maybe before the other host's new colod has found its node.
       const detail = await bothAnswer(lab, 'h3');
       // Not the term: a starved host may have been suspected meanwhile, and its primary have gone on.
       assert.equal(detail.vm.primary, first.primary, 'nobody took over');
