@@ -5,6 +5,7 @@ import { SecondaryPair } from '../../src/controller/secondary-pair.ts';
 import { Lease } from '../../src/heartbeat/lease.ts';
 import { ColoNode } from '../../src/node/node.ts';
 import { PrimaryGate } from '../../src/node/primary-gate.ts';
+import { SecondaryNode } from '../../src/node/secondary.ts';
 import { Terms } from '../../src/node/terms.ts';
 import { always, call, type Defect, nothing } from './defect.ts';
 
@@ -71,6 +72,23 @@ export const pairDefects: readonly Defect[] = [
     finds: 'single-voice',
     alone: true,
     changes: [{ owner: PrimaryGate, method: 'checkLease', replace: nothing }],
+  },
+  {
+    name: 'keeps-echoing',
+    mistake: 'A secondary that asks for the term goes on to echo the beats of its primary.',
+    seeds: 20,
+    finds: 'single-voice',
+    alone: true,
+    changes: [
+      {
+        owner: SecondaryNode,
+        method: 'perform',
+        replace: (before) =>
+          function (action) {
+            return (action as { kind: string }).kind === 'withhold' ? undefined : before.call(this, action);
+          },
+      },
+    ],
   },
   {
     name: 'no-announcement',
