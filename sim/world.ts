@@ -78,8 +78,9 @@ export class World implements VmObserver {
   private readonly struck = new WeakSet<SimVm>();
   private readonly checkers: Checker[];
   private readonly without: string | undefined;
-  private lastHolders: SimVm[] = [];
-  private nobodySince: number | undefined = undefined;
+  /** The machines that could run the guest when one last could, and since when none can. */
+  lastHolders: SimVm[] = [];
+  nobodySince: number | undefined = undefined;
 
   constructor(seed: number, makers: readonly MakeChecker[], options: RunOptions = {}) {
     this.random = new Random(seed);
@@ -138,6 +139,7 @@ export class World implements VmObserver {
       }
       try {
         if (!this.schedule.step(until)) break;
+        for (const checker of this.checkers) checker.stepped?.();
       } catch (error) {
         this.crashed(undefined, error);
       }
@@ -210,12 +212,6 @@ export class World implements VmObserver {
     if (node.vm !== undefined) this.struck.add(node.vm);
   }
 
-  aboutToLose(node: SimNode, what: string): void {
-    this.lookForHolders();
-    for (const checker of this.checkers) checker.aboutToLose?.(node, what);
-    this.strike(node);
-  }
-
   private lookForHolders(): void {
     const holders = this.nodes.map((node) => this.heldBy(node)).filter((vm) => vm !== undefined);
     if (holders.length > 0) {
@@ -224,16 +220,12 @@ export class World implements VmObserver {
       return;
     }
     this.nobodySince ??= this.schedule.now;
-    // Who went on alone is the only copy from then on, even if it died while it asked for the term.
-    const { owner, peer } = this.record ?? { owner: '', peer: null };
-    const counts = (vm: SimVm) => peer !== null || vm.parts.name.startsWith(owner);
-    const unhurt = this.lastHolders.find((vm) => counts(vm) && !this.struck.has(vm));
-    if (unhurt !== undefined && this.schedule.now - this.nobodySince > 0)
-      this.violate(
-        'survivor',
-        'While one copy of the guest is not struck, one complete copy can run.',
-        `nobody holds the guest any more, and no fault struck its copy on ${unhurt.parts.name}`,
-      );
+  }
+
+  /** Before a fault, or any command of an operator. */
+  aboutToStrike(node: SimNode, what: string): void {
+    this.lookForHolders();
+    for (const checker of this.checkers) checker.aboutToStrike?.(node, what);
   }
 
   private poll(): void {

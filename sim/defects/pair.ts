@@ -135,6 +135,26 @@ export const pairDefects: readonly Defect[] = [
     ],
   },
   {
+    name: 'protected-too-early',
+    mistake: 'The primary counts as protected from the term of the pair on, before the secondary has a checkpoint.',
+    seeds: 10,
+    finds: 'survivor',
+    alone: true,
+    changes: [
+      {
+        owner: PrimaryPair,
+        method: 'onPairClaimed',
+        replace: (before) =>
+          function (...args) {
+            const actions = before.apply(this, args);
+            const state = this['state'] as unknown as { kind: string; complete: boolean };
+            if (state.kind === 'protected') state.complete = true;
+            return actions;
+          },
+      },
+    ],
+  },
+  {
     name: 'own-claim-taken-for-anothers',
     mistake:
       'A claim that was not answered and was done all the same is taken for that of another when the record is read.',
