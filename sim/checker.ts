@@ -27,6 +27,12 @@ export interface Checker {
   stopped?(node: SimNode): void;
   /** A fresh guest was booted, because no copy was left. */
   booted?(): void;
+  /** A client has seen what it must not. */
+  clientComplains?(what: string): void;
+  /** Code has thrown where nobody catches; of which node, if that is known. */
+  uncaught?(node: SimNode | undefined, error: unknown): void;
+  /** The run has far more events than its time explains. */
+  endless?(events: number): void;
   /** The arbiter's record may have changed. */
   termChanged?(): void;
   /** Every event; for what is quickly looked at. */

@@ -134,7 +134,7 @@ export class World implements VmObserver {
     const until = this.plan.healMs + recoverMs + 1000;
     while (this.violation === undefined && !this.isDone()) {
       if (this.schedule.count > eventsMax) {
-        this.violate('bounds', 'a run has a bounded number of events', `more than ${eventsMax} events`);
+        for (const checker of this.checkers) checker.endless?.(eventsMax);
         break;
       }
       try {
@@ -157,12 +157,7 @@ export class World implements VmObserver {
   }
 
   crashed(node: SimNode | undefined, error: unknown): void {
-    const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
-    this.violate(
-      'no-crash',
-      'No fault makes the code of a node throw where nobody catches.',
-      `${node?.name ?? ''} ${text}`,
-    );
+    for (const checker of this.checkers) checker.uncaught?.(node, error);
   }
 
   private heal(): void {
@@ -181,7 +176,9 @@ export class World implements VmObserver {
         random: this.random.fork(`client ${index}`),
         traits,
         send: (frame) => this.network.fromClients(frame),
-        complain: (what) => this.violate('connection', 'What a client sees goes on exactly, whoever answers it.', what),
+        complain: (what) => {
+          for (const checker of this.checkers) checker.clientComplains?.(what);
+        },
       });
       this.clients.push(client);
       client.begin(20 + 100 * index);

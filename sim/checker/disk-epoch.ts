@@ -11,12 +11,14 @@ import type { World } from '../world.ts';
 
 const capturesKept = 64;
 
+export const sentence =
+  'After an apply the replica is exactly the disk of that capture, at every end of its node one whole epoch, and a ' +
+  'guest reads what it wrote.';
+
 export function diskEpoch(world: World): Checker {
   const checker = {
     name: 'disk-epoch',
-    sentence:
-      'After an apply the replica is exactly the disk of that capture, at every end of its node one whole epoch, and a ' +
-      'guest reads what it wrote.',
+    sentence,
   };
   if (world.plan.disk === undefined) return checker;
   /** By the capture's number, and by `PROCESS EPOCH` of its primary. */

@@ -14,11 +14,13 @@ import type { World } from '../world.ts';
 const withinMs = 60;
 const capturesKept = 16;
 
+export const sentence =
+  'What the survivor has said and nobody was told leaves at the takeover, and the network learns its place.';
+
 export function nothingLost(world: World): Checker {
   const checker = {
     name: 'nothing-lost',
-    sentence:
-      'What the survivor has said and nobody was told leaves at the takeover, and the network learns its place.',
+    sentence,
   };
   const view = new FrameView();
   /** Of each machine: datagrams said since it was loaded, that have not left. */

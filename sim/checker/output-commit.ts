@@ -56,14 +56,16 @@ function extend(limits: Limits, by: Limits): void {
 const connectionsKept = 400;
 const capturesKept = 64;
 
+export const sentence =
+  'A frame of a protected guest leaves only if the secondary has said the same in the same epoch, or holds a complete checkpoint taken after it.';
+
 export function outputCommit(world: World): Checker {
   return new OutputCommit(world);
 }
 
 class OutputCommit implements Checker {
   readonly name = 'output-commit';
-  readonly sentence =
-    'A frame of a protected guest leaves only if the secondary has said the same in the same epoch, or holds a complete checkpoint taken after it.';
+  readonly sentence = sentence;
   private readonly world: World;
   private readonly view = new FrameView();
   private readonly books = new Map<string, Book>();

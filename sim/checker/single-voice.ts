@@ -19,12 +19,14 @@ function maySpeak({ node, process }: SimNode): boolean {
   return heartbeat.lease.valid(process.clock.now());
 }
 
+export const sentence =
+  'Once the owner of a term has spoken for the guest, no other node speaks for it in that term; and at no instant do ' +
+  'two have the right to.';
+
 export function singleVoice(world: World): Checker {
   const checker = {
     name: 'single-voice',
-    sentence:
-      'Once the owner of a term has spoken for the guest, no other node speaks for it in that term; and at no instant do ' +
-      'two have the right to.',
+    sentence,
   };
   let owner = '';
   let hasSpoken = false;

@@ -9,12 +9,6 @@ export type Self = Record<string, never> & { [name: string]: unknown };
 type Method = (this: Self, ...args: unknown[]) => unknown;
 export type Replace = (before: Method) => Method;
 
-/** The names of all checkers, those that are no file of checker/ among them. */
-export const sentences = [
-  ...['output-commit', 'single-voice', 'ram-epoch', 'disk-epoch', 'connection', 'survivor', 'stopped', 'nothing-lost'],
-  ...['bounds', 'liveness', 'no-crash'],
-] as const;
-
 export interface Defect {
   name: string;
   /** What a developer would have done wrong. */
