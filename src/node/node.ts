@@ -255,7 +255,7 @@ export class ColoNode {
       table,
       ...this.disksOf(applier.vm),
     });
-    this.primary?.disks?.fold();
+    if (applier.mayFold) this.primary?.disks?.fold();
     this.announce(uplink);
     for (const frame of resend) uplink.send(frame);
     for (const frame of early) this.primary?.fromNetwork(frame);
