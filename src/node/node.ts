@@ -255,6 +255,7 @@ export class ColoNode {
       table,
       ...this.disksOf(applier.vm),
     });
+    this.primary?.peer.plight.tookOver(why);
     this.primary?.disks?.fold();
     this.announce(uplink);
     for (const frame of resend) uplink.send(frame);
