@@ -1,12 +1,12 @@
 // The primary's half of a pair, as a pure state machine: events in, actions out, time nowhere but in the caller.
 //
-//   alone ──peerReady──► syncing ──copied──► pairing ──paired──► protected
-//     ▲  ▲                  │ link lost         │ link lost         │ link lost, silence
-//     │  └──────────────────┘                   ▼                   ▼
-//     └───────────────── term won ───────── suspecting ◄────────────┘
-//                                               │ term lost
-//   any ──the VM ends──► ended                  ▼
-//   protected ──VM lost──► fenced ◄─────────────┘
+//   alone      ─► syncing (peerReady), ended (the VM ends)
+//   syncing    ─► syncing (another round), pairing (copied), alone (link lost), ended (the VM ends)
+//   pairing    ─► protected (term won), suspecting (link lost, no answer), fenced (term lost), ended (the VM ends)
+//   protected  ─► protected (checkpoints), suspecting (link lost, silence, handover), fenced (VM lost), ended (the VM ends)
+//   suspecting ─► alone (term won), fenced (term lost, VM lost), ended (the VM ends)
+//   fenced     ─► nothing
+//   ended      ─► nothing
 //
 // A planned failover is a doubt too: the secondary is asked to take over, and has a moment to win the term. One that is
 // asked for while the secondary applies a checkpoint begins when that is done: it claims no term before.
@@ -49,7 +49,7 @@ export type PrimaryState =
   | { kind: 'ended'; why: string };
 
 export const primarySuccessors = {
-  alone: ['syncing', 'fenced', 'ended'],
+  alone: ['syncing', 'ended'],
   syncing: ['syncing', 'pairing', 'alone', 'ended'],
   pairing: ['protected', 'suspecting', 'fenced', 'ended'],
   protected: ['protected', 'suspecting', 'fenced', 'ended'],
