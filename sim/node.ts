@@ -71,6 +71,10 @@ export class SimNode {
     return this.name === 'a' ? this.world.b : this.world.a;
   }
 
+  get liveLinks(): SimLink[] {
+    return this.links.filter((link) => !link.ended);
+  }
+
   get isUp(): boolean {
     return this.process?.alive === true;
   }
@@ -163,14 +167,14 @@ export class SimNode {
 
   /** A link of this node breaks, as its receiver notices. */
   damageLink(kind: number): void {
-    const open = this.links.filter((link) => !link.ended);
+    const open = this.liveLinks;
     const link = open[kind % Math.max(1, open.length)];
     if (link !== undefined) link.damageNext = true;
   }
 
   /** This side's kernel or a middlebox ends the connection at this side alone. */
   resetLink(kind: number): void {
-    const open = this.links.filter((link) => !link.ended);
+    const open = this.liveLinks;
     const link = open[kind % Math.max(1, open.length)];
     link?.process.run(() => link.fail('broke'));
   }

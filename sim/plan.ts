@@ -5,6 +5,7 @@ import type { Protect } from '../src/config/spec.ts';
 import { type FaultPoint, faultPoints } from '../src/node/context.ts';
 import type { ClientTraits } from './client.ts';
 import type { GuestTraits } from './guest.ts';
+import { drawLowLimits, type LowLimits } from './low-limits.ts';
 import type { WideArea } from './network.ts';
 import type { Random } from './random.ts';
 import type { VmTimes } from './vm.ts';
@@ -68,6 +69,8 @@ export interface Plan {
   callsEveryMs?: number | undefined;
   /** The guest has a disk. */
   disk?: DiskPlan | undefined;
+  /** Limits of the proxies that are lower than the product's. */
+  limits?: LowLimits | undefined;
   /** All faults are over at this time. */
   healMs: number;
 }
@@ -99,7 +102,7 @@ export function drawPlan(seed: number, random: Random): DrawnPlan {
   const calls = random.fork('calls');
   const latest = faults.reduce((last, { when }) => ('atMs' in when ? Math.max(last, when.atMs) : last), 1500);
   return {
-    ...{ seed, faults, disk },
+    ...{ seed, faults, disk, limits: drawLowLimits(random.fork('limits')) },
     callsEveryMs: calls.chance(0.4) ? calls.between(5, 120) : undefined,
     ramBytes: pages * 4096,
     protect: drawProtect(random),

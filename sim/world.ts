@@ -11,6 +11,7 @@ import type { Checker, MakeChecker } from './checker.ts';
 import { Client } from './client.ts';
 import { Faults } from './faults.ts';
 import { Path } from './link.ts';
+import { lower } from './low-limits.ts';
 import { Members } from './members.ts';
 import { SimSwitch } from './network.ts';
 import { type Death, SimNode, vmName } from './node.ts';
@@ -124,6 +125,15 @@ export class World implements VmObserver {
   }
 
   run(): void {
+    const putBack = lower(this.plan.limits);
+    try {
+      this.runLowered();
+    } finally {
+      putBack();
+    }
+  }
+
+  private runLowered(): void {
     this.a.start('primary');
     this.b.start('secondary');
     this.schedule.settle();
