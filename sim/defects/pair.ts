@@ -185,6 +185,25 @@ export const pairDefects: readonly Defect[] = [
     ],
   },
   {
+    name: 'wanted-during-an-apply-forgotten',
+    mistake:
+      'A checkpoint that is wanted while one is applied is not taken (a defect that the simulation found in the product).',
+    seeds: 40,
+    finds: 'liveness',
+    alone: true,
+    changes: [
+      {
+        owner: PrimaryPair,
+        method: 'onWant',
+        replace: (before) =>
+          function (reason) {
+            const { phase } = this['state'] as unknown as { phase?: string };
+            return phase === 'applying' ? [] : before.call(this, reason);
+          },
+      },
+    ],
+  },
+  {
     name: 'claim-throws',
     mistake: 'An arbiter that does not answer makes a claim throw, which nobody expects.',
     seeds: 40,
