@@ -77,3 +77,6 @@ export const diskRetryMs = 1000;
 
 /** From QEMU cancelling its jobs to its end, at most. Beyond: it was something else, and the disks count as failed. */
 export const jobEndingMs = 3000;
+
+/** Of a text of a node or of a system call that says why a primary has no secondary. A longer one is cut. */
+export const plightCharactersMax = 200;

@@ -22,6 +22,9 @@ import { type Inheritance, SecondaryNode } from './secondary.ts';
 import { describeNode } from './status.ts';
 import { Terms } from './terms.ts';
 
+/** Of a VM that has never run before, so that nobody else can have spoken for it. */
+const firstTerm = 1;
+
 export class ColoNode {
   readonly context: NodeContext;
   readonly terms: Terms;
@@ -210,6 +213,8 @@ export class ColoNode {
     if (this.role.state.kind !== 'primary') return;
     this.becomePrimary({ vm, nic, uplink, template, ...this.disksOf(vm) });
     await vm.resume();
+    // Booted anew: another node may have run the guest before, and be stopped with something on its way, as at a takeover.
+    if ((this.terms.record?.term ?? 0) > firstTerm) this.announce(uplink);
     this.started.resolve();
   }
 
@@ -243,6 +248,7 @@ export class ColoNode {
       table,
       ...this.disksOf(applier.vm),
     });
+    this.primary?.peer.plight.tookOver(why);
     this.primary?.disks?.fold();
     this.announce(uplink);
     for (const frame of resend) uplink.send(frame);

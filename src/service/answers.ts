@@ -76,7 +76,7 @@ function stateOf(
   if (hostedPrimary !== undefined)
     return {
       state: hostedPrimary.protected ? 'protected' : 'unprotected',
-      why: hostedPrimary.protected ? '' : hostedPrimary.state,
+      why: hostedPrimary.protected ? '' : plight(hostedPrimary),
     };
   const ended = all.find(({ hosted }) => hosted.role === 'stopped');
   if (ended !== undefined) return { state: 'ended', why: ended.hosted.why };
@@ -88,6 +88,10 @@ function stateOf(
   return all.length === 0
     ? { state: 'down', why: 'no node of it is there' }
     : { state: 'starting', why: all[0]?.hosted.why ?? '' };
+}
+
+function plight({ state, why }: Hosted): string {
+  return why === '' ? state : `${state}: ${why}`;
 }
 
 /** VMs that were removed and that a node runs, or may run. */
