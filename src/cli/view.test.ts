@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { NodeStatus } from '../api/status.ts';
-import { LiveBlock, Rates, statusBlock } from './view.ts';
+import { checkpointLine, LiveBlock, Rates, statusBlock } from './view.ts';
 
 class Terminal {
   readonly isTTY = true;
@@ -57,4 +57,15 @@ test('a primary that is not protected says why, and when it tries again', () => 
   assert.equal(lines({ nextTryInMs: null })[1], '  not protected: b was lost: no room');
   const held = lines({ state: 'protected', why: '', nextTryInMs: null, protected: true });
   assert.equal(held.join('\n').includes('not protected'), false);
+});
+
+test('a checkpoint that was due when its operator asked is told to him like one of his own', () => {
+  const one = { why: '', pauseMs: 1, commitMs: 2, dirtyPages: 3, sentBytes: 4, heldFrames: 0 };
+  const none = { p50: 0, p99: 0, max: 0 };
+  const sums = { count: 2, pauseMs: none, commitMs: none, dirtyPages: none, sentBytes: 0, dirtyBytes: 0, reasons: {} };
+  const last = [
+    { epoch: 4, reason: 'operator', ...one },
+    { epoch: 7, reason: 'dirty', ...one },
+  ];
+  assert.match(checkpointLine({ checkpoints: { ...sums, last } }), /^epoch 7 committed: pause 1.0 ms/);
 });
