@@ -11,6 +11,7 @@ import { checkSpec, type Spec } from '../config/spec.ts';
 import { describeTurns, type Turn, withoutLate } from '../lan/turns.ts';
 import type { BootFiles } from '../local/machine.ts';
 import { LocalPair } from '../local/pair.ts';
+import type { TrackerKind } from '../qemu/dirty/tracker.ts';
 import type { Client, ClientReport } from './client.ts';
 import { consoleSays } from './console.ts';
 import { type Entrance, type EntranceKind, openEntrance } from './entrance.ts';
@@ -26,6 +27,7 @@ export interface DemoOptions {
   /** More than one: the primary's node is killed, comes back as the secondary, and again, this often. */
   failovers: number;
   verify: boolean;
+  tracker?: TrackerKind | 'auto';
   /** Where the clients stand; 'auto': on the guest's link if this host allows it. */
   clients?: EntranceKind | 'auto';
   guest: Guest;
@@ -106,10 +108,8 @@ export async function runDemo(options: DemoOptions): Promise<DemoReport> {
 }
 
 function demoSpec(options: DemoOptions): Spec {
-  return checkSpec(
-    { vm: options.name, boot: { guest: 'demo' }, protect: { mode: options.mode, verify: options.verify } },
-    'the demo',
-  );
+  const { name, mode, verify, tracker = 'auto' } = options;
+  return checkSpec({ vm: name, boot: { guest: 'demo' }, protect: { mode, verify, tracker } }, 'the demo');
 }
 
 async function protect(pair: LocalPair, options: DemoOptions): Promise<void> {
