@@ -13,6 +13,8 @@ import { spawnChild } from './namespace.ts';
 const program = fileURLToPath(new URL('../daemon/colod.ts', import.meta.url));
 /** A node that is told to stop and does not is killed after this time. */
 const stopTimeoutMs = 8000;
+/** Whoever looks for its QEMU is not in a hurry, and the host may be starved. */
+const statusTimeoutMs = 30_000;
 
 export class NodeProcess {
   readonly name: string;
@@ -77,7 +79,7 @@ export class NodeProcess {
 
   /** The QEMU process of this node, from its status. */
   async findQemu(): Promise<number> {
-    const status = await nodeStatus(this.apiPath);
+    const status = await nodeStatus(this.apiPath, statusTimeoutMs);
     if (status.qemuPid === null) throw new ColoError(errorCodes.qemu, `node ${this.name} runs no QEMU`);
     return status.qemuPid;
   }
