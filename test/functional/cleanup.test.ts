@@ -66,7 +66,8 @@ for (const [moment, text] of moments)
     else await demo.said(text);
     demo.child.kill('SIGINT');
     assert.equal(await demo.ended, 130);
-    assert.deepEqual(processesOf(runDirectory(name)), []);
+    // What the kernel was told to kill may need a moment to go, on a starved host even a long one.
+    await until('every process ended', () => processesOf(runDirectory(name)).length === 0);
     assert.equal(existsSync(runDirectory(name)), false);
   });
 

@@ -17,7 +17,7 @@ import { freePorts } from '../../src/lan/gateway.ts';
 import { LocalPair } from '../../src/local/pair.ts';
 
 const skip = process.getuid?.() === 0 ? {} : { skip: 'needs root' };
-const timeoutMs = 120_000;
+const timeoutMs = 240_000;
 
 interface Small {
   /** A small file system, as large as the disk's contents and 24 MiB. */
