@@ -95,7 +95,7 @@ async function onDisk(options: BankDemoOptions, folder: string): Promise<BankRep
     await closeStage(stage);
   }
   const { clients, transfers, faultAfterMs, failover, before, holder } = told;
-  const survivor = diskPath(stage, holder, failovers > 1);
+  const survivor = diskPath(stage, holder, stage.pair.owners.turns.length > 1);
   if (await checkFileSystem(stage, survivor)) say("e2fsck: the survivor's disk is clean");
   const { problems } = stage;
   if (options.reboot && problems.length === 0) await rebootAndAudit(stage, survivor);
@@ -184,7 +184,7 @@ async function protectAgain(stage: Stage, { victim, survivor }: Parts): Promise<
   const skipped = disks?.skippedBytes ?? 0;
   options.say(`protected again (${(copyMs / 1000).toFixed(1)} s): ${formatSize(skipped)} were not copied again`);
   if (skipped === 0) problems.push('the whole disk was copied again, though the secondary had a replica of it');
-  await restAndCheck(stage, { index: 0, hasFailedOver: false });
+  await restAndCheck(stage, { index: 0, hasFailedOver: pair.owners.turns.length > 1 });
 }
 
 async function longStory(stage: Stage): Promise<Told> {

@@ -30,7 +30,8 @@ export interface EtcdMemberOptions {
 /** Shorter than etcd's own (100 ms and 1 s), for one machine: a dead leader is replaced within a second. */
 const heartbeatMs = 50;
 const electionMs = 500;
-const startTimeoutMs = 20_000;
+/** Generous, for a starved host; one that ends meanwhile is not waited for. */
+const startTimeoutMs = 120_000;
 
 export class EtcdMember {
   readonly name: string;
@@ -76,7 +77,7 @@ export class EtcdMember {
           await arbiter.read('probe');
           return;
         } catch (cause) {
-          if (this.child.exitCode !== null || performance.now() > deadline)
+          if (this.child.exitCode !== null || this.child.signalCode !== null || performance.now() > deadline)
             throw new ColoError(errorCodes.arbiter, `etcd ${this.name} does not answer: ${errorText(cause)}`, {
               hint: `see ${this.options.logFile}`,
             });

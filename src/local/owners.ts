@@ -9,6 +9,7 @@ export class Owners {
   private readonly folder: string;
   private readonly byTerm = new Map<number, string>();
   private readonly watcher: FSWatcher;
+  private isClosed = false;
 
   constructor(folder: string) {
     this.folder = folder;
@@ -17,12 +18,15 @@ export class Owners {
 
   /** The owners in the order of their terms; one who owned several terms in a row is named once. */
   get turns(): string[] {
-    this.look();
+    if (!this.isClosed) this.look();
     const owners = [...this.byTerm].toSorted(([left], [right]) => left - right).map(([, owner]) => owner);
     return owners.filter((owner, index) => owner !== owners[index - 1]);
   }
 
+  /** The folder goes; what was seen is kept. */
   close(): void {
+    if (!this.isClosed) this.look();
+    this.isClosed = true;
     this.watcher.close();
   }
 
