@@ -31,7 +31,7 @@ async function open(context: TestContext, script: Script, options: { greet?: unk
     await new Promise((resolve) => server.close(resolve));
     rmSync(dir, { recursive: true });
   });
-  return Qmp.open(socket, { clock: systemClock, timeoutMs: options.timeoutMs ?? 5_000 });
+  return Qmp.open(socket, { clock: systemClock, timeoutMs: options.timeoutMs ?? 60_000 });
 }
 
 function serve(socket: Socket, script: Script, greet: unknown): void {
@@ -145,7 +145,7 @@ function jobServer(error: string | undefined): Script {
   };
 }
 
-const job = { clock: systemClock, timeoutMs: 5_000, id: 'job', command: 'snapshot-load', arguments: {} };
+const job = { clock: systemClock, timeoutMs: 60_000, id: 'job', command: 'snapshot-load', arguments: {} };
 
 test("a job's error is reported, and its success is not missed", async (context) => {
   await runJob({ ...job, qmp: await open(context, jobServer(undefined)) });
