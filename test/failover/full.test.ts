@@ -25,12 +25,14 @@ const skip = process.getuid?.() === 0 ? {} : { skip: 'needs root' };
 const vm = 'memory-full';
 const fillerBytes = 1 << 20;
 
-/** Writes until there is no room. */
+let fillers = 0;
+
+/** Writes until there is no room; again, into what room there is meanwhile. */
 function fill(folder: string): void {
   const bytes = Buffer.alloc(fillerBytes, 1);
-  for (let count = 0; ; count += 1)
+  for (;;)
     try {
-      writeFileSync(join(folder, `filler${count}`), bytes);
+      writeFileSync(join(folder, `filler${(fillers += 1)}`), bytes);
     } catch (error) {
       assert.equal((error as NodeJS.ErrnoException).code, 'ENOSPC');
       return;
@@ -83,13 +85,16 @@ test(
       assert.equal(survivor, 'b');
       await survives(stage, 'b');
       await served(stage, 20);
-      // What it had as a secondary is gone, and has left room.
+      // What it had as a secondary goes, and leaves room.
       fill(folder);
       await stage.pair.restart('a');
       // Its status says so for a moment only, between two tries.
       const log = join(stage.pair.logDir, 'b.log');
       const why = /no checkpoint could be made/;
-      await stage.pair.until(`logged ${why}`, 120_000, () => why.test(readFileSync(log, 'utf8')));
+      await stage.pair.until(`logged ${why}`, 120_000, () => {
+        fill(folder);
+        return why.test(readFileSync(log, 'utf8'));
+      });
       await served(stage, 20);
       empty(folder);
       await roles(stage);
