@@ -21,6 +21,8 @@ import { type Inheritance, SecondaryNode } from './secondary.ts';
 import { describeNode } from './status.ts';
 import { Terms } from './terms.ts';
 
+/** Of a VM that has never run before, so that nobody else can have spoken for it. */
+const firstTerm = 1;
 /** The guest's addresses are announced this often soon after a takeover, since an announcement may be lost. */
 const announcements = 4;
 const announceEveryMs = 100;
@@ -222,6 +224,8 @@ export class ColoNode {
     if (this.role.state.kind !== 'primary') return;
     this.becomePrimary({ vm, nic, uplink, template, ...this.disksOf(vm) });
     await vm.resume();
+    // Booted anew: another node may have run the guest before, and be stopped with something on its way, as at a takeover.
+    if ((this.terms.record?.term ?? 0) > firstTerm) this.announce(uplink);
     this.started.resolve();
   }
 
@@ -255,6 +259,7 @@ export class ColoNode {
       table,
       ...this.disksOf(applier.vm),
     });
+    this.primary?.peer.plight.tookOver(why);
     this.primary?.disks?.fold();
     this.announce(uplink);
     for (const frame of resend) uplink.send(frame);

@@ -110,9 +110,9 @@ export class PrimaryDisks {
     };
   }
 
-  /** Whether a secondary may be sought now. */
-  mayTry(now: number): boolean {
-    return now >= this.notBefore;
+  /** How long no secondary is sought yet. */
+  waitMs(now: number): number {
+    return Math.max(0, this.notBefore - now);
   }
 
   /** After a takeover: the overlays become part of the images while the guest runs. */
@@ -128,6 +128,11 @@ export class PrimaryDisks {
       .finally(() => {
         this.copying = null;
       });
+  }
+
+  /** A secondary is sought at once: its operator may have made room. */
+  hurry(): void {
+    this.notBefore = 0;
   }
 
   /** Tells a new secondary what disks there are. */
