@@ -20,7 +20,7 @@ import { type Capture, Vm } from '../../src/qemu/vm.ts';
 import { lastBeat, memoryGuest } from './qemu-guest.ts';
 
 const ramBytes = 128 * 2 ** 20;
-const bootTimeoutMs = 60_000;
+const bootTimeoutMs = 240_000;
 const machines: MachineSpec['machine'][] = ['pc', 'q35', 'microvm'];
 
 const root = mkdtempSync('/dev/shm/colo-qemu-test-');
@@ -221,7 +221,7 @@ function isRunning(status: unknown): boolean {
 
 test('a hanging QEMU is a timeout, and the guest runs when it wakes', async (context) => {
   const spec = await memoryGuest({ machine: 'pc', ramBytes, pages: 10, periodMs: 20, dir: newDir() });
-  const vm = await startVm(context, spec, { timeouts: { commandMs: 4_000 } });
+  const vm = await startVm(context, spec, { timeouts: { commandMs: 10_000 } });
   await beatsPast(spec.serialLog, 1);
   process.kill(vm.pid, 'SIGSTOP');
   await assert.rejects(vm.capture({ onStopped: () => undefined }), { code: 'COLO_E_QEMU_TIMEOUT', message: /"stop"/ });
