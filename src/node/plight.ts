@@ -5,8 +5,7 @@
 //    tried           ──► per node, what its refusal was; a node that was reached is being prepared
 //    said            ──► the peer's own words of why it leaves, which are better than that its link was closed
 
-/** A text of a node or of a system call; a longer one is cut. */
-const wordsMax = 200;
+import { plightWordsMax } from './limits.ts';
 
 export class Plight {
   private reason = '';
@@ -61,5 +60,5 @@ export class Plight {
 }
 
 function cut(text: string): string {
-  return text.length <= wordsMax ? text : `${text.slice(0, wordsMax)}...`;
+  return text.length <= plightWordsMax ? text : `${text.slice(0, plightWordsMax)}...`;
 }
