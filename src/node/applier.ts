@@ -40,6 +40,8 @@ export class Applier {
   /** The template that this VM was started with: it serves its own secondary later. */
   readonly template: Uint8Array;
   readonly disks: SecondaryDisks | undefined;
+  /** After a takeover: what the SVM wrote may become part of the replicas. */
+  mayFold = false;
   private readonly context: NodeContext;
   private readonly staging: Staging;
   private readonly secondaryRam: SecondaryRam;
@@ -131,7 +133,7 @@ export class Applier {
       this.restore(this.loadTouches, kept);
     }
     if (this.disks !== undefined) {
-      await this.disks.takeOver(term);
+      this.mayFold = await this.disks.takeOver(term);
       await this.vm.keepDisks?.();
     }
     if (standing) await this.vm.resume();

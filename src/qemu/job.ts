@@ -35,12 +35,11 @@ export async function runJob({ qmp, clock, timeoutMs, id, command, arguments: gi
     offLost();
     cancel();
   }
-  const [jobs, dismissed] = qmp.executeTogether([
-    { execute: 'query-jobs' },
-    { execute: 'job-dismiss', arguments: { id } },
-  ]);
-  const failure = jobFailure(await jobs, id);
-  await dismissed;
+  // Both are awaited at once: QEMU may be lost before it answers either, and then both fail.
+  const [jobs] = await Promise.all(
+    qmp.executeTogether([{ execute: 'query-jobs' }, { execute: 'job-dismiss', arguments: { id } }]),
+  );
+  const failure = jobFailure(jobs, id);
   if (failure === undefined) return;
   throw new ColoError(errorCodes.checkpoint, `QEMU's "${command}" failed: ${failure}`);
 }
