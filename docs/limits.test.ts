@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { limitsDocument, readLimits, renderLimits } from './limits.ts';
 
 test('docs/LIMITS.md is what the limits.ts files say today', async () => {
+  // Not assert.equal: it would print both documents.
   assert.ok(readFileSync(limitsDocument, 'utf8') === (await renderLimits()), 'run: node docs/limits.ts');
 });
 

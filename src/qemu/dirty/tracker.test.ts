@@ -1,3 +1,6 @@
+// What the trackers of written pages do without the kernel's help: comparing, joining and putting back; and how they
+// read what the kernel says.
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
