@@ -1,3 +1,6 @@
+// The state machines of a pair and the policy of checkpoints, by single events and by random ones: in which order a
+// node may claim, capture, release and take over.
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -70,6 +73,18 @@ test('a refused checkpoint never happened; a secondary that refuses three in a r
   pair.on({ kind: 'captured', epoch: 2 });
   const actions = kinds(pair.on({ kind: 'refused', epoch: 2, why: 'too large' }));
   assert.deepEqual(actions, ['abortCapture', 'shutGate', 'dropPeer', 'claimAlone']);
+});
+
+test('a capture that fails keeps its epoch and what is held; three in a row end the protection', () => {
+  const pair = protectedPrimary();
+  for (let count = 0; count < 2; count += 1) {
+    pair.on({ kind: 'want', reason: { kind: 'payload' } });
+    assert.deepEqual(pair.on({ kind: 'captureFailed', why: 'the card never stops sending' }), []);
+    assert.equal(pair.state.kind === 'protected' && pair.state.phase === 'running' && pair.state.epoch, 1);
+  }
+  pair.on({ kind: 'want', reason: { kind: 'payload' } });
+  const actions = kinds(pair.on({ kind: 'captureFailed', why: 'the card never stops sending' }));
+  assert.deepEqual(actions, ['shutGate', 'dropPeer', 'claimAlone']);
 });
 
 test('from the first doubt the gate is shut, and only the term opens it', () => {

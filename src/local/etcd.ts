@@ -76,7 +76,7 @@ export class EtcdMember {
           await arbiter.read('probe');
           return;
         } catch (cause) {
-          if (this.child.exitCode !== null || performance.now() > deadline)
+          if (this.child.exitCode !== null || this.child.signalCode !== null || performance.now() > deadline)
             throw new ColoError(errorCodes.arbiter, `etcd ${this.name} does not answer: ${errorText(cause)}`, {
               hint: `see ${this.options.logFile}`,
             });

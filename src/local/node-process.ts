@@ -8,7 +8,7 @@ import { nodeStatus } from '../api/client.ts';
 import { ColoError, type ErrorCode, errorCodes } from '../base/errors.ts';
 import { processIdentity } from '../base/processes.ts';
 import type { DaemonConfig } from '../daemon/config.ts';
-import { stopTimeoutMs } from './limits.ts';
+import { statusTimeoutMs, stopTimeoutMs } from './limits.ts';
 import { spawnChild } from './namespace.ts';
 
 const program = fileURLToPath(new URL('../daemon/colod.ts', import.meta.url));
@@ -76,7 +76,7 @@ export class NodeProcess {
 
   /** The QEMU process of this node, from its status. */
   async findQemu(): Promise<number> {
-    const status = await nodeStatus(this.apiPath);
+    const status = await nodeStatus(this.apiPath, statusTimeoutMs);
     if (status.qemuPid === null) throw new ColoError(errorCodes.qemu, `node ${this.name} runs no QEMU`);
     return status.qemuPid;
   }

@@ -1,6 +1,7 @@
 // The real things a node stands on: QEMU, Unix sockets, liblz4. Nothing is decided here.
 
 import { randomUUID } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { type Identity, readIdentity } from '../base/identity.ts';
 import { connect, type Hello, type Link, LinkServer } from '../channel/link.ts';
@@ -52,6 +53,7 @@ export function realPlatform(context: () => NodeContext): Platform {
     reached: (point, epoch) => {
       const { dieAt } = context().config;
       if (dieAt === undefined || dieAt.point !== point || epoch < dieAt.epoch || held) return;
+      if (!existsSync(dieAt.armedBy)) return;
       // QEMU goes with us when we die (native/preload.c); a hold happens once.
       held = true;
       process.kill(process.pid, dieAt.hold === true ? 'SIGSTOP' : 'SIGKILL');
