@@ -6,22 +6,10 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { checkers } from './checkers.ts';
 import { runSeeds } from './crowd.ts';
+import { outside } from './outside.ts';
 import { report, runSeed } from './run.ts';
 import { Schedule } from './schedule.ts';
 import { World } from './world.ts';
-
-/** Runs `work` outside of any promise, as the schedule wants it. */
-function outside<T>(work: () => T): Promise<T> {
-  return new Promise((resolve, reject) => {
-    setImmediate(() => {
-      try {
-        resolve(work());
-      } catch (error) {
-        reject(error instanceof Error ? error : new Error(String(error)));
-      }
-    });
-  });
-}
 
 test('events run in the order of their time, and promises run out between two of them', async () => {
   const seen = await outside(() => {

@@ -8,20 +8,9 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { checkers } from '../../sim/checkers.ts';
 import { type Defect, defects } from '../../sim/defects.ts';
+import { outside } from '../../sim/outside.ts';
 import { runSeed } from '../../sim/run.ts';
 import { type Found, firstFound } from './found.ts';
-
-function outside<T>(work: () => T): Promise<T> {
-  return new Promise((resolve, reject) => {
-    setImmediate(() => {
-      try {
-        resolve(work());
-      } catch (error) {
-        reject(error instanceof Error ? error : new Error(String(error)));
-      }
-    });
-  });
-}
 
 /** What nobody catches, the runner of tests takes for a failure of the test. */
 function foundApart({ name }: Defect): Found | undefined {
