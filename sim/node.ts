@@ -65,6 +65,7 @@ export class SimNode {
     this.random = world.random.fork(`node ${name}`);
     this.folder = new SimFolder(`${name}'s folder`, world.random.fork(`folder ${name}`));
     this.folder.onRefused = () => world.strike(this);
+    this.folder.onTrouble = () => world.hinder(this);
   }
 
   get other(): SimNode {

@@ -75,6 +75,8 @@ export class World implements VmObserver {
   boots = 0;
   /** Machines whose loss is nobody's fault but that of the faults. */
   private readonly struck = new WeakSet<SimVm>();
+  /** Machines whose disk has failed: their node says so and gives them up, as long as another one runs. */
+  private readonly hindered = new WeakSet<SimVm>();
   private readonly checkers: Checker[];
   private readonly without: string | undefined;
   /** The machines that could run the guest when one last could, and since when none can. */
@@ -206,6 +208,14 @@ export class World implements VmObserver {
     const kind = node.secondary?.pair.state.kind;
     const holds = kind === 'protected' || kind === 'suspecting' || kind === 'taking-over';
     return holds && node.secondary?.applier !== undefined ? vm : undefined;
+  }
+
+  hinder(node: SimNode): void {
+    if (node.vm !== undefined) this.hindered.add(node.vm);
+  }
+
+  isHindered(vm: SimVm): boolean {
+    return this.hindered.has(vm);
   }
 
   isStruck(vm: SimVm): boolean {

@@ -26,6 +26,8 @@ export function survivor(world: World): Checker {
   const judge = (node: SimNode, when: string): void => {
     const { other } = node;
     if (!isProtected(node) || other.vm === undefined || world.isStruck(other.vm) || !other.vm.alive) return;
+    // Until its primary hears that its disk has failed: a loss in between is a second fault.
+    if (world.isHindered(other.vm)) return;
     if (other.process?.alive !== true || world.heldBy(other) !== undefined) return;
     // It may have taken over already, or have lost the term to a primary that has not heard of it yet.
     if (world.record?.peer === null) return;
