@@ -54,7 +54,7 @@ async function listen(
       identity: identity(shows),
       accept: () => undefined,
       local: (peer) => ({ ...peer, node: 'right' }),
-      handshakeTimeoutMs: 5_000,
+      handshakeTimeoutMs: 60_000,
       link: (link) => link.start({ message: (type, payload) => link.send(type, payload), closed: () => undefined }),
       refused: (error) => {
         said.push(error.message);
@@ -76,7 +76,7 @@ const dial = (address: Address, shows: string, more: { peerNode?: string; node?:
     address,
     { ...hello, node: more.node ?? 'left' },
     {
-      timeoutMs: 5_000,
+      timeoutMs: 60_000,
       identity: identity(shows),
       ...(more.peerNode === undefined ? {} : { peerNode: more.peerNode }),
     },

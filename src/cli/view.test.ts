@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { CheckpointLine, NodeStatus } from '../api/status.ts';
-import { describe, LiveBlock, Rates, statusBlock, statusLine } from './view.ts';
+import { checkpointLine, describe, LiveBlock, Rates, statusBlock, statusLine } from './view.ts';
 
 class Terminal {
   readonly isTTY = true;
@@ -64,14 +64,14 @@ function nodeStatus(own: Partial<NodeStatus>): NodeStatus {
   };
 }
 
-function checkpointLine(epoch: number, own: Partial<CheckpointLine>): CheckpointLine {
+function checkpointOf(epoch: number, own: Partial<CheckpointLine>): CheckpointLine {
   const rest = { commitMs: 20, dirtyPages: 800, sentBytes: 3 * 2 ** 20, heldFrames: 0 };
   return { epoch, reason: 'epoch', why: '', pauseMs: 2.5, ...rest, ...own };
 }
 
 function protectedPrimary(): NodeStatus {
-  const last = [11, 12, 13, 14, 15, 16].map((epoch) => checkpointLine(epoch, { pauseMs: epoch / 2 }));
-  const divergence = checkpointLine(17, { reason: 'payload', pauseMs: 123.4, why: '10.0.2.2:5000 at byte 7' });
+  const last = [11, 12, 13, 14, 15, 16].map((epoch) => checkpointOf(epoch, { pauseMs: epoch / 2 }));
+  const divergence = checkpointOf(17, { reason: 'payload', pauseMs: 123.4, why: '10.0.2.2:5000 at byte 7' });
   return nodeStatus({
     checkpoints: {
       ...{ count: 7, sentBytes: 0, dirtyBytes: 0, last: [...last, divergence] },
@@ -121,7 +121,8 @@ test('what an operator must see stands out: no protection, no arbiter, what is n
     bypass: [{ rule: 'udp port 53', frames: 4, bytes: 1024 }],
   });
   const lines = statusBlock([alone]);
-  assert.match(lines[0] ?? '', /^node a {2}primary {3}alone \(the secondary is silent\) /);
+  assert.match(lines[0] ?? '', /^node a {2}primary {3}alone {2}term 3 /);
+  assert.equal(lines[1], '  not protected: the secondary is silent');
   assert.ok(lines.includes('  NOBODY COULD TAKE OVER: no answer of the arbiter for 12 s: no route'));
   assert.ok(lines.includes('  NOT COMPARED by rule: udp port 53  4 frames 1K'));
   assert.equal(lines.at(-1), 'NOT PROTECTED: the loss of the primary would lose the VM');
@@ -150,4 +151,24 @@ test('status shows each VM with its nodes, and divergences with the bytes of bot
   const at = lines.indexOf('  divergence in epoch 9: payload 10.0.2.2:5000 at byte 7');
   assert.deepEqual(lines.slice(at + 1, at + 3), ['    primary   41', '    secondary 42']);
   assert.ok(lines.indexOf('VM mail  mode remus') > at);
+});
+
+test('a primary that is not protected says why, and when it tries again', () => {
+  const status = nodeStatus({ state: 'alone', why: 'b was lost: no room', nextTryInMs: 3100, protected: false });
+  const lines = (part: Partial<NodeStatus>) => statusBlock([{ ...status, ...part }]);
+  assert.equal(lines({})[1], '  not protected: b was lost: no room; next try in 4 s');
+  assert.equal(lines({ nextTryInMs: null })[1], '  not protected: b was lost: no room');
+  const held = lines({ state: 'protected', why: '', nextTryInMs: null, protected: true });
+  assert.equal(held.join('\n').includes('not protected'), false);
+});
+
+test('a checkpoint that was due when its operator asked is told to him like one of his own', () => {
+  const one = { why: '', pauseMs: 1, commitMs: 2, dirtyPages: 3, sentBytes: 4, heldFrames: 0 };
+  const none = { p50: 0, p99: 0, max: 0 };
+  const sums = { count: 2, pauseMs: none, commitMs: none, dirtyPages: none, sentBytes: 0, dirtyBytes: 0, reasons: {} };
+  const last = [
+    { epoch: 4, reason: 'operator', ...one },
+    { epoch: 7, reason: 'dirty', ...one },
+  ];
+  assert.match(checkpointLine({ checkpoints: { ...sums, last } }), /^epoch 7 committed: pause 1.0 ms/);
 });

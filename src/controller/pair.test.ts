@@ -1,3 +1,6 @@
+// The state machines of a pair and the policy of checkpoints, by single events and by random ones: in which order a
+// node may claim, capture, release and take over.
+
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
@@ -126,7 +129,7 @@ function protectedSecondary(): SecondaryPair {
 
 test('a secondary takes over only with the term', () => {
   const pair = protectedSecondary();
-  assert.deepEqual(kinds(pair.on({ kind: 'linkLost', why: 'test' })), ['claimAlone']);
+  assert.deepEqual(kinds(pair.on({ kind: 'linkLost', why: 'test' })), ['withhold', 'claimAlone']);
   assert.deepEqual(kinds(pair.on({ kind: 'aloneClaimed', outcome: 'error' })), ['claimAlone']);
   assert.deepEqual(kinds(pair.on({ kind: 'aloneClaimed', ...won })), ['takeOver']);
   pair.on({ kind: 'tookOver' });
@@ -136,9 +139,9 @@ test('a secondary takes over only with the term', () => {
 test('a complete checkpoint is applied before a takeover', () => {
   const pair = protectedSecondary();
   pair.on({ kind: 'staged', epoch: 2 });
-  pair.on({ kind: 'linkLost', why: 'test' });
-  assert.deepEqual(pair.on({ kind: 'aloneClaimed', ...won }), [], 'waits for the apply');
-  assert.deepEqual(kinds(pair.on({ kind: 'applied', epoch: 2 })), ['takeOver']);
+  assert.deepEqual(kinds(pair.on({ kind: 'linkLost', why: 'test' })), ['withhold'], 'waits for the apply');
+  assert.deepEqual(kinds(pair.on({ kind: 'applied', epoch: 2 })), ['claimAlone']);
+  assert.deepEqual(kinds(pair.on({ kind: 'aloneClaimed', ...won })), ['takeOver']);
 });
 
 test('a secondary without a complete checkpoint never claims', () => {
@@ -209,12 +212,18 @@ test('whatever happens to a secondary: it moves legally, and takes over only aft
       const pair = new SecondaryPair();
       let asked = false;
       let term = false;
+      let withheld = false;
       for (const event of events) {
         if (event.kind === 'aloneClaimed' && asked) term = event.outcome === 'won' || term;
-        for (const action of pair.on(event)) {
+        const actions = pair.on(event);
+        const { state } = pair;
+        const applying = state.kind === 'suspecting' && state.applying;
+        for (const action of actions) {
+          if (action.kind === 'withhold') withheld = true;
           if (action.kind === 'claimAlone') asked = true;
-          if (action.kind === 'takeOver') assert.ok(term);
-          if (action.kind === 'leave') [asked, term] = [false, false];
+          if (action.kind === 'claimAlone') assert.ok(withheld && !applying);
+          if (action.kind === 'takeOver') assert.ok(term && !applying);
+          if (action.kind === 'leave') [asked, term, withheld] = [false, false, false];
         }
       }
     }),

@@ -35,7 +35,7 @@ import {
 } from './bank-stage.ts';
 import type { ClientReport } from './client.ts';
 import { expectState, finish, theSurvivor, watch } from './demo.ts';
-import { type FaultKind, faultTexts, inject, survivorOf } from './faults.ts';
+import { type FaultKind, faultTexts, injectInto, type Parts, partsOf } from './faults.ts';
 import { LineClient, redisRules } from './lines.ts';
 import { LoginClient, openLogin } from './login.ts';
 
@@ -95,7 +95,7 @@ async function onDisk(options: BankDemoOptions, folder: string): Promise<BankRep
     await closeStage(stage);
   }
   const { clients, transfers, faultAfterMs, failover, before, holder } = told;
-  const survivor = diskPath(stage, holder, failovers > 1);
+  const survivor = diskPath(stage, holder, stage.pair.owners.turns.length > 1);
   if (await checkFileSystem(stage, survivor)) say("e2fsck: the survivor's disk is clean");
   const { problems } = stage;
   if (options.reboot && problems.length === 0) await rebootAndAudit(stage, survivor);
@@ -122,7 +122,7 @@ export async function startClients(stage: Stage): Promise<void> {
 }
 
 /** The clients end, and what they saw is noted; returns their reports. */
-export async function finishClients(stage: Stage): Promise<ClientReport[]> {
+async function finishClients(stage: Stage): Promise<ClientReport[]> {
   const reports = await finish(stage);
   stage.problems.push(...reports.filter((report) => !report.ok).map((report) => `${report.name}: ${report.detail}`));
   stage.increments += reports.find((report) => report.name === 'redis')?.received ?? 0;
@@ -141,18 +141,19 @@ async function story(stage: Stage): Promise<Told> {
   const before = await expectState(stage, problems, 'protected', (all) => all.find(isProtected));
   for (const client of stage.clients) client.markFault();
   say(faultTexts[fault]);
-  const injected = await inject(fault, pair, () => wallTime(clock.now()));
-  const after = await theSurvivor(stage, problems);
+  const parts = partsOf(fault, before?.node);
+  const injected = await injectInto(pair[parts.victim], fault, () => wallTime(clock.now()));
+  const after = await theSurvivor(stage, problems, parts);
   await watch(stage, options.seconds * 1000 - faultAfterMs, 'the survivor serves');
   injected.wake();
   say('waiting for the clients to finish, then the database is asked for everything');
   const clients = await finishClients(stage);
   const transfers = await auditInto(stage, stage.ports);
   if (options.login === true) await logIn(stage);
-  if (fault === 'secondary-kill') await protectAgain(stage);
+  if (fault === 'secondary-kill') await protectAgain(stage, parts);
   const happened = after?.failover ?? null;
   return {
-    ...{ clients, transfers, faultAfterMs, before, holder: survivorOf(fault) },
+    ...{ clients, transfers, faultAfterMs, before, holder: parts.survivor },
     failover:
       happened === null
         ? null
@@ -175,15 +176,15 @@ async function logIn(stage: Stage): Promise<void> {
 }
 
 /** The secondary that was lost comes back with its replica: what it has already is not copied again. */
-async function protectAgain(stage: Stage): Promise<void> {
+async function protectAgain(stage: Stage, { victim, survivor }: Parts): Promise<void> {
   const { pair, problems, options } = stage;
-  await pair.restart('b');
-  const copyMs = await untilProtected(stage, 'node b is back: what changed is copied');
-  const { disks } = (await pair.statuses()).find((one) => one.node === 'a') ?? {};
+  await pair.restart(victim);
+  const copyMs = await untilProtected(stage, `node ${victim} is back: what changed is copied`);
+  const { disks } = (await pair.statuses()).find((one) => one.node === survivor) ?? {};
   const skipped = disks?.skippedBytes ?? 0;
   options.say(`protected again (${(copyMs / 1000).toFixed(1)} s): ${formatSize(skipped)} were not copied again`);
   if (skipped === 0) problems.push('the whole disk was copied again, though the secondary had a replica of it');
-  await restAndCheck(stage, { index: 0, hasFailedOver: false });
+  await restAndCheck(stage, { index: 0, hasFailedOver: pair.owners.turns.length > 1 });
 }
 
 async function longStory(stage: Stage): Promise<Told> {

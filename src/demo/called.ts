@@ -24,7 +24,7 @@ export interface CalledRules {
   paceMs: number;
 }
 
-const openTimeoutMs = 30_000;
+const openTimeoutMs = 60_000;
 const lineBytesMax = 256;
 
 export class CalledClient extends MeasuredClient {

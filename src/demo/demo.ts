@@ -11,10 +11,11 @@ import { checkSpec, type Spec } from '../config/spec.ts';
 import { describeTurns, type Turn, withoutLate } from '../lan/turns.ts';
 import type { BootFiles } from '../local/machine.ts';
 import { LocalPair } from '../local/pair.ts';
+import type { TrackerKind } from '../qemu/dirty/tracker.ts';
 import type { Client, ClientReport } from './client.ts';
 import { consoleSays } from './console.ts';
 import { type Entrance, type EntranceKind, openEntrance } from './entrance.ts';
-import { type FaultKind, faultTexts, inject, injectInto, survivorOf } from './faults.ts';
+import { type FaultKind, faultTexts, injectInto, type Parts, partsOf } from './faults.ts';
 
 export interface DemoOptions {
   /** Name of the VM. */
@@ -26,6 +27,7 @@ export interface DemoOptions {
   /** More than one: the primary's node is killed, comes back as the secondary, and again, this often. */
   failovers: number;
   verify: boolean;
+  tracker?: TrackerKind | 'auto';
   /** Where the clients stand; 'auto': on the guest's link if this host allows it. */
   clients?: EntranceKind | 'auto';
   guest: Guest;
@@ -70,10 +72,11 @@ export interface DemoReport {
   seconds: number;
 }
 
-const bootTimeoutMs = 60_000;
-const protectTimeoutMs = 60_000;
-const finishTimeoutMs = 60_000;
-const failoverTimeoutMs = 20_000;
+/** Generous: a host may be starved, and nobody waits for longer than it takes. */
+const bootTimeoutMs = 180_000;
+const protectTimeoutMs = 120_000;
+const finishTimeoutMs = 120_000;
+const failoverTimeoutMs = 60_000;
 
 export async function runDemo(options: DemoOptions): Promise<DemoReport> {
   const { clock, say, guest, signal } = options;
@@ -106,10 +109,8 @@ export async function runDemo(options: DemoOptions): Promise<DemoReport> {
 }
 
 function demoSpec(options: DemoOptions): Spec {
-  return checkSpec(
-    { vm: options.name, boot: { guest: 'demo' }, protect: { mode: options.mode, verify: options.verify } },
-    'the demo',
-  );
+  const { name, mode, verify, tracker = 'auto' } = options;
+  return checkSpec({ vm: name, boot: { guest: 'demo' }, protect: { mode, verify, tracker } }, 'the demo');
 }
 
 async function protect(pair: LocalPair, options: DemoOptions): Promise<void> {
@@ -141,23 +142,27 @@ async function story(cast: Cast): Promise<DemoReport> {
   const half = (options.seconds * 1000) / 2;
   await watch(cast, half, `clients run; in ${Math.round(half / 1000)} s: ${fault}`);
   // A starved host may just have suspected its peer wrongly: the story is about a VM that is protected.
-  if (options.mode !== 'none')
-    await expectState(cast, problems, 'protected', (all) => all.find((one) => one.role === 'primary' && one.protected));
-  const before = await pair.primary();
+  const isProtected = (one: NodeStatus) => one.role === 'primary' && one.protected;
+  const before =
+    options.mode === 'none'
+      ? await pair.primary()
+      : await expectState(cast, problems, 'protected', (all) => all.find(isProtected));
+  const parts = partsOf(fault, before?.node);
   for (const client of clients) client.markFault();
   say(faultTexts[fault]);
-  const injected = await inject(fault, pair, () => wallTime(clock.now()));
-  const survivor = await theSurvivor(cast, problems);
+  const injected = await injectInto(pair[parts.victim], fault, () => wallTime(clock.now()));
+  const survivor = await theSurvivor(cast, problems, parts);
   await watch(cast, half, 'the survivor serves');
   injected.wake();
   if (options.mode !== 'none' && (fault === 'primary-stop' || fault === 'primary-qemu-kill'))
-    await expectRepaired(cast, problems);
+    await expectRepaired(cast, problems, parts);
   say('waiting for the clients to finish');
   const reports = await finish(cast);
-  const after = (await pair.statuses()).find((status) => status.node === survivorOf(fault));
-  problems.push(...voices(cast, survivorOf(fault) === 'b' ? 2 : 1));
+  const after = (await pair.statuses()).find((status) => status.node === parts.survivor);
+  const heard = voices(cast);
+  problems.push(...heard.problems);
   problems.push(...reports.filter((report) => !report.ok).map((report) => `${report.name}: ${report.detail}`));
-  return report(cast, { problems, reports, before, after: after ?? survivor, faultAt: injected.at });
+  return report(cast, { problems, reports, late: heard.late, before, after: after ?? survivor, faultAt: injected.at });
 }
 
 /** The primary's node dies, comes back as the secondary, the VM is protected again: and again, as often as asked for. */
@@ -169,10 +174,10 @@ async function longStory(cast: Cast): Promise<DemoReport> {
   let seen: { before?: NodeStatus | undefined; after?: NodeStatus | undefined; faultAt: number } = { faultAt: 0 };
   await watch(cast, half, 'clients run');
   for (let index = 1; index <= failovers && problems.length === 0; index += 1) {
-    const [name, other] = index % 2 === 1 ? (['a', 'b'] as const) : (['b', 'a'] as const);
     // A busy host may have made it doubt its secondary a moment ago: without one, its death would end the VM.
-    const holder = (one: NodeStatus) => one.node === name && one.role === 'primary' && one.protected;
-    const before = await expectState(cast, problems, `protected by ${name}`, (all) => all.find(holder));
+    const holder = (one: NodeStatus) => one.role === 'primary' && one.protected;
+    const before = await expectState(cast, problems, 'protected', (all) => all.find(holder));
+    const { victim: name, survivor: other } = partsOf('primary-kill', before?.node);
     if (index === 1) for (const client of clients) client.markFault();
     say(`failover ${index} of ${failovers}: the whole node ${name} is killed, and started again`);
     const { at } = await injectInto(pair[name], 'primary-kill', () => wallTime(clock.now()));
@@ -189,9 +194,17 @@ async function longStory(cast: Cast): Promise<DemoReport> {
   }
   say('waiting for the clients to finish');
   const reports = await finish(cast);
-  problems.push(...voices(cast, failovers + 1));
+  const heard = voices(cast);
+  problems.push(...heard.problems);
   problems.push(...reports.filter((report) => !report.ok).map((report) => `${report.name}: ${report.detail}`));
-  return report(cast, { problems, reports, before: seen.before, after: seen.after, faultAt: seen.faultAt });
+  return report(cast, {
+    problems,
+    reports,
+    late: heard.late,
+    before: seen.before,
+    after: seen.after,
+    faultAt: seen.faultAt,
+  });
 }
 
 /** Waits for a status; it is a problem of the report when it does not come. */
@@ -226,10 +239,13 @@ export async function watch(cast: Scene, forMs: number, phase: string): Promise<
   }
 }
 
-export async function theSurvivor(cast: Scene, problems: string[]): Promise<NodeStatus | undefined> {
+export async function theSurvivor(
+  cast: Scene,
+  problems: string[],
+  { survivor: name }: Parts,
+): Promise<NodeStatus | undefined> {
   const { options, pair } = cast;
   if (options.fault === 'none' || options.mode === 'none') return pair.primary();
-  const name = survivorOf(options.fault);
   // It may be protected again when we look: a node that lost its term comes back by itself.
   const isSurvivor = (status: NodeStatus) =>
     status.node === name && status.role === 'primary' && status.failover !== null;
@@ -243,10 +259,10 @@ export async function theSurvivor(cast: Scene, problems: string[]): Promise<Node
 }
 
 /** A primary whose process lives finds that its term is over, ends its VM, and becomes the secondary of the survivor. */
-async function expectRepaired(cast: Cast, problems: string[]): Promise<void> {
-  await expectState(cast, problems, 'protected again by node a', (all) => {
-    const loser = all.some((one) => one.node === 'a' && one.role === 'secondary' && one.protected);
-    return loser ? all.find((one) => one.node === 'b' && one.role === 'primary' && one.protected) : undefined;
+async function expectRepaired(cast: Cast, problems: string[], { victim, survivor }: Parts): Promise<void> {
+  await expectState(cast, problems, `protected again by node ${victim}`, (all) => {
+    const loser = all.some((one) => one.node === victim && one.role === 'secondary' && one.protected);
+    return loser ? all.find((one) => one.node === survivor && one.role === 'primary' && one.protected) : undefined;
   });
 }
 
@@ -264,16 +280,17 @@ export async function finish(cast: Scene): Promise<ClientReport[]> {
 }
 
 /**
- * Which nodes spoke for the guest, as the switch saw it: the primary, then the survivor, and never back. Only what a node was
- * about to write when it was stopped may leave late (lan/turns.ts).
+ * Which nodes spoke for the guest, as the switch saw it: each owner of the VM in its time, and never back. Only what a node
+ * was about to write when it was stopped may leave late (lan/turns.ts).
  */
-function voices({ pair, spec, options }: Cast, expected: number): string[] {
+function voices({ pair, spec, options }: Cast): { problems: string[]; late: Turn[] } {
+  const expected = pair.owners.turns.length;
   const heard = pair.lan.spokenBy(spec.network.mac);
   const { turns, late } = withoutLate(heard);
   const lateMax = options.fault === 'primary-stop' ? 1 : 0;
-  const isOnce = new Set(turns.map(({ port }) => port)).size === expected;
-  if (turns.length === expected && isOnce && late.length <= lateMax) return [];
-  return [`${heard.length} turns of speaking at the switch, not ${expected} (${describeTurns(heard)})`];
+  if (turns.length === expected && late.length <= lateMax) return { problems: [], late };
+  const problem = `${heard.length} turns of speaking at the switch, not ${expected} (${describeTurns(heard)})`;
+  return { problems: [problem], late };
 }
 
 function report(
@@ -281,13 +298,14 @@ function report(
   seen: {
     problems: string[];
     reports: ClientReport[];
+    late: Turn[];
     before: NodeStatus | undefined;
     after: NodeStatus | undefined;
     faultAt: number;
   },
 ): DemoReport {
   const { options } = cast;
-  const { problems, reports, before, after, faultAt } = seen;
+  const { problems, reports, late, before, after, faultAt } = seen;
   const main = options.fault === 'none' ? after : before;
   const happened = after?.failover ?? null;
   return {
@@ -308,7 +326,7 @@ function report(
     checkpoints: checkpoints(main),
     released: released(main),
     divergences: main?.divergences ?? [],
-    late: withoutLate(cast.pair.lan.spokenBy(cast.spec.network.mac)).late,
+    late,
     lastCheckpoints: main?.checkpoints?.last ?? [],
     proxy: main?.proxy ?? {},
     host: main?.host ?? { qemu: '', accel: '', tracker: '', cores: cpus().length, ramBytes: 0, vcpus: 0 },

@@ -1,7 +1,6 @@
 // What the demo does to a pair, and what must then be seen.
 
 import type { NodeProcess } from '../local/node-process.ts';
-import type { LocalPair } from '../local/pair.ts';
 
 export const faultKinds = ['primary-kill', 'primary-stop', 'primary-qemu-kill', 'secondary-kill', 'none'] as const;
 export type FaultKind = (typeof faultKinds)[number];
@@ -14,9 +13,17 @@ export const faultTexts: Record<FaultKind, string> = {
   none: 'nothing is done to the pair',
 };
 
-/** Who must be the primary afterwards. */
-export function survivorOf(kind: FaultKind): 'a' | 'b' {
-  return kind === 'secondary-kill' || kind === 'none' ? 'a' : 'b';
+/** What a fault is done to, and who must be the primary afterwards. */
+export interface Parts {
+  victim: 'a' | 'b';
+  survivor: 'a' | 'b';
+}
+
+/** By the roles of now: a starved host may have turned the pair round. */
+export function partsOf(kind: FaultKind, primary: string | undefined): Parts {
+  const [first, other] = primary === 'b' ? (['b', 'a'] as const) : (['a', 'b'] as const);
+  const isOther = kind === 'secondary-kill' || kind === 'none';
+  return isOther ? { victim: other, survivor: first } : { victim: first, survivor: other };
 }
 
 export interface Injected {
@@ -24,10 +31,6 @@ export interface Injected {
   at: number;
   /** Undoes a stop, so that the sleeper wakes up and finds that its term is over. */
   wake(): void;
-}
-
-export async function inject(kind: FaultKind, pair: LocalPair, wallNow: () => number): Promise<Injected> {
-  return injectInto(kind === 'secondary-kill' ? pair.b : pair.a, kind, wallNow);
 }
 
 /** Does it to this node. */

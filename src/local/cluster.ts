@@ -8,7 +8,7 @@ import { mkdirSync, readlinkSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { NodeStatus } from '../api/status.ts';
-import type { Clock } from '../base/clock.ts';
+import { type Clock, delay } from '../base/clock.ts';
 import { enterNetwork } from '../base/descriptors.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import type { Spec } from '../config/spec.ts';
@@ -20,6 +20,7 @@ import { logDirectory, releaseRunDirectory } from './directories.ts';
 import type { EtcdMember } from './etcd.ts';
 import { hostAddress, type Lab, portName } from './lab.ts';
 import { hostNamed, type LabHost, makeLab, membersFrom, startMember } from './lab-hosts.ts';
+import { leaderTimeoutMs } from './limits.ts';
 import { type BootFiles, machineOf } from './machine.ts';
 import { namespacePath } from './namespace.ts';
 import { NodeProcess } from './node-process.ts';
@@ -148,9 +149,10 @@ export class LocalCluster {
     host.etcd = startMember(this, host);
   }
 
-  /** The host whose member leads etcd now. */
+  /** The host whose member leads etcd. On a starved host there may be none for a moment. */
   async etcdLeader(): Promise<string> {
-    for (const host of this.hosts) if (await host.etcd.leads()) return host.name;
+    for (const deadline = this.clock.now() + leaderTimeoutMs; this.clock.now() < deadline; await delay(100))
+      for (const host of this.hosts) if (await host.etcd.leads()) return host.name;
     throw new ColoError(errorCodes.arbiter, 'no member of etcd leads');
   }
 

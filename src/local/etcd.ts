@@ -10,6 +10,7 @@ import { delay } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { identityFiles, readIdentity } from '../base/identity.ts';
 import { EtcdArbiter } from '../failover/arbiter/etcd.ts';
+import { etcdStartTimeoutMs } from './limits.ts';
 import { endChild, spawnChild } from './namespace.ts';
 
 export interface EtcdMemberOptions {
@@ -30,7 +31,6 @@ export interface EtcdMemberOptions {
 /** Shorter than etcd's own (100 ms and 1 s), for one machine: a dead leader is replaced within a second. */
 const heartbeatMs = 50;
 const electionMs = 500;
-const startTimeoutMs = 20_000;
 
 export class EtcdMember {
   readonly name: string;
@@ -69,14 +69,14 @@ export class EtcdMember {
   /** Resolves when this member answers, which needs a leader. Only from a namespace that reaches it. */
   async ready(): Promise<void> {
     const arbiter = this.arbiter();
-    const deadline = performance.now() + startTimeoutMs;
+    const deadline = performance.now() + etcdStartTimeoutMs;
     try {
       for (;;) {
         try {
           await arbiter.read('probe');
           return;
         } catch (cause) {
-          if (this.child.exitCode !== null || performance.now() > deadline)
+          if (this.child.exitCode !== null || this.child.signalCode !== null || performance.now() > deadline)
             throw new ColoError(errorCodes.arbiter, `etcd ${this.name} does not answer: ${errorText(cause)}`, {
               hint: `see ${this.options.logFile}`,
             });

@@ -8,11 +8,10 @@ import { nodeStatus } from '../api/client.ts';
 import { ColoError, type ErrorCode, errorCodes } from '../base/errors.ts';
 import { processIdentity } from '../base/processes.ts';
 import type { DaemonConfig } from '../daemon/config.ts';
+import { statusTimeoutMs, stopTimeoutMs } from './limits.ts';
 import { spawnChild } from './namespace.ts';
 
 const program = fileURLToPath(new URL('../daemon/colod.ts', import.meta.url));
-/** A node that is told to stop and does not is killed after this time. */
-const stopTimeoutMs = 8000;
 
 export class NodeProcess {
   readonly name: string;
@@ -77,7 +76,7 @@ export class NodeProcess {
 
   /** The QEMU process of this node, from its status. */
   async findQemu(): Promise<number> {
-    const status = await nodeStatus(this.apiPath);
+    const status = await nodeStatus(this.apiPath, statusTimeoutMs);
     if (status.qemuPid === null) throw new ColoError(errorCodes.qemu, `node ${this.name} runs no QEMU`);
     return status.qemuPid;
   }

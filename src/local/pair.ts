@@ -4,7 +4,7 @@
 //   ordinary sockets ── gateway (QEMU, user network) ── switch ─┬─ colod a (primary) ── QEMU
 //                                                              └─ colod b (secondary) ─ QEMU
 
-import { mkdirSync, rmSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { buildPreload } from '../../native/build.ts';
@@ -18,6 +18,7 @@ import type { FaultPoint } from '../node/context.ts';
 import { logDirectory, releaseRunDirectory, takeRunDirectory } from './directories.ts';
 import { type BootFiles, machineOf } from './machine.ts';
 import { NodeProcess } from './node-process.ts';
+import { Owners } from './owners.ts';
 import { refuseWithoutRoom, roomHere } from './room.ts';
 import { askNodes, untilNodes } from './statuses.ts';
 
@@ -37,8 +38,8 @@ export interface PairOptions {
   signal?: AbortSignal;
   logLevel?: string;
   qemuPath?: string;
-  /** For tests: a node kills itself at a named point, or stops itself there. */
-  dieAt?: { node: 'a' | 'b'; point: FaultPoint; epoch: number; hold?: boolean };
+  /** For tests: a node that is armed kills itself at a named point, or stops itself there. */
+  dieAt?: { point: FaultPoint; epoch: number; hold?: boolean };
   /** For tests: where the other node reaches `node`, which listens at `path`. */
   reachAt?: (node: 'a' | 'b', path: string) => string;
 }
@@ -48,6 +49,7 @@ export class LocalPair {
   /** The secondary's node, once started. */
   b: NodeProcess | undefined;
   readonly lan: Switch;
+  readonly owners: Owners;
   readonly logDir: string;
   private readonly gateway: Gateway | undefined;
   private readonly directory: string;
@@ -58,6 +60,7 @@ export class LocalPair {
     options: PairOptions;
     a: NodeProcess;
     lan: Switch;
+    owners: Owners;
     gateway: Gateway | undefined;
     directory: string;
     logDir: string;
@@ -68,6 +71,7 @@ export class LocalPair {
     this.gateway = parts.gateway;
     this.directory = parts.directory;
     this.logDir = parts.logDir;
+    this.owners = parts.owners;
     this.clock = parts.options.clock;
   }
 
@@ -81,6 +85,8 @@ export class LocalPair {
       mkdirSync(logDir, { recursive: true, mode: 0o700 });
       for (const name of ['a', 'b']) rmSync(join(logDir, `${name}.log`), { force: true });
       mkdirSync(join(directory, 'arbiter'), { mode: 0o700 });
+      const owners = new Owners(join(directory, 'arbiter'));
+      undo.push(() => owners.close());
       const lan = new Switch(() => clock.now());
       undo.push(() => lan.close());
       const lanPath = join(directory, 'lan.sock');
@@ -90,7 +96,7 @@ export class LocalPair {
       const a = NodeProcess.spawn(nodeOptions(options, { name: 'a', role: 'primary', directory, logDir }));
       undo.push(() => a.kill());
       await readyOrGivenUp(a, options.signal);
-      return new LocalPair({ options, a, lan, gateway, directory, logDir });
+      return new LocalPair({ options, a, lan, owners, gateway, directory, logDir });
     } catch (error) {
       for (const step of undo.reverse()) await step();
       throw error;
@@ -107,9 +113,17 @@ export class LocalPair {
   /** Starts a dead node again, as an operator or systemd would: it finds out by itself what to be. */
   async restart(name: 'a' | 'b'): Promise<void> {
     const { directory, logDir } = this;
+    this.arm(name, false);
     const node = NodeProcess.spawn(nodeOptions(this.options, { name, role: 'auto', directory, logDir }));
     this[name] = node;
     await readyOrGivenUp(node, this.options.signal);
+  }
+
+  /** From now on the node ends, or stands still, where `dieAt` says; or not any more. */
+  arm(name: 'a' | 'b', isArmed = true): void {
+    const path = armedPath(this.directory, name);
+    if (isArmed) writeFileSync(path, '');
+    else rmSync(path, { force: true });
   }
 
   /** Where a port of the switch is had. */
@@ -142,8 +156,13 @@ export class LocalPair {
     await this.b?.stop();
     await this.gateway?.stop();
     await this.lan.close();
+    this.owners.close();
     releaseRunDirectory(this.directory);
   }
+}
+
+function armedPath(directory: string, name: 'a' | 'b'): string {
+  return join(directory, name, 'armed');
 }
 
 /** A node that never gets ready shall not keep an operator from giving up. */
@@ -203,7 +222,7 @@ function nodeOptions(
       arbiter: { kind: 'folder' as const, folder: join(directory, 'arbiter') },
       identityFolder: undefined,
       qemuPath: options.qemuPath,
-      dieAt: options.dieAt?.node === name ? options.dieAt : undefined,
+      dieAt: options.dieAt === undefined ? undefined : { ...options.dieAt, armedBy: armedPath(directory, name) },
     },
   };
 }

@@ -87,7 +87,7 @@ export class Checkpointer {
       compressor: this.compressor,
     });
     try {
-      for await (const message of encoder.round(runs, vm.ram)) await sendBulk(link, message);
+      for await (const message of encoder.round(runs, vm.tracker.copy ?? vm.ram)) await sendBulk(link, message);
     } catch (error) {
       vm.tracker.putBack(runs);
       throw error;
@@ -205,6 +205,7 @@ export class Checkpointer {
     if (inFlight?.epoch !== epoch) return;
     this.base = epoch;
     this.node.disks?.protectedNow();
+    this.node.peer.plight.protectedNow();
     inFlight.record.commitMs = now - inFlight.capturedAt;
     this.know(inFlight.capture);
     this.node.records.add(inFlight.record);

@@ -75,8 +75,11 @@ export interface NodeConfig {
   /** Folder with this node's certificates (base/identity.ts); needed for whatever goes over a network. */
   identityFolder: string | undefined;
   qemuPath: string | undefined;
-  /** For tests: when the node reaches this point of this epoch or a later one it kills itself, or `hold`: stops itself. */
-  dieAt: { point: FaultPoint; epoch: number; hold?: boolean } | undefined;
+  /**
+   * For tests: when the node reaches this point of this epoch or a later one it kills itself, or `hold`: stops itself. Only
+   * when there is a file at `armedBy`: until then it may have changed its role.
+   */
+  dieAt: { point: FaultPoint; epoch: number; armedBy: string; hold?: boolean } | undefined;
 }
 
 /** Named points at which a test can let a node die or stand still. Inert without `dieAt`. */

@@ -1,6 +1,7 @@
 // The real things a node stands on: QEMU, Unix sockets, liblz4. Nothing is decided here.
 
 import { randomUUID } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { type Identity, readIdentity } from '../base/identity.ts';
 import { connect, type Hello, type Link, LinkServer } from '../channel/link.ts';
@@ -19,6 +20,7 @@ import { Cards, Uplinks } from './cards.ts';
 import { type NodeContext, type Peer, recordName } from './context.ts';
 import { QemuDisks } from './disk-source.ts';
 import { hashFile } from './hash-file.ts';
+import { linkTimeoutMs, sessionsGatheringMax } from './limits.ts';
 import { Nic } from './nic.ts';
 import type { GuestCard, PeerLinks, Platform } from './platform.ts';
 
@@ -51,6 +53,7 @@ export function realPlatform(context: () => NodeContext): Platform {
     reached: (point, epoch) => {
       const { dieAt } = context().config;
       if (dieAt === undefined || dieAt.point !== point || epoch < dieAt.epoch || held) return;
+      if (!existsSync(dieAt.armedBy)) return;
       // QEMU goes with us when we die (native/preload.c); a hold happens once.
       held = true;
       process.kill(process.pid, dieAt.hold === true ? 'SIGSTOP' : 'SIGKILL');
@@ -139,7 +142,6 @@ function identityOf(context: NodeContext): { identity?: Identity } {
   return identityFolder === undefined ? {} : { identity: readIdentity(identityFolder) };
 }
 
-const connectTimeoutMs = 2000;
 const linkKinds = ['beat', 'packet', 'bulk'] as const;
 
 /** Opens the three links to the peer, or none. */
@@ -152,7 +154,7 @@ async function openPairLinks(context: NodeContext, peer: Peer, term: number, sig
     for (const kind of linkKinds) {
       const hello: Hello = { vm, node, kind, term, session };
       open[kind] = await connect(peer.address, hello, {
-        ...{ timeoutMs: connectTimeoutMs, signal, peerNode: peer.node },
+        ...{ timeoutMs: linkTimeoutMs, signal, peerNode: peer.node },
         ...identityOf(context),
       });
     }
@@ -175,7 +177,7 @@ async function acceptPairLinks(
   const vm = recordName(context.config);
   const gathering = new Map<string, Partial<Record<'beat' | 'packet' | 'bulk', Link>>>();
   return LinkServer.listen(context.config.listen, {
-    handshakeTimeoutMs: connectTimeoutMs,
+    handshakeTimeoutMs: linkTimeoutMs,
     ...identityOf(context),
     accept: (peer) => (peer.vm === vm ? options.busy() : `this node protects ${vm}, not ${peer.vm}`),
     local: (peer) => ({ ...peer, node }),
@@ -193,8 +195,6 @@ async function acceptPairLinks(
     refused: (error) => context.log.warn({ reason: error.message }, 'a connection was refused'),
   });
 }
-
-const sessionsGatheringMax = 4;
 
 function dropOldest(gathering: Map<string, Partial<Record<'beat' | 'packet' | 'bulk', Link>>>): void {
   for (const [session, links] of gathering) {

@@ -9,11 +9,9 @@ import { errorText } from '../base/errors.ts';
 import type { Standing } from '../controller/role.ts';
 import type { TermRecord } from '../failover/arbiter/arbiter.ts';
 import { type NodeContext, recordName } from './context.ts';
+import { claimRetryMs } from './limits.ts';
 
 export type ClaimOutcome = 'won' | 'lost' | 'error';
-
-/** Waits between two tries of a claim that the arbiter did not answer. */
-const retryMs = 200;
 
 /** What of a node's surroundings is needed here. */
 type TermsContext = Pick<NodeContext, 'arbiter' | 'clock' | 'log'> & {
@@ -73,9 +71,10 @@ export class Terms {
 
   /**
    * From (t, pair) to (t+1, alone: me), for either node of the pair. The record is read first: a node that the newest
-   * one does not name (the owner is alone, or paired with another) has lost already.
+   * one does not name (the owner is alone, or paired with another) has lost already. So has one that has nothing to run any
+   * more when the record is there (`isWanted`): the term stays with whoever has.
    */
-  claimAlone(): Promise<ClaimOutcome> {
+  claimAlone(isWanted = () => true): Promise<ClaimOutcome> {
     return this.queue(async () => {
       const { vm, node } = this;
       const known = await this.read(vm);
@@ -83,7 +82,7 @@ export class Terms {
       if (known === undefined) return this.failed(new Error('it has no record of this VM any more'));
       if (known.owner === node && known.peer === null) return this.seen(known, 'won');
       if (known.owner !== node && known.peer !== node) return 'lost';
-      return this.claim(known.term, null);
+      return isWanted() ? this.claim(known.term, null) : 'lost';
     });
   }
 
@@ -111,7 +110,7 @@ export class Terms {
   /** The outcome is unknown: nothing is done on it, and the controller asks again after a pause. */
   private async failed(error: unknown): Promise<'error'> {
     this.context.log.error({ error: errorText(error) }, 'the arbiter did not answer');
-    await new Promise<void>((resolve) => void this.context.clock.after(retryMs, resolve));
+    await new Promise<void>((resolve) => void this.context.clock.after(claimRetryMs, resolve));
     return 'error';
   }
 

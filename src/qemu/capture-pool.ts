@@ -10,9 +10,7 @@
 
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { discardContents, hugeBuffer } from './libc.ts';
-import { capturePagesBytesFirst, capturePagesBytesMax, captureShrinkAfter } from './limits.ts';
-
-const buffersMax = 2;
+import { captureBuffersMax, capturePagesBytesFirst, capturePagesBytesMax, captureShrinkAfter } from './limits.ts';
 
 export class CapturePool {
   #free: Buffer | undefined;
@@ -24,7 +22,7 @@ export class CapturePool {
 
   /** Makes the next take() of up to `bytes` free of allocation. Beyond the limits it does nothing: take() refuses. */
   async reserve(bytes: number): Promise<void> {
-    if (bytes > capturePagesBytesMax || this.#lent === buffersMax) return;
+    if (bytes > capturePagesBytesMax || this.#lent === captureBuffersMax) return;
     this.#note(bytes);
     const wanted = Math.max(this.#largest, this.#largestBefore);
     const length = this.#free?.length ?? 0;
@@ -41,8 +39,8 @@ export class CapturePool {
       const text = `One checkpoint holds ${bytes} bytes of pages, more than ${capturePagesBytesMax}.`;
       throw new ColoError(errorCodes.checkpoint, text);
     }
-    if (this.#lent === buffersMax) {
-      throw new ColoError(errorCodes.checkpoint, `${buffersMax} captured checkpoints are still in memory.`);
+    if (this.#lent === captureBuffersMax) {
+      throw new ColoError(errorCodes.checkpoint, `${captureBuffersMax} captured checkpoints are still in memory.`);
     }
     const kept = this.#free;
     this.#free = undefined;

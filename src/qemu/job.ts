@@ -35,18 +35,17 @@ export async function runJob({ qmp, clock, timeoutMs, id, command, arguments: gi
     offLost();
     cancel();
   }
-  const [jobs, dismissed] = qmp.executeTogether([
-    { execute: 'query-jobs' },
-    { execute: 'job-dismiss', arguments: { id } },
-  ]);
-  const failure = jobFailure(await jobs, id);
-  await dismissed;
+  // Both are awaited at once: QEMU may be lost before it answers either, and then both fail.
+  const [jobs] = await Promise.all(
+    qmp.executeTogether([{ execute: 'query-jobs' }, { execute: 'job-dismiss', arguments: { id } }]),
+  );
+  const failure = jobFailure(jobs, id);
   if (failure === undefined) return;
   throw new ColoError(errorCodes.checkpoint, `QEMU's "${command}" failed: ${failure}`);
 }
 
 /** The error text of job `id` in the reply to query-jobs, undefined when it went well. */
-export function jobFailure(reply: unknown, id: string): string | undefined {
+function jobFailure(reply: unknown, id: string): string | undefined {
   if (!Array.isArray(reply)) return 'its outcome is unknown';
   const job: unknown = reply.find(
     (each: unknown) => typeof each === 'object' && each !== null && 'id' in each && each.id === id,

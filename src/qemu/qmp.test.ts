@@ -31,7 +31,7 @@ async function open(context: TestContext, script: Script, options: { greet?: unk
     await new Promise((resolve) => server.close(resolve));
     rmSync(dir, { recursive: true });
   });
-  return Qmp.open(socket, { clock: systemClock, timeoutMs: options.timeoutMs ?? 5_000 });
+  return Qmp.open(socket, { clock: systemClock, timeoutMs: options.timeoutMs ?? 60_000 });
 }
 
 function serve(socket: Socket, script: Script, greet: unknown): void {
@@ -145,12 +145,27 @@ function jobServer(error: string | undefined): Script {
   };
 }
 
-const job = { clock: systemClock, timeoutMs: 5_000, id: 'job', command: 'snapshot-load', arguments: {} };
+const job = { clock: systemClock, timeoutMs: 60_000, id: 'job', command: 'snapshot-load', arguments: {} };
 
 test("a job's error is reported, and its success is not missed", async (context) => {
   await runJob({ ...job, qmp: await open(context, jobServer(undefined)) });
   const failing = await open(context, jobServer('Snapshot is damaged'));
   await assert.rejects(runJob({ ...job, qmp: failing }), { code: 'COLO_E_CHECKPOINT', message: /Snapshot is damaged/ });
+});
+
+test('a QEMU that dies before the job is dismissed fails the job, and nothing that nobody waits for', async (context) => {
+  const unheard: unknown[] = [];
+  const hear = (error: unknown) => void unheard.push(error);
+  process.on('unhandledRejection', hear);
+  context.after(() => process.off('unhandledRejection', hear));
+  const serve = jobServer(undefined);
+  const dying = await open(context, (command, send, socket) => {
+    if (command.execute === 'query-jobs') socket.destroy();
+    else serve(command, send, socket);
+  });
+  await assert.rejects(runJob({ ...job, qmp: dying }), { code: 'COLO_E_QEMU' });
+  await new Promise(setImmediate);
+  assert.deepEqual(unheard, []);
 });
 
 test('a job that never concludes, or whose QEMU dies, does not wait for ever', async (context) => {

@@ -11,8 +11,8 @@
 //
 // The pages are listed only after the devices are saved: saving may still write guest memory. `live: false`, because
 // `true` makes QEMU close its block devices for the other side of a migration, and `cont` open them again.
-// On every way out of a capture the guest runs (architecture.md, rule 4). When QEMU hangs, `cont` is already in its
-// queue behind what it hangs on.
+// On every way out of a capture, also a failed one, the guest runs again: a capture may cost a checkpoint, never the VM.
+// When QEMU hangs, `cont` is already in its queue behind what it hangs on.
 
 import { readFileSync } from 'node:fs';
 import { assert } from '../base/assert.ts';

@@ -2,14 +2,23 @@
 // and one node speaks at a time. `verify` is on: after every apply the RAM of both sides is compared.
 
 import assert from 'node:assert/strict';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
-import { callNode, nodeStatus } from '../../src/api/client.ts';
-import { type FaultKind, inject, survivorOf } from '../../src/demo/faults.ts';
-import { protect, type Stage, served, setStage, survives, voices } from './stage.ts';
-
-async function expectClients(stage: Stage): Promise<void> {
-  for (const report of await stage.finish()) assert.equal(report.ok, true, `${report.name}: ${report.detail}`);
-}
+import type { FaultKind } from '../../src/demo/faults.ts';
+import {
+  checkpoint,
+  expectClients,
+  expectOneVoice,
+  handOver,
+  hang,
+  nodeOf,
+  protect,
+  served,
+  setStage,
+  strike,
+  survives,
+} from './stage.ts';
 
 const cases: [mode: 'colo' | 'remus', fault: FaultKind][] = [
   ['colo', 'primary-kill'],
@@ -27,16 +36,16 @@ for (const [mode, fault] of cases)
     try {
       await protect(stage);
       await served(stage, 20);
-      const injected = await inject(fault, stage.pair, () => 0);
-      await survives(stage, survivorOf(fault));
+      const { survivor, struck, wake } = await strike(stage, fault);
+      await survives(stage, survivor);
       await served(stage, 20);
-      injected.wake();
+      wake();
       if (fault === 'primary-stop')
-        await stage.pair.until('a secondary again', 60_000, (all) =>
-          all.some((one) => one.node === 'a' && one.role === 'secondary'),
+        await stage.pair.until('a secondary again', 120_000, (all) =>
+          all.some((one) => one.node === struck && one.role === 'secondary'),
         );
       await expectClients(stage);
-      assert.equal(voices(stage).length, survivorOf(fault) === 'b' ? 2 : 1);
+      expectOneVoice(stage);
     } finally {
       await stage.close();
     }
@@ -53,12 +62,12 @@ for (const [name, machine] of [
       await protect(stage);
       for (let count = 0; count < 3; count += 1) {
         await served(stage, 20);
-        await stage.checkpoint();
+        await checkpoint(stage);
       }
-      await inject('primary-kill', stage.pair, () => 0);
-      await survives(stage, 'b');
+      const { survivor } = await strike(stage, 'primary-kill');
+      await survives(stage, survivor);
       await expectClients(stage);
-      assert.equal(voices(stage).length, 2);
+      expectOneVoice(stage);
     } finally {
       await stage.close();
     }
@@ -69,10 +78,10 @@ test('a QEMU of the primary that hangs is given up, and the secondary takes over
   try {
     await protect(stage);
     await served(stage, 20);
-    process.kill(await stage.pair.a.findQemu(), 'SIGSTOP');
-    await survives(stage, 'b');
+    const { secondary } = await hang(stage, 'primary');
+    await survives(stage, secondary);
     await expectClients(stage);
-    assert.equal(voices(stage).length, 2);
+    expectOneVoice(stage);
   } finally {
     await stage.close();
   }
@@ -83,16 +92,15 @@ test('a QEMU of the secondary that hangs is given up: the primary goes on alone,
   try {
     await protect(stage);
     await served(stage, 20);
-    const hung = (await stage.pair.b?.findQemu()) ?? 0;
-    process.kill(hung, 'SIGSTOP');
-    await survives(stage, 'a');
+    const { primary, secondary, qemuPid } = await hang(stage, 'secondary');
+    await survives(stage, primary);
     await served(stage, 20);
-    const all = await stage.pair.until('protected by another QEMU', 60_000, (statuses) =>
-      statuses.some((one) => one.node === 'b' && one.protected && one.qemuPid !== hung),
+    const all = await stage.pair.until('protected by another QEMU', 180_000, (statuses) =>
+      statuses.some((one) => one.node === secondary && one.protected && one.qemuPid !== qemuPid),
     );
-    assert.equal(all.find((one) => one.node === 'a')?.role, 'primary');
+    assert.equal(all.find((one) => one.node === primary)?.role, 'primary');
     await expectClients(stage);
-    assert.equal(voices(stage).length, 1);
+    expectOneVoice(stage);
   } finally {
     await stage.close();
   }
@@ -103,16 +111,18 @@ test('a secondary whose QEMU hangs does not take the term from a primary that on
   try {
     await protect(stage);
     await served(stage, 20);
-    process.kill((await stage.pair.b?.findQemu()) ?? 0, 'SIGSTOP');
-    const { a } = stage.pair;
-    a.signal('SIGSTOP');
-    await stage.pair.until('b suspects', 60_000, (all) =>
-      all.some((one) => one.node === 'b' && one.state === 'suspecting'),
+    const { primary, secondary } = await hang(stage, 'secondary');
+    const before = stage.pair.owners.turns;
+    nodeOf(stage, primary).signal('SIGSTOP');
+    // It suspects, until it has given its QEMU up.
+    await stage.pair.until('the secondary suspects, or has left', 120_000, (all) =>
+      all.some((one) => one.node === secondary && one.state !== 'protected'),
     );
-    a.signal('SIGCONT');
-    await survives(stage, 'a');
+    nodeOf(stage, primary).signal('SIGCONT');
+    await survives(stage, primary);
+    assert.deepEqual(stage.pair.owners.turns, before);
     await expectClients(stage);
-    assert.equal(voices(stage).length, 1);
+    expectOneVoice(stage);
   } finally {
     await stage.close();
   }
@@ -123,10 +133,9 @@ test('a planned failover moves the VM without a client noticing', async () => {
   try {
     await protect(stage);
     await served(stage, 20);
-    await callNode({ socketPath: stage.pair.a.apiPath, method: 'POST', path: '/failover' });
-    await survives(stage, 'b');
+    await survives(stage, await handOver(stage));
     await expectClients(stage);
-    assert.equal(voices(stage).length, 2);
+    expectOneVoice(stage);
   } finally {
     await stage.close();
   }
@@ -138,14 +147,20 @@ test('in colo mode the RAM of both sides is equal after every apply, whatever th
     await protect(stage);
     for (let count = 0; count < 8; count += 1) {
       await served(stage, 20);
-      await stage.checkpoint();
+      await checkpoint(stage);
     }
-    const [a, b] = await Promise.all([nodeStatus(stage.pair.a.apiPath), nodeStatus(stage.pair.b?.apiPath ?? '')]);
-    // An apply whose RAM differs makes the secondary leave.
-    assert.equal(a.state, 'protected');
-    assert.equal(b.state, 'protected');
-    assert.ok(a.epoch >= 9);
+    const all = await stage.pair.until('both protected', 180_000, (seen) =>
+      ['a', 'b'].every((name) => seen.some((one) => one.node === name && one.state === 'protected')),
+    );
+    assert.ok((all.find((one) => one.role === 'primary')?.epoch ?? 0) >= 9);
+    // An apply whose RAM differs makes the secondary leave; so may silence on a starved host, but it says another reason.
+    for (const name of ['a', 'b']) {
+      const log = join(stage.pair.logDir, `${name}.log`);
+      assert.ok(existsSync(log));
+      assert.doesNotMatch(readFileSync(log, 'utf8'), /the RAM differs/);
+    }
     await expectClients(stage);
+    expectOneVoice(stage);
   } finally {
     await stage.close();
   }

@@ -28,7 +28,8 @@ test(
       show: () => undefined,
     });
     assert.deepEqual(report.problems, [], lines.join('\n'));
-    assert.equal(report.voices.length, 3);
+    // And that these are the owners, in turn, is a promise of the report.
+    assert.ok(report.voices.length >= 3);
     assert.equal(currentNetwork(), network);
     assert.deepEqual(
       readdirSync('/run/netns').filter((name) => name.startsWith(`colo-${process.pid}.`)),

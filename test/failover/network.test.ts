@@ -20,7 +20,7 @@ import { LocalCluster } from '../../src/local/cluster.ts';
 import { type Loss, labName, labRefusal } from '../../src/local/lab.ts';
 
 const refusal = await labRefusal();
-const waitMs = 120_000;
+const waitMs = 240_000;
 /** Of the guest's MAC, as its kernel makes it (EUI-64). */
 const linkLocal = 'fe80::5054:ff:fe12:3456';
 /** Of the guest's second card, which is on a network of its own. */
@@ -64,6 +64,8 @@ describe('faults of the network', refusal === undefined ? {} : { skip: refusal }
     );
     const primary = by(all, 'primary');
     assert.ok(primary !== undefined);
+    // A starved host may have been suspected wrongly, and another one gone on.
+    if (primary.node !== turns.at(-1)) turns.push(primary.node);
     return { primary: primary.node, secondary: by(all, 'secondary')?.node ?? '', term: primary.term };
   }
 
@@ -79,8 +81,9 @@ describe('faults of the network', refusal === undefined ? {} : { skip: refusal }
   async function strike(
     act: (primary: string, secondary: string) => Promise<() => Promise<unknown> | void>,
   ): Promise<{ before: string; heir: string; now: string }> {
-    const { primary, secondary, term } = await roles();
+    await roles();
     await served();
+    const { primary, secondary, term } = await roles();
     const undo = await act(primary, secondary);
     const decided = await cluster.until('decided', waitMs, (all) =>
       all.some((one) => one.role === 'primary' && one.term > term),
@@ -97,9 +100,10 @@ describe('faults of the network', refusal === undefined ? {} : { skip: refusal }
 
   /** Rules that lose the given links of a host, in both directions. */
   async function lossOf(host: string, kinds: string[]): Promise<Loss[]> {
-    const own = (await cluster.statuses()).find((one) => one.node === host)?.links ?? [];
-    const links = own.filter((link) => kinds.includes(link.kind));
-    assert.equal(links.length, kinds.length);
+    const linksOf = (all: NodeStatus[]) =>
+      all.find((one) => one.node === host)?.links?.filter((link) => kinds.includes(link.kind)) ?? [];
+    const all = await cluster.until('linked', waitMs, (seen) => linksOf(seen).length === kinds.length);
+    const links = linksOf(all);
     const port = (end: string) => end.slice(end.lastIndexOf(':') + 1);
     return links.flatMap(({ local, remote }) => [
       { hook: 'output' as const, match: `tcp sport ${port(local)} tcp dport ${port(remote)}` },
@@ -189,27 +193,38 @@ describe('faults of the network', refusal === undefined ? {} : { skip: refusal }
     const { primary, secondary, term } = await roles();
     const third = cluster.lab.hosts.find((host) => host !== primary && host !== secondary) ?? '';
     await Promise.all([cluster.killEtcd(secondary), cluster.killEtcd(third)]);
-    const lost = await cluster.until('the loss is said', waitMs, (all) => all.every((one) => one.arbiter !== null));
-    assert.equal(lost.length, 3);
+    await cluster.until(
+      'the loss is said',
+      waitMs,
+      (all) => all.length === 3 && all.every((one) => one.arbiter !== null),
+    );
     await served();
     await cluster.killNode(secondary);
-    await cluster.until('in doubt', waitMs, (all) =>
+    const doubting = await cluster.until('in doubt', waitMs, (all) =>
       all.some((one) => one.node === primary && one.state === 'suspecting'),
     );
     assert.deepEqual(
-      (await cluster.statuses()).filter((one) => one.role === 'primary').map(({ node, term }) => ({ node, term })),
+      doubting.filter((one) => one.role === 'primary').map(({ node, term }) => ({ node, term })),
       [{ node: primary, term }],
     );
     cluster.restartEtcd(secondary);
+    const decided = await cluster.until('decided', waitMs, (all) =>
+      all.some((one) => one.role === 'primary' && one.term > term),
+    );
+    assert.equal(decided.find((one) => one.role === 'primary')?.node, primary);
     await served();
     cluster.restartEtcd(third);
     await cluster.restartNode(secondary);
-    assert.equal((await roles()).primary, primary);
-    await cluster.until('its return is said', waitMs, (all) => all.every((one) => one.arbiter === null));
+    await roles();
+    await cluster.until(
+      'its return is said',
+      waitMs,
+      (all) => all.length === 3 && all.every((one) => one.arbiter === null),
+    );
   });
 
   test('no client has lost a connection or a reply, and one host spoke at a time', async () => {
-    for (const report of await Promise.all(clients.map((client) => client.finish(60_000))))
+    for (const report of await Promise.all(clients.map((client) => client.finish(120_000))))
       assert.equal(report.ok, true, `${report.name}: ${report.detail}`);
     for (const card of [0, 1]) assert.deepEqual(cluster.voices(card), turns, `card ${card}`);
   });

@@ -1,32 +1,50 @@
 // The stage of the failover tests: a real pair with the demo guest, and clients that check every reply. Each test names
 // its own VM, so that a run that a person has started is not disturbed.
+//
+// On a starved host a node may suspect its peer wrongly at any time: then it goes on alone, or takes over, and the VM is
+// protected again a moment later. So a test asks for roles and not for names, strikes a VM that is protected in that very
+// moment (`strike`), and counts voices against the owners that the arbiter recorded (`expectOneVoice`).
 
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
 import { downloadSha256 } from '../../guest/big-file.ts';
 import { buildGuest } from '../../guest/build.ts';
 import { readyLine } from '../../guest/recipe.ts';
 import { callNode } from '../../src/api/client.ts';
 import type { NodeStatus } from '../../src/api/status.ts';
-import { systemClock } from '../../src/base/clock.ts';
+import { delay, systemClock } from '../../src/base/clock.ts';
 import { checkSpec, type SpecInput } from '../../src/config/spec.ts';
 import type { Client, ClientReport } from '../../src/demo/client.ts';
 import { consoleSays } from '../../src/demo/console.ts';
 import { DatagramClient } from '../../src/demo/datagrams.ts';
 import { DownloadClient } from '../../src/demo/download.ts';
+import type { FaultKind } from '../../src/demo/faults.ts';
 import { echoRules, LineClient, redisRules } from '../../src/demo/lines.ts';
 import { RegisterClient } from '../../src/demo/register.ts';
+import { FolderArbiter } from '../../src/failover/arbiter/folder.ts';
 import { freePorts } from '../../src/lan/gateway.ts';
-import { withoutLate } from '../../src/lan/turns.ts';
+import { describeTurns, withoutLate } from '../../src/lan/turns.ts';
+import { runDirectory } from '../../src/local/directories.ts';
+import type { NodeProcess } from '../../src/local/node-process.ts';
 import { LocalPair, type PairOptions } from '../../src/local/pair.ts';
 
+export type NodeName = 'a' | 'b';
+
+export interface Roles {
+  primary: NodeName;
+  secondary: NodeName;
+  term: number;
+}
+
 export interface Stage {
+  vm: string;
   pair: LocalPair;
   mac: string;
   /** Of this machine: where the guest's services are. */
   ports: { redis: number; echo: number; dirty: number };
   clients: Client[];
   /** Takes a checkpoint and waits for it; rejects when the primary is gone. */
-  checkpoint(): Promise<unknown>;
-  checkpointAt(node: 'a' | 'b'): Promise<unknown>;
+  checkpointAt(node: NodeName): Promise<unknown>;
   /** Ends the clients; every one must have seen exactly what it had to see. */
   finish(): Promise<ClientReport[]>;
   close(): Promise<void>;
@@ -37,8 +55,9 @@ const bigMebibytes = 4;
 const downloadBytesPerSecondMax = 2 << 20;
 /** What counts as a reply in a download. */
 const downloadReplyBytes = 16 << 10;
-const bootTimeoutMs = 120_000;
-const protectTimeoutMs = 120_000;
+const bootTimeoutMs = 180_000;
+const protectTimeoutMs = 180_000;
+const changeTimeoutMs = 120_000;
 
 export async function setStage(options: {
   vm: string;
@@ -74,7 +93,7 @@ export async function setStage(options: {
   });
   const clients: Client[] = [];
   const checkpointAt = (node: 'a' | 'b') =>
-    callNode({ socketPath: pair[node]?.apiPath ?? '', method: 'POST', path: '/checkpoint', timeoutMs: 30_000 });
+    callNode({ socketPath: pair[node]?.apiPath ?? '', method: 'POST', path: '/checkpoint', timeoutMs: 120_000 });
   const close = async () => {
     for (const client of clients) client.abort();
     await pair.stop();
@@ -95,13 +114,13 @@ export async function setStage(options: {
       ),
     );
     return {
+      vm: options.vm,
       pair,
       mac: spec.network.mac,
       ports: { redis, echo, dirty },
       clients,
-      checkpoint: () => checkpointAt('a'),
       checkpointAt,
-      finish: () => Promise.all(clients.map((client) => client.finish(60_000))),
+      finish: () => Promise.all(clients.map((client) => client.finish(120_000))),
       close,
     };
   } catch (error) {
@@ -113,8 +132,118 @@ export async function setStage(options: {
 /** Starts the secondary and waits until the VM is protected. */
 export async function protect(stage: Stage): Promise<void> {
   await stage.pair.startSecondary();
-  await stage.pair.until('protected', protectTimeoutMs, (all) =>
-    all.some((one) => one.role === 'primary' && one.protected),
+  await roles(stage);
+}
+
+/** Waits until the VM is protected, and tells by whom. */
+export async function roles(stage: Stage): Promise<Roles> {
+  const primaryOf = (all: NodeStatus[]) => all.find((one) => one.role === 'primary' && one.protected);
+  const all = await stage.pair.until('protected', protectTimeoutMs, (seen) => primaryOf(seen) !== undefined);
+  const { node, term } = primaryOf(all) ?? assert.fail();
+  return node === 'a' ? { primary: 'a', secondary: 'b', term } : { primary: 'b', secondary: 'a', term };
+}
+
+export function nodeOf(stage: Stage, name: NodeName): NodeProcess {
+  return stage.pair[name] ?? assert.fail(`node ${name} was not started`);
+}
+
+/** A node that stands still while its VM is protected, at `term`. */
+export interface Held extends Roles {
+  name: NodeName;
+  node: NodeProcess;
+  qemuPid: number;
+  signalQemu: (name: NodeJS.Signals) => void;
+}
+
+/**
+ * Stops the colod of the VM's primary or secondary in a moment in which the VM is protected: it changes the arbiter's
+ * record no more then, and whatever is done to it now the other one can answer.
+ */
+export async function hold(stage: Stage, role: 'primary' | 'secondary'): Promise<Held> {
+  const arbiter = await FolderArbiter.open(join(runDirectory(stage.vm), 'arbiter'));
+  const deadline = systemClock.now() + protectTimeoutMs;
+  for (;;) {
+    const now = await roles(stage);
+    const node = nodeOf(stage, now[role]);
+    // It may be giving its QEMU up just now.
+    const signalQemu = await node.holdQemu().catch(() => undefined);
+    const qemuPid = await node.findQemu().catch(() => 0);
+    node.signal('SIGSTOP');
+    while (node.alive && !node.isStopped()) await delay(1);
+    if (signalQemu !== undefined && qemuPid > 0 && (await arbiter.read(stage.vm))?.term === now.term)
+      return { ...now, name: now[role], node, qemuPid, signalQemu };
+    node.signal('SIGCONT');
+    assert.ok(systemClock.now() < deadline, 'the VM does not stay protected');
+  }
+}
+
+export interface Struck {
+  /** Who has to go on, and what the fault was done to. */
+  survivor: NodeName;
+  struck: NodeName;
+  /** Undoes a stop. */
+  wake: () => void;
+}
+
+/** Does it to a VM that is protected, as src/demo/faults.ts tells. */
+export async function strike(stage: Stage, fault: FaultKind): Promise<Struck> {
+  const isPrimary = fault !== 'secondary-kill';
+  const { node, signalQemu, name, primary, secondary } = await hold(stage, isPrimary ? 'primary' : 'secondary');
+  if (fault === 'primary-stop') signalQemu('SIGSTOP');
+  else if (fault === 'primary-qemu-kill') {
+    signalQemu('SIGKILL');
+    node.signal('SIGCONT');
+  } else {
+    node.signal('SIGKILL');
+    signalQemu('SIGKILL');
+  }
+  const wake = () => {
+    signalQemu('SIGCONT');
+    node.signal('SIGCONT');
+  };
+  return { survivor: isPrimary ? secondary : primary, struck: name, wake: fault === 'primary-stop' ? wake : () => {} };
+}
+
+/** Stops the QEMU of one node of a protected VM; its colod runs on. */
+export async function hang(stage: Stage, role: 'primary' | 'secondary'): Promise<Held> {
+  const held = await hold(stage, role);
+  held.signalQemu('SIGSTOP');
+  held.node.signal('SIGCONT');
+  return held;
+}
+
+/** Takes a checkpoint of the protected VM. A starved host may lose the protection meanwhile: then it is waited for again. */
+export async function checkpoint(stage: Stage): Promise<void> {
+  for (const deadline = systemClock.now() + protectTimeoutMs; ; ) {
+    const { primary, term } = await roles(stage);
+    try {
+      await stage.checkpointAt(primary);
+      return;
+    } catch (error) {
+      // Refused while nothing has changed: that is wrong.
+      if (systemClock.now() > deadline || (await roles(stage)).term === term) throw error;
+    }
+  }
+}
+
+/** Asks the primary of the protected VM to hand it over; resolves to who has it then. */
+export async function handOver(stage: Stage): Promise<NodeName> {
+  for (;;) {
+    const { primary, secondary, term } = await roles(stage);
+    const socketPath = nodeOf(stage, primary).apiPath;
+    try {
+      await callNode({ socketPath, method: 'POST', path: '/failover', timeoutMs: changeTimeoutMs });
+      return secondary;
+    } catch (error) {
+      if ((await roles(stage)).term === term) throw error;
+    }
+  }
+}
+
+/** Waits until the protection of `term` is over: one node went on alone, or has taken over. */
+export async function over(stage: Stage, term: number): Promise<void> {
+  await stage.pair.until(`over with term ${term}`, changeTimeoutMs, (all) =>
+    all.some((one) => one.role === 'primary' && one.term > term),
   );
 }
 
@@ -125,16 +254,28 @@ export async function served(stage: Stage, replies: number): Promise<void> {
       ? Math.floor(client.bytes / downloadReplyBytes)
       : Number.parseInt(client.progress(), 10);
   const before = stage.clients.map(repliesOf);
-  await stage.pair.until('serving', 60_000, () =>
+  await stage.pair.until('serving', changeTimeoutMs, () =>
     stage.clients.every((client, index) => repliesOf(client) >= (before[index] ?? 0) + replies),
   );
 }
 
 /** Waits until `node` is the primary after a change of who runs the VM. */
-export function survives(stage: Stage, node: 'a' | 'b'): Promise<NodeStatus[]> {
-  return stage.pair.until(`taken over by ${node}`, 60_000, (all) =>
+export function survives(stage: Stage, node: NodeName): Promise<NodeStatus[]> {
+  return stage.pair.until(`taken over by ${node}`, changeTimeoutMs, (all) =>
     all.some((one) => one.node === node && one.role === 'primary' && one.failover !== null),
   );
+}
+
+/** Ends the clients; every one has seen exactly what it had to see. */
+export async function expectClients(stage: Stage): Promise<void> {
+  for (const report of await stage.finish()) assert.equal(report.ok, true, `${report.name}: ${report.detail}`);
+}
+
+/** One turn of speaking for each owner that the arbiter has recorded, in whose time no other node spoke. */
+export function expectOneVoice(stage: Stage): void {
+  const owners = stage.pair.owners.turns;
+  const told = `${owners.join(', ')} owned the VM, and it spoke: ${describeTurns(stage.pair.lan.spokenBy(stage.mac))}`;
+  assert.equal(voices(stage).length, owners.length, told);
 }
 
 /** The ports of the switch from which the guest's address spoke, one entry for each turn; what left late is none. */

@@ -31,11 +31,11 @@ function startDemo(name: string): {
 }
 
 async function until(what: string, holds: () => boolean): Promise<void> {
-  for (let tries = 0; tries < 2400; tries += 1) {
+  for (let tries = 0; tries < 6000; tries += 1) {
     if (holds()) return;
     await delay(50);
   }
-  assert.fail(`not within two minutes: ${what}`);
+  assert.fail(`not within five minutes: ${what}`);
 }
 
 /** Living processes whose command line or environment names the run's directory. */
@@ -66,7 +66,8 @@ for (const [moment, text] of moments)
     else await demo.said(text);
     demo.child.kill('SIGINT');
     assert.equal(await demo.ended, 130);
-    assert.deepEqual(processesOf(runDirectory(name)), []);
+    // What the kernel was told to kill may need a moment to go, on a starved host even a long one.
+    await until('every process ended', () => processesOf(runDirectory(name)).length === 0);
     assert.equal(existsSync(runDirectory(name)), false);
   });
 

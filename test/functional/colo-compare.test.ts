@@ -27,16 +27,22 @@ interface Verdict {
 }
 
 let compare: ColoCompare;
+/** Longer than any starved host makes a test wait: a verdict is never one of QEMU's patience. */
+const compareTimeoutMs = 900_000;
+const answerTimeoutMs = 60_000;
 let released: string[] = [];
 let wanted = 0;
 
 before(async () => {
-  compare = await ColoCompare.start({
-    released: (frame) => void released.push(Buffer.from(frame).toString('hex')),
-    checkpointWanted: () => {
-      wanted += 1;
+  compare = await ColoCompare.start(
+    {
+      released: (frame) => void released.push(Buffer.from(frame).toString('hex')),
+      checkpointWanted: () => {
+        wanted += 1;
+      },
     },
-  });
+    compareTimeoutMs,
+  );
 });
 after(() => compare.stop());
 
@@ -59,7 +65,7 @@ async function settle(): Promise<void> {
 }
 
 async function until(isSo: () => boolean, what: string): Promise<void> {
-  const deadline = systemClock.now() + 10_000;
+  const deadline = systemClock.now() + answerTimeoutMs;
   while (!isSo()) {
     assert.ok(systemClock.now() < deadline, `QEMU never: ${what}`);
     await delay(1);

@@ -98,14 +98,16 @@ for (const format of ['raw', 'qcow2'] as const)
     const done = second.mirrors.copied.then(() => {
       copied = true;
     });
-    for (let turn = 0; turn < 12 || !copied; turn += 1)
-      await io(vm, `write -P ${10 + turn} ${63 * 1024 + turn * 20}k 100k`);
+    // For as long as that takes: on a starved host it is many turns, over the same blocks again.
+    let turns = 0;
+    for (; turns < 12 || !copied; turns += 1)
+      await io(vm, `write -P ${10 + (turns % 200)} ${63 * 1024 + (turns % 40) * 20}k 100k`);
     await done;
     await checkpoint(second, 2);
     assert.deepEqual([...first.failures.slice(1), ...second.failures], []);
     isTheDisk();
     assert.equal(readFileSync(path)[30 * mebibyte], 2);
-    assert.ok(second.sentBytes() < 10 * mebibyte, `${second.sentBytes()} bytes were sent again`);
+    assert.ok(second.sentBytes() < 8 * mebibyte + turns * 128 * 1024, `${second.sentBytes()} bytes were sent again`);
     const { doneBytes, totalBytes } = await second.mirrors.progress();
     assert.equal(doneBytes, totalBytes);
     assert.ok(totalBytes >= 2 * mebibyte + 2 * changedBlockBytes && totalBytes < 4 * mebibyte, `${totalBytes}`);

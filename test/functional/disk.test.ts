@@ -97,19 +97,21 @@ test("a user's own image starts by its BIOS and is protected; a replica that can
   const boot = { kernel: undefined, initrd: undefined, cmdline: '' };
   const pair = await LocalPair.start({ spec, boot, forwards: [], clock: systemClock });
   try {
-    await consoleSays(pair.a, { text: 'BBB', path: join(pair.logDir, 'a.serial'), timeoutMs: 60_000 });
+    await consoleSays(pair.a, { text: 'BBB', path: join(pair.logDir, 'a.serial'), timeoutMs: 120_000 });
     await pair.startSecondary();
-    const problems = await pair.until('told what is wrong', 60_000, (all) =>
-      all.some((one) => (one.disks?.problem ?? '') !== ''),
+    const problems = await pair.until(
+      'told what is wrong',
+      120_000,
+      (all) => all.some((one) => (one.disks?.problem ?? '') !== '') && all.some((one) => one.role === 'primary'),
     );
     assert.match(problems.map((one) => one.disks?.problem).join(), /replica|EEXIST|ENOTDIR/);
     const alone = problems.find((one) => one.role === 'primary');
     assert.equal(alone?.protected, false);
     assert.notEqual(alone?.qemuPid, null);
     rmSync(replicaDirectory(spec, 'b'));
-    const healed = await pair.until('protected', 60_000, isProtected);
+    const healed = await pair.until('protected', 120_000, isProtected);
     assert.equal(healed.find((one) => one.role === 'primary')?.qemuPid, alone?.qemuPid, 'the same VM, never restarted');
-    await callNode({ socketPath: pair.a.apiPath, method: 'POST', path: '/checkpoint', timeoutMs: 30_000 });
+    await callNode({ socketPath: pair.a.apiPath, method: 'POST', path: '/checkpoint', timeoutMs: 120_000 });
   } finally {
     await pair.stop();
   }

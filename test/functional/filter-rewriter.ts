@@ -20,7 +20,7 @@ import { connectToQemu, packFrames } from './colo-compare.ts';
 const names = ['in-client', 'out-network', 'out-guest', 'in-guest'] as const;
 type Name = (typeof names)[number];
 
-const answerTimeoutMs = 10_000;
+const answerTimeoutMs = 60_000;
 
 export class FilterRewriter {
   /** What came out on either side since the last look. */

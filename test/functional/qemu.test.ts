@@ -20,7 +20,7 @@ import { type Capture, Vm } from '../../src/qemu/vm.ts';
 import { lastBeat, memoryGuest } from './qemu-guest.ts';
 
 const ramBytes = 128 * 2 ** 20;
-const bootTimeoutMs = 60_000;
+const bootTimeoutMs = 240_000;
 const machines: MachineSpec['machine'][] = ['pc', 'q35', 'microvm'];
 
 const root = mkdtempSync('/dev/shm/colo-qemu-test-');
@@ -80,7 +80,7 @@ async function beatsPast(serialLog: string, beat: number): Promise<number> {
 }
 
 /** The secondary's side of a checkpoint, in its simplest form: RAM from a shadow, then the captured pages. */
-class Replica {
+class SecondarySide {
   readonly vm: Vm;
   readonly shadow = Buffer.alloc(ramBytes);
   constructor(vm: Vm) {
@@ -120,7 +120,7 @@ for (const machine of machines) {
     const secondarySpec = { ...spec, serialLog: join(newDir(), 'serial.log') };
     const vmstateTemplate = await primary.makeTemplate();
     const secondary = await startVm(context, secondarySpec, { paused: true, vmstateTemplate });
-    const replica = new Replica(secondary);
+    const secondarySide = new SecondarySide(secondary);
     const beatBefore = lastBeat(spec.serialLog);
     for (let round = 0; round < 5; round++) {
       const beat = await beatsPast(spec.serialLog, lastBeat(spec.serialLog));
@@ -128,9 +128,9 @@ for (const machine of machines) {
       if (round === 0) assert.deepEqual(capture.runs.bounds, [0, ramBytes]);
       if (round > 0) assert.ok(capture.dirtyPages >= 300 && capture.dirtyPages < 10_000, `${capture.dirtyPages} pages`);
       if (round > 0) await secondary.stop();
-      await replica.apply(capture);
+      await secondarySide.apply(capture);
       assert.equal(ramHash(secondary.ram), hash);
-      assert.ok(secondary.ram.equals(replica.shadow));
+      assert.ok(secondary.ram.equals(secondarySide.shadow));
       capture.release();
       await secondary.resume();
       // It counts on from where the primary was captured, not from where it was itself.
@@ -153,7 +153,7 @@ test('the device state holds the guest clock, and QEMU runs on from a clock that
   assert.ok(ticksPerMs !== undefined && ticksPerMs > 100_000 && ticksPerMs < 10_000_000, `${ticksPerMs} ticks`);
   const before = guestTime(capture.deviceState);
   assert.ok(before !== undefined && alignClock(capture.deviceState, 40, ticksPerMs));
-  await new Replica(secondary).apply(capture);
+  await new SecondarySide(secondary).apply(capture);
   capture.release();
   const echoed = await secondary.capture({ onStopped: () => undefined });
   const loaded = guestTime(echoed.deviceState);
@@ -221,7 +221,7 @@ function isRunning(status: unknown): boolean {
 
 test('a hanging QEMU is a timeout, and the guest runs when it wakes', async (context) => {
   const spec = await memoryGuest({ machine: 'pc', ramBytes, pages: 10, periodMs: 20, dir: newDir() });
-  const vm = await startVm(context, spec, { timeouts: { commandMs: 4_000 } });
+  const vm = await startVm(context, spec, { timeouts: { commandMs: 10_000 } });
   await beatsPast(spec.serialLog, 1);
   process.kill(vm.pid, 'SIGSTOP');
   await assert.rejects(vm.capture({ onStopped: () => undefined }), { code: 'COLO_E_QEMU_TIMEOUT', message: /"stop"/ });

@@ -144,7 +144,7 @@ const qmp: Target = {
     theirs.on('error', () => undefined);
     theirs.write(input);
     theirs.end();
-    const opened = Qmp.open(ours as unknown as Socket, { clock: systemClock, timeoutMs: 1000 });
+    const opened = Qmp.open(ours as unknown as Socket, { clock: systemClock, timeoutMs: 30_000 });
     try {
       const monitor = await opened;
       monitor.on('STOP', ({ name }) => void events.push(name));
