@@ -5,10 +5,12 @@ import { recoverMs, type World } from '../world.ts';
 
 const answersWanted = 2;
 
+export const sentence = `When the faults stop, every client is answered and the VM is protected again within ${recoverMs / 1000} s.`;
+
 export function liveness(world: World): Checker {
   const checker = {
     name: 'liveness',
-    sentence: 'When the faults stop, every client is answered and the VM is protected again within a bounded time.',
+    sentence,
   };
   let healedAt: number | undefined;
   let before: number[] = [];
