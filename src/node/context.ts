@@ -126,4 +126,6 @@ export interface SharedParts {
   /** How much silence of a peer this node bears. */
   tolerance: Tolerance;
   addresses: GuestAddresses;
+  /** `protect.verify`: checkpoints whose state was equal to the capture after their apply, and others. */
+  verified: { equal: number; different: number };
 }
