@@ -5,6 +5,7 @@
 import type { Clock } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import type { Qmp } from './qmp.ts';
+import { textIn } from './reply.ts';
 
 export interface JobOptions {
   qmp: Qmp;
@@ -35,12 +36,11 @@ export async function runJob({ qmp, clock, timeoutMs, id, command, arguments: gi
     offLost();
     cancel();
   }
-  const [jobs, dismissed] = qmp.executeTogether([
-    { execute: 'query-jobs' },
-    { execute: 'job-dismiss', arguments: { id } },
-  ]);
-  const failure = jobFailure(await jobs, id);
-  await dismissed;
+  // Together, so that neither fails unheard when QEMU is gone before it has answered them.
+  const [jobs] = await Promise.all(
+    qmp.executeTogether([{ execute: 'query-jobs' }, { execute: 'job-dismiss', arguments: { id } }]),
+  );
+  const failure = jobFailure(jobs, id);
   if (failure === undefined) return;
   throw new ColoError(errorCodes.checkpoint, `QEMU's "${command}" failed: ${failure}`);
 }
@@ -52,5 +52,5 @@ export function jobFailure(reply: unknown, id: string): string | undefined {
     (each: unknown) => typeof each === 'object' && each !== null && 'id' in each && each.id === id,
   );
   if (typeof job !== 'object' || job === null) return 'its outcome is unknown';
-  return 'error' in job ? String(job.error) : undefined;
+  return 'error' in job ? textIn(job.error) : undefined;
 }
