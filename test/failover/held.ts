@@ -1,7 +1,7 @@
 // A takeover that stands still half-way, with the old primary awake again meanwhile: the worst moment for two voices. And one
 // that ends half-way, for ever: then nobody may speak who is not the owner of the term, although a whole VM is awake.
 
-import type { FaultPoint } from '../../src/node/context.ts';
+import type { FaultPoint, Strike } from '../../src/node/context.ts';
 import { untilAnswered } from './ask.ts';
 import {
   expectClients,
@@ -15,11 +15,11 @@ import {
   survives,
 } from './stage.ts';
 
-/** Stops the primary of a protected VM, whose heir ends, or stands still, where `dieAt` says. */
-async function stopPrimary(stage: Stage) {
+/** Stops the primary of a protected VM, whose heir ends, or stands still, as `strike` says. */
+async function stopPrimary(stage: Stage, strike: Strike) {
   for (;;) {
     const { primary, secondary, node, signalQemu } = await hold(stage, 'primary');
-    stage.pair.arm(secondary);
+    stage.pair.arm(secondary, strike);
     // It has not claimed the term yet: so it was armed in time.
     if (stage.pair.owners.turns.at(-1) === primary) {
       signalQemu('SIGSTOP');
@@ -29,17 +29,17 @@ async function stopPrimary(stage: Stage) {
       };
       return { survivor: secondary, struck: primary, heir: nodeOf(stage, secondary), wake };
     }
-    stage.pair.arm(secondary, false);
+    stage.pair.disarm(secondary);
     node.signal('SIGCONT');
   }
 }
 
 /** The old primary is stopped, the survivor stops itself at `point`, the old one wakes, then the survivor. */
 export async function heldTakeover(point: FaultPoint): Promise<void> {
-  const stage = await setStage({ vm: 'held', protect: { mode: 'colo' }, dieAt: { point, epoch: 0, hold: true } });
+  const stage = await setStage({ vm: 'held', protect: { mode: 'colo' } });
   try {
     await protect(stage);
-    const { heir, survivor, struck, wake } = await stopPrimary(stage);
+    const { heir, survivor, struck, wake } = await stopPrimary(stage, { point, epoch: 0, hold: true });
     await stage.pair.until('the survivor stands still', 120_000, () => heir.isStopped());
     wake();
     await stage.pair.until('the old primary has lost the term', 120_000, (all) =>
@@ -62,10 +62,10 @@ export async function heldTakeover(point: FaultPoint): Promise<void> {
  * lost with the second node; the service comes back when the owner of the term does, and boots the guest anew.
  */
 export async function killedTakeover(point: FaultPoint): Promise<void> {
-  const stage = await setStage({ vm: 'held', protect: { mode: 'colo' }, dieAt: { point, epoch: 0 } });
+  const stage = await setStage({ vm: 'held', protect: { mode: 'colo' } });
   try {
     await protect(stage);
-    const { heir, survivor, struck, wake } = await stopPrimary(stage);
+    const { heir, survivor, struck, wake } = await stopPrimary(stage, { point, epoch: 0, hold: false });
     await heir.exited;
     wake();
     await stage.pair.until('the old primary has given up its copy', 120_000, (all) =>
