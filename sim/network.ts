@@ -79,11 +79,6 @@ export class SimSwitch {
     return uplink;
   }
 
-  /** Nothing is known of who is behind which port. */
-  forget(): void {
-    this.learned.clear();
-  }
-
   /** A frame of a client. */
   fromClients(frame: Uint8Array): void {
     this.across(frame, (copy) => this.forward('net', copy));

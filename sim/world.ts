@@ -51,8 +51,6 @@ function frameText(frame: Uint8Array): string {
 
 /** A VM that nobody holds is booted anew by its operator after this. */
 const operatorMs = 1500;
-/** After a boot its network looks for the guest anew, when what woke at the end of all faults has said what it had. */
-const lookAnewMs = 100;
 const eventsMax = 400_000;
 
 export class World implements VmObserver {
@@ -163,7 +161,6 @@ export class World implements VmObserver {
   private heal(): void {
     this.isHealed = true;
     this.faults.heal();
-    if (this.boots > 1) this.schedule.after(lookAnewMs, () => this.network.forget());
     for (const checker of this.checkers) checker.healed?.();
   }
 

@@ -63,7 +63,13 @@ export const nodeStatusSchema = z.looseObject({
   qemuPid: z.int().nullable(),
   role: z.enum(['primary', 'secondary', 'fenced', 'stopped']),
   state: z.string(),
-  why: z.string(),
+  why: z.string().meta({
+    description:
+      'Of a primary that is not protected: what ended its last secondary, and what the nodes that it asks answer.',
+  }),
+  nextTryInMs: z.number().nullish().meta({
+    description: 'In how long it looks for a secondary again; null while it does so all the time, or has one.',
+  }),
   protected: z.boolean(),
   mode: z.enum(['colo', 'remus', 'none']),
   term: z.int(),

@@ -42,9 +42,14 @@ export interface NodeStatus {
   /** Process of the VM on this node; null while there is none. */
   qemuPid: number | null;
   role: 'primary' | 'secondary' | 'fenced' | 'stopped';
-  /** State of this node's half of the pair (controller/), and why it came to be, where there is a reason. */
+  /**
+   * State of this node's half of the pair (controller/), and why it came to be, where there is a reason. Of a primary that
+   * is not protected: what ended its last secondary, and what each node that is asked answers.
+   */
   state: string;
   why: string;
+  /** In how long a primary without a secondary looks for one; null while it does so all the time, or has one. */
+  nextTryInMs?: number | null | undefined;
   /** True only when the loss of this VM's primary would lose nothing. */
   protected: boolean;
   mode: 'colo' | 'remus' | 'none';

@@ -7,7 +7,7 @@
 //             └───────────────┴────────── refused ──────────┘
 //
 // A process that was killed keeps its lock until its last thread has ended, a moment after its children have got their
-// signal. So a lock without a living owner is waited for, dyingMsMax at most.
+// signal. So a lock without a living owner is waited for, ownerDyingMsMax at most.
 
 import {
   closeSync,
@@ -21,6 +21,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { tryLock } from './descriptors.ts';
+import { ownerDyingMsMax, ownerPollMs, ownerTriesMax } from './limits.ts';
 import { processIdentity } from './processes.ts';
 
 export interface HeldFile {
@@ -28,14 +29,9 @@ export interface HeldFile {
   release(): void;
 }
 
-/** The file is removed by those who held it, so it may have been another one when it was opened. Each try sees a new one. */
-const triesMax = 100;
-const dyingMsMax = 2000;
-const dyingPollMs = 10;
-
 /** Takes the file for this process until `release` or its end. The id of the process that has it otherwise; 0: not known. */
 export function takeFile(path: string): HeldFile | { pid: number } {
-  for (let tries = 0, waitedMs = 0; tries < triesMax; tries += 1) {
+  for (let tries = 0, waitedMs = 0; tries < ownerTriesMax; tries += 1) {
     const fd = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600);
     const isLocked = tryLock(fd);
     // Who had it has removed it meanwhile, and may keep its lock until it has ended.
@@ -44,10 +40,10 @@ export function takeFile(path: string): HeldFile | { pid: number } {
       continue;
     }
     const pid = livingOwner(path);
-    if (!isLocked && pid === undefined && waitedMs < dyingMsMax) {
+    if (!isLocked && pid === undefined && waitedMs < ownerDyingMsMax) {
       closeSync(fd);
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, dyingPollMs);
-      waitedMs += dyingPollMs;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ownerPollMs);
+      waitedMs += ownerPollMs;
       tries -= 1;
       continue;
     }

@@ -27,9 +27,9 @@ const lengthOffset = 4;
 const sequenceOffset = 8;
 const checksumOffset = 12;
 
-/** Types that the link itself uses; its users number their messages from 1 to `userTypeMax`. */
+/** Types that the link itself uses; its users number their messages from 1 to `lastUserType`. */
 export const linkTypes = { hello: 255, refuse: 254, bye: 253 } as const;
-export const userTypeMax = 239;
+export const lastUserType = 239;
 
 export type RefusalKind =
   | 'magic'

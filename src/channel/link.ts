@@ -21,7 +21,7 @@ import { setImmediate } from 'node:timers';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import type { Identity } from '../base/identity.ts';
-import { type FrameDecoder, linkTypes, type Refusal, type RefusalKind, userTypeMax } from './frame.ts';
+import { type FrameDecoder, lastUserType, linkTypes, type Refusal, type RefusalKind } from './frame.ts';
 import { afterHello, checkClientHello, type FirstMessage, readFirstMessage } from './handshake.ts';
 import { encodeHello, encodeRefuse, type Hello, parseHello, parseRefuse } from './hello.ts';
 import { closeTimeoutMs, congestedBytes, handshakesMax, queueBytesMax } from './limits.ts';
@@ -111,7 +111,7 @@ export class Link {
    * left and must not change.
    */
   send(type: number, ...parts: Uint8Array[]): void {
-    if (type < 1 || type > userTypeMax) throw new Error(`bug: message type ${type} is not the users' to send`);
+    if (type < 1 || type > lastUserType) throw new Error(`bug: message type ${type} is not the users' to send`);
     if (this.over) return;
     this.post(type, parts);
     const queued = this.queuedBytes;
@@ -190,7 +190,7 @@ export class Link {
       this.endedByPeer = true;
       this.finish();
       this.socket.destroy();
-    } else if (type > userTypeMax) {
+    } else if (type > lastUserType) {
       this.fail(`sent a message of type ${type} where none is due`, undefined);
     } else {
       this.counters.messagesReceived += 1;

@@ -3,7 +3,7 @@
 //   types    tsc            tsconfig.json
 //   lint     oxlint         .oxlintrc.json: promises nobody awaits, clocks and randomness in cores, and the layers
 //                           (which folder may import which)
-//   format   biome          biome.json
+//   format   biome          biome.json, and limits.grit: bounds stand in limits.ts files
 //
 // The layers are rules of oxlint because dependency-cruiser cannot read TypeScript with version 7 of the compiler.
 

@@ -8,15 +8,13 @@ import { ColoError, errorCodes } from '../base/errors.ts';
 import { formatSize } from '../config/size.ts';
 import { readSpecForNodes } from '../config/spec.ts';
 import { interruptSignal } from './interrupt.ts';
+import { changeTimeoutMs, drainTimeoutMs } from './limits.ts';
 import { type TargetOptions, targetOf } from './target.ts';
 import { describe, LiveBlock, ms, table } from './view.ts';
 
 type Options = TargetOptions & { json: boolean };
 
 const pollMs = 250;
-/** A drained node copies its VMs' memory to others first. */
-const drainTimeoutMs = 600_000;
-const changeTimeoutMs = 60_000;
 
 export async function nodes(options: Options & { watch: boolean }): Promise<number> {
   return show(options, nodeTable, (answer) => answer.nodes);

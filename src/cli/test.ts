@@ -14,6 +14,7 @@ import { buildGuest } from '../../guest/build.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { ensurePackages, guestPackages, runtimePackages } from '../host/packages.ts';
 import { check } from './check.ts';
+import { testGraceMs, testTimes } from './limits.ts';
 
 export type Suite = 'all' | 'unit' | 'integration' | 'soak';
 
@@ -37,9 +38,6 @@ export interface Totals {
 type Part = 'unit' | 'integration' | 'soak';
 
 const home = resolve(import.meta.dirname, '../..');
-const testTimeoutMs = { unit: 120_000, integration: 900_000, soak: 24 * 3_600_000 } as const;
-/** What is still running this long after it was asked to end is killed. */
-const graceMs = 10_000;
 
 function partOf(path: string): Part {
   if (path.startsWith(`test${sep}soak${sep}`)) return 'soak';
@@ -86,7 +84,7 @@ async function untilClosed(child: ChildProcess): Promise<number> {
   const forward = (signal: NodeJS.Signals): void => {
     interrupted = true;
     endGroup(child, signal);
-    timer ??= setTimeout(() => endGroup(child, 'SIGKILL'), graceMs);
+    timer ??= setTimeout(() => endGroup(child, 'SIGKILL'), testGraceMs);
   };
   process.on('SIGINT', forward).on('SIGTERM', forward).on('SIGHUP', forward);
   try {
@@ -112,7 +110,7 @@ async function runPart(part: Part, options: TestOptions): Promise<{ code: number
   output(options).write(`\n${part}: ${files.length} files\n`);
   if (files.length === 0) return { code: 0, totals: parseTotals('') };
   const args = ['--disable-warning=ExperimentalWarning', '--test', '--test-reporter=spec'];
-  args.push(`--test-timeout=${testTimeoutMs[part]}`);
+  args.push(`--test-timeout=${testTimes[`${part}Ms`]}`);
   if (part !== 'unit') args.push('--test-concurrency=1');
   if (options.namePattern !== undefined) args.push(`--test-name-pattern=${options.namePattern}`);
   const child = spawn(process.execPath, [...args, ...files], {

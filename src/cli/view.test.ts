@@ -2,7 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { LiveBlock, Rates } from './view.ts';
+import type { NodeStatus } from '../api/status.ts';
+import { LiveBlock, Rates, statusBlock } from './view.ts';
 
 class Terminal {
   readonly isTTY = true;
@@ -41,4 +42,19 @@ test('a rate is of the last second, and begins anew with another process', () =>
   assert.equal(of(900)?.ingressFrames, 100);
   now = 4000;
   assert.equal(of(10), undefined);
+});
+
+test('a primary that is not protected says why, and when it tries again', () => {
+  const traffic = { ingressFrames: 0, ingressBytes: 0, egressFrames: 0, egressBytes: 0 };
+  const host = { qemu: '', accel: 'tcg', tracker: '', cores: 2, ramBytes: 1, vcpus: 1 };
+  const status: NodeStatus = {
+    ...{ vm: 'web', node: 'a', pid: 1, qemuPid: 2, role: 'primary', state: 'alone', why: 'b was lost: no room' },
+    ...{ nextTryInMs: 3100, protected: false, mode: 'colo', term: 3, epoch: 0, host, checkpoints: null },
+    ...{ released: null, divergences: [], bypass: [], traffic, proxy: {}, failover: null },
+  };
+  const lines = (part: Partial<NodeStatus>) => statusBlock([{ ...status, ...part }]);
+  assert.equal(lines({})[1], '  not protected: b was lost: no room; next try in 4 s');
+  assert.equal(lines({ nextTryInMs: null })[1], '  not protected: b was lost: no room');
+  const held = lines({ state: 'protected', why: '', nextTryInMs: null, protected: true });
+  assert.equal(held.join('\n').includes('not protected'), false);
 });

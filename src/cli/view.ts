@@ -106,12 +106,14 @@ export function describe(statuses: NodeStatus[]): string[] {
 export function statusBlock(statuses: NodeStatus[], rates?: Rates): string[] {
   const lines: string[] = [];
   for (const status of statuses) {
-    const why = status.why === '' ? '' : ` (${status.why})`;
+    const isAlone = status.role === 'primary' && !status.protected;
+    const why = status.why === '' || isAlone ? '' : ` (${status.why})`;
     const host =
       status.host.qemu === '' ? '' : `  qemu ${status.host.qemu} ${status.host.accel} ${status.host.tracker}`;
     lines.push(
       `node ${status.node}  ${status.role.padEnd(9)} ${status.state}${why}  term ${status.term}  epoch ${status.epoch}${host}`,
     );
+    if (isAlone) lines.push(...plightLines(status));
     lines.push(...arbiterLines(status), ...heartbeatLines(status));
     if (status.role === 'primary') lines.push(...primaryLines(status), trafficLine(status.traffic, rates?.of(status)));
     if (status.role === 'primary')
@@ -171,6 +173,13 @@ function trafficLine(total: Traffic, rate: Traffic | undefined): string {
   if (rate === undefined) return `  in ${into}  out ${out}`;
   const [intoNow, outNow] = pair(rate, '/s');
   return `  in ${intoNow} (${into})  out ${outNow} (${out})`;
+}
+
+/** Why there is no secondary, and when the next try is, where that is not at once. */
+function plightLines({ why, nextTryInMs }: NodeStatus): string[] {
+  const next = typeof nextTryInMs === 'number' ? `next try in ${Math.ceil(nextTryInMs / 1000)} s` : '';
+  const text = [why, next].filter((part) => part !== '').join('; ');
+  return text === '' ? [] : [`  not protected: ${text}`];
 }
 
 function arbiterLines({ arbiter }: NodeStatus): string[] {

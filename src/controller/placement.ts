@@ -21,6 +21,16 @@
 
 import type { TermRecord } from '../failover/arbiter/arbiter.ts';
 import type { ClusterView, Hosted, NodeInfo, Placement, Removed, VmRecord } from '../registry/registry.ts';
+import {
+  aloneMs,
+  failoverEveryMs,
+  failuresMax,
+  idleMs,
+  restartMs,
+  restartMsMax,
+  secondaryRamFactor,
+  spareBytes,
+} from './limits.ts';
 
 /** A child of this node, with what it said last. */
 export interface Child extends Hosted {
@@ -53,21 +63,6 @@ export type PlacementAction =
   | { kind: 'place'; vm: string; placement: Placement; why: string }
   | { kind: 'setPeers'; vm: string; peers: { node: string; host: string; port: number }[] }
   | { kind: 'failover'; vm: string; why: string };
-
-/** A child that ended is started again after this, doubled each time up to the maximum. */
-const restartMs = 500;
-const restartMsMax = 30_000;
-/** A node whose child ended this often in a row is no good for this VM while another one is there. */
-const failuresMax = 4;
-/** A primary that was alone for so long does not reach its secondary's node, or is not reached: another one is tried. */
-const aloneMs = 60_000;
-/** A planned failover that did nothing is asked for again after this. */
-const failoverEveryMs = 5_000;
-/** Both nodes have been waiting with empty hands for this long: the VM runs nowhere. */
-const idleMs = 5_000;
-/** A secondary needs the guest's RAM and a shadow of it; a bit is for the processes. */
-const secondaryRamFactor = 2;
-const spareBytes = 128 * 2 ** 20;
 
 export class Reconciler {
   private readonly self: string;

@@ -5,6 +5,8 @@
 //   colo    at `epochMaxMs` at the latest, so that a takeover never depends on a state older than that
 //   both    at `dirtyPagesMax` dirty pages: what one checkpoint stages on the secondary stays bounded
 
+import { roundsMax, smallEnoughPages } from './limits.ts';
+
 export interface PolicyOptions {
   mode: 'colo' | 'remus';
   intervalMs: number;
@@ -42,7 +44,3 @@ export function anotherRound(options: { round: number; dirtyPages: number; lastD
   if (round >= roundsMax || dirtyPages <= smallEnoughPages) return false;
   return dirtyPages < lastDirtyPages * 0.7;
 }
-
-/** The last round is an ordinary checkpoint: below this it costs an ordinary pause. */
-const smallEnoughPages = 1000;
-const roundsMax = 8;

@@ -21,6 +21,7 @@
 //                         └──────► running ◄─────┘        (epoch unchanged: the capture never happened)
 
 import { unreachable } from '../base/assert.ts';
+import { offerMs, refusalsMax } from './limits.ts';
 import { anotherRound } from './policy.ts';
 
 export type CheckpointPhase = 'running' | 'capturing' | 'sending' | 'applying';
@@ -90,11 +91,6 @@ export type PrimaryAction =
   | { kind: 'tellHandover'; why: string }
   /** Tells the secondary that the guest ended by itself: nothing is to be taken over. */
   | { kind: 'tellEnd'; why: string };
-
-/** How long a secondary that was asked to take over has for it; longer than its claim and the announcement need. */
-const offerMs = 1000;
-/** Refused or failed checkpoints in a row after which the secondary is given up. */
-const refusalsMax = 3;
 
 export class PrimaryPair {
   state: PrimaryState = { kind: 'alone' };

@@ -21,8 +21,8 @@ import type { Client, ClientReport } from './client.ts';
 import type { Answer, Order } from './client-host-message.ts';
 import type { WantedClient } from './clients.ts';
 
-const openTimeoutMs = 20_000;
-const startTimeoutMs = 60_000;
+const openTimeoutMs = 120_000;
+const startTimeoutMs = 120_000;
 const wordsMax = 2000;
 
 export class ClientHost {

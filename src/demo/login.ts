@@ -21,7 +21,7 @@ export interface LoginPlace {
   knownPath: string;
 }
 
-const openTimeoutMs = 60_000;
+const openTimeoutMs = 120_000;
 const paceMs = 500;
 /** Of what ssh says on its error output. */
 const complaintCharactersMax = 400;

@@ -20,7 +20,7 @@ interface Asked {
 
 /** A message of the server longer than this ends the connection: nothing here asks for as much. */
 const messageBytesMax = 16 * 1024 * 1024;
-const connectTimeoutMs = 20_000;
+const connectTimeoutMs = 120_000;
 
 export class Postgres {
   private readonly socket: Socket;

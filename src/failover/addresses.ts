@@ -14,8 +14,9 @@
 
 import { cardMarkBytes } from '../packet/card.ts';
 import { read16, write16 } from '../packet/checksum.ts';
-import { announcementOf, type Claim, claimOf, tagBytesMax } from '../packet/claim.ts';
+import { announcementOf, type Claim, claimOf } from '../packet/claim.ts';
 import { etherType } from '../packet/ethernet.ts';
+import { tagBytesMax } from '../packet/limits.ts';
 import { addressesMax } from './limits.ts';
 
 /** A network card of the guest, and the address that its spec gives it. */

@@ -11,11 +11,8 @@
 import type { Server, Socket } from 'node:net';
 import { listenForFrames } from '../netdev/endpoint.ts';
 import { FrameSocket } from '../netdev/frame-socket.ts';
+import { addressesMax, portsMax, turnsMax } from './limits.ts';
 import { noteTurn, type Turn } from './turns.ts';
-
-const addressesMax = 4096;
-const portsMax = 64;
-const turnsMax = 4096;
 
 interface Port {
   id: number;

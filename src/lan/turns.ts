@@ -6,6 +6,7 @@
 // wakes, and is to the network like a frame that was on its way for long. `withoutLate` tells such a moment from a turn.
 
 import { wholeBytesMax } from '../netdev/limits.ts';
+import { lateMsMax } from './limits.ts';
 
 export interface Turn {
   port: number;
@@ -14,9 +15,6 @@ export interface Turn {
   firstAt: number;
   lastAt: number;
 }
-
-/** One write is heard in one go; this much is the listener's own matter. */
-const lateMsMax = 100;
 
 /** Notes a frame that came from `port`; beyond `turnsMax` no further turn is begun. */
 export function noteTurn(turns: Turn[], heard: { port: number; bytes: number; now: number }, turnsMax: number): void {

@@ -8,6 +8,7 @@ import { bindSocket, controlDevice, enterNetwork, openSocket, setSocketOption } 
 import { noteTurn, type Turn } from '../lan/turns.ts';
 import { type DeviceReader, readDevice } from '../netdev/frame-device.ts';
 import { claimOf } from '../packet/claim.ts';
+import { announcementsMax, turnsMax } from './limits.ts';
 
 const packetFamily = 17;
 const rawFrames = 3;
@@ -15,8 +16,6 @@ const allProtocols = 0x0003;
 const packetLevel = 263;
 const ignoreOutgoing = 23;
 const getIndex = 0x8933;
-const turnsMax = 256;
-const announcementsMax = 4096;
 
 export class BridgeCapture {
   /** `port` is the index of the port in the list given. */

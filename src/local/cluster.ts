@@ -20,6 +20,7 @@ import { logDirectory, releaseRunDirectory } from './directories.ts';
 import type { EtcdMember } from './etcd.ts';
 import { hostAddress, type Lab, portName } from './lab.ts';
 import { hostNamed, type LabHost, makeLab, membersFrom, startMember } from './lab-hosts.ts';
+import { leaderTimeoutMs } from './limits.ts';
 import { type BootFiles, machineOf } from './machine.ts';
 import { namespacePath } from './namespace.ts';
 import { NodeProcess } from './node-process.ts';
@@ -41,7 +42,6 @@ interface Host extends LabHost {
 }
 
 const linkPort = 7700;
-const leaderTimeoutMs = 60_000;
 
 export class LocalCluster {
   readonly logDir: string;

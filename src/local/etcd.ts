@@ -10,6 +10,7 @@ import { delay } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { identityFiles, readIdentity } from '../base/identity.ts';
 import { EtcdArbiter } from '../failover/arbiter/etcd.ts';
+import { etcdStartTimeoutMs } from './limits.ts';
 import { endChild, spawnChild } from './namespace.ts';
 
 export interface EtcdMemberOptions {
@@ -30,8 +31,6 @@ export interface EtcdMemberOptions {
 /** Shorter than etcd's own (100 ms and 1 s), for one machine: a dead leader is replaced within a second. */
 const heartbeatMs = 50;
 const electionMs = 500;
-/** Generous, for a starved host; one that ends meanwhile is not waited for. */
-const startTimeoutMs = 120_000;
 
 export class EtcdMember {
   readonly name: string;
@@ -70,7 +69,7 @@ export class EtcdMember {
   /** Resolves when this member answers, which needs a leader. Only from a namespace that reaches it. */
   async ready(): Promise<void> {
     const arbiter = this.arbiter();
-    const deadline = performance.now() + startTimeoutMs;
+    const deadline = performance.now() + etcdStartTimeoutMs;
     try {
       for (;;) {
         try {

@@ -8,13 +8,10 @@ import { nodeStatus } from '../api/client.ts';
 import { ColoError, type ErrorCode, errorCodes } from '../base/errors.ts';
 import { processIdentity } from '../base/processes.ts';
 import type { DaemonConfig } from '../daemon/config.ts';
+import { statusTimeoutMs, stopTimeoutMs } from './limits.ts';
 import { spawnChild } from './namespace.ts';
 
 const program = fileURLToPath(new URL('../daemon/colod.ts', import.meta.url));
-/** A node that is told to stop and does not is killed after this time. */
-const stopTimeoutMs = 8000;
-/** Whoever looks for its QEMU is not in a hurry, and the host may be starved. */
-const statusTimeoutMs = 30_000;
 
 export class NodeProcess {
   readonly name: string;

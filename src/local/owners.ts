@@ -13,7 +13,9 @@ export class Owners {
 
   constructor(folder: string) {
     this.folder = folder;
-    this.watcher = watch(folder, () => this.look());
+    this.watcher = watch(folder, { persistent: false }, () => this.look());
+    // Its folder was taken away: what was seen is kept.
+    this.watcher.on('error', () => undefined);
   }
 
   /** The owners in the order of their terms; one who owned several terms in a row is named once. */
@@ -31,7 +33,7 @@ export class Owners {
   }
 
   private look(): void {
-    for (const name of readdirSync(this.folder)) {
+    for (const name of namesIn(this.folder)) {
       const term = Number(/\.term-(\d+)$/.exec(name)?.[1] ?? 0);
       if (term === 0 || this.byTerm.has(term)) continue;
       try {
@@ -42,5 +44,13 @@ export class Owners {
         // Pruned meanwhile: it was seen before, or nobody heard it.
       }
     }
+  }
+}
+
+function namesIn(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return [];
   }
 }

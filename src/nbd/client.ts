@@ -10,7 +10,7 @@
 
 import { createConnection, type Socket } from 'node:net';
 import { ColoError, errorCodes } from '../base/errors.ts';
-import { replyBytesMax } from './limits.ts';
+import { replyBytesMax, statusBytesMax } from './limits.ts';
 import * as nbd from './protocol.ts';
 
 export interface Range {
@@ -20,8 +20,6 @@ export interface Range {
 
 const contextPrefix = 'qemu:dirty-bitmap:';
 const dirty = 1;
-/** Asked about at once: the answer is 8 bytes for each change between dirty and clean. */
-const statusBytesMax = 1024 * 1024 * 1024;
 
 export class NbdClient {
   readonly sizeBytes: number;

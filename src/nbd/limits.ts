@@ -23,3 +23,6 @@ export const connectionsMax = 16;
 
 /** One part of an answer to the client. A longer one ends the connection. */
 export const replyBytesMax = 16 * 1024 * 1024;
+
+/** Bytes of a disk that are asked about at once: the answer is 8 bytes for each change between dirty and clean. */
+export const statusBytesMax = 1024 * 1024 * 1024;

@@ -17,7 +17,7 @@ import type { Socket } from 'node:net';
 import { systemClock } from '../base/clock.ts';
 import { socketDescriptor } from '../base/socket-queue.ts';
 import { FrameParser } from './frame-parser.ts';
-import { drainBytesMax, roomPollMs, sendQueueBytesMax, wholeBytesMax } from './limits.ts';
+import { drainBytesMax, roomPollMs, sendQueueBytesMax, spareBytesMax, sparesMax, wholeBytesMax } from './limits.ts';
 
 export interface FrameHandlers {
   /** A frame arrived; valid during the call. */
@@ -37,9 +37,6 @@ export interface Kernel {
 
 const readBytes = 256 * 1024;
 const outBytesAtFirst = 64 * 1024;
-/** Written buffers kept for the next write, and the longest that is worth keeping. */
-const sparesMax = 4;
-const spareBytesMax = 512 * 1024;
 
 export class FrameSocket {
   readonly counters = { framesIn: 0, bytesIn: 0, framesOut: 0, bytesOut: 0, dropped: 0, malformed: 0, withheld: 0 };

@@ -29,3 +29,7 @@ export const deviceTestMs = 500;
 
 /** A bridge port's name, without the zero that ends it (IFNAMSIZ). */
 export const deviceNameBytesMax = 15;
+
+/** Written buffers kept for the next write, and the longest that is worth keeping. The others are the garbage collector's. */
+export const sparesMax = 4;
+export const spareBytesMax = 512 * 1024;

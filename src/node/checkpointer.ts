@@ -205,6 +205,7 @@ export class Checkpointer {
     if (inFlight?.epoch !== epoch) return;
     this.base = epoch;
     this.node.disks?.protectedNow();
+    this.node.peer.plight.protectedNow();
     inFlight.record.commitMs = now - inFlight.capturedAt;
     this.know(inFlight.capture);
     this.node.records.add(inFlight.record);

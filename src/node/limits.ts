@@ -36,3 +36,47 @@ export const reconnectMs = 300;
 
 /** A changed list of the guest's addresses is told to the secondary this often at most: a guest may change it at will. */
 export const addressesEveryMs = 50;
+
+/** How long a link of a pairing may take to be opened. Beyond: none is, and the pairing is tried again. */
+export const linkTimeoutMs = 2000;
+
+/** Pairings of which not every link is there yet. The oldest is given up for a further one. */
+export const sessionsGatheringMax = 4;
+
+/** The guest's addresses are announced this often soon after a takeover, since an announcement may be lost. */
+export const announcements = 4;
+export const announceEveryMs = 100;
+
+/**
+ * Then ever more seldom, down to once in this time: what the lost primary had on its way when it was stopped leaves when it
+ * wakes, whenever that is, and the network believes for that that the guest is there again.
+ */
+export const announceEveryMsMax = 4000;
+
+/** Between two looks at a record that names a pair of which nobody is heard. */
+export const lookAgainMs = 300;
+
+/** How long the arbiter may take to confirm that an operator's stop is the end of the VM. Then it is unconfirmed. */
+export const stopClaimMs = 2000;
+
+/** Waits between two tries of a claim that the arbiter did not answer. */
+export const claimRetryMs = 200;
+
+/** A pcap file holds up to this; each leg has two. A full one takes the place of the older. */
+export const pcapFileBytesMax = 64 << 20;
+
+/** Bytes for a pcap file that wait for the disk; beyond it frames are left out, and counted. */
+export const pcapBacklogBytesMax = 4 << 20;
+
+/** After a trouble of the disks no secondary is tried for this, doubled each time up to the maximum. */
+export const diskPauseMsFirst = 1000;
+export const diskPauseMsMax = 60_000;
+
+/** A guest that waits for room on its own disk is let try again this often. */
+export const diskRetryMs = 1000;
+
+/** From QEMU cancelling its jobs to its end, at most. Beyond: it was something else, and the disks count as failed. */
+export const jobEndingMs = 3000;
+
+/** A text of a node or of a system call, in what an operator is told of a VM without a secondary; a longer one is cut. */
+export const plightWordsMax = 200;

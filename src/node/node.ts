@@ -15,24 +15,15 @@ import { type Card, GuestAddresses } from '../failover/addresses.ts';
 import { Tolerance } from '../heartbeat/tolerance.ts';
 import type { Uplink } from '../netdev/endpoint.ts';
 import type { NodeContext, Peer, SharedParts } from './context.ts';
+import { announceEveryMs, announceEveryMsMax, announcements, lookAgainMs, stopClaimMs } from './limits.ts';
 import type { DiskSource, GuestCard, GuestVm } from './platform.ts';
 import { PrimaryNode, type PrimaryParts } from './primary.ts';
 import { type Inheritance, SecondaryNode } from './secondary.ts';
 import { describeNode } from './status.ts';
 import { Terms } from './terms.ts';
 
-/** The guest's addresses are announced this often soon after a takeover, since an announcement may be lost. */
-const announcements = 4;
-const announceEveryMs = 100;
-/**
- * Then ever more seldom, down to once in this time: what the lost primary had on its way when it was stopped leaves when it
- * wakes, whenever that is, and the network believes for that that the guest is there again.
- */
-const announceEveryMsMax = 4000;
-/** Between two looks at a record that names a pair of which nobody is heard. */
-const lookAgainMs = 300;
-/** How long the arbiter may take to confirm that an operator's stop is the end of the VM. */
-const stopClaimMs = 2000;
+/** Of a VM that has never run before, so that nobody else can have spoken for it. */
+const firstTerm = 1;
 
 export class ColoNode {
   readonly context: NodeContext;
@@ -222,6 +213,8 @@ export class ColoNode {
     if (this.role.state.kind !== 'primary') return;
     this.becomePrimary({ vm, nic, uplink, template, ...this.disksOf(vm) });
     await vm.resume();
+    // Booted anew: another node may have run the guest before, and be stopped with something on its way, as at a takeover.
+    if ((this.terms.record?.term ?? 0) > firstTerm) this.announce(uplink);
     this.started.resolve();
   }
 
@@ -255,6 +248,7 @@ export class ColoNode {
       table,
       ...this.disksOf(applier.vm),
     });
+    this.primary?.peer.plight.tookOver(why);
     this.primary?.disks?.fold();
     this.announce(uplink);
     for (const frame of resend) uplink.send(frame);

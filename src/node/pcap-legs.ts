@@ -12,13 +12,9 @@ import { wallTime } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { pcapHeader, pcapRecord } from '../packet/pcap.ts';
+import { pcapBacklogBytesMax, pcapFileBytesMax } from './limits.ts';
 
 export type Leg = 'primary' | 'secondary' | 'released';
-
-/** A file holds up to this; each leg has two. */
-const fileBytesMax = 64 << 20;
-/** Bytes that wait for the disk; beyond it frames are left out. */
-const backlogBytesMax = 4 << 20;
 
 interface LegFile {
   path: string;
@@ -35,7 +31,7 @@ export class PcapLegs {
   private readonly files = new Map<Leg, LegFile>();
   private isClosed = false;
 
-  constructor(directory: string, prefix: string, log: Log, fileBytes = fileBytesMax) {
+  constructor(directory: string, prefix: string, log: Log, fileBytes = pcapFileBytesMax) {
     this.fileBytes = fileBytes;
     makeFolder(directory);
     this.prefix = join(directory, prefix);
@@ -46,7 +42,7 @@ export class PcapLegs {
     if (this.isClosed) return;
     const file = this.tryFileOf(leg);
     if (file === undefined) return;
-    if (file.stream.writableLength > backlogBytesMax) {
+    if (file.stream.writableLength > pcapBacklogBytesMax) {
       this.leftOut += 1;
       return;
     }

@@ -16,14 +16,8 @@ import { Notes } from '../disk/notes.ts';
 import { DiskSink } from '../disk/sink.ts';
 import type { Progress } from '../qemu/mirror.ts';
 import type { NodeContext } from './context.ts';
+import { diskPauseMsFirst, diskPauseMsMax, diskRetryMs, jobEndingMs } from './limits.ts';
 import type { ChangeNotes, DiskMirrors, DiskSource, MirrorHandlers, PeerLink } from './platform.ts';
-
-const firstPauseMs = 1000;
-const pauseMsMax = 60_000;
-/** A guest that waits for room on its own disk is let try again this often. */
-const retryMs = 1000;
-/** From QEMU cancelling its jobs to its end, at most; then it was something else. */
-const endingMs = 3000;
 
 export interface DisksStatus {
   /** The initial copy, or the fold after a takeover, while it is under way. */
@@ -84,7 +78,7 @@ export class PrimaryDisks {
     if (why !== this.trouble) this.context.log.error({ why }, "the guest's own disk");
     this.trouble = why;
     if (waits && this.stopAsking === undefined)
-      this.stopAsking = this.context.clock.every(retryMs, () => void this.askWaiting());
+      this.stopAsking = this.context.clock.every(diskRetryMs, () => void this.askWaiting());
   }
 
   private async askWaiting(): Promise<void> {
@@ -110,9 +104,9 @@ export class PrimaryDisks {
     };
   }
 
-  /** Whether a secondary may be sought now. */
-  mayTry(now: number): boolean {
-    return now >= this.notBefore;
+  /** How long no secondary is sought yet. */
+  waitMs(now: number): number {
+    return Math.max(0, this.notBefore - now);
   }
 
   /** After a takeover: the overlays become part of the images while the guest runs. */
@@ -128,6 +122,11 @@ export class PrimaryDisks {
       .finally(() => {
         this.copying = null;
       });
+  }
+
+  /** A secondary is sought at once: its operator may have made room. */
+  hurry(): void {
+    this.notBefore = 0;
   }
 
   /** Tells a new secondary what disks there are. */
@@ -292,7 +291,7 @@ export class PrimaryDisks {
   failed(why: string): void {
     this.problem = why;
     this.context.log.error({ why }, 'the disks cannot be protected');
-    this.pauseMs = Math.min(pauseMsMax, Math.max(firstPauseMs, this.pauseMs * 2));
+    this.pauseMs = Math.min(diskPauseMsMax, Math.max(diskPauseMsFirst, this.pauseMs * 2));
     this.notBefore = this.context.clock.now() + this.pauseMs;
     this.lost(why);
   }
@@ -331,7 +330,7 @@ export class PrimaryDisks {
       if (this.sink === sink) this.failed(`the mirror of the disks ended: ${why}`);
     };
     // A guest that switched itself off must not be brought back by a secondary: its end comes right behind this.
-    if (cancelled) this.context.clock.after(endingMs, tell);
+    if (cancelled) this.context.clock.after(jobEndingMs, tell);
     else tell();
   }
 

@@ -14,11 +14,13 @@ import type { Peer } from './context.ts';
 import { addressesEveryMs, reconnectMs, unprotectedSilenceMs } from './limits.ts';
 import { PairLinks } from './links.ts';
 import { decodePosition, decodeText, messages, numberAt } from './message.ts';
+import { Plight } from './plight.ts';
 import type { PrimaryNode } from './primary.ts';
 
 export class PrimaryPeer {
   links: PairLinks | undefined;
   heartbeat: HeartbeatPrimary | undefined;
+  readonly plight = new Plight();
   /** The guest has addresses that the secondary was not told yet: it may never see its own guest claim them. */
   hasNewAddresses = false;
   private readonly node: PrimaryNode;
@@ -49,7 +51,8 @@ export class PrimaryPeer {
   }
 
   /** This peer is the secondary no more, or was never to be. */
-  drop(): void {
+  drop(why: string): void {
+    this.plight.lost(why);
     this.heartbeat?.closed();
     this.heartbeat = undefined;
     this.close();
@@ -60,10 +63,33 @@ export class PrimaryPeer {
     this.links = undefined;
   }
 
+  /** In how long another node is asked, while none is for a reason of the disks. */
+  get waitMs(): number {
+    const { disks, context } = this.node;
+    return disks === undefined ? 0 : disks.waitMs(context.clock.now());
+  }
+
+  /** Another node is asked at once; false when that was so anyway. */
+  hurry(): boolean {
+    const isWaiting = this.node.pair.state.kind === 'alone' && this.waitMs > 0;
+    this.node.disks?.hurry();
+    return isWaiting;
+  }
+
+  /** Why there is no secondary; '' while there is one. */
+  get why(): string {
+    const { pair, context } = this.node;
+    const { protect, peers } = context.config;
+    if (protect.mode === 'none') return 'its spec says protect.mode: none';
+    return this.plight.text({
+      ...{ kind: pair.state.kind, linked: this.links !== undefined, waiting: this.waitMs > 0 },
+      peers: peers.map(({ node }) => node),
+    });
+  }
+
   private get isSeeking(): boolean {
-    const { disks, context, stopped, pair } = this.node;
-    const mayTry = disks?.mayTry(context.clock.now()) ?? true;
-    return mayTry && !stopped.signal.aborted && pair.state.kind === 'alone' && this.links === undefined;
+    const { stopped, pair } = this.node;
+    return this.waitMs <= 0 && !stopped.signal.aborted && pair.state.kind === 'alone' && this.links === undefined;
   }
 
   private async tryPeer(peer: Peer): Promise<void> {
@@ -76,6 +102,7 @@ export class PrimaryPeer {
         return;
       }
       this.heardAt = context.clock.now();
+      this.plight.reached(peer.node);
       parts.tolerance.paired(peer.node, this.heardAt);
       this.links = new PairLinks(opened, {
         message: (kind, type, payload) => this.onMessage(kind, type, payload),
@@ -83,6 +110,7 @@ export class PrimaryPeer {
       });
       await checkpointer.sendSession(parts.template);
     } catch (error) {
+      this.plight.refused(peer.node, errorText(error));
       context.log.debug({ peer: peer.node, error: errorText(error) }, 'no secondary there yet');
     }
   }
@@ -99,6 +127,7 @@ export class PrimaryPeer {
   private onLost(why: string): void {
     const { disks, gate } = this.node;
     this.links = undefined;
+    this.plight.lost(why);
     this.heartbeat?.closed();
     // At once: a stop that is under way waits for writes that wait for the peer.
     disks?.drop(why);
@@ -143,6 +172,7 @@ export class PrimaryPeer {
         node.disks?.kept(decodePosition(payload));
         return;
       case messages.diskFailed:
+        this.plight.said(decodeText(payload));
         node.disks?.failed(decodeText(payload));
         return;
       case messages.refused:

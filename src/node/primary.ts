@@ -142,8 +142,15 @@ export class PrimaryNode {
   /** An operator's checkpoint: resolves when it is applied. */
   checkpoint(): Promise<void> {
     const state = this.pair.state;
-    if (state.kind !== 'protected')
-      return Promise.reject(new ColoError(errorCodes.input, `the VM is not protected (${state.kind}): no checkpoint`));
+    if (state.kind !== 'protected') {
+      const why = this.peer.why;
+      const isHurried = this.peer.hurry();
+      const now = isHurried ? 'a secondary is looked for now, without waiting any longer' : '';
+      const hint = [why, now].filter((part) => part !== '').join('; ') || 'see `colo status`';
+      return Promise.reject(
+        new ColoError(errorCodes.input, `the VM is not protected (${state.kind}): no checkpoint`, { hint }),
+      );
+    }
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.waiters.push({ resolve, reject });
     this.post({ kind: 'want', reason: { kind: 'operator' } });
@@ -155,7 +162,7 @@ export class PrimaryNode {
     const state = this.pair.state;
     if (state.kind !== 'protected' || state.phase === 'capturing' || !state.complete)
       throw new ColoError(errorCodes.input, `the VM is not protected (${state.kind}): nobody could take over`, {
-        hint: 'wait until `colo status` says protected',
+        hint: ['wait until `colo status` says protected', this.peer.why].filter((part) => part !== '').join('; '),
       });
     this.post({ kind: 'handover', why: 'the operator asked for a failover' });
   }
@@ -323,7 +330,7 @@ export class PrimaryNode {
 
   private dropPeer(why: string): void {
     this.context.log.warn({ why }, 'the secondary is dropped');
-    this.peer.drop();
+    this.peer.drop(why);
     this.disks?.drop(why);
     this.checkpointer.dropped();
   }

@@ -20,6 +20,7 @@ import { Cards, Uplinks } from './cards.ts';
 import { type FaultPoint, type NodeContext, type Peer, recordName, type Strike } from './context.ts';
 import { QemuDisks } from './disk-source.ts';
 import { hashFile } from './hash-file.ts';
+import { linkTimeoutMs, sessionsGatheringMax } from './limits.ts';
 import { Nic } from './nic.ts';
 import type { GuestCard, PeerLinks, Platform } from './platform.ts';
 
@@ -152,7 +153,6 @@ function identityOf(context: NodeContext): { identity?: Identity } {
   return identityFolder === undefined ? {} : { identity: readIdentity(identityFolder) };
 }
 
-const connectTimeoutMs = 2000;
 const linkKinds = ['beat', 'packet', 'bulk'] as const;
 
 /** Opens the three links to the peer, or none. */
@@ -165,7 +165,7 @@ async function openPairLinks(context: NodeContext, peer: Peer, term: number, sig
     for (const kind of linkKinds) {
       const hello: Hello = { vm, node, kind, term, session };
       open[kind] = await connect(peer.address, hello, {
-        ...{ timeoutMs: connectTimeoutMs, signal, peerNode: peer.node },
+        ...{ timeoutMs: linkTimeoutMs, signal, peerNode: peer.node },
         ...identityOf(context),
       });
     }
@@ -188,7 +188,7 @@ async function acceptPairLinks(
   const vm = recordName(context.config);
   const gathering = new Map<string, Partial<Record<'beat' | 'packet' | 'bulk', Link>>>();
   return LinkServer.listen(context.config.listen, {
-    handshakeTimeoutMs: connectTimeoutMs,
+    handshakeTimeoutMs: linkTimeoutMs,
     ...identityOf(context),
     accept: (peer) => (peer.vm === vm ? options.busy() : `this node protects ${vm}, not ${peer.vm}`),
     local: (peer) => ({ ...peer, node }),
@@ -206,8 +206,6 @@ async function acceptPairLinks(
     refused: (error) => context.log.warn({ reason: error.message }, 'a connection was refused'),
   });
 }
-
-const sessionsGatheringMax = 4;
 
 function dropOldest(gathering: Map<string, Partial<Record<'beat' | 'packet' | 'bulk', Link>>>): void {
   for (const [session, links] of gathering) {

@@ -21,6 +21,7 @@ export function describeNode(node: ColoNode, cores: number): NodeStatus {
     role: roleOf(node),
     state: state === undefined ? (isWaiting(node) ? 'idle' : 'stopped') : stateText(node, state.kind),
     why: whyOf(node, state),
+    nextTryInMs: nextTryInMs(node),
     protected: isProtected(node),
     mode: config.protect.mode,
     term: node.terms.record?.term ?? 0,
@@ -97,7 +98,13 @@ function whyOf(node: ColoNode, state: { kind: string; why?: string } | undefined
   const role = node.role.state;
   const peer = node.terms.record?.peer ?? 'its peer';
   if (isWaiting(node)) return `waits for ${peer} to take over, or to say that it holds no copy of the VM`;
-  return 'why' in role ? role.why : (state?.why ?? '');
+  if ('why' in role) return role.why;
+  return state?.why ?? (isProtected(node) ? '' : (node.primary?.peer.why ?? ''));
+}
+
+function nextTryInMs({ primary }: ColoNode): number | null {
+  if (primary?.pair.state.kind !== 'alone' || primary.peer.links !== undefined || primary.peer.waitMs <= 0) return null;
+  return Math.ceil(primary.peer.waitMs);
 }
 
 /** The owner of a pair that has started anew: it holds nothing until its peer has taken over or said the same. */

@@ -9,11 +9,9 @@ import { errorText } from '../base/errors.ts';
 import type { Standing } from '../controller/role.ts';
 import type { TermRecord } from '../failover/arbiter/arbiter.ts';
 import { type NodeContext, recordName } from './context.ts';
+import { claimRetryMs } from './limits.ts';
 
 export type ClaimOutcome = 'won' | 'lost' | 'error';
-
-/** Waits between two tries of a claim that the arbiter did not answer. */
-const retryMs = 200;
 
 /** What of a node's surroundings is needed here. */
 type TermsContext = Pick<NodeContext, 'arbiter' | 'clock' | 'log'> & {
@@ -111,7 +109,7 @@ export class Terms {
   /** The outcome is unknown: nothing is done on it, and the controller asks again after a pause. */
   private async failed(error: unknown): Promise<'error'> {
     this.context.log.error({ error: errorText(error) }, 'the arbiter did not answer');
-    await new Promise<void>((resolve) => void this.context.clock.after(retryMs, resolve));
+    await new Promise<void>((resolve) => void this.context.clock.after(claimRetryMs, resolve));
     return 'error';
   }
 

@@ -10,23 +10,22 @@
 import { announce, arp, checkArp } from './arp.ts';
 import { cardMarkBytes, cardOf } from './card.ts';
 import { read16, read32, write16, write32 } from './checksum.ts';
-import { ethernet, etherType, tagsMax, writeEthernet } from './ethernet.ts';
+import { ethernet, etherType, writeEthernet } from './ethernet.ts';
 import { ipProtocol } from './ipv4.ts';
 import { checkIpv6, ipv6 } from './ipv6.ts';
+import { tagsMax } from './limits.ts';
 import { transportChecksum } from './transport-checksum.ts';
 
 export interface Claim {
   mac: Uint8Array;
   /** 4 or 16 bytes. */
   address: Uint8Array;
-  /** The mark of the card and the VLAN tags as they stand in the frame, without priorities: up to tagBytesMax. */
+  /** The mark of the card and the VLAN tags as they stand in the frame, without priorities: up to tagBytesMax (limits.ts). */
   tags: Uint8Array;
   isRouter: boolean;
   /** Of an ARP reply: it may be given by another machine, for one that it answers for. */
   isReply: boolean;
 }
-
-export const tagBytesMax = cardMarkBytes + 4 * tagsMax;
 
 const neighbourAdvertisement = 136;
 const targetLinkLayer = 2;

@@ -22,8 +22,6 @@ export const etherType = {
   card: 0xffff,
 } as const;
 
-export const tagsMax = 2;
-
 export const broadcastMac = new Uint8Array(6).fill(0xff);
 
 /** Why a frame is not what its type says. Such a frame is compared as a whole and counted. */

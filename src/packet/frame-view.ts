@@ -16,11 +16,12 @@
 import { arp, checkArp } from './arp.ts';
 import { cardMarkBytes, cardOf } from './card.ts';
 import { read16, read32, sumWords } from './checksum.ts';
-import { ethernet, etherType, type Refusal, tagsMax } from './ethernet.ts';
+import { ethernet, etherType, type Refusal } from './ethernet.ts';
 import { FlowKey, family } from './flow-key.ts';
 import { checkIcmp, icmp, isIcmpError, isIcmpQuery, isNeighbourDiscovery, neighbourContentEnd } from './icmp.ts';
 import { checkIpv4, fragmentMask, ipProtocol, ipv4, ipv4HeaderBytes, moreFragments } from './ipv4.ts';
 import { checkIpv6, ExtensionWalk, ipv6 } from './ipv6.ts';
+import { tagsMax } from './limits.ts';
 import { checkTcp, tcp, tcpFlag, tcpHeaderBytes, timestampsAt } from './tcp.ts';
 import { checkUdp, udp } from './udp.ts';
 

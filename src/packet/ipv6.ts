@@ -11,13 +11,12 @@
 
 import { read16 } from './checksum.ts';
 import type { Refusal } from './ethernet.ts';
+import { extensionsMax } from './limits.ts';
 
 export const ipv6 = { payloadLength: 4, nextHeader: 6, hopLimit: 7, source: 8, target: 24, headerBytes: 40 } as const;
 
 export const extension = { hopByHop: 0, routing: 43, fragment: 44, authentication: 51, destination: 60 } as const;
 
-/** Extension headers looked at; a packet with more is refused. */
-const extensionsMax = 8;
 const fragmentHeaderBytes = 8;
 
 export function checkIpv6(frame: Uint8Array, at: number): Refusal | undefined {

@@ -9,6 +9,7 @@
 
 import { advance, distance } from '../packet/sequence.ts';
 import type { FramePool } from './frame-pool.ts';
+import { sparePiecesMax } from './limits.ts';
 
 interface Piece {
   sequence: number;
@@ -21,7 +22,6 @@ interface Piece {
 
 /** Pieces to use again. */
 const spare: Piece[] = [];
-const spareMax = 4096;
 const nothing = Buffer.alloc(0);
 
 function takePiece(sequence: number, buffer: Buffer, from: number, to: number): Piece {
@@ -182,7 +182,7 @@ export class ByteStream {
     if (piece.isOwned) this.pool.giveBack(piece.buffer);
     piece.isOwned = false;
     piece.buffer = nothing;
-    if (spare.length < spareMax) spare.push(piece);
+    if (spare.length < sparePiecesMax) spare.push(piece);
   }
 }
 

@@ -24,7 +24,7 @@ export interface Piece {
 }
 
 const fragmentHeaderBytes = 8;
-const packetBytesMax = 65_535;
+const largestPacketBytes = 65_535;
 
 export function pieceOf(view: FrameView, order: number): Piece {
   return {
@@ -55,7 +55,7 @@ export function assemble(pieces: readonly Piece[]): Buffer | undefined {
     isComplete = !piece.hasMore;
   }
   const [first] = sorted;
-  return isComplete && first !== undefined && at < packetBytesMax ? wholeOf(first, parts) : undefined;
+  return isComplete && first !== undefined && at < largestPacketBytes ? wholeOf(first, parts) : undefined;
 }
 
 function isRepeated(part: Buffer | undefined, piece: Piece): boolean {

@@ -14,7 +14,7 @@ export class FramePool {
   copy(bytes: Uint8Array, from: number, to: number): Buffer {
     const length = to - from;
     const buffer = this.take(length);
-    if (length > copyByLoopMax) {
+    if (length > copyByLoopBytes) {
       if (Buffer.isBuffer(bytes)) bytes.copy(buffer, 0, from, to);
       else buffer.set(bytes.subarray(from, to));
       return buffer;
@@ -43,4 +43,4 @@ export class FramePool {
 }
 
 /** Below this a loop is faster than the call of a native copy. */
-const copyByLoopMax = 48;
+const copyByLoopBytes = 48;

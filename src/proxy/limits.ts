@@ -69,3 +69,6 @@ export const reorderGraceMs = 20;
 
 /** Window growth that is worth a frame of its own. */
 export const windowUpdateBytes = 1460;
+
+/** Records of pieces, datagrams and held frames that are kept for reuse, each. More: left to the garbage collector. */
+export const sparePiecesMax = 4096;

@@ -9,9 +9,7 @@
 
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { hugeBuffer } from './libc.ts';
-import { capturePagesBytesFirst, capturePagesBytesMax } from './limits.ts';
-
-const buffersMax = 2;
+import { captureBuffersMax, capturePagesBytesFirst, capturePagesBytesMax } from './limits.ts';
 
 export class CapturePool {
   #free: Buffer | undefined;
@@ -19,7 +17,7 @@ export class CapturePool {
 
   /** Makes the next take() of up to `bytes` free of allocation. Beyond the limits it does nothing: take() refuses. */
   async reserve(bytes: number): Promise<void> {
-    if (bytes > capturePagesBytesMax || this.#lent === buffersMax || (this.#free?.length ?? 0) >= bytes) return;
+    if (bytes > capturePagesBytesMax || this.#lent === captureBuffersMax || (this.#free?.length ?? 0) >= bytes) return;
     this.#free = undefined;
     const grown = await hugeBuffer(sizeFor(bytes));
     this.#free = larger(this.#free, grown);
@@ -31,8 +29,8 @@ export class CapturePool {
       const text = `One checkpoint holds ${bytes} bytes of pages, more than ${capturePagesBytesMax}.`;
       throw new ColoError(errorCodes.checkpoint, text);
     }
-    if (this.#lent === buffersMax) {
-      throw new ColoError(errorCodes.checkpoint, `${buffersMax} captured checkpoints are still in memory.`);
+    if (this.#lent === captureBuffersMax) {
+      throw new ColoError(errorCodes.checkpoint, `${captureBuffersMax} captured checkpoints are still in memory.`);
     }
     const kept = this.#free;
     this.#free = undefined;

@@ -19,7 +19,7 @@ import { promisify } from 'node:util';
 import { deflateRaw, inflateRaw } from 'node:zlib';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { isDeviceState } from './device-state.ts';
-import { carrierBytesMax, deviceStateBytesMax } from './limits.ts';
+import { carrierBytesMax, deviceStateBytesMax, imageToolTimeoutMs } from './limits.ts';
 
 /** The name of the snapshot, in the carrier and in every overlay of a disk. */
 export const snapshotTag = 'colo';
@@ -29,7 +29,6 @@ const clusterBytes = 2 * 1024 * 1024;
 const diskBytes = 1024 * 1024;
 const stateMagic = 0x5145_564d;
 const stateHeaderBytes = 8;
-const imageToolTimeoutMs = 20_000;
 
 /** Makes an empty carrier for a primary. */
 export async function createCarrier(path: string, imageTool = 'qemu-img'): Promise<void> {

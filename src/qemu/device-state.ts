@@ -19,6 +19,8 @@
 // day than the primary; nearly every divergence of a web server came from that (`Date:`).
 // Limits: tried under TCG. Under KVM the guest reads another clock (kvmclock), and alignment is only partial.
 
+import { sectionsMax } from './limits.ts';
+
 const magic = 0x5145_564d;
 const stateVersion = 3;
 const headerBytes = 8;
@@ -27,7 +29,6 @@ const sectionFooter = 0x7e;
 const subsection = 5;
 const endOfFile = 0;
 const footerBytes = 5;
-const sectionsMax = 1024;
 
 interface SectionHeader {
   id: number;

@@ -36,7 +36,7 @@ export async function runJob({ qmp, clock, timeoutMs, id, command, arguments: gi
     offLost();
     cancel();
   }
-  // Together, so that neither fails unheard when QEMU is gone before it has answered them.
+  // Both are awaited at once: QEMU may be lost before it answers either, and then both fail.
   const [jobs] = await Promise.all(
     qmp.executeTogether([{ execute: 'query-jobs' }, { execute: 'job-dismiss', arguments: { id } }]),
   );

@@ -35,3 +35,12 @@ export const killTimeoutMs = 10_000;
 
 /** A QEMU that answers nothing for this long hangs: its node treats it as dead. A primary hands over, a secondary leaves. */
 export const pingTimeoutMs = 3000;
+
+/** How long qemu-img may take to make a file. Beyond: it is killed, and the start fails. */
+export const imageToolTimeoutMs = 20_000;
+
+/** Captures in memory: one on its way and one being taken. A further capture throws COLO_E_CHECKPOINT. */
+export const captureBuffersMax = 2;
+
+/** Sections of device state that are looked at. What stands behind more is not found, and the clock is not aligned. */
+export const sectionsMax = 1024;

@@ -5,8 +5,7 @@ import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { snapshotTag } from './carrier.ts';
-
-const imageToolTimeoutMs = 20_000;
+import { imageToolTimeoutMs } from './limits.ts';
 
 export async function createOverlay(overlayPath: string, replicaPath: string, imageTool = 'qemu-img'): Promise<void> {
   const create = ['create', '-q', '-f', 'qcow2', '-b', replicaPath, '-F', 'raw', overlayPath];

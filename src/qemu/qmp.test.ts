@@ -154,6 +154,21 @@ test("a job's error is reported, and its success is not missed", async (context)
   await assert.rejects(runJob({ ...job, qmp: failing }), { code: 'COLO_E_CHECKPOINT', message: /Snapshot is damaged/ });
 });
 
+test('a QEMU that dies before the job is dismissed fails the job, and nothing that nobody waits for', async (context) => {
+  const unheard: unknown[] = [];
+  const hear = (error: unknown) => void unheard.push(error);
+  process.on('unhandledRejection', hear);
+  context.after(() => process.off('unhandledRejection', hear));
+  const serve = jobServer(undefined);
+  const dying = await open(context, (command, send, socket) => {
+    if (command.execute === 'query-jobs') socket.destroy();
+    else serve(command, send, socket);
+  });
+  await assert.rejects(runJob({ ...job, qmp: dying }), { code: 'COLO_E_QEMU' });
+  await new Promise(setImmediate);
+  assert.deepEqual(unheard, []);
+});
+
 test('a job that never concludes, or whose QEMU dies, does not wait for ever', async (context) => {
   const silent = await open(context, ({ id }, send) => send({ return: {}, id }));
   await assert.rejects(runJob({ ...job, qmp: silent, timeoutMs: 20 }), { code: 'COLO_E_QEMU_TIMEOUT' });

@@ -13,7 +13,7 @@
 import { z } from 'zod';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { EtcdClient, type EtcdClientOptions, fromBase64, toBase64 } from '../etcd/client.ts';
-import { listingBytesMax } from './limits.ts';
+import { announceTriesMax, listingBytesMax } from './limits.ts';
 import { checkEntry, type Entry, type Store } from './store.ts';
 
 const number = z.string().regex(/^\d{1,19}$/);
@@ -31,9 +31,6 @@ const grantSchema = z.object({ ID: number });
 /** A lease that is over has no TTL. */
 const keepaliveSchema = z.object({ result: z.object({ TTL: number.optional() }) });
 const anySchema = z.object({});
-
-/** Only the node itself announces itself, so its entry changes between two tries at most when it has just started. */
-const announceTriesMax = 4;
 
 export interface EtcdStoreOptions extends EtcdClientOptions {
   /** Before all keys; several clusters of COLO may share an etcd. */

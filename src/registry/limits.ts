@@ -11,3 +11,9 @@ export const entryBytes = 400;
 
 /** Entries of a registry in a folder. From half of them on no further VM is taken; a fuller folder is refused. */
 export const folderEntriesMax = 10_000;
+
+/**
+ * Tries of a node to announce itself. Only the node itself does, so its entry changes between two tries at most when it has
+ * just started. Beyond: another node has its name, and the announcement fails.
+ */
+export const announceTriesMax = 4;

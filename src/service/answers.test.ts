@@ -48,6 +48,8 @@ test('a VM is what its nodes say: protected, unprotected, starting, down, ended'
   assert.equal(stateOf(node('h1', primary), node('h2', {}))?.state, 'unprotected');
   assert.equal(stateOf(node('h1', { role: 'starting' }), node('h2'))?.state, 'starting');
   assert.equal(stateOf(node('h1'), node('h2'))?.state, 'starting');
+  const alone = { role: 'primary', state: 'alone', why: 'h2 was lost: no answer' } as const;
+  assert.equal(stateOf(node('h1', alone))?.why, 'alone: h2 was lost: no answer');
   assert.equal(stateOf(node('h3'))?.why, 'no node of it is there');
   assert.equal(answer([node('h1')], { placements: new Map() }).vms[0]?.state, 'starting');
   assert.equal(stateOf(node('h1', {}), node('h2', {}))?.state, 'down');

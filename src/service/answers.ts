@@ -74,7 +74,7 @@ function stateOf(
   leader: Hosted | undefined,
 ): { state: VmLine['state']; why: string } {
   if (leader !== undefined)
-    return { state: leader.protected ? 'protected' : 'unprotected', why: leader.protected ? '' : leader.state };
+    return { state: leader.protected ? 'protected' : 'unprotected', why: leader.protected ? '' : plight(leader) };
   const ended = all.find(({ hosted }) => hosted.role === 'stopped');
   if (ended !== undefined) return { state: 'ended', why: ended.hosted.why };
   const failed = all.find(({ hosted }) => hosted.failures > 0);
@@ -85,6 +85,10 @@ function stateOf(
   return all.length === 0
     ? { state: 'down', why: 'no node of it is there' }
     : { state: 'starting', why: all[0]?.hosted.why ?? '' };
+}
+
+function plight({ state, why }: Hosted): string {
+  return why === '' ? state : `${state}: ${why}`;
 }
 
 /** VMs that were removed and that a node runs, or may run. */

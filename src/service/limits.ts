@@ -32,3 +32,6 @@ export const whyCharactersMax = 300;
 
 /** Of what a child wrote besides its log, from its end: looked at for why it ended. An older reason is not found. */
 export const lastWordsBytesMax = 8 * 1024;
+
+/** A stream of live updates says at least this often that it lives, so that a reader or a proxy does not give it up. */
+export const streamPingMs = 15_000;

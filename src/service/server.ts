@@ -16,6 +16,7 @@ import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import type { Identity } from '../base/identity.ts';
 import type { Log } from '../base/log.ts';
 import { authenticate, type Caller, type RefusedCaller } from './authentication.ts';
+import { streamPingMs } from './limits.ts';
 
 export interface Call {
   params: Record<string, string>;
@@ -46,8 +47,6 @@ export type RefusedReason =
   | 'size'
   | 'body'
   | 'busy';
-
-const pingMs = 15_000;
 
 export class ServiceServer {
   readonly refused: Partial<Record<RefusedReason, number>> = {};
@@ -242,7 +241,7 @@ export class ServiceServer {
       write(`event: cluster\ndata: ${text}\n\n`);
     };
     const changed = () => void tell().catch(() => answer.destroy());
-    const cancel = this.clock.every(pingMs, () => write(': still here\n\n'));
+    const cancel = this.clock.every(streamPingMs, () => write(': still here\n\n'));
     events.on('changed', changed);
     answer.once('close', () => {
       cancel();

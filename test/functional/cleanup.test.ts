@@ -31,11 +31,11 @@ function startDemo(name: string): {
 }
 
 async function until(what: string, holds: () => boolean): Promise<void> {
-  for (let tries = 0; tries < 2400; tries += 1) {
+  for (let tries = 0; tries < 6000; tries += 1) {
     if (holds()) return;
     await delay(50);
   }
-  assert.fail(`not within two minutes: ${what}`);
+  assert.fail(`not within five minutes: ${what}`);
 }
 
 /** Living processes whose command line or environment names the run's directory. */

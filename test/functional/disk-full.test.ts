@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { buildDiskGuest, copyDisk } from '../../guest/disk/build.ts';
+import { callNode } from '../../src/api/client.ts';
 import { systemClock } from '../../src/base/clock.ts';
 import { checkSpec } from '../../src/config/spec.ts';
 import { consoleSays } from '../../src/demo/console.ts';
@@ -96,6 +97,17 @@ test(
       );
       assert.equal(told.find((one) => one.role === 'primary')?.protected, false);
       assert.deepEqual((await sql.query('SELECT count(*) FROM large')).rows, [['300000']], 'on one connection');
+      // Asked for a checkpoint, it says why there is none, and looks for the secondary at once.
+      const waits = await pair.until('waiting for the next try', timeoutMs, (all) =>
+        all.some((one) => one.role === 'primary' && (one.nextTryInMs ?? 0) > 3000),
+      );
+      assert.match(waits.find((one) => one.role === 'primary')?.why ?? '', /^b was lost: .*(ENOSPC|full)/);
+      const asked = callNode({ socketPath: pair.a.apiPath, method: 'POST', path: '/checkpoint', timeoutMs: 120_000 });
+      await assert.rejects(asked, {
+        // It may be trying already.
+        message: /not protected \(\w+\)/,
+        hint: /^b was lost: .*; a secondary is looked/,
+      });
       makeRoom(small);
       await isProtected();
       await pair.a.kill();

@@ -13,7 +13,7 @@ import { asBuffer, equalPrefix } from '../byte-stream.ts';
 import { type FlowEntry, FlowMap } from '../flow-map.ts';
 import { assemble, type Piece, pieceOf } from '../fragments.ts';
 import type { FramePool } from '../frame-pool.ts';
-import { proxyLimits, reorderGraceMs } from '../limits.ts';
+import { proxyLimits, reorderGraceMs, sparePiecesMax } from '../limits.ts';
 import type { ActiveFlow, CompareSink, FrameClass } from './sink.ts';
 
 interface Datagram {
@@ -35,7 +35,6 @@ interface Datagram {
 }
 
 const noFrame = Buffer.alloc(0);
-const spareMax = 4096;
 
 export class DatagramFlow implements FlowEntry<DatagramFlow>, ActiveFlow {
   readonly key: FlowKey;
@@ -360,7 +359,7 @@ export class DatagramComparer {
     datagram.isMatched = false;
     datagram.pieces = undefined;
     datagram.matchedPieces = undefined;
-    if (this.spare.length < spareMax) this.spare.push(datagram);
+    if (this.spare.length < sparePiecesMax) this.spare.push(datagram);
   }
 
   private own(datagram: Datagram): void {

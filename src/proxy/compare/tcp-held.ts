@@ -8,12 +8,12 @@ import { advance, distance } from '../../packet/sequence.ts';
 import { tcpFlag } from '../../packet/tcp.ts';
 import { asBuffer, equalPrefix } from '../byte-stream.ts';
 import type { FramePool } from '../frame-pool.ts';
+import { sparePiecesMax } from '../limits.ts';
 import { emptyParts, fillParts } from '../rewrite.ts';
 import type { CompareSink, Moment } from './sink.ts';
 import type { Held, TcpStream } from './tcp-stream.ts';
 
 const noFrame = Buffer.alloc(0);
-const spareMax = 4096;
 
 export class HeldSegments {
   private readonly sink: CompareSink;
@@ -81,7 +81,7 @@ export class HeldSegments {
     if (held.owned) this.pool.giveBack(held.frame as Buffer);
     held.owned = false;
     held.frame = noFrame;
-    if (this.spare.length < spareMax) this.spare.push(held);
+    if (this.spare.length < sparePiecesMax) this.spare.push(held);
   }
 
   private takeSpare(view: FrameView, order: number): Held {
