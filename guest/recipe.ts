@@ -66,7 +66,4 @@ export const guestAddress = { address: '10.0.2.15', prefixBits: 24, gateway: '10
 /** `host` is where clients of the same link stand, as `gateway` is for IPv4. */
 export const guestIpv6 = { address: 'fd63:6f6c:6f::15', prefixBits: 64, host: 'fd63:6f6c:6f::2' } as const;
 
-/** What the guest needs to hold the default /big and to work; with less it makes /big 16 MiB. */
-export const ramMebibytesDefault = 256;
-
 export const readyLine = 'colo-guest ready';

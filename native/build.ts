@@ -33,11 +33,6 @@ export function buildPreload(): Promise<PreloadResult> {
   return result;
 }
 
-/** Path of the compiled library, or undefined when it cannot be made here. */
-export async function preloadLibrary(): Promise<string | undefined> {
-  return (await buildPreload()).path;
-}
-
 async function build(): Promise<string> {
   const hash = createHash('sha256').update(readFileSync(source)).update(process.arch).digest('hex').slice(0, 16);
   const folder = join(cacheDirectory(), 'native', hash);

@@ -5,6 +5,15 @@ import type { SimNode } from './node.ts';
 import { type Fault, faultText } from './plan.ts';
 import type { World } from './world.ts';
 
+/** Of three members: whether the leader is lost, and how many followers. */
+const memberLosses = [
+  [true, 0],
+  [true, 0],
+  [false, 1],
+  [true, 1],
+  [false, 2],
+] as const;
+
 export class Faults {
   private readonly world: World;
   private readonly undo: (() => void)[] = [];
@@ -147,6 +156,11 @@ export class Faults {
         reach.lose = 0.6;
         this.later(fault, () => Object.assign(reach, { lose: world.plan.arbiter.lose }));
         return;
+      case 'arbiter-member': {
+        const [leader, followers] = memberLosses[fault.choice % memberLosses.length] ?? [true, 0];
+        this.later(fault, world.members.lose({ leader, followers }));
+        return;
+      }
       case 'clock-jump':
         // Within the margin that the lease leaves (src/heartbeat/limits.ts); a monotonic clock does not jump further.
         node.process?.jump(fault.choice % 40);

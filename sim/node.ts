@@ -179,7 +179,7 @@ export class SimNode {
 
   private newContext(process: SimProcess, role: WantedRole): NodeContext {
     const { world } = this;
-    const arbiter = new SimArbiter(process, world.terms, {
+    const arbiter = new SimArbiter(process, world, {
       reach: world.reach[this.name],
       random: this.random.fork(`arbiter ${this.incarnation}`),
       changed: () => world.termChanged(),

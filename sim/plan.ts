@@ -27,6 +27,7 @@ export const faultKinds = [
   'arbiter-cut',
   'arbiter-slow',
   'arbiter-lossy',
+  'arbiter-member',
   'clock-jump',
   'operator-checkpoint',
   'operator-failover',
@@ -92,6 +93,7 @@ export function drawPlan(seed: number, random: Random): DrawnPlan {
     ...(disk === undefined ? [] : drawReturns(random.fork('returns'))),
     ...drawOperator(random.fork('operator')),
     ...drawUplink(random.fork('uplink')),
+    ...drawMembers(random.fork('members')),
   ];
   const calls = random.fork('calls');
   const latest = faults.reduce((last, { when }) => ('atMs' in when ? Math.max(last, when.atMs) : last), 1500);
@@ -167,7 +169,7 @@ const weights: Record<FaultKind, number> = {
   // Drawn beside the others, for guests with a disk.
   ...{ 'disk-slow': 0, 'disk-error': 0, 'disk-full': 0 },
   // Drawn beside the others, so that they change nothing of what a seed meant before.
-  ...{ 'stop-amid': 0, 'uplink-full': 0 },
+  ...{ 'stop-amid': 0, 'uplink-full': 0, 'arbiter-member': 0 },
 };
 
 function drawDisk(random: Random): DiskPlan | undefined {
@@ -210,6 +212,20 @@ function drawUplink(random: Random): Fault[] {
     ...{ forMs: random.between(60, 1800), choice: random.below(1000) },
   };
   return random.chance(0.5) ? [full, stop] : [full, { ...stop, kind: random.pick(['pause-node', 'cut'] as const) }];
+}
+
+/** The arbiter loses members about when it is asked who goes on. */
+function drawMembers(random: Random): Fault[] {
+  if (!random.chance(0.15)) return [];
+  const atMs = random.between(300, 2400);
+  const cause: Fault = {
+    kind: random.pick(['kill-process', 'kill-vm', 'cut', 'reset-link', 'pause-host', 'operator-failover'] as const),
+    ...{ on: random.pick(['primary', 'primary', 'secondary'] as const), when: { atMs } },
+    ...{ forMs: random.between(450, 1300), choice: random.below(1000) },
+  };
+  const when = { atMs: atMs + random.pick([random.between(-40, 30), random.between(400, 560)]) };
+  const forMs = random.between(50, 1500);
+  return [cause, { kind: 'arbiter-member', on: 'primary', when, forMs, choice: random.below(1000) }];
 }
 
 function drawDiskFaults(random: Random): Fault[] {

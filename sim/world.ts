@@ -11,6 +11,7 @@ import type { Checker, MakeChecker } from './checker.ts';
 import { Client } from './client.ts';
 import { Faults } from './faults.ts';
 import { Path } from './link.ts';
+import { Members } from './members.ts';
 import { SimSwitch } from './network.ts';
 import { type Death, SimNode, vmName } from './node.ts';
 import { type DrawnPlan, drawPlan, type Plan } from './plan.ts';
@@ -62,6 +63,7 @@ export class World implements VmObserver {
   readonly captureIds = { next: 1 };
   readonly paths: Record<'a' | 'b', Path>;
   readonly reach: Record<'a' | 'b', Reach>;
+  readonly members: Members;
   readonly network: SimSwitch;
   readonly a: SimNode;
   readonly b: SimNode;
@@ -89,6 +91,7 @@ export class World implements VmObserver {
       b: new Path(path.delayMs, path.jitterMs, path.bytesPerMs),
     };
     this.reach = { a: { ...arbiter, cut: false }, b: { ...arbiter, cut: false } };
+    this.members = new Members(this.schedule, this.random.fork('members'));
     this.network = new SimSwitch(this.schedule, this.random.fork('network'), this.plan.wide);
     this.a = new SimNode(this, 'a');
     this.b = new SimNode(this, 'b');

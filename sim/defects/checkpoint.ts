@@ -1,6 +1,6 @@
 // Deliberate defects of checkpoints: what is captured, sent, committed and loaded. What they are: defect.ts.
 
-import { Replica } from '../../src/checkpoint/apply.ts';
+import { SecondaryRam as Replica } from '../../src/checkpoint/apply.ts';
 import { checkpointTypes } from '../../src/checkpoint/message.ts';
 import { Staging } from '../../src/checkpoint/stage.ts';
 import { PrimaryPair } from '../../src/controller/primary-pair.ts';

@@ -1,6 +1,8 @@
 // Deliberate defects, to show that the checkers bite. Each replaces a method of the product for as long as a test runs,
 // from outside: nothing of this is in the product. Every one is a mistake that somebody could have made.
 
+import type { FaultKind } from '../plan.ts';
+
 /** What a replaced method is called with, and the one that it replaces. */
 // biome-ignore lint: a defect reaches into what is private, so it knows no types.
 export type Self = Record<string, never> & { [name: string]: unknown };
@@ -24,6 +26,8 @@ export interface Defect {
   /** The checker that finds it there, and whether no other one does in that seed. */
   finds: string;
   alone?: true;
+  /** The fault without which that seed does not show it. */
+  needs?: FaultKind;
   changes: readonly { owner: { prototype: object }; method: string; replace: Replace }[];
 }
 

@@ -8,6 +8,9 @@ import { PrimaryGate } from '../../src/node/primary-gate.ts';
 import { Terms } from '../../src/node/terms.ts';
 import { always, call, type Defect, nothing } from './defect.ts';
 
+/** Those that have claimed since they were last asked to, and not only read. */
+const claimed = new WeakSet<object>();
+
 export const pairDefects: readonly Defect[] = [
   {
     name: 'ignore-term',
@@ -109,6 +112,36 @@ export const pairDefects: readonly Defect[] = [
         replace: (before) =>
           function (outcome) {
             return before.call(this, outcome === 'error' ? 'lost' : outcome);
+          },
+      },
+    ],
+  },
+  {
+    name: 'own-claim-taken-for-anothers',
+    mistake:
+      'A claim that was not answered and was done all the same is taken for that of another when the record is read.',
+    seeds: 20,
+    finds: 'survivor',
+    alone: true,
+    needs: 'arbiter-member',
+    changes: [
+      {
+        owner: Terms,
+        method: 'claim',
+        replace: (before) =>
+          function (...args) {
+            claimed.add(this);
+            return before.apply(this, args);
+          },
+      },
+      {
+        owner: Terms,
+        method: 'claimAlone',
+        replace: (before) =>
+          async function (...args) {
+            claimed.delete(this);
+            const outcome = await before.apply(this, args);
+            return outcome === 'won' && !claimed.has(this) ? 'lost' : outcome;
           },
       },
     ],

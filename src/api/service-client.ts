@@ -30,7 +30,7 @@ export interface Question {
   timeoutMs?: number;
 }
 
-export function targetText(target: Target): string {
+function targetText(target: Target): string {
   return 'socketPath' in target ? target.socketPath : `https://${target.host}:${target.port}`;
 }
 

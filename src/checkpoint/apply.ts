@@ -15,7 +15,7 @@ import { type PageRuns, pageSize } from '../base/page-runs.ts';
 import { writeSliceBytes } from './limits.ts';
 import type { StagedCheckpoint } from './stage.ts';
 
-export class Replica {
+export class SecondaryRam {
   readonly ram: Buffer;
   readonly shadow: Buffer;
 

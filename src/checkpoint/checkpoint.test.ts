@@ -11,7 +11,7 @@ import fc from 'fast-check';
 import { ColoError } from '../base/errors.ts';
 import { PageRuns, pageSize } from '../base/page-runs.ts';
 import { seededRandom } from '../base/random.ts';
-import { Replica } from './apply.ts';
+import { SecondaryRam } from './apply.ts';
 import { openCompressor } from './compress.ts';
 import type { DeltaBase } from './delta.ts';
 import { batches, CheckpointEncoder, encodeTemplate, type OutgoingMessage } from './encode.ts';
@@ -125,12 +125,12 @@ test('after any number of epochs, with any faults in between, RAM, shadow and th
       const random = seededRandom(seed);
       const ramBytes = pageSize * (1 + Math.floor(random() * 600));
       const primary = Buffer.alloc(ramBytes);
-      const replica = new Replica(Buffer.alloc(ramBytes), Buffer.alloc(ramBytes));
+      const secondaryRam = new SecondaryRam(Buffer.alloc(ramBytes), Buffer.alloc(ramBytes));
       const stagedBytesMax = random() < 0.3 ? 64 * pageSize : undefined;
       const folder = tmpdir();
       const staging = new Staging({
         ramBytes,
-        shadow: replica.shadow,
+        shadow: secondaryRam.shadow,
         compressor,
         openSpill: () => SpillFile.open(folder),
         ...(stagedBytesMax === undefined ? {} : { stagedBytesMax }),
@@ -143,10 +143,10 @@ test('after any number of epochs, with any faults in between, RAM, shadow and th
         pending.clear();
         pending.add(0, ramBytes);
         const image = Buffer.from(primary);
-        const own = dirty(replica.ram, random, random() * 0.5);
+        const own = dirty(secondaryRam.ram, random, random() * 0.5);
         const ids = { epoch, base: staging.committedEpoch };
         const wire = await checkpoint(primary, pending, ids, known);
-        const before = { ram: Buffer.from(replica.ram), shadow: Buffer.from(replica.shadow) };
+        const before = { ram: Buffer.from(secondaryRam.ram), shadow: Buffer.from(secondaryRam.shadow) };
         for (let attempt = 0; attempt < 3; attempt += 1) {
           const results = receiveAll(staging, spoil(wire, random));
           assert.ok(results.every((result) => result.kind === 'more' || result.kind === 'refused'));
@@ -154,21 +154,21 @@ test('after any number of epochs, with any faults in between, RAM, shadow and th
           // Else a cut attempt and one that lacks just what arrived before would be a whole one together.
           staging.abandon();
         }
-        assert.ok(before.ram.equals(replica.ram) && before.shadow.equals(replica.shadow));
+        assert.ok(before.ram.equals(secondaryRam.ram) && before.shadow.equals(secondaryRam.shadow));
         assert.equal(receiveAll(staging, wire).at(-1)?.kind, 'complete');
         dirty(primary, random, 0.1);
         const staged = staging.complete();
         assert.ok(staged !== undefined);
-        assert.equal(replica.rollback(own), own.pages);
-        assert.ok(replica.ram.equals(replica.shadow));
-        await replica.write(staged, async () => undefined);
-        const touched = dirty(replica.ram, random, 0.02);
-        replica.restoreAfterLoad(touched);
-        assert.deepEqual(await replica.verify(staged.state.ramHash, hash, async () => undefined), {
+        assert.equal(secondaryRam.rollback(own), own.pages);
+        assert.ok(secondaryRam.ram.equals(secondaryRam.shadow));
+        await secondaryRam.write(staged, async () => undefined);
+        const touched = dirty(secondaryRam.ram, random, 0.02);
+        secondaryRam.restoreAfterLoad(touched);
+        assert.deepEqual(await secondaryRam.verify(staged.state.ramHash, hash, async () => undefined), {
           equalToShadow: true,
           equalToPrimary: true,
         });
-        assert.ok(replica.ram.equals(image));
+        assert.ok(secondaryRam.ram.equals(image));
         staging.release(epoch);
         assert.equal(staging.heldBytes, 0);
         known = random() < 0.3 ? undefined : { runs: someOf(pending, random), contents: Buffer.alloc(0) };
@@ -183,8 +183,8 @@ test('only the dirty pages travel, epoch after epoch, and the whole RAM stays eq
   const random = seededRandom(3);
   const ramBytes = 700 * pageSize;
   const primary = Buffer.alloc(ramBytes);
-  const replica = new Replica(Buffer.alloc(ramBytes), Buffer.alloc(ramBytes));
-  const staging = new Staging({ ramBytes, shadow: replica.shadow, compressor });
+  const secondaryRam = new SecondaryRam(Buffer.alloc(ramBytes), Buffer.alloc(ramBytes));
+  const staging = new Staging({ ramBytes, shadow: secondaryRam.shadow, compressor });
   const everything = new PageRuns();
   everything.add(0, ramBytes);
   dirty(primary, random, 1);
@@ -193,23 +193,23 @@ test('only the dirty pages travel, epoch after epoch, and the whole RAM stays eq
     const runs = sequence === 1 ? everything : dirty(primary, random, 0.2);
     for (const { type, payload } of await collect(encoder.round(runs, primary))) {
       const result = staging.receive(type, payload);
-      if (result.kind === 'batch') replica.writeBatch(result.runs, result.contents);
+      if (result.kind === 'batch') secondaryRam.writeBatch(result.runs, result.contents);
       if (type === checkpointTypes.end) assert.deepEqual(result, { kind: 'round', sequence, pages: runs.pages });
     }
-    assert.ok(replica.ram.equals(primary) && replica.shadow.equals(primary));
+    assert.ok(secondaryRam.ram.equals(primary) && secondaryRam.shadow.equals(primary));
   }
   let known: DeltaBase | undefined;
   for (let epoch = 1; epoch <= 20; epoch += 1) {
     const runs = dirty(primary, random, 0.1);
     const wire = await checkpoint(primary, runs, { epoch, base: epoch - 1 }, known);
     known = { runs, contents: gather(primary, runs) };
-    replica.rollback(dirty(replica.ram, random, 0.1));
+    secondaryRam.rollback(dirty(secondaryRam.ram, random, 0.1));
     receiveAll(staging, wire);
     const staged = staging.complete();
     assert.ok(staged !== undefined);
-    await replica.write(staged, async () => undefined);
+    await secondaryRam.write(staged, async () => undefined);
     staging.release(epoch);
-    assert.ok(replica.ram.equals(primary) && replica.shadow.equals(primary));
+    assert.ok(secondaryRam.ram.equals(primary) && secondaryRam.shadow.equals(primary));
   }
 });
 
@@ -355,8 +355,8 @@ test('differences to nothing are refused: in a round, in a first checkpoint, and
 test('differences that arrive before their base is applied become its pages all the same', async () => {
   const random = seededRandom(11);
   const primary = Buffer.alloc(600 * pageSize);
-  const replica = new Replica(Buffer.alloc(primary.length), Buffer.alloc(primary.length));
-  const staging = new Staging({ ramBytes: primary.length, shadow: replica.shadow, compressor });
+  const secondaryRam = new SecondaryRam(Buffer.alloc(primary.length), Buffer.alloc(primary.length));
+  const staging = new Staging({ ramBytes: primary.length, shadow: secondaryRam.shadow, compressor });
   const everything = new PageRuns();
   everything.add(0, primary.length);
   dirty(primary, random, 1);
@@ -368,11 +368,11 @@ test('differences that arrive before their base is applied become its pages all 
   for (const epoch of [1, 2]) {
     const staged = staging.complete();
     assert.ok(staged?.epoch === epoch);
-    await replica.write(staged, async () => undefined);
+    await secondaryRam.write(staged, async () => undefined);
     staging.release(epoch);
     if (epoch === 1) receiveAll(staging, second.slice(-1));
   }
-  assert.ok(replica.ram.equals(primary) && replica.shadow.equals(primary));
+  assert.ok(secondaryRam.ram.equals(primary) && secondaryRam.shadow.equals(primary));
 });
 
 test('what does not fit in memory is spilled and applied whole, or refused when there is nowhere to spill to', async () => {
@@ -390,11 +390,11 @@ test('what does not fit in memory is spilled and applied whole, or refused when 
     assert.ok(staging.counters.spilledBytes > 0);
     assert.ok(staging.heldBytes <= bounds.stagedBytesMax);
     assert.deepEqual(readdirSync(folder), []);
-    const replica = new Replica(Buffer.alloc(ram.length), Buffer.alloc(ram.length));
+    const secondaryRam = new SecondaryRam(Buffer.alloc(ram.length), Buffer.alloc(ram.length));
     const staged = staging.complete();
     assert.ok(staged !== undefined);
-    await replica.write(staged, async () => undefined);
-    assert.ok(replica.ram.equals(ram));
+    await secondaryRam.write(staged, async () => undefined);
+    assert.ok(secondaryRam.ram.equals(ram));
     staging.release(1);
   } finally {
     rmSync(folder, { recursive: true });

@@ -8,7 +8,7 @@ import { delay } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { runDirectory, runningVms } from '../local/directories.ts';
 import { interruptSignal } from './interrupt.ts';
-import { describe, LiveBlock, ms, statusBlock, statusLine } from './view.ts';
+import { checkpointLine, describe, LiveBlock, newestCheckpoint, statusBlock, statusLine } from './view.ts';
 
 interface Found {
   status: NodeStatus;
@@ -48,12 +48,8 @@ export async function checkpoint(vm: string | undefined, options: { json: boolea
     path: '/checkpoint',
     timeoutMs: 30_000,
   })) as NodeStatus;
-  const last = answer.checkpoints?.last.filter((one) => one.reason === 'operator').at(-1);
-  if (options.json) process.stdout.write(`${JSON.stringify(last ?? null)}\n`);
-  else if (last !== undefined)
-    process.stdout.write(
-      `epoch ${last.epoch} committed: pause ${ms(last.pauseMs)}, commit ${ms(last.commitMs)}, ${last.dirtyPages} dirty pages\n`,
-    );
+  const text = options.json ? JSON.stringify(newestCheckpoint(answer) ?? null) : checkpointLine(answer);
+  process.stdout.write(`${text}\n`);
   return 0;
 }
 

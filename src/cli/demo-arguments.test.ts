@@ -14,6 +14,7 @@ const defaults: DemoWords = {
   failovers: 1,
   disk: false,
   verify: false,
+  tracker: 'auto',
   flush: 'local',
 };
 
@@ -23,6 +24,7 @@ test('what goes together is taken', () => {
     { mode: 'none' },
     { fault: 'secondary-kill', mode: 'remus', verify: true },
     { failovers: 3, verify: true },
+    { tracker: 'compare', verify: true },
     { disk: true, seed: 7, flush: 'replicated', failovers: 2 },
     { hosts: 3, mode: 'remus' },
   ];
@@ -38,6 +40,8 @@ test('an option that would do nothing is refused and named', () => {
     [{ hosts: 3, disk: true }, /--hosts and --disk/],
     [{ hosts: 3, fault: 'primary-stop' }, /--hosts .* --fault/],
     [{ hosts: 3, failovers: 2 }, /--hosts .* --failovers/],
+    [{ hosts: 3, tracker: 'compare' }, /--tracker .* --hosts/],
+    [{ disk: true, tracker: 'compare' }, /--tracker .* --disk/],
     [{ hosts: 3, verify: true }, /--verify .* --hosts/],
   ];
   for (const [words, message] of wrong)

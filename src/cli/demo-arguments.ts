@@ -14,6 +14,7 @@ export interface DemoWords {
   hosts?: number;
   disk: boolean;
   verify: boolean;
+  tracker: string;
   seed?: number;
   flush: 'local' | 'replicated';
   report?: string;
@@ -21,7 +22,7 @@ export interface DemoWords {
 
 /** Refuses what would be ignored, with one line. */
 export function refuseContradiction(words: DemoWords): void {
-  const { mode, fault, failovers, hosts, disk, verify, seed, flush } = words;
+  const { mode, fault, failovers, hosts, disk, verify, tracker, seed, flush } = words;
   const isKill = fault === 'primary-kill';
   const contradictions: [boolean, string][] = [
     [failovers > 1 && !isKill, '--failovers kills the primary: it does not go with another --fault'],
@@ -33,6 +34,7 @@ export function refuseContradiction(words: DemoWords): void {
       hosts !== undefined && (!isKill || failovers > 1),
       '--hosts kills hosts: it does not go with --fault or --failovers',
     ],
+    [(hosts !== undefined || disk) && tracker !== 'auto', '--tracker goes with neither --hosts nor --disk'],
     [hosts !== undefined && verify, '--verify does not go with --hosts'],
   ];
   const found = contradictions.find(([holds]) => holds);

@@ -8,6 +8,7 @@ import { type DemoReport, type DemoView, runDemo } from '../demo/demo.ts';
 import type { EntranceKind } from '../demo/entrance.ts';
 import type { FaultKind } from '../demo/faults.ts';
 import { ensurePackages, guestPackages, runtimePackages } from '../host/packages.ts';
+import type { TrackerKind } from '../qemu/dirty/tracker.ts';
 import { writeReport } from './demo-arguments.ts';
 import { interruptSignal } from './interrupt.ts';
 import { LiveBlock, ms, type Rates, statusBlock, statusLine, table } from './view.ts';
@@ -20,6 +21,7 @@ export interface DemoArguments {
   failovers: number;
   hosts?: number;
   verify: boolean;
+  tracker: TrackerKind | 'auto';
   clients: EntranceKind | 'auto';
   report: string | undefined;
   json: boolean;

@@ -65,7 +65,9 @@ async function accelerator(kernel: string | undefined): Promise<DoctorLine> {
 
 function dirtyPages(): DoctorLine {
   const userfaultfd = userfaultfdSupport();
-  if (userfaultfd.usable) return line('dirty pages', 'ok', `userfaultfd write protection, ${userfaultfd.detail}`);
+  const other = hasSoftDirty() ? 'soft-dirty as well' : 'soft-dirty is not built into this kernel';
+  if (userfaultfd.usable)
+    return line('dirty pages', 'ok', `userfaultfd write protection, ${userfaultfd.detail}; ${other}`);
   const todo = 'Linux 6.7 or newer, built with userfaultfd, and no sandbox that forbids it.';
   if (hasSoftDirty()) return line('dirty pages', 'limited', `soft-dirty, because ${userfaultfd.detail}`, todo);
   const detail = `comparing all memory at each checkpoint, because ${userfaultfd.detail} and soft-dirty is not built in`;

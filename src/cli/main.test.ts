@@ -2,6 +2,9 @@
 
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 
@@ -29,6 +32,28 @@ for (const [call, says] of wrong)
     assert.equal(result.status, 2, result.stderr);
     assert.equal(result.stdout, '');
   });
+
+test('colo run with a port that is in use: exit code 2, and one line that names it', async (context) => {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  context.after(() => new Promise((resolve) => server.close(resolve)));
+  const address = server.address();
+  const port = typeof address === 'object' && address !== null ? address.port : 0;
+  const folder = mkdtempSync(join(tmpdir(), 'colo-main-test-'));
+  context.after(() => rmSync(folder, { recursive: true }));
+  const spec = join(folder, 'spec.yaml');
+  writeFileSync(
+    spec,
+    `vm: busy\nboot: {guest: demo}\nnetwork: {forwards: [{protocol: tcp, host: ${port}, guest: 80}]}\n`,
+  );
+  const result = spawnSync(process.execPath, [program, 'run', spec], { encoding: 'utf8' });
+  assert.equal(result.status, 2, result.stderr);
+  assert.equal(result.stdout, '');
+  const [line, hint, ...more] = result.stderr.trimEnd().split('\n');
+  assert.equal(line, `colo: tcp port ${port} of 127.0.0.1 is in use`);
+  assert.match(hint ?? '', /choose another host port/);
+  assert.deepEqual(more, []);
+});
 
 test('every command takes --json; colod, whose lines are JSON anyway, does not', () => {
   const help = (...call: string[]) => spawnSync(process.execPath, [program, ...call, '--help'], { encoding: 'utf8' });

@@ -72,6 +72,11 @@ function addDemo(program: Command, finish: (code: number) => void): void {
       new Option('--failovers <n>', 'kill the primary this often, with repair between').argParser(count).default(1),
     )
     .option('--verify', 'compare the whole RAM of both sides after every checkpoint (longer pauses)', false)
+    .addOption(
+      new Option('--tracker <kind>', 'how written pages are found (protect.tracker of a spec)')
+        .choices(['auto', 'userfaultfd', 'soft-dirty', 'compare'])
+        .default('auto'),
+    )
     .option('--disk', 'a guest with PostgreSQL and redis on a root disk: no acknowledged commit is lost', false)
     .addOption(new Option('--seed <n>', 'with --disk: decides the moment of the fault').argParser(count))
     .addOption(

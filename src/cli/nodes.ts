@@ -10,7 +10,7 @@ import { readSpecForNodes } from '../config/spec.ts';
 import { interruptSignal } from './interrupt.ts';
 import { changeTimeoutMs, drainTimeoutMs } from './limits.ts';
 import { type TargetOptions, targetOf } from './target.ts';
-import { describe, LiveBlock, ms, table } from './view.ts';
+import { checkpointLine, describe, LiveBlock, newestCheckpoint, table } from './view.ts';
 
 type Options = TargetOptions & { json: boolean };
 
@@ -74,12 +74,7 @@ export async function failoverVm(vm: string, options: Options): Promise<number> 
 export async function checkpointVm(vm: string, options: Options): Promise<number> {
   const question: Question = { method: 'POST', path: `${vmPath(vm)}/checkpoint`, timeoutMs: 40_000 };
   const answer = (await callService(targetOf(options), question)) as NodeStatus;
-  const last = answer.checkpoints?.last.filter((one) => one.reason === 'operator').at(-1) ?? null;
-  const text =
-    last === null
-      ? 'done'
-      : `epoch ${last.epoch} committed: pause ${ms(last.pauseMs)}, commit ${ms(last.commitMs)}, ${last.dirtyPages} dirty pages`;
-  tell(options, last, text);
+  tell(options, newestCheckpoint(answer) ?? null, checkpointLine(answer));
   return 0;
 }
 

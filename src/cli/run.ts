@@ -9,7 +9,7 @@ import { refuseOwner } from '../disk/recovery.ts';
 import { Folder } from '../disk/storage.ts';
 import { checkImage } from '../host/disk-image.ts';
 import { ensurePackages, guestPackages, runtimePackages } from '../host/packages.ts';
-import type { Forward } from '../lan/gateway.ts';
+import { type Forward, refuseBusyPorts } from '../lan/gateway.ts';
 import type { BootFiles } from '../local/machine.ts';
 import { LocalPair, replicaDirectory } from '../local/pair.ts';
 import { Interrupted, interruptSignal } from './interrupt.ts';
@@ -24,14 +24,15 @@ export async function run(path: string, options: { json: boolean }): Promise<num
   };
   const spec = await readSpec(path);
   checkLocal(spec, path);
+  const forwards = spec.network.forwards.map(
+    (one): Forward => ({ protocol: one.protocol, hostPort: one.host, guestPort: one.guest }),
+  );
+  await refuseBusyPorts(forwards);
   await ensurePackages([...runtimePackages, ...guestPackages], { why: 'run a VM', onProgress: say });
   for (const disk of spec.disks) await checkImage(disk.path, disk.format);
   for (const node of ['a', 'b']) refuseOwner(replicaDirectory(spec, node));
   const boot = await bootFiles(spec, say);
   const interrupt = interruptSignal();
-  const forwards = spec.network.forwards.map(
-    (one): Forward => ({ protocol: one.protocol, hostPort: one.host, guestPort: one.guest }),
-  );
   const pair = await LocalPair.start({ spec, boot, forwards, clock, signal: interrupt });
   try {
     for (const forward of forwards)

@@ -73,6 +73,18 @@ test('a refused checkpoint never happened; a secondary that refuses three in a r
   assert.deepEqual(actions, ['abortCapture', 'shutGate', 'dropPeer', 'claimAlone']);
 });
 
+test('a capture that fails keeps its epoch and what is held; three in a row end the protection', () => {
+  const pair = protectedPrimary();
+  for (let count = 0; count < 2; count += 1) {
+    pair.on({ kind: 'want', reason: { kind: 'payload' } });
+    assert.deepEqual(pair.on({ kind: 'captureFailed', why: 'the card never stops sending' }), []);
+    assert.equal(pair.state.kind === 'protected' && pair.state.phase === 'running' && pair.state.epoch, 1);
+  }
+  pair.on({ kind: 'want', reason: { kind: 'payload' } });
+  const actions = kinds(pair.on({ kind: 'captureFailed', why: 'the card never stops sending' }));
+  assert.deepEqual(actions, ['shutGate', 'dropPeer', 'claimAlone']);
+});
+
 test('from the first doubt the gate is shut, and only the term opens it', () => {
   for (const doubt of [{ kind: 'linkLost', why: 'test' }, { kind: 'silence' }] as const) {
     const pair = protectedPrimary();
@@ -114,7 +126,7 @@ function protectedSecondary(): SecondaryPair {
 
 test('a secondary takes over only with the term', () => {
   const pair = protectedSecondary();
-  assert.deepEqual(kinds(pair.on({ kind: 'linkLost', why: 'test' })), ['claimAlone']);
+  assert.deepEqual(kinds(pair.on({ kind: 'linkLost', why: 'test' })), ['withhold', 'claimAlone']);
   assert.deepEqual(kinds(pair.on({ kind: 'aloneClaimed', outcome: 'error' })), ['claimAlone']);
   assert.deepEqual(kinds(pair.on({ kind: 'aloneClaimed', ...won })), ['takeOver']);
   pair.on({ kind: 'tookOver' });
@@ -124,9 +136,9 @@ test('a secondary takes over only with the term', () => {
 test('a complete checkpoint is applied before a takeover', () => {
   const pair = protectedSecondary();
   pair.on({ kind: 'staged', epoch: 2 });
-  pair.on({ kind: 'linkLost', why: 'test' });
-  assert.deepEqual(pair.on({ kind: 'aloneClaimed', ...won }), [], 'waits for the apply');
-  assert.deepEqual(kinds(pair.on({ kind: 'applied', epoch: 2 })), ['takeOver']);
+  assert.deepEqual(kinds(pair.on({ kind: 'linkLost', why: 'test' })), ['withhold'], 'waits for the apply');
+  assert.deepEqual(kinds(pair.on({ kind: 'applied', epoch: 2 })), ['claimAlone']);
+  assert.deepEqual(kinds(pair.on({ kind: 'aloneClaimed', ...won })), ['takeOver']);
 });
 
 test('a secondary without a complete checkpoint never claims', () => {
@@ -197,12 +209,18 @@ test('whatever happens to a secondary: it moves legally, and takes over only aft
       const pair = new SecondaryPair();
       let asked = false;
       let term = false;
+      let withheld = false;
       for (const event of events) {
         if (event.kind === 'aloneClaimed' && asked) term = event.outcome === 'won' || term;
-        for (const action of pair.on(event)) {
+        const actions = pair.on(event);
+        const { state } = pair;
+        const applying = state.kind === 'suspecting' && state.applying;
+        for (const action of actions) {
+          if (action.kind === 'withhold') withheld = true;
           if (action.kind === 'claimAlone') asked = true;
-          if (action.kind === 'takeOver') assert.ok(term);
-          if (action.kind === 'leave') [asked, term] = [false, false];
+          if (action.kind === 'claimAlone') assert.ok(withheld && !applying);
+          if (action.kind === 'takeOver') assert.ok(term && !applying);
+          if (action.kind === 'leave') [asked, term, withheld] = [false, false, false];
         }
       }
     }),

@@ -66,6 +66,24 @@ test('a failover that is asked for before the secondary could run is not begun',
   assert.deepEqual(run(pair, ...toInitialCapture, { kind: 'handover', why: 'operator' }), []);
 });
 
+test('a failover that is asked for during an apply begins when that is done, and a doubt before ends it', () => {
+  const asked: PrimaryEvent[] = [
+    ...[...toInitialCapture, ...checkpoint(1), { kind: 'want', reason: { kind: 'periodic' } } as const],
+    ...[...checkpoint(2).slice(0, 2), { kind: 'handover', why: 'operator' } as const],
+  ];
+  const pair = new PrimaryPair();
+  assert.deepEqual(run(pair, ...asked), []);
+  const offered = ['compare', 'shutGate', 'tellHandover', 'dropPeer', 'claimAlone'];
+  assert.deepEqual(run(pair, { kind: 'applied', epoch: 2 }), offered);
+  assert.equal(pair.state.kind, 'suspecting');
+  const other = new PrimaryPair();
+  assert.deepEqual(run(other, ...asked, ...lost), ['goAlone']);
+  assert.deepEqual(run(other, ...toInitialCapture, { kind: 'captured', epoch: 3 }, { kind: 'committed', epoch: 3 }), [
+    'release',
+  ]);
+  assert.deepEqual(run(other, { kind: 'applied', epoch: 3 }), ['compare']);
+});
+
 test("a VM that is lost while its secondary is in doubt is the secondary's to run: this node claims no more and comes back", () => {
   const killed: PrimaryEvent = { kind: 'vmEnded', why: 'killed', byGuest: false };
   const doubt: PrimaryEvent = { kind: 'linkLost', why: 'its process is gone' };

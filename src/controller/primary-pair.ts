@@ -8,7 +8,8 @@
 //   any ──the VM ends──► ended                  ▼
 //   protected ──VM lost──► fenced ◄─────────────┘
 //
-// A planned failover is a doubt too: the secondary is asked to take over, and has a moment to win the term.
+// A planned failover is a doubt too: the secondary is asked to take over, and has a moment to win the term. One that is
+// asked for while the secondary applies a checkpoint begins when that is done: it claims no term before.
 //
 // Who may speak (docs/ARCHITECTURE.md): in `protected` the proxy releases only what the secondary can honour. From the
 // first doubt (`suspecting`) the gate is shut, and it opens again only with the term. `fenced` never speaks again;
@@ -30,8 +31,18 @@ export type PrimaryState =
   | { kind: 'alone' }
   | { kind: 'syncing'; round: number; lastDirtyPages: number }
   | { kind: 'pairing' }
-  /** `complete`: the secondary holds a checkpoint that it could run. */
-  | { kind: 'protected'; phase: CheckpointPhase; epoch: number; refusals: number; complete: boolean }
+  /**
+   * `complete`: the secondary holds a checkpoint that it could run. `handover`: why it is to take over when it has applied
+   * the one of now.
+   */
+  | {
+      kind: 'protected';
+      phase: CheckpointPhase;
+      epoch: number;
+      refusals: number;
+      complete: boolean;
+      handover?: string;
+    }
   /** `peerMayRun`: the secondary may hold a checkpoint that it could run. */
   | { kind: 'suspecting'; why: string; peerMayRun: boolean }
   | { kind: 'fenced'; why: string }
@@ -120,7 +131,7 @@ export class PrimaryPair {
       case 'vmEnded':
         return this.onVmEnded(event.why, event.byGuest);
       case 'handover':
-        return this.state.kind === 'protected' && this.state.complete ? this.offer(event.why) : [];
+        return this.onHandover(event.why);
       default:
         return unreachable(event);
     }
@@ -186,7 +197,8 @@ export class PrimaryPair {
     }
     if (event.kind === 'applied' && state.phase === 'applying' && event.epoch === state.epoch) {
       this.move({ ...state, phase: 'running' });
-      return [{ kind: 'compare', epoch: event.epoch }];
+      const compare = { kind: 'compare' as const, epoch: event.epoch };
+      return [compare, ...(state.handover === undefined ? [] : this.offer(state.handover))];
     }
     if (event.kind === 'captureFailed' && state.phase === 'capturing') return this.retry(state, event.why, []);
     if (event.kind === 'refused' && state.phase === 'sending' && event.epoch === state.epoch)
@@ -234,6 +246,14 @@ export class PrimaryPair {
     if (state.kind === 'suspecting') return state.peerMayRun;
     // A checkpoint that is being sent may be complete over there before we hear of it.
     return state.kind === 'protected' && (state.complete || state.phase === 'sending');
+  }
+
+  private onHandover(why: string): PrimaryAction[] {
+    const { state } = this;
+    if (state.kind !== 'protected' || !state.complete) return [];
+    if (state.phase !== 'applying') return this.offer(why);
+    this.move({ ...state, handover: why });
+    return [];
   }
 
   /**

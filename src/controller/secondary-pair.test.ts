@@ -49,18 +49,28 @@ test('what it was leaving for happens once: later troubles of the same session c
     assert.deepEqual(pair.on(event), []);
 });
 
-test('a takeover that is won while a checkpoint is applied waits for the end of the apply', () => {
-  const { pair, last } = run(
-    { kind: 'session' },
-    { kind: 'staged', epoch: 1 },
+test('in doubt during an apply a secondary lends nothing more at once, and claims the term when the apply is done', () => {
+  for (const doubt of [
+    { kind: 'silence' },
     { kind: 'linkLost', why: 'dead' },
-    { kind: 'aloneClaimed', outcome: 'won' },
-  );
-  assert.deepEqual(last, []);
-  assert.deepEqual(
-    pair.on({ kind: 'applied', epoch: 1 }).map((action) => action.kind),
-    ['takeOver'],
-  );
+    { kind: 'handover', why: 'x' },
+  ] as const) {
+    const { pair, last } = run({ kind: 'session' }, { kind: 'staged', epoch: 1 }, doubt);
+    assert.deepEqual(last, ['withhold']);
+    assert.deepEqual(pair.on({ kind: 'aloneClaimed', outcome: 'won' }), [], 'it has asked for nothing yet');
+    assert.deepEqual(pair.on({ kind: 'applied', epoch: 1 }), [{ kind: 'claimAlone' }]);
+    assert.deepEqual(
+      pair.on({ kind: 'aloneClaimed', outcome: 'won' }).map((action) => action.kind),
+      ['takeOver'],
+    );
+  }
+});
+
+test('an apply that fails while the primary is in doubt leaves the term to it', () => {
+  const failed = { kind: 'applyFailed', epoch: 2, why: 'no memory' } as const;
+  const { pair, last } = run(...protectedBy, { kind: 'staged', epoch: 2 }, { kind: 'linkLost', why: 'cut' }, failed);
+  assert.deepEqual(last, ['leave']);
+  assert.deepEqual(pair.on({ kind: 'applied', epoch: 2 }), []);
 });
 
 test('a secondary that cannot write its disks is no rival of its primary; with the primary in doubt it goes on', () => {

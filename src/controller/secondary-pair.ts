@@ -12,8 +12,9 @@
 // `leaving` lasts until the SVM is gone and everything it used is free: a new session needs the same files and sockets.
 //
 // A staged checkpoint is acknowledged (`commit`) first and applied then: from the acknowledgement on, only it may be
-// run. So a claim that is won while it is being applied waits for the end of the apply; and a secondary that cannot
-// apply what it committed has nothing it may run, says so by closing the links, and never claims the term.
+// run. So a secondary claims the term when the apply is done, and lends its primary nothing more from the doubt on; and
+// one that cannot apply what it committed has nothing it may run, says so by closing the links, and never claims the term:
+// a primary that was only cut off goes on then.
 // A checkpoint that is not complete when the primary is lost never happened.
 
 import { unreachable } from '../base/assert.ts';
@@ -22,7 +23,7 @@ export type SecondaryState =
   | { kind: 'idle'; why: string }
   | { kind: 'joining' }
   | { kind: 'protected'; epoch: number; applying: boolean }
-  | { kind: 'suspecting'; epoch: number; applying: boolean; why: string; won: boolean }
+  | { kind: 'suspecting'; epoch: number; applying: boolean; why: string }
   | { kind: 'taking-over'; epoch: number; why: string }
   | { kind: 'leaving'; why: string }
   | { kind: 'primary' };
@@ -63,6 +64,8 @@ export type SecondaryEvent =
 export type SecondaryAction =
   | { kind: 'commit'; epoch: number }
   | { kind: 'apply'; epoch: number }
+  /** The primary gets no right to speak from here any more. */
+  | { kind: 'withhold' }
   | { kind: 'claimAlone' }
   | { kind: 'takeOver'; why: string }
   /** Closes the links and the VM, and says `left`: this node holds nothing that may run. */
@@ -134,30 +137,24 @@ export class SecondaryPair {
     }
     if (state.kind !== 'suspecting' || state.epoch !== epoch) return [];
     this.move({ ...state, applying: false });
-    return state.won ? this.takeOver(state.epoch, state.why) : [];
+    return [{ kind: 'claimAlone' }];
   }
 
   private onDoubt(why: string): SecondaryAction[] {
     const state = this.state;
     if (state.kind === 'joining') return this.leave(why);
     if (state.kind !== 'protected') return [];
-    this.move({ kind: 'suspecting', epoch: state.epoch, applying: state.applying, why, won: false });
-    return [{ kind: 'claimAlone' }];
+    this.move({ kind: 'suspecting', epoch: state.epoch, applying: state.applying, why });
+    return [{ kind: 'withhold' }, ...(state.applying ? [] : [{ kind: 'claimAlone' as const }])];
   }
 
   private onAloneClaimed(outcome: 'won' | 'lost' | 'error'): SecondaryAction[] {
     const state = this.state;
-    if (state.kind !== 'suspecting' || state.won) return [];
+    if (state.kind !== 'suspecting' || state.applying) return [];
     if (outcome === 'lost') return this.leave('the primary kept the term');
     if (outcome === 'error') return [{ kind: 'claimAlone' }];
-    if (!state.applying) return this.takeOver(state.epoch, state.why);
-    this.move({ ...state, won: true });
-    return [];
-  }
-
-  private takeOver(epoch: number, why: string): SecondaryAction[] {
-    this.move({ kind: 'taking-over', epoch, why });
-    return [{ kind: 'takeOver', why }];
+    this.move({ kind: 'taking-over', epoch: state.epoch, why: state.why });
+    return [{ kind: 'takeOver', why: state.why }];
   }
 
   private leave(why: string): SecondaryAction[] {

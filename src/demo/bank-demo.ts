@@ -122,7 +122,7 @@ export async function startClients(stage: Stage): Promise<void> {
 }
 
 /** The clients end, and what they saw is noted; returns their reports. */
-export async function finishClients(stage: Stage): Promise<ClientReport[]> {
+async function finishClients(stage: Stage): Promise<ClientReport[]> {
   const reports = await finish(stage);
   stage.problems.push(...reports.filter((report) => !report.ok).map((report) => `${report.name}: ${report.detail}`));
   stage.increments += reports.find((report) => report.name === 'redis')?.received ?? 0;

@@ -11,6 +11,7 @@ import { checkSpec, type Spec } from '../config/spec.ts';
 import { describeTurns, type Turn, withoutLate } from '../lan/turns.ts';
 import type { BootFiles } from '../local/machine.ts';
 import { LocalPair } from '../local/pair.ts';
+import type { TrackerKind } from '../qemu/dirty/tracker.ts';
 import type { Client, ClientReport } from './client.ts';
 import { consoleSays } from './console.ts';
 import { type Entrance, type EntranceKind, openEntrance } from './entrance.ts';
@@ -26,6 +27,7 @@ export interface DemoOptions {
   /** More than one: the primary's node is killed, comes back as the secondary, and again, this often. */
   failovers: number;
   verify: boolean;
+  tracker?: TrackerKind | 'auto';
   /** Where the clients stand; 'auto': on the guest's link if this host allows it. */
   clients?: EntranceKind | 'auto';
   guest: Guest;
@@ -107,10 +109,8 @@ export async function runDemo(options: DemoOptions): Promise<DemoReport> {
 }
 
 function demoSpec(options: DemoOptions): Spec {
-  return checkSpec(
-    { vm: options.name, boot: { guest: 'demo' }, protect: { mode: options.mode, verify: options.verify } },
-    'the demo',
-  );
+  const { name, mode, verify, tracker = 'auto' } = options;
+  return checkSpec({ vm: name, boot: { guest: 'demo' }, protect: { mode, verify, tracker } }, 'the demo');
 }
 
 async function protect(pair: LocalPair, options: DemoOptions): Promise<void> {
@@ -159,9 +159,10 @@ async function story(cast: Cast): Promise<DemoReport> {
   say('waiting for the clients to finish');
   const reports = await finish(cast);
   const after = (await pair.statuses()).find((status) => status.node === parts.survivor);
-  problems.push(...voices(cast));
+  const heard = voices(cast);
+  problems.push(...heard.problems);
   problems.push(...reports.filter((report) => !report.ok).map((report) => `${report.name}: ${report.detail}`));
-  return report(cast, { problems, reports, before, after: after ?? survivor, faultAt: injected.at });
+  return report(cast, { problems, reports, late: heard.late, before, after: after ?? survivor, faultAt: injected.at });
 }
 
 /** The primary's node dies, comes back as the secondary, the VM is protected again: and again, as often as asked for. */
@@ -193,9 +194,17 @@ async function longStory(cast: Cast): Promise<DemoReport> {
   }
   say('waiting for the clients to finish');
   const reports = await finish(cast);
-  problems.push(...voices(cast));
+  const heard = voices(cast);
+  problems.push(...heard.problems);
   problems.push(...reports.filter((report) => !report.ok).map((report) => `${report.name}: ${report.detail}`));
-  return report(cast, { problems, reports, before: seen.before, after: seen.after, faultAt: seen.faultAt });
+  return report(cast, {
+    problems,
+    reports,
+    late: heard.late,
+    before: seen.before,
+    after: seen.after,
+    faultAt: seen.faultAt,
+  });
 }
 
 /** Waits for a status; it is a problem of the report when it does not come. */
@@ -274,13 +283,14 @@ export async function finish(cast: Scene): Promise<ClientReport[]> {
  * Which nodes spoke for the guest, as the switch saw it: each owner of the VM in its time, and never back. Only what a node
  * was about to write when it was stopped may leave late (lan/turns.ts).
  */
-function voices({ pair, spec, options }: Cast): string[] {
+function voices({ pair, spec, options }: Cast): { problems: string[]; late: Turn[] } {
   const expected = pair.owners.turns.length;
   const heard = pair.lan.spokenBy(spec.network.mac);
   const { turns, late } = withoutLate(heard);
   const lateMax = options.fault === 'primary-stop' ? 1 : 0;
-  if (turns.length === expected && late.length <= lateMax) return [];
-  return [`${heard.length} turns of speaking at the switch, not ${expected} (${describeTurns(heard)})`];
+  if (turns.length === expected && late.length <= lateMax) return { problems: [], late };
+  const problem = `${heard.length} turns of speaking at the switch, not ${expected} (${describeTurns(heard)})`;
+  return { problems: [problem], late };
 }
 
 function report(
@@ -288,13 +298,14 @@ function report(
   seen: {
     problems: string[];
     reports: ClientReport[];
+    late: Turn[];
     before: NodeStatus | undefined;
     after: NodeStatus | undefined;
     faultAt: number;
   },
 ): DemoReport {
   const { options } = cast;
-  const { problems, reports, before, after, faultAt } = seen;
+  const { problems, reports, late, before, after, faultAt } = seen;
   const main = options.fault === 'none' ? after : before;
   const happened = after?.failover ?? null;
   return {
@@ -315,7 +326,7 @@ function report(
     checkpoints: checkpoints(main),
     released: released(main),
     divergences: main?.divergences ?? [],
-    late: withoutLate(cast.pair.lan.spokenBy(cast.spec.network.mac)).late,
+    late,
     lastCheckpoints: main?.checkpoints?.last ?? [],
     proxy: main?.proxy ?? {},
     host: main?.host ?? { qemu: '', accel: '', tracker: '', cores: cpus().length, ramBytes: 0, vcpus: 0 },

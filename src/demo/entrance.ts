@@ -10,8 +10,7 @@ import type { Client } from './client.ts';
 import { ClientHost } from './client-host.ts';
 import { gatewayClients, linkClients, startClient, type WantedClient } from './clients.ts';
 
-export const entranceKinds = ['link', 'gateway'] as const;
-export type EntranceKind = (typeof entranceKinds)[number];
+export type EntranceKind = 'link' | 'gateway';
 
 export interface Entrance {
   kind: EntranceKind;

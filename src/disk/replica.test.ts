@@ -219,6 +219,17 @@ test('the newest disks of a VM are never overwritten by a new session', () =>
     assert.ok(existsSync(replicaPath(model.folder, 0)));
   }));
 
+test('a replica that cannot be labelled as taken over says so, and stays the epoch that its label says', () =>
+  withFolder(async (folder) => {
+    const model = await new Model(folder).begin();
+    model.mark(1);
+    await model.replica.complete(1);
+    await model.replica.apply(1);
+    mkdirSync(join(model.folder, 'replica.json.new'));
+    assert.equal(await model.replica.takeOver(1), false);
+    assert.deepEqual(await recover(model.folder), { kind: 'epoch', epoch: 1 });
+  }));
+
 test('only a later term of the same life of the VM may overwrite its newest disks', () =>
   withFolder(async (folder) => {
     const model = await new Model(folder).begin();

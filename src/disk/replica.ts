@@ -218,13 +218,18 @@ export class Replica {
     return verified;
   }
 
-  /** The VM runs on here: what no applied checkpoint covers never happened. The files are QEMU's from now on. */
-  async takeOver(term: number): Promise<void> {
+  /**
+   * The VM runs on here: what no applied checkpoint covers never happened. The files are QEMU's from now on. False when
+   * they could not be labelled so: then the replica must stay the epoch that its header says.
+   */
+  async takeOver(term: number): Promise<boolean> {
     this.pending.clear();
     await this.written();
+    let isLabelled = false;
     try {
       await this.removeSegments(this.journal.discard());
       this.writeHeader('owner', this.epoch, { term });
+      isLabelled = true;
     } catch (error) {
       // The VM has nobody else: it runs on a disk that cannot be labelled rather than not at all.
       this.events.failed(writeFailure(this.storage.folder, error));
@@ -235,6 +240,7 @@ export class Replica {
       this.storage.flushText(headerName),
       ...disks.map((disk) => disk.flush().finally(() => disk.close())),
     ]);
+    return isLabelled;
   }
 
   /** Ends the session; the replica stays what it is. */

@@ -51,7 +51,7 @@ export interface EnsureOptions {
 }
 
 /** True when `program` is an executable file of one of the PATH's directories. */
-export function isOnPath(program: string): boolean {
+function isOnPath(program: string): boolean {
   return (process.env['PATH'] ?? '').split(':').some((directory) => {
     try {
       accessSync(join(directory, program), constants.X_OK);

@@ -2,6 +2,7 @@
 // its user-mode network (which answers as 10.0.2.2 and forwards ports of 127.0.0.1) joined by a hub to our switch.
 
 import { type ChildProcess, spawn } from 'node:child_process';
+import { createSocket } from 'node:dgram';
 import { createServer } from 'node:net';
 import { childEnvironment } from '../base/environment.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
@@ -35,7 +36,7 @@ export class Gateway {
   }
 
   static async start(options: GatewayOptions): Promise<Gateway> {
-    for (const forward of options.forwards) if (forward.protocol === 'tcp') await refuseBusyPort(forward.hostPort);
+    await refuseBusyPorts(options.forwards);
     const forwards = options.forwards.map(
       (one) => `hostfwd=${one.protocol}:127.0.0.1:${one.hostPort}-${options.guestAddress}:${one.guestPort}`,
     );
@@ -86,11 +87,13 @@ function lifeline(preload: string | undefined): NodeJS.ProcessEnv {
   return childEnvironment(preload === undefined ? {} : { LD_PRELOAD: preload, COLO_PARENT: String(process.pid) });
 }
 
-async function refuseBusyPort(port: number): Promise<void> {
-  if (!(await canListen(port)))
-    throw new ColoError(errorCodes.input, `port ${port} of 127.0.0.1 is in use`, {
-      hint: 'choose another host port, or end the program that holds it',
-    });
+/** In one line, before anything is started: QEMU would name only the first, in words of its own. */
+export async function refuseBusyPorts(forwards: readonly Pick<Forward, 'protocol' | 'hostPort'>[]): Promise<void> {
+  for (const { protocol, hostPort } of forwards)
+    if (!(await (protocol === 'tcp' ? canListen(hostPort) : canBind(hostPort))))
+      throw new ColoError(errorCodes.input, `${protocol} port ${hostPort} of 127.0.0.1 is in use`, {
+        hint: 'choose another host port, or end the program that holds it',
+      });
 }
 
 function canListen(port: number): Promise<boolean> {
@@ -98,6 +101,14 @@ function canListen(port: number): Promise<boolean> {
     const server = createServer();
     server.once('error', () => resolve(false));
     server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
+  });
+}
+
+function canBind(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = createSocket('udp4');
+    socket.once('error', () => socket.close(() => resolve(false)));
+    socket.bind(port, '127.0.0.1', () => socket.close(() => resolve(true)));
   });
 }
 

@@ -11,7 +11,7 @@
 
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { PageRuns } from '../base/page-runs.ts';
-import { Replica } from '../checkpoint/apply.ts';
+import { SecondaryRam } from '../checkpoint/apply.ts';
 import { type Applied, type CaptureState, checkpointTypes, encodings, parseTemplate } from '../checkpoint/message.ts';
 import { type StagedCheckpoint, Staging } from '../checkpoint/stage.ts';
 import type { SecondaryProxy } from '../proxy/secondary.ts';
@@ -40,9 +40,11 @@ export class Applier {
   /** The template that this VM was started with: it serves its own secondary later. */
   readonly template: Uint8Array;
   readonly disks: SecondaryDisks | undefined;
+  /** After a takeover: what the SVM wrote may become part of the replicas. */
+  mayFold = false;
   private readonly context: NodeContext;
   private readonly staging: Staging;
-  private readonly replica: Replica;
+  private readonly secondaryRam: SecondaryRam;
   private readonly runs: boolean;
   private readonly markers = new Map<number, number>();
   private loadGuessMs = firstLoadGuessMs;
@@ -63,10 +65,10 @@ export class Applier {
     this.runs = context.config.protect.mode === 'colo';
     const { ram } = parts.vm;
     // Without an SVM that runs nothing has to be rolled back, so one copy of the RAM is enough.
-    this.replica = new Replica(ram, this.runs ? Buffer.alloc(ram.length) : ram);
+    this.secondaryRam = new SecondaryRam(ram, this.runs ? Buffer.alloc(ram.length) : ram);
     this.staging = new Staging({
       ramBytes: ram.length,
-      shadow: this.replica.shadow,
+      shadow: this.secondaryRam.shadow,
       compressor: context.platform.compressor(),
       wrongWith: parts.wrongWith,
       openSpill: () => context.platform.openSpill(),
@@ -92,7 +94,7 @@ export class Applier {
     const result = this.staging.receive(type, payload);
     switch (result.kind) {
       case 'batch':
-        this.replica.writeBatch(result.runs, result.contents);
+        this.secondaryRam.writeBatch(result.runs, result.contents);
         return undefined;
       case 'complete':
         return { kind: 'complete', epoch: result.checkpoint.epoch };
@@ -131,7 +133,7 @@ export class Applier {
       this.restore(this.loadTouches, kept);
     }
     if (this.disks !== undefined) {
-      await this.disks.takeOver(term);
+      this.mayFold = await this.disks.takeOver(term);
       await this.vm.keepDisks?.();
     }
     if (standing) await this.vm.resume();
@@ -144,7 +146,7 @@ export class Applier {
   }
 
   private async applyRunning(staged: StagedCheckpoint, proxy: SecondaryProxy): Promise<Applied> {
-    const { context, vm, nic, replica } = this;
+    const { context, vm, nic, secondaryRam } = this;
     const { clock } = context;
     const times = [clock.now()];
     const lap = () => times.push(clock.now());
@@ -154,10 +156,10 @@ export class Applier {
     await finishSending(nic, () => vm.ping?.() ?? Promise.resolve());
     lap();
     context.platform.reached('apply.stopped', staged.epoch);
-    const ownPages = replica.rollback(vm.tracker.collect());
+    const ownPages = secondaryRam.rollback(vm.tracker.collect());
     lap();
     await this.disks?.apply(staged.epoch);
-    await replica.write(staged, () => context.platform.turn());
+    await secondaryRam.write(staged, () => context.platform.turn());
     lap();
     context.platform.reached('apply.written', staged.epoch);
     const loadStart = clock.now();
@@ -165,7 +167,7 @@ export class Applier {
     await vm.load(staged.state.deviceState);
     lap();
     context.platform.reached('apply.loaded', staged.epoch);
-    replica.restoreAfterLoad(vm.tracker.collect());
+    secondaryRam.restoreAfterLoad(vm.tracker.collect());
     const verified = await this.verify(staged.epoch, staged.state.ramHash);
     lap();
     proxy.resume(staged.epoch, staged.state.table, staged.state.held, clock.now());
@@ -194,7 +196,7 @@ export class Applier {
     const { clock } = this.context;
     const start = clock.now();
     await this.disks?.apply(staged.epoch);
-    await this.replica.write(staged, () => this.context.platform.turn());
+    await this.secondaryRam.write(staged, () => this.context.platform.turn());
     const writeMs = clock.now() - start;
     const verified = await this.verify(staged.epoch, staged.state.ramHash);
     const { state } = staged;
@@ -244,7 +246,7 @@ export class Applier {
   private async verify(epoch: number, expected: string): Promise<boolean | null> {
     if (!this.context.config.protect.verify) return null;
     const { platform } = this.context;
-    const { equalToShadow, equalToPrimary } = await this.replica.verify(
+    const { equalToShadow, equalToPrimary } = await this.secondaryRam.verify(
       expected,
       (ram) => platform.hashRam(ram),
       () => platform.turn(),

@@ -78,5 +78,5 @@ export const diskRetryMs = 1000;
 /** From QEMU cancelling its jobs to its end, at most. Beyond: it was something else, and the disks count as failed. */
 export const jobEndingMs = 3000;
 
-/** A text of a node or of a system call, in what an operator is told of a VM without a secondary; a longer one is cut. */
-export const plightWordsMax = 200;
+/** Of a text of a node or of a system call that says why a primary has no secondary. A longer one is cut. */
+export const plightCharactersMax = 200;

@@ -249,7 +249,7 @@ export class ColoNode {
       ...this.disksOf(applier.vm),
     });
     this.primary?.peer.plight.tookOver(why);
-    this.primary?.disks?.fold();
+    if (applier.mayFold) this.primary?.disks?.fold();
     this.announce(uplink);
     for (const frame of resend) uplink.send(frame);
     for (const frame of early) this.primary?.fromNetwork(frame);

@@ -5,7 +5,7 @@
 //    tried           ──► per node, what its refusal was; a node that was reached is being prepared
 //    said            ──► the peer's own words of why it leaves, which are better than that its link was closed
 
-import { plightWordsMax } from './limits.ts';
+import { plightCharactersMax } from './limits.ts';
 
 export class Plight {
   private reason = '';
@@ -60,5 +60,5 @@ export class Plight {
 }
 
 function cut(text: string): string {
-  return text.length <= plightWordsMax ? text : `${text.slice(0, plightWordsMax)}...`;
+  return text.length <= plightCharactersMax ? text : `${text.slice(0, plightCharactersMax)}...`;
 }

@@ -294,7 +294,9 @@ export class PrimaryNode {
 
   private claimAlone(): void {
     if (this.stopped.signal.aborted) return;
-    void this.parts.terms.claimAlone().then((outcome) => this.post({ kind: 'aloneClaimed', outcome }));
+    // Its QEMU may die while the arbiter is asked: then the copy of the secondary is the last one.
+    const isWanted = () => this.pair.state.kind !== 'fenced';
+    void this.parts.terms.claimAlone(isWanted).then((outcome) => this.post({ kind: 'aloneClaimed', outcome }));
   }
 
   private async claimPair(): Promise<void> {

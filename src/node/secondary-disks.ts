@@ -61,7 +61,8 @@ export class SecondaryDisks {
     return this.replica.verify(epoch, (path) => platform.hashFile?.(path) ?? Promise.resolve(''));
   }
 
-  takeOver(term: number): Promise<void> {
+  /** False: the replica is to stay as it is (Replica.takeOver). */
+  takeOver(term: number): Promise<boolean> {
     return this.replica.takeOver(term);
   }
 

@@ -162,8 +162,10 @@ export class SecondaryNode {
       case 'apply':
         this.applying = this.apply(action.epoch);
         return;
-      case 'claimAlone':
+      case 'withhold':
         this.heartbeat?.withhold();
+        return;
+      case 'claimAlone':
         void this.claimAlone();
         return;
       case 'takeOver':

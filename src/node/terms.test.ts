@@ -23,6 +23,19 @@ test('terms go from a first start through pairs and takeovers', async () => {
   assert.deepEqual(records.get('web'), { term: 3, owner: 'b', peer: null });
 });
 
+test('a primary that has nothing to run any more when the record is read leaves the term to its peer', async () => {
+  const records: Records = new Map();
+  const [a, b] = [termsOf('a', records), termsOf('b', records)];
+  assert.equal(await a.claimFirst(), 'won');
+  assert.equal(await a.claimPair('b'), 'won');
+  let lives = true;
+  const claim = a.claimAlone(() => lives);
+  lives = false;
+  assert.equal(await claim, 'lost');
+  assert.deepEqual(records.get('web'), { term: 2, owner: 'a', peer: 'b' });
+  assert.equal(await b.claimAlone(), 'won');
+});
+
 test('an arbiter that has lost its data takes the VM from nobody', async () => {
   const records: Records = new Map();
   const [a, b] = [termsOf('a', records), termsOf('b', records)];

@@ -71,9 +71,10 @@ export class Terms {
 
   /**
    * From (t, pair) to (t+1, alone: me), for either node of the pair. The record is read first: a node that the newest
-   * one does not name (the owner is alone, or paired with another) has lost already.
+   * one does not name (the owner is alone, or paired with another) has lost already. So has one that has nothing to run any
+   * more when the record is there (`isWanted`): the term stays with whoever has.
    */
-  claimAlone(): Promise<ClaimOutcome> {
+  claimAlone(isWanted = () => true): Promise<ClaimOutcome> {
     return this.queue(async () => {
       const { vm, node } = this;
       const known = await this.read(vm);
@@ -81,7 +82,7 @@ export class Terms {
       if (known === undefined) return this.failed(new Error('it has no record of this VM any more'));
       if (known.owner === node && known.peer === null) return this.seen(known, 'won');
       if (known.owner !== node && known.peer !== node) return 'lost';
-      return this.claim(known.term, null);
+      return isWanted() ? this.claim(known.term, null) : 'lost';
     });
   }
 

@@ -12,8 +12,7 @@ export type CheckpointKind =
   | 'dirty'
   | 'interval'
   | 'operator'
-  | 'initial'
-  | 'resync';
+  | 'initial';
 
 export type CheckpointReason = { kind: CheckpointKind; connection?: string; offset?: number; detail?: string };
 

@@ -24,7 +24,7 @@ export function mappedAt(maps: string, path: string, bytes: number): number | un
 }
 
 /** The address in QEMU's answer to `gpa2hva 0`. */
-export function parseHostAddress(text: string): number | undefined {
+function parseHostAddress(text: string): number | undefined {
   const match = /is 0x([0-9a-f]+)\s*$/.exec(text);
   return match?.[1] === undefined ? undefined : Number.parseInt(match[1], 16);
 }

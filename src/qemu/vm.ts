@@ -11,8 +11,8 @@
 //
 // The pages are listed only after the devices are saved: saving may still write guest memory. `live: false`, because
 // `true` makes QEMU close its block devices for the other side of a migration, and `cont` open them again.
-// On every way out of a capture the guest runs (architecture.md, rule 4). When QEMU hangs, `cont` is already in its
-// queue behind what it hangs on.
+// On every way out of a capture, also a failed one, the guest runs again: a capture may cost a checkpoint, never the VM.
+// When QEMU hangs, `cont` is already in its queue behind what it hangs on.
 
 import { readFileSync } from 'node:fs';
 import { assert } from '../base/assert.ts';
@@ -22,7 +22,7 @@ import { CapturePool } from './capture-pool.ts';
 import { assertLoadable, packTemplate, snapshotTag } from './carrier.ts';
 import type { DirtyTracker } from './dirty/tracker.ts';
 import { runJob } from './job.ts';
-import { capturePagesBytesFirst, commandTimeoutMs, pingTimeoutMs } from './limits.ts';
+import { capturePagesBytesFirst, commandTimeoutMs, deviceSavesMax, pingTimeoutMs } from './limits.ts';
 import { diskNode, keptNodes, vmstateNode } from './machine.ts';
 import type { ProcessEnd } from './process.ts';
 import type { Qmp } from './qmp.ts';
@@ -54,7 +54,8 @@ export interface CaptureOptions {
   onStopped: () => void;
   /**
    * Takes what the machine has sent so far, and says whether that was nothing since the last call. Called when the guest
-   * stands still, and then after every save of the devices, which is repeated until this says true.
+   * stands still, and then after every save of the devices, which is repeated until this says true. When it never does, the
+   * capture fails and the guest goes on (deviceSavesMax).
    */
   isQuiet?: () => boolean;
   /** Everything is captured; called right before the guest is restarted, which waits for it. */
@@ -201,9 +202,7 @@ export class Vm {
     try {
       await qmp.execute('stop');
       times.push(now());
-      isQuiet();
-      do await this.#saveDevices();
-      while (!isQuiet());
+      await this.#saveUntilQuiet(isQuiet);
       onStopped();
       times.push(now());
       const runs = tracker.collect();
@@ -261,6 +260,18 @@ export class Vm {
     const expected = this.tracker.kind === 'compare' ? 0 : this.tracker.count() * pageSize;
     const withRoom = Math.max(capturePagesBytesFirst, Math.ceil(expected * 1.25));
     await this.#pool.reserve(Math.min(withRoom, this.ram.length));
+  }
+
+  async #saveUntilQuiet(isQuiet: () => boolean): Promise<void> {
+    isQuiet();
+    for (let saves = 0; saves < deviceSavesMax; saves++) {
+      await this.#saveDevices();
+      if (isQuiet()) return;
+    }
+    throw new ColoError(
+      errorCodes.checkpoint,
+      `A stopped guest still sent after ${deviceSavesMax} saves of its devices.`,
+    );
   }
 
   /**

@@ -49,17 +49,17 @@ export function copies(
 export function vmLine(view: ClusterView, vm: VmRecord): VmLine {
   const all = copies(view, vm);
   const primary = primaryOf(view, vm)?.node ?? null;
-  const leader = all.find(({ info }) => info.node === primary)?.hosted;
+  const hostedPrimary = all.find(({ info }) => info.node === primary)?.hosted;
   const secondary = all.find(({ hosted }) => hosted.role === 'secondary' && hosted.protected)?.info.node ?? null;
   const found = view.placements.get(vm.vm);
   const placement = found?.life === vm.life ? found : undefined;
   return {
     vm: vm.vm,
-    ...(isComing(view, all.length, placement) ? { state: 'starting' as const, why: '' } : stateOf(all, leader)),
+    ...(isComing(view, all.length, placement) ? { state: 'starting' as const, why: '' } : stateOf(all, hostedPrimary)),
     primary,
     secondary,
     nodes: [...(placement?.nodes ?? [])],
-    term: leader?.term ?? 0,
+    term: hostedPrimary?.term ?? 0,
     address: addressOf(vm),
   };
 }
@@ -71,10 +71,13 @@ function isComing({ nodes }: ClusterView, copiesCount: number, placement: Placem
 
 function stateOf(
   all: { info: NodeInfo; hosted: Hosted }[],
-  leader: Hosted | undefined,
+  hostedPrimary: Hosted | undefined,
 ): { state: VmLine['state']; why: string } {
-  if (leader !== undefined)
-    return { state: leader.protected ? 'protected' : 'unprotected', why: leader.protected ? '' : plight(leader) };
+  if (hostedPrimary !== undefined)
+    return {
+      state: hostedPrimary.protected ? 'protected' : 'unprotected',
+      why: hostedPrimary.protected ? '' : plight(hostedPrimary),
+    };
   const ended = all.find(({ hosted }) => hosted.role === 'stopped');
   if (ended !== undefined) return { state: 'ended', why: ended.hosted.why };
   const failed = all.find(({ hosted }) => hosted.failures > 0);

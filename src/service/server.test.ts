@@ -8,6 +8,7 @@ import {
   chmodSync,
   existsSync,
   mkdtempSync,
+  readdirSync,
   renameSync,
   rmSync,
   statSync,
@@ -227,6 +228,20 @@ test('only so many may listen to live updates', async (context) => {
   await assert.rejects(open().next(), says(/readers of events already/));
   assert.equal(server.refused.busy, 1);
   end.abort();
+});
+
+test('a port that another service holds is one error that names it, and what had begun is closed again', async (context) => {
+  const { server, as } = await listen(context);
+  const folderOfSecond = mkdtempSync(join(folder, 'run-'));
+  const secure = { host: '127.0.0.1', port: server.port, identity: identity('h2'), tokens: tokensPath };
+  const options = { socketPath: join(folderOfSecond, 'colod.sock'), secure, handlers: {} as Handlers };
+  await assert.rejects(ServiceServer.listen({ ...options, events: new EventEmitter(), log: silentLog }), {
+    code: 'COLO_E_HOST',
+    message: `cannot listen at 127.0.0.1:${server.port}`,
+    hint: /another colod may run on this host/,
+  });
+  assert.deepEqual(readdirSync(folderOfSecond), []);
+  assert.deepEqual(await callService(as(identity('h2')), ask), emptyCluster());
 });
 
 test('the socket is gone with the service', async (context) => {

@@ -13,6 +13,7 @@ import { silentLog } from '../../src/base/log.ts';
 import type { PageRuns } from '../../src/base/page-runs.ts';
 import { alignClock, guestTime, tscTicksPerMs } from '../../src/qemu/device-state.ts';
 import { ramHash } from '../../src/qemu/hash.ts';
+import { deviceSavesMax } from '../../src/qemu/limits.ts';
 import { type MachineSpec, vmFiles } from '../../src/qemu/machine.ts';
 import type { VmOptions } from '../../src/qemu/start.ts';
 import { type Capture, Vm } from '../../src/qemu/vm.ts';
@@ -79,7 +80,7 @@ async function beatsPast(serialLog: string, beat: number): Promise<number> {
 }
 
 /** The secondary's side of a checkpoint, in its simplest form: RAM from a shadow, then the captured pages. */
-class Replica {
+class SecondarySide {
   readonly vm: Vm;
   readonly shadow = Buffer.alloc(ramBytes);
   constructor(vm: Vm) {
@@ -119,7 +120,7 @@ for (const machine of machines) {
     const secondarySpec = { ...spec, serialLog: join(newDir(), 'serial.log') };
     const vmstateTemplate = await primary.makeTemplate();
     const secondary = await startVm(context, secondarySpec, { paused: true, vmstateTemplate });
-    const replica = new Replica(secondary);
+    const secondarySide = new SecondarySide(secondary);
     const beatBefore = lastBeat(spec.serialLog);
     for (let round = 0; round < 5; round++) {
       const beat = await beatsPast(spec.serialLog, lastBeat(spec.serialLog));
@@ -127,9 +128,9 @@ for (const machine of machines) {
       if (round === 0) assert.deepEqual(capture.runs.bounds, [0, ramBytes]);
       if (round > 0) assert.ok(capture.dirtyPages >= 300 && capture.dirtyPages < 10_000, `${capture.dirtyPages} pages`);
       if (round > 0) await secondary.stop();
-      await replica.apply(capture);
+      await secondarySide.apply(capture);
       assert.equal(ramHash(secondary.ram), hash);
-      assert.ok(secondary.ram.equals(replica.shadow));
+      assert.ok(secondary.ram.equals(secondarySide.shadow));
       capture.release();
       await secondary.resume();
       // It counts on from where the primary was captured, not from where it was itself.
@@ -152,7 +153,7 @@ test('the device state holds the guest clock, and QEMU runs on from a clock that
   assert.ok(ticksPerMs !== undefined && ticksPerMs > 100_000 && ticksPerMs < 10_000_000, `${ticksPerMs} ticks`);
   const before = guestTime(capture.deviceState);
   assert.ok(before !== undefined && alignClock(capture.deviceState, 40, ticksPerMs));
-  await new Replica(secondary).apply(capture);
+  await new SecondarySide(secondary).apply(capture);
   capture.release();
   const echoed = await secondary.capture({ onStopped: () => undefined });
   const loaded = guestTime(echoed.deviceState);
@@ -193,6 +194,25 @@ test('a capture that fails leaves the guest running, and its pages are reported 
   assert.ok(vm.tracker.count() >= held.dirtyPages);
   held.release();
   assert.deepEqual(await vm.qmp.execute('query-status').then(isRunning), true);
+});
+
+test('a card that never stops sending costs that capture, and never holds the guest', async (context) => {
+  const spec = await memoryGuest({ machine: 'q35', ramBytes, pages: 50, periodMs: 20, dir: newDir() });
+  const vm = await startVm(context, spec);
+  await beatsPast(spec.serialLog, 1);
+  (await vm.capture({ onStopped: () => undefined })).release();
+  await beatsPast(spec.serialLog, lastBeat(spec.serialLog));
+  const asked: string[] = [];
+  const sending = { onStopped: () => void asked.push('stopped'), isQuiet: () => asked.push('quiet?') < 0 };
+  await assert.rejects(vm.capture(sending), { code: 'COLO_E_CHECKPOINT', message: /still sent after/ });
+  // Once when it stands still, then after each save; no line was drawn in what the guest sent.
+  assert.deepEqual(asked, Array<string>(1 + deviceSavesMax).fill('quiet?'));
+  await beatsPast(spec.serialLog, lastBeat(spec.serialLog));
+  // One that falls silent late is captured, with every page that was written before the attempt that failed.
+  let turns = 0;
+  const capture = await vm.capture({ onStopped: () => undefined, isQuiet: () => ++turns > deviceSavesMax });
+  assert.ok(capture.dirtyPages >= 50, `${capture.dirtyPages} pages`);
+  capture.release();
 });
 
 function isRunning(status: unknown): boolean {

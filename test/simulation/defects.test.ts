@@ -37,6 +37,7 @@ for (const defect of defects) {
     assert.ok(found !== undefined, `no checker noticed: ${defect.mistake}`);
     assert.equal(found.checker, defect.finds, `seed ${found.seed}`);
     if (defect.alone === true) assert.equal(found.other, undefined, `seed ${found.seed} without ${found.checker}`);
+    if (defect.needs !== undefined) assert.equal(found.otherwise, undefined, `seed ${found.seed}, no ${defect.needs}`);
     const clean = await outside(() => runSeed(found.seed).violation);
     assert.equal(clean, undefined, `seed ${found.seed} fails without the defect too`);
   });

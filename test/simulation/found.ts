@@ -1,6 +1,8 @@
 // Switches a deliberate defect on and looks for the first seed in which a checker notices it.
 
 import { type Defect, switchOn } from '../../sim/defects.ts';
+import { drawPlan, type FaultKind } from '../../sim/plan.ts';
+import { Random } from '../../sim/random.ts';
 import { runSeed } from '../../sim/run.ts';
 
 export interface Found {
@@ -8,20 +10,34 @@ export interface Found {
   checker: string;
   /** What finds it in that seed when that checker does not look. */
   other?: string | undefined;
+  /** What finds it there without the fault that it needs. */
+  otherwise?: string | undefined;
 }
 
 /** The first seed that finds the defect; undefined when none of them does. */
 export function firstFound(defect: Defect): Found | undefined {
   const switchOff = switchOn(defect);
   try {
-    const { seeds, from = 1 } = defect;
+    const { seeds, from = 1, needs } = defect;
     for (let seed = from; seed <= seeds; seed += 1) {
       const checker = runSeed(seed).violation?.checker;
       if (checker !== undefined)
-        return { seed, checker, other: runSeed(seed, { without: checker }).violation?.checker };
+        return {
+          seed,
+          checker,
+          other: runSeed(seed, { without: checker }).violation?.checker,
+          ...otherwise(seed, needs),
+        };
     }
     return undefined;
   } finally {
     switchOff();
   }
+}
+
+function otherwise(seed: number, needs: FaultKind | undefined): Pick<Found, 'otherwise'> {
+  if (needs === undefined) return {};
+  const drawn = drawPlan(seed, new Random(seed).fork('plan'));
+  const plan = { ...drawn, faults: drawn.faults.filter(({ kind }) => kind !== needs) };
+  return { otherwise: runSeed(seed, { plan }).violation?.checker };
 }

@@ -34,7 +34,7 @@ function open(kind: TrackerKind, memory: TrackedMemory): PageScanner {
 }
 
 /** Throws unless clearing and writing a page of our own memory shows in its soft-dirty bit. */
-export function assertSoftDirtyWorks(): void {
+function assertSoftDirtyWorks(): void {
   if (hostHasSwap()) {
     throw new ColoError(errorCodes.host, 'The host has swap: soft-dirty bits of swapped pages would be lost.');
   }
