@@ -46,7 +46,7 @@ export async function runJob({ qmp, clock, timeoutMs, id, command, arguments: gi
 }
 
 /** The error text of job `id` in the reply to query-jobs, undefined when it went well. */
-function jobFailure(reply: unknown, id: string): string | undefined {
+export function jobFailure(reply: unknown, id: string): string | undefined {
   if (!Array.isArray(reply)) return 'its outcome is unknown';
   const job: unknown = reply.find(
     (each: unknown) => typeof each === 'object' && each !== null && 'id' in each && each.id === id,

@@ -11,7 +11,8 @@ import { Cards } from '../../src/node/cards.ts';
 import type { GuestCard } from '../../src/node/platform.ts';
 import { announce } from '../../src/packet/arp.ts';
 import { cardOf, withCard } from '../../src/packet/card.ts';
-import { announcementOf, type Claim, claimOf, tagBytesMax } from '../../src/packet/claim.ts';
+import { announcementOf, type Claim, claimOf } from '../../src/packet/claim.ts';
+import { tagBytesMax } from '../../src/packet/limits.ts';
 import { frameCorpus } from '../../src/proxy/fuzz.ts';
 import type { Target } from './fuzz.ts';
 
