@@ -1,11 +1,13 @@
 // Every kind of fault at every point of a checkpoint, in colo mode, and once in remus mode. The tables are in
 // docs/reliability.md. COLO_MODE in the environment chooses one mode, COLO_ROUNDS (default 1) how often all of it is done.
 
+import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { pointsOf, strikeKinds, strikes } from '../failover/strikes.ts';
 
 const rounds = Number(process.env['COLO_ROUNDS'] ?? '1');
 const only = process.env['COLO_MODE'];
+assert.ok(only === undefined || only === 'colo' || only === 'remus', `there is no mode ${only}`);
 
 for (const mode of ['colo', 'remus'] as const)
   for (const kind of strikeKinds)
