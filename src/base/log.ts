@@ -5,10 +5,20 @@ import { destination, type Logger, pino } from 'pino';
 
 export type Log = Logger;
 
-/** A log that writes to `file`, or to standard error; `bindings` (vm, node, role) stand on every line. */
-export function openLog(options: { level: string; file?: string; bindings?: Record<string, unknown> }): Log {
-  const target = destination({ dest: options.file ?? 2, sync: true, append: true, mkdir: true });
-  return pino({ level: options.level, base: options.bindings ?? {}, timestamp: pino.stdTimeFunctions.isoTime }, target);
+export interface LogOptions {
+  level: string;
+  /** Standard error, unless given. */
+  file?: string;
+  /** What stands on every line: vm, node, pid. */
+  bindings?: Record<string, unknown>;
+  /** What stands on a line as it is in that moment: term, epoch. What the line itself says of it wins. */
+  moment?: () => object;
+}
+
+export function openLog({ level, file, bindings = {}, moment }: LogOptions): Log {
+  const target = destination({ dest: file ?? 2, sync: true, append: true, mkdir: true });
+  const mixin = moment === undefined ? {} : { mixin: moment };
+  return pino({ level, base: bindings, timestamp: pino.stdTimeFunctions.isoTime, ...mixin }, target);
 }
 
 export const silentLog: Log = pino({ level: 'silent' });

@@ -7,6 +7,7 @@
 //    secondary                                           stop rollback write load fix resume
 
 import { Fifo } from '../base/fifo.ts';
+import { quantile } from '../base/quantile.ts';
 import { recordsMax } from './limits.ts';
 import type { Applied } from './message.ts';
 
@@ -56,8 +57,7 @@ export interface Percentiles {
 /** The nearest-rank percentiles of `values`; zeros when there are none. */
 export function percentiles(values: readonly number[]): Percentiles {
   const sorted = [...values].sort((left, right) => left - right);
-  const rank = (share: number): number => sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)] ?? 0;
-  return { count: sorted.length, p50: rank(0.5), p99: rank(0.99), max: sorted.at(-1) ?? 0 };
+  return { count: sorted.length, p50: quantile(sorted, 0.5), p99: quantile(sorted, 0.99), max: quantile(sorted, 1) };
 }
 
 /** The newest records, and counts since the beginning. */

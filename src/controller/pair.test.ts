@@ -1,3 +1,6 @@
+// The state machines of a pair and the policy of checkpoints, by single events and by random ones: in which order a
+// node may claim, capture, release and take over.
+
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';

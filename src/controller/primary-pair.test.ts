@@ -1,3 +1,5 @@
+// A primary's pair over several secondaries and in doubt: when its VM is over, handed over, or left to the other node.
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type PrimaryEvent, PrimaryPair } from './primary-pair.ts';

@@ -1,3 +1,5 @@
+// What a node becomes when it starts, and after it lost its role: by what it is told, or by the arbiter's record.
+
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';

@@ -1,3 +1,5 @@
+// How a secondary leaves, once and for one reason, and what it does with its primary in doubt.
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type SecondaryEvent, SecondaryPair } from './secondary-pair.ts';

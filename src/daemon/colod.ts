@@ -18,6 +18,7 @@ import { WatchedArbiter } from '../failover/arbiter/watched.ts';
 import { type NodeConfig, type NodeContext, recordName } from '../node/context.ts';
 import { ColoNode } from '../node/node.ts';
 import { realPlatform } from '../node/real-platform.ts';
+import { termAndEpoch } from '../node/status.ts';
 import type { DaemonConfig } from './config.ts';
 import { takeIdentityFile } from './identity-file.ts';
 import { ApiServer } from './server.ts';
@@ -27,14 +28,18 @@ async function main(): Promise<void> {
   const config = fromFile === undefined ? await readConfig() : readConfigFile(fromFile);
   if (config.identityPath !== undefined) takeIdentityFile(config.identityPath);
   const { vm, node: name } = config.node;
-  const log = openLog({ level: config.logLevel, file: config.logFile, bindings: { vm, node: name, pid: process.pid } });
+  let node: ColoNode | undefined;
+  const log = openLog({
+    ...{ level: config.logLevel, file: config.logFile, bindings: { vm, node: name, pid: process.pid } },
+    moment: () => (node === undefined ? {} : termAndEpoch(node)),
+  });
   await mkdir(config.node.runDir, { recursive: true, mode: 0o700 });
   const arbiter = watch(await openArbiter(config.node), config.node, log);
   const platform = realPlatform(() => context);
   const context: NodeContext = { config: config.node, clock: systemClock, log, arbiter, platform };
-  const node = new ColoNode(context);
+  node = new ColoNode(context);
   const stop = once(async (code: number) => {
-    await node.stop().catch((error: unknown) => log.error({ error: errorText(error) }, 'stopping failed'));
+    await node?.stop().catch((error: unknown) => log.error({ error: errorText(error) }, 'stopping failed'));
     await api?.close();
     await rm(config.apiPath, { force: true });
     await rm(config.node.runDir, { recursive: true, force: true });

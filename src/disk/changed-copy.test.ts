@@ -1,3 +1,5 @@
+// Copying what changed while the guest goes on writing, in every order: the replica is the disk in the end.
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';

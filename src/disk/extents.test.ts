@@ -1,3 +1,5 @@
+// The newest bytes of overlapping writes, against a plain array of bytes.
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';

@@ -1,3 +1,5 @@
+// The disk messages: what is encoded comes back, and no bytes of a peer make a parser throw.
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';

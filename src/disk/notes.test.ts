@@ -1,3 +1,5 @@
+// What is noted of changed blocks covers every replica that is offered to be kept.
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';

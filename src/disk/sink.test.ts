@@ -1,3 +1,5 @@
+// When a guest's write is answered, what a mark covers, and that a lost secondary leaves no write waiting.
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { nbdErrors } from '../nbd/protocol.ts';

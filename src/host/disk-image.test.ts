@@ -1,3 +1,5 @@
+// What is refused of an image before a guest starts from it, and with which words.
+
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';

@@ -1,3 +1,5 @@
+// The rate of the time stamp counter, from what Linux says of processors whose clock is fixed, scaled, or not constant.
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { tscKhz } from './processor.ts';

@@ -1,3 +1,6 @@
+// The user-space switch with real sockets: who gets a frame for an address that lives behind a port, has moved, or is
+// gone.
+
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,3 +1,5 @@
+// What is a turn of speaking for an address, and what is one late write in the midst of another's turn.
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { noteTurn, type Turn, withoutLate } from './turns.ts';

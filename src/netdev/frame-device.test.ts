@@ -1,3 +1,5 @@
+// Reading frames from a device, in both ways that Node allows, with a socket pair as the device.
+
 import assert from 'node:assert/strict';
 import { closeSync, writeSync } from 'node:fs';
 import { test } from 'node:test';

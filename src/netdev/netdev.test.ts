@@ -1,3 +1,6 @@
+// QEMU's frame sockets: frames stay whole and in order however the stream is cut, drained, full, or stopped in the
+// middle.
+
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import type { Socket } from 'node:net';

@@ -87,7 +87,7 @@ export class Checkpointer {
       compressor: this.compressor,
     });
     try {
-      for await (const message of encoder.round(runs, vm.ram)) await sendBulk(link, message);
+      for await (const message of encoder.round(runs, vm.tracker.copy ?? vm.ram)) await sendBulk(link, message);
     } catch (error) {
       vm.tracker.putBack(runs);
       throw error;

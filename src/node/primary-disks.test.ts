@@ -1,3 +1,5 @@
+// The disks of a primary over several secondaries: which copy is whole, which is only of what changed; and a full disk.
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { systemClock } from '../base/clock.ts';

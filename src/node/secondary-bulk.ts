@@ -126,8 +126,10 @@ export class SecondaryBulk {
         node.links.packet.send(messages.diskKept, encodePosition(applier.disks.kept));
       node.links.packet.send(messages.ready);
     } catch (error) {
-      await disks?.close();
-      node.context.log.error({ error: errorText(error) }, 'the SVM could not be started');
+      const log = node.context.log;
+      // Files that cannot be closed either do not keep the primary from being told.
+      await disks?.close().catch((failed: unknown) => log.error({ error: errorText(failed) }, 'disks are not closed'));
+      log.error({ error: errorText(error) }, 'the SVM could not be started');
       node.links?.packet.send(messages.diskFailed, encodeText(errorText(error)));
       node.post({ kind: 'vmEnded', why: errorText(error) });
     }

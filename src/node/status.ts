@@ -7,6 +7,15 @@ import type { PrimaryNode } from './primary.ts';
 
 const lastShown = 10;
 
+/** Where a node stands, for its log: the newest term it has seen, and the epoch it is in as a member of a pair. */
+export function termAndEpoch(node: ColoNode): { term: number; epoch: number } {
+  const state = node.primary?.pair.state ?? node.secondary?.pair.state;
+  return {
+    term: node.terms.record?.term ?? 0,
+    epoch: state !== undefined && 'epoch' in state ? state.epoch : 0,
+  };
+}
+
 export function describeNode(node: ColoNode, cores: number): NodeStatus {
   const { config } = node.context;
   const primary = node.primary;
@@ -24,8 +33,7 @@ export function describeNode(node: ColoNode, cores: number): NodeStatus {
     nextTryInMs: nextTryInMs(node),
     protected: isProtected(node),
     mode: config.protect.mode,
-    term: node.terms.record?.term ?? 0,
-    epoch: state !== undefined && 'epoch' in state ? state.epoch : 0,
+    ...termAndEpoch(node),
     host: {
       qemu: vm?.qemuVersion ?? '',
       accel: config.machine.accel,

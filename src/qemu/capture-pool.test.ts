@@ -1,3 +1,5 @@
+// The memory of captures is used again, grows by need, and ends at its limits.
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { CapturePool } from './capture-pool.ts';

@@ -1,3 +1,5 @@
+// Moving the clock in a saved device state, made here as QEMU makes it: its numbers change and nothing else does.
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';

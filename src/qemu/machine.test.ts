@@ -1,3 +1,5 @@
+// The command line of QEMU: one machine on both nodes, with nothing that would make its two copies differ.
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type DiskFiles, type MachineSpec, qemuArguments, vmFiles } from './machine.ts';

@@ -1,3 +1,5 @@
+// Where guest RAM lies in QEMU: two sources must agree, and any doubt is a refusal.
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { mappedAt, ramAddress } from './ram-address.ts';

@@ -1,3 +1,5 @@
+// A machine with memory that no checkpoint would cover is refused, by QEMU's list of its RAM blocks.
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ColoError } from '../base/errors.ts';

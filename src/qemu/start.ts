@@ -92,7 +92,7 @@ async function startPartsInto(options: VmOptions, cleanups: Cleanups): Promise<V
   const mapping = mapFile(files.ramPath, spec.ramBytes);
   cleanups.push(() => mapping.close());
   const tracker = await openTracker(options, { process, qmp, mapping });
-  log.info({ pid: process.pid, qemu: qemuVersion, tracker: tracker.kind }, 'QEMU runs');
+  log.info({ qemuPid: process.pid, qemu: qemuVersion, tracker: tracker.kind }, 'QEMU runs');
   return { directory, process, qmp, mapping, tracker, carrier, qemuVersion };
 }
 

@@ -18,6 +18,11 @@ export type TrackerKind = (typeof trackerKinds)[number];
 
 export interface DirtyTracker {
   readonly kind: TrackerKind;
+  /**
+   * What collected pages are to be sent from while the guest runs; undefined: from RAM. A tracker that tells by content sees
+   * only what differs from this.
+   */
+  readonly copy?: Buffer | undefined;
   /** Pages written since the last collect, which are tracked anew from here on. The first collect: every page. */
   collect(): PageRuns;
   /** Number of pages that collect() would return now. Changes nothing. */
@@ -30,6 +35,7 @@ export interface DirtyTracker {
 /** What the three ways differ in. */
 export interface PageScanner {
   readonly kind: TrackerKind;
+  readonly copy?: Buffer;
   /** Pages written since the last re-arming scan. */
   scan(options: { rearm: boolean }): PageRuns;
   close(): void;
@@ -48,6 +54,10 @@ export class RunTracker implements DirtyTracker {
 
   get kind(): TrackerKind {
     return this.#scanner.kind;
+  }
+
+  get copy(): Buffer | undefined {
+    return this.#scanner.copy;
   }
 
   collect(): PageRuns {
