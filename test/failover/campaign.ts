@@ -7,9 +7,9 @@ import { spawnSync } from 'node:child_process';
 import { createConnection } from 'node:net';
 import type { TestContext } from 'node:test';
 import { delay, systemClock } from '../../src/base/clock.ts';
+import { quantile } from '../../src/base/quantile.ts';
 import { seededRandom } from '../../src/base/random.ts';
 import { describeTurns, withoutLate } from '../../src/lan/turns.ts';
-import { share } from './share.ts';
 import { slowDown } from './slow.ts';
 import {
   expectOneVoice,
@@ -138,12 +138,14 @@ function table(seen: Seen[]): string[] {
   ];
   for (const fault of faults) {
     const own = seen.filter((one) => one.fault === fault);
-    const gaps = own.map((one) => one.gapMs);
-    const repairs = own.map((one) => one.repairMs);
+    const survived = own.filter((one) => !one.failed);
+    const gaps = survived.map((one) => one.gapMs).sort((left, right) => left - right);
+    const repairs = survived.map((one) => one.repairMs).sort((left, right) => left - right);
+    const at = (values: number[], part: number) => Math.round(quantile(values, part));
     const into = own.filter((one) => one.intoCheckpoint).length;
     const failed = own.filter((one) => one.failed).length;
     lines.push(
-      `| ${fault} | ${own.length} | ${into} | ${failed} | ${share(gaps, 0.5)} ms | ${share(gaps, 0.99)} ms | ${share(repairs, 0.5)} ms |`,
+      `| ${fault} | ${own.length} | ${into} | ${failed} | ${at(gaps, 0.5)} ms | ${at(gaps, 0.99)} ms | ${at(repairs, 0.5)} ms |`,
     );
   }
   return lines;

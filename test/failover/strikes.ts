@@ -9,10 +9,10 @@
 import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
 import { delay, systemClock } from '../../src/base/clock.ts';
+import { quantile } from '../../src/base/quantile.ts';
 import { describeTurns, withoutLate } from '../../src/lan/turns.ts';
 import type { NodeProcess } from '../../src/local/node-process.ts';
 import type { FaultPoint } from '../../src/node/context.ts';
-import { share } from './share.ts';
 import {
   expectClients,
   expectOneVoice,
@@ -147,9 +147,10 @@ interface Seen {
 
 function table(seen: readonly Seen[]): string[] {
   const cell = (own: readonly Seen[]) => {
-    const gaps = own.filter(({ failed }) => !failed).map(({ gapMs }) => gapMs);
+    const gaps = own.flatMap(({ failed, gapMs }) => (failed ? [] : [gapMs])).sort((left, right) => left - right);
+    const at = (part: number) => Math.round(quantile(gaps, part));
     const failed = own.filter((one) => one.failed).length;
-    return own.length === 0 ? '' : `${own.length}, ${failed}, ${share(gaps, 0.5)} / ${share(gaps, 0.99)} ms`;
+    return own.length === 0 ? '' : `${own.length}, ${failed}, ${at(0.5)} / ${at(0.99)} ms`;
   };
   const row = (name: string, own: readonly Seen[]) =>
     `| ${name} | ${strikeKinds.map((kind) => cell(own.filter((one) => one.kind === kind))).join(' | ')} |`;
