@@ -20,6 +20,8 @@ import { lastBeat, memoryGuest } from '../test/functional/qemu-guest.ts';
 export interface CheckpointBenchOptions {
   /** Captures of each case. */
   rounds: number;
+  /** Only the cases whose guest writes as many pages in each turn: many rounds of few cases, for a p99 that is no maximum. */
+  pages?: number;
   /** Print JSON instead of the table. */
   json: boolean;
   print?: (text: string) => void;
@@ -44,8 +46,11 @@ export interface CheckpointCase {
 export interface CheckpointReport {
   host: { qemu: string; accel: 'tcg'; machine: 'q35'; vcpus: number; tracker: string; cores: number };
   cases: CheckpointCase[];
-  /** Pause p50 of the larger RAM over the smaller, for each number of pages, and the cost of one more page. */
-  ratios: { ramTimes: number; pauseByPages: Record<string, number>; microsecondsPerPage: number };
+  /**
+   * Pause p50 of the larger RAM over the smaller, for each number of pages, and the cost of one more page; null when the cases
+   * that it follows from were not asked for.
+   */
+  ratios: { ramTimes: number; pauseByPages: Record<string, number>; microsecondsPerPage: number | null };
 }
 
 const ramSizesMib = [128, 1024];
@@ -57,11 +62,16 @@ const pollMs = 5;
 
 export async function benchCheckpoint(options: CheckpointBenchOptions): Promise<CheckpointReport> {
   const print = options.print ?? ((text: string) => void process.stdout.write(text));
+  const counts = pageCounts.filter((count) => options.pages === undefined || options.pages === count);
+  if (counts.length === 0)
+    throw new ColoError(errorCodes.input, `no case of the benchmark writes ${options.pages} pages`, {
+      hint: `one of ${pageCounts.join(', ')}`,
+    });
   const cases: CheckpointCase[] = [];
   let host: CheckpointReport['host'] | undefined;
   if (!options.json) print(heading());
   for (const ramMib of ramSizesMib) {
-    for (const pagesPerTurn of pageCounts) {
+    for (const pagesPerTurn of counts) {
       const measured = await measureCase(ramMib, pagesPerTurn, options.rounds);
       host = measured.host;
       cases.push(measured.result);
@@ -142,11 +152,13 @@ function ratiosOf(cases: readonly CheckpointCase[]): CheckpointReport['ratios'] 
     cases.find((each) => each.ramMib === ramMib && each.pagesPerTurn === pages);
   const pause = (ramMib: number, pages: number) => find(ramMib, pages)?.phases.pauseMs.p50 ?? 0;
   const [, middle = 0, most = 0] = pageCounts;
+  const counts = new Set(cases.map(({ pagesPerTurn }) => pagesPerTurn));
   const morePages = (find(small, most)?.dirtyPages.p50 ?? 0) - (find(small, middle)?.dirtyPages.p50 ?? 0);
+  const ofMorePages = ((pause(small, most) - pause(small, middle)) * 1000) / morePages;
   return {
     ramTimes: large / small,
-    pauseByPages: Object.fromEntries(pageCounts.map((pages) => [pages, pause(large, pages) / pause(small, pages)])),
-    microsecondsPerPage: ((pause(small, most) - pause(small, middle)) * 1000) / morePages,
+    pauseByPages: Object.fromEntries([...counts].map((pages) => [pages, pause(large, pages) / pause(small, pages)])),
+    microsecondsPerPage: counts.has(middle) && counts.has(most) ? ofMorePages : null,
   };
 }
 
@@ -170,7 +182,7 @@ function footer({ host, ratios }: CheckpointReport): string {
   return [
     `QEMU ${host.qemu}, ${host.accel}, ${host.machine}, ${host.vcpus} vCPU, tracker ${host.tracker}, ${host.cores} cores`,
     `pause with ${ratios.ramTimes} times the RAM: ${byPages.join(', ')} (times)`,
-    `one more page: ${ratios.microsecondsPerPage.toFixed(2)} us`,
+    ...(ratios.microsecondsPerPage === null ? [] : [`one more page: ${ratios.microsecondsPerPage.toFixed(2)} us`]),
     '',
   ].join('\n');
 }

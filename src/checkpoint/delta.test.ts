@@ -41,7 +41,7 @@ test('a base and what travels give the pages back, and equal pages stay at home'
       const travelled = new Set<number>();
       for (let from = 0; from < now.length; from += cut) {
         const runs = runsOf(now.slice(from, from + cut));
-        const batch = encoder.encode(runs, gather(ram, runs));
+        const batch = encoder.encode(runs, gather(ram, runs), Buffer.alloc(runs.bytes));
         assert.equal(batch.contents.length, batch.runs.bytes);
         assert.ok(contains(runs, batch.runs) && contains(batch.runs, batch.deltas));
         addBase(batch, shadow);
@@ -68,7 +68,7 @@ test('a page with one changed word is a difference of zeros, a cleared one trave
   const ram = Buffer.from(shadow);
   ram.writeUInt32LE(1, 100);
   ram.fill(0, pageSize);
-  const batch = new DeltaEncoder({ runs, contents: shadow }).encode(runs, ram);
+  const batch = new DeltaEncoder({ runs, contents: shadow }).encode(runs, ram, Buffer.alloc(runs.bytes));
   assert.deepEqual(batch.deltas.bounds, [0, pageSize]);
   assert.equal(batch.contents.subarray(0, pageSize).filter((byte) => byte !== 0).length, 4);
   assert.ok(batch.contents.subarray(pageSize).every((byte) => byte === 0));

@@ -42,9 +42,12 @@ export class DeltaEncoder {
     this.baseWords = words(base.contents);
   }
 
-  /** What travels of a batch: `raw` are the contents of `runs`. Fresh bytes; nothing at all when every page is equal. */
-  encode(runs: PageRuns, raw: Uint8Array): DeltaBatch {
-    const batch = { runs: new PageRuns(), deltas: new PageRuns(), contents: Buffer.allocUnsafeSlow(raw.length) };
+  /**
+   * What travels of a batch: `raw` are the contents of `runs`. It lies in `memory`, as many bytes as `raw` or more; it is
+   * nothing at all when every page is equal.
+   */
+  encode(runs: PageRuns, raw: Uint8Array, memory: Buffer): DeltaBatch {
+    const batch = { runs: new PageRuns(), deltas: new PageRuns(), contents: memory.subarray(0, raw.length) };
     const source = words(raw);
     const target = words(batch.contents);
     let from = 0;

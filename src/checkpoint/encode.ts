@@ -68,12 +68,16 @@ export class CheckpointEncoder {
     const stateBytes = encodeState({ ...state, epoch: this.begin.epoch });
     yield this.message(checkpointTypes.begin, [encodeBegin(this.begin)]);
     const deltas = known === undefined ? undefined : new DeltaEncoder(known);
+    const memory = new BatchMemory();
     let at = 0;
     for (const batch of batches(runs)) {
       const raw = contents.subarray(at, at + batch.bytes);
       at += raw.length;
-      const news = deltas?.encode(batch, raw) ?? { runs: batch, deltas: new PageRuns(), contents: raw };
-      if (news.runs.runs > 0) yield await this.pages(news);
+      const news = deltas?.encode(batch, raw, memory.buffer) ?? { runs: batch, deltas: new PageRuns(), contents: raw };
+      if (news.runs.runs === 0) continue;
+      const message = await this.pages(news);
+      memory.leftWith(message);
+      yield message;
     }
     yield this.message(checkpointTypes.state, [stateBytes]);
     yield this.end();
@@ -83,14 +87,17 @@ export class CheckpointEncoder {
   async *round(runs: PageRuns, ram: Buffer): AsyncGenerator<OutgoingMessage> {
     assert(this.begin.kind === 'round', 'a checkpoint is not read from running RAM');
     yield this.message(checkpointTypes.begin, [encodeBegin(this.begin)]);
+    const memory = new BatchMemory();
     for (const batch of batches(runs)) {
       // A copy, so that what was compressed, checksummed and sent is one and the same.
-      const raw = Buffer.allocUnsafeSlow(batch.bytes);
+      const raw = memory.buffer.subarray(0, batch.bytes);
       let at = 0;
       batch.forEach((start, end) => {
         at += ram.copy(raw, at, start, end);
       });
-      yield await this.pages({ runs: batch, deltas: new PageRuns(), contents: raw });
+      const message = await this.pages({ runs: batch, deltas: new PageRuns(), contents: raw });
+      memory.leftWith(message);
+      yield message;
     }
     yield this.end();
   }
@@ -120,6 +127,21 @@ export class CheckpointEncoder {
       this.totals.sentBytes += part.length;
     }
     return { type, parts };
+  }
+}
+
+/** The memory of one batch, used again and again: fresh ones would wait for the garbage collector by the dozen. */
+class BatchMemory {
+  private memory: Buffer | undefined;
+
+  get buffer(): Buffer {
+    this.memory ??= Buffer.allocUnsafeSlow(batchRawBytes);
+    return this.memory;
+  }
+
+  /** What did not compress is the message itself, and belongs to whoever sends it. */
+  leftWith(message: OutgoingMessage): void {
+    if (message.parts.some((part) => part.buffer === this.memory?.buffer)) this.memory = undefined;
   }
 }
 

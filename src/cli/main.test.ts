@@ -19,6 +19,8 @@ const wrong: [call: string, says: RegExp][] = [
   ['check everything', /there is no check everything/],
   ['test unit --file no-such-file', /no file of unit has no-such-file/],
   ['bench nothing', /there is no benchmark nothing/],
+  ['bench memory --pages 1000', /--pages is for the benchmark checkpoint/],
+  ['bench checkpoint --pages some', /'some' is invalid/],
   ['join /nowhere node', /\/nowhere holds no authority/],
   ['logs vm --lines some', /'some' is invalid/],
   ['frobnicate', /unknown command/],

@@ -27,6 +27,10 @@ function count(text: string): number {
   return value;
 }
 
+function wholeNumber(text: string): number {
+  return text === '0' ? 0 : count(text);
+}
+
 /** Modules are loaded when their command runs: `colo status` shall not wait for what `colo demo` needs. */
 function build(finish: (code: number) => void): Command {
   // Before the commands are added, because they inherit it then: a wrong option must end with our exit code.
@@ -234,6 +238,11 @@ function addTools(program: Command, finish: (code: number) => void): void {
     .addOption(
       new Option('--rounds <n>', 'repetitions per figure, 30 (similarity: 3); memory: seconds of each run').argParser(
         count,
+      ),
+    )
+    .addOption(
+      new Option('--pages <n>', 'checkpoint: only the guests that write so many pages (0, 1000 or 10000)').argParser(
+        wholeNumber,
       ),
     )
     .option('--json', 'as JSON', false)

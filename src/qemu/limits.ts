@@ -21,6 +21,9 @@ export const capturePagesBytesMax = 4 * 1024 * 1024 * 1024;
 /** The first size of the capture buffer: 4,096 pages, so that an ordinary checkpoint never allocates. */
 export const capturePagesBytesFirst = 16 * 1024 * 1024;
 
+/** Captures in a row that needed less memory than is kept for them. After as many, twice at most, a smaller buffer replaces it. */
+export const captureShrinkAfter = 32;
+
 /**
  * Saves of the devices in one capture, repeated while the stopped machine's cards still send (some 1.3 ms each; a ring of 4,096 full
  * frames through a socket of 200 KB needs 30). More: capture throws COLO_E_CHECKPOINT, the guest runs on, the pages stay dirty.
