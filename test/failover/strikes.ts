@@ -7,10 +7,13 @@
 //                 the other node has the VM), or its QEMU is killed and it goes on (`QEMU killed`)
 
 import assert from 'node:assert/strict';
+import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { delay, systemClock } from '../../src/base/clock.ts';
 import { quantile } from '../../src/base/quantile.ts';
+import { FolderArbiter } from '../../src/failover/arbiter/folder.ts';
 import { describeTurns, withoutLate } from '../../src/lan/turns.ts';
+import { runDirectory } from '../../src/local/directories.ts';
 import type { NodeProcess } from '../../src/local/node-process.ts';
 import type { FaultPoint } from '../../src/node/context.ts';
 import {
@@ -77,6 +80,7 @@ interface StruckAt {
 
 /** Lets a node of the protected VM end, or stand still, at the point; checkpoints lead there. */
 async function strikeAt(stage: Stage, kind: StrikeKind, point: CheckpointPoint): Promise<StruckAt> {
+  const arbiter = await FolderArbiter.open(join(runDirectory(stage.vm), 'arbiter'));
   for (const deadline = systemClock.now() + deadlineMs; systemClock.now() < deadline; ) {
     const now = await roles(stage);
     const name = now[places[point]];
@@ -85,10 +89,11 @@ async function strikeAt(stage: Stage, kind: StrikeKind, point: CheckpointPoint):
     const signalQemu = await node.holdQemu().catch(() => undefined);
     const status = (await stage.pair.statuses()).find((one) => one.node === now.primary);
     if (signalQemu === undefined || status?.term !== now.term || !status.protected) continue;
-    // Never in the first checkpoint of another pairing, which nobody could go on from.
     stage.pair.arm(name, { point, epoch: status.epoch + 1, hold: kind !== 'killed' });
     const isReached = () => (kind === 'killed' ? !node.alive : node.isStopped());
-    await leadTo(stage, now.primary, isReached);
+    // Never in the first checkpoint of another pairing, which nobody could go on from.
+    const isOver = async () => isReached() || (await arbiter.read(stage.vm))?.term !== now.term;
+    await leadTo(stage, now.primary, isOver);
     stage.pair.disarm(name);
     if (isReached()) {
       const other = name === now.primary ? now.secondary : now.primary;
@@ -98,10 +103,10 @@ async function strikeAt(stage: Stage, kind: StrikeKind, point: CheckpointPoint):
   return assert.fail(`${point} is not reached`);
 }
 
-/** Asks for checkpoints until it is reached, or for reachMs. The one it is reached in is never answered. */
-async function leadTo(stage: Stage, primary: NodeName, isReached: () => boolean): Promise<void> {
+/** Asks for checkpoints until the point is reached, or for reachMs. The one it is reached in is never answered. */
+async function leadTo(stage: Stage, primary: NodeName, isOver: () => Promise<boolean>): Promise<void> {
   let asked = false;
-  for (const until = systemClock.now() + reachMs; !isReached() && systemClock.now() < until; await delay(1)) {
+  for (const until = systemClock.now() + reachMs; !(await isOver()) && systemClock.now() < until; await delay(1)) {
     if (asked) continue;
     asked = true;
     const answered = () => {
