@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { claimOf } from '../src/packet/claim.ts';
+import { outside } from './outside.ts';
 import { drawPlan } from './plan.ts';
 import { Random } from './random.ts';
 import { World } from './world.ts';
@@ -16,8 +17,7 @@ const pauseMsMax = 4100;
 function announcements(seed: number): Promise<{ at: number; node: string }[]> {
   const drawn = drawPlan(seed, new Random(seed));
   const calm = { ...drawn, arbiter: { ...drawn.arbiter, lose: 0 }, faults: [], healMs: killAtMs, verbose: false };
-  const { promise, resolve, reject } = Promise.withResolvers<{ at: number; node: string }[]>();
-  setImmediate(() => {
+  return outside(() => {
     const world = new World(seed, [], { plan: calm });
     const heard: { at: number; node: string }[] = [];
     world.network.onFrame = (node, frame) => {
@@ -30,10 +30,13 @@ function announcements(seed: number): Promise<{ at: number; node: string }[]> {
       }
     });
     world.run();
-    if (world.violation === undefined && world.boots === 2) resolve(heard);
-    else reject(new Error(`seed ${seed}: ${world.boots} boots, ${JSON.stringify(world.violation)}`));
+    assert.deepEqual(
+      { violation: world.violation, boots: world.boots },
+      { violation: undefined, boots: 2 },
+      `seed ${seed}`,
+    );
+    return heard;
   });
-  return promise;
 }
 
 test('a guest that is booted anew is announced on and on, and one that boots for the first time speaks for itself', async () => {

@@ -19,16 +19,24 @@ export interface Checker {
   captured?(vm: SimVm, captureId: number): void;
   resumedFrom?(vm: SimVm, captureId: number): void;
   reached?(node: SimNode, point: FaultPoint, epoch: number): void;
-  /** Before a fault that ends a copy of the guest: what it takes away is still there. */
-  aboutToLose?(node: SimNode, what: string): void;
+  /** Before a fault, or a command of an operator: what it takes away is still there. */
+  aboutToStrike?(node: SimNode, what: string): void;
   /** A node's process or host has ended; its folder is as that left it. */
   folderLeft?(node: SimNode, death: Death): void;
   /** An operator's stop of a primary is done. */
   stopped?(node: SimNode): void;
   /** A fresh guest was booted, because no copy was left. */
   booted?(): void;
+  /** A client has seen what it must not. */
+  clientComplains?(what: string): void;
+  /** Code has thrown where nobody catches; of which node, if that is known. */
+  uncaught?(node: SimNode | undefined, error: unknown): void;
+  /** The run has far more events than its time explains. */
+  endless?(events: number): void;
   /** The arbiter's record may have changed. */
   termChanged?(): void;
+  /** Every event; for what is quickly looked at. */
+  stepped?(): void;
   /** Every few virtual milliseconds. */
   polled?(): void;
   /** All faults are over. */

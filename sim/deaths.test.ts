@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { outside } from './outside.ts';
 import { drawPlan, type Fault } from './plan.ts';
 import { Random } from './random.ts';
 import { type Outcome, report, runSeed } from './run.ts';
@@ -18,9 +19,7 @@ async function run(faults: Fault[]): Promise<Outcome[]> {
     const drawn = drawPlan(seed, new Random(seed).fork('plan'));
     const arbiter = { ...drawn.arbiter, lose: 0 };
     const protect = { ...drawn.protect, mode: 'colo' as const };
-    const outcome = await new Promise<Outcome>((resolve) => {
-      setImmediate(() => resolve(runSeed(seed, { plan: { ...drawn, arbiter, protect, faults, healMs } })));
-    });
+    const outcome = await outside(() => runSeed(seed, { plan: { ...drawn, arbiter, protect, faults, healMs } }));
     assert.equal(outcome.violation, undefined, report(outcome));
     outcomes.push(outcome);
   }

@@ -63,6 +63,7 @@ export class Faults {
     // At a named point: the node that reached it, or the one that the plan names.
     const node = at !== undefined && fault.choice % 2 === 0 ? at : this.nodeOf(fault.on);
     this.world.trace.add(this.world.schedule.now, node.name, `FAULT ${faultText(fault)}`);
+    this.world.aboutToStrike(node, fault.kind);
     this.perform(fault, node);
   }
 
@@ -86,11 +87,11 @@ export class Faults {
     const reach = world.reach[node.name];
     switch (fault.kind) {
       case 'kill-process':
-        world.aboutToLose(node, 'kill-process');
+        world.strike(node);
         node.kill('process');
         return;
       case 'kill-host':
-        world.aboutToLose(node, 'kill-host');
+        world.strike(node);
         node.kill('host');
         return;
       case 'pause-node':
@@ -123,7 +124,7 @@ export class Faults {
         return;
       case 'kill-vm':
         if (node.vm === undefined) return;
-        world.aboutToLose(node, 'kill-vm');
+        world.strike(node);
         node.vm.die();
         return;
       case 'fail-capture':
@@ -193,7 +194,7 @@ export class Faults {
         node.process?.run(() => this.failover(node));
         return;
       case 'operator-stop':
-        world.aboutToLose(node, 'operator-stop');
+        world.strike(node);
         node.process?.run(() => {
           const wasPrimary = node.node?.primary !== undefined;
           if (wasPrimary) world.strike(node.other);

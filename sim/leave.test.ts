@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { outside } from './outside.ts';
 import { drawPlan } from './plan.ts';
 import { Random } from './random.ts';
 import { checkers } from './run.ts';
@@ -23,8 +24,7 @@ function ask(seed: number, { kill, when }: { kill: boolean; when: (state: string
   const drawn = drawPlan(seed, new Random(seed));
   const arbiter = { ...drawn.arbiter, lose: 0 };
   const rest = { verbose: false, arbiter, disk: undefined, faults: [], healMs: askUntilMs };
-  const { promise, resolve, reject } = Promise.withResolvers<{ asked: Asked[]; world: World }>();
-  setImmediate(() => {
+  return outside(() => {
     const world = new World(seed, checkers, { plan: { ...drawn, ...rest } });
     const asked: Asked[] = [];
     const askOnce = () => {
@@ -41,10 +41,9 @@ function ask(seed: number, { kill, when }: { kill: boolean; when: (state: string
     if (kill) world.schedule.at(askFromMs, () => world.a.kill('host'));
     for (let at = askFromMs; at < askUntilMs; at += 1) world.schedule.at(at, () => world.b.process?.run(askOnce));
     world.run();
-    if (world.violation === undefined) resolve({ asked, world });
-    else reject(new Error(`seed ${seed}: ${JSON.stringify(world.violation)}`));
+    assert.equal(world.violation, undefined, `seed ${seed}`);
+    return { asked, world };
   });
-  return promise;
 }
 
 test('a node whose primary is in doubt, that takes over or has taken over does not leave, and the VM goes on', async () => {

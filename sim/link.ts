@@ -90,6 +90,10 @@ export class SimLink implements PeerLink {
     this.congestedBytes = options.congestedBytes;
   }
 
+  get waitingBytes(): number {
+    return this.queuedBytes;
+  }
+
   get ended(): boolean {
     return this.over;
   }

@@ -3,7 +3,7 @@
 // doubled, or overtaken, as on a real way through the Internet.
 
 import type { Uplink } from '../src/netdev/endpoint.ts';
-import type { FrameHandlers } from '../src/netdev/frame-socket.ts';
+import type { FrameHandlers, FrameSocket } from '../src/netdev/frame-socket.ts';
 import type { SimProcess } from './process.ts';
 import type { Random } from './random.ts';
 import type { Schedule } from './schedule.ts';
@@ -31,6 +31,7 @@ export class SimSwitch {
   readonly unplugged = new Set<string>();
   /** Of each node's uplink that is plugged in. */
   readonly kernels = new Map<string, SimKernel>();
+  readonly uplinks = new Map<string, FrameSocket>();
   /** Set by the checkers: every frame that a node sends into the network; `late`: uplink.ts. */
   onFrame: (node: string, frame: Uint8Array, late: boolean) => void = () => undefined;
   /** As above: handed to its uplink. */
@@ -60,6 +61,7 @@ export class SimSwitch {
       if (this.ports.get(name) !== port) return;
       this.ports.delete(name);
       this.kernels.delete(name);
+      this.uplinks.delete(name);
       for (const [address, at] of this.learned) if (at === name) this.learned.delete(address);
     };
     const leave = (frame: Uint8Array, late: boolean) => {
@@ -69,12 +71,13 @@ export class SimSwitch {
       const copy = Uint8Array.from(frame);
       this.schedule.after(wireMs, () => this.forward(name, copy));
     };
-    const { uplink, kernel } = openUplink(process, handlers, {
+    const { uplink, frames, kernel } = openUplink(process, handlers, {
       ...{ leave, close: unplug },
       release: (frame) => this.onRelease(name, frame),
     });
     this.ports.set(name, port);
     this.kernels.set(name, kernel);
+    this.uplinks.set(name, frames);
     process.onEnd(unplug);
     return uplink;
   }

@@ -65,10 +65,15 @@ export class SimNode {
     this.random = world.random.fork(`node ${name}`);
     this.folder = new SimFolder(`${name}'s folder`, world.random.fork(`folder ${name}`));
     this.folder.onRefused = () => world.strike(this);
+    this.folder.onTrouble = () => world.hinder(this);
   }
 
   get other(): SimNode {
     return this.name === 'a' ? this.world.b : this.world.a;
+  }
+
+  get liveLinks(): SimLink[] {
+    return this.links.filter((link) => !link.ended);
   }
 
   get isUp(): boolean {
@@ -163,14 +168,14 @@ export class SimNode {
 
   /** A link of this node breaks, as its receiver notices. */
   damageLink(kind: number): void {
-    const open = this.links.filter((link) => !link.ended);
+    const open = this.liveLinks;
     const link = open[kind % Math.max(1, open.length)];
     if (link !== undefined) link.damageNext = true;
   }
 
   /** This side's kernel or a middlebox ends the connection at this side alone. */
   resetLink(kind: number): void {
-    const open = this.links.filter((link) => !link.ended);
+    const open = this.liveLinks;
     const link = open[kind % Math.max(1, open.length)];
     link?.process.run(() => link.fail('broke'));
   }

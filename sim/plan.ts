@@ -5,6 +5,7 @@ import type { Protect } from '../src/config/spec.ts';
 import { type FaultPoint, faultPoints } from '../src/node/context.ts';
 import type { ClientTraits } from './client.ts';
 import type { GuestTraits } from './guest.ts';
+import { drawLowLimits, type LowLimits } from './low-limits.ts';
 import type { WideArea } from './network.ts';
 import type { Random } from './random.ts';
 import type { VmTimes } from './vm.ts';
@@ -68,6 +69,8 @@ export interface Plan {
   callsEveryMs?: number | undefined;
   /** The guest has a disk. */
   disk?: DiskPlan | undefined;
+  /** Limits of the proxies that are lower than the product's. */
+  limits?: LowLimits | undefined;
   /** All faults are over at this time. */
   healMs: number;
 }
@@ -94,11 +97,12 @@ export function drawPlan(seed: number, random: Random): DrawnPlan {
     ...drawOperator(random.fork('operator')),
     ...drawUplink(random.fork('uplink')),
     ...drawMembers(random.fork('members')),
+    ...drawWake(random.fork('wake')),
   ];
   const calls = random.fork('calls');
   const latest = faults.reduce((last, { when }) => ('atMs' in when ? Math.max(last, when.atMs) : last), 1500);
   return {
-    ...{ seed, faults, disk },
+    ...{ seed, faults, disk, limits: drawLowLimits(random.fork('limits')) },
     callsEveryMs: calls.chance(0.4) ? calls.between(5, 120) : undefined,
     ramBytes: pages * 4096,
     protect: drawProtect(random),
@@ -226,6 +230,25 @@ function drawMembers(random: Random): Fault[] {
   const when = { atMs: atMs + random.pick([random.between(-40, 30), random.between(400, 560)]) };
   const forMs = random.between(50, 1500);
   return [cause, { kind: 'arbiter-member', on: 'primary', when, forMs, choice: random.below(1000) }];
+}
+
+/**
+ * The primary stands still until its lease is over, and is back while the secondary asks a slow arbiter for the term: what
+ * it was lent meanwhile would outlast the takeover, of which it hears late.
+ */
+function drawWake(random: Random): Fault[] {
+  if (!random.chance(0.08)) return [];
+  const atMs = random.between(400, 1600);
+  const forMs = random.between(455, 500);
+  const kind = random.pick(['pause-node', 'pause-host'] as const);
+  const late: Fault = random.chance(0.7)
+    ? { kind: 'slow-link', on: 'secondary', when: { atMs }, forMs: 1500, choice: 840 + random.between(40, 119) }
+    : { kind: 'cut', on: 'primary', when: { atMs: atMs + forMs + random.between(3, 80) }, forMs: 700, choice: 0 };
+  return [
+    { kind: 'arbiter-slow', on: 'secondary', when: { atMs }, forMs: 1500, choice: random.between(5, 70) },
+    { kind, on: 'primary', when: { atMs }, forMs, choice: random.below(1000) },
+    late,
+  ];
 }
 
 function drawDiskFaults(random: Random): Fault[] {

@@ -1,29 +1,10 @@
 // Runs seeds, and says of each what came of it.
 
-import { bounds } from './checker/bounds.ts';
-import { diskEpoch } from './checker/disk-epoch.ts';
-import { liveness } from './checker/liveness.ts';
-import { nothingLost } from './checker/nothing-lost.ts';
-import { outputCommit } from './checker/output-commit.ts';
-import { ramEpoch } from './checker/ram-epoch.ts';
-import { singleVoice } from './checker/single-voice.ts';
-import { stopped } from './checker/stopped.ts';
-import { survivor } from './checker/survivor.ts';
-import type { MakeChecker } from './checker.ts';
+import { checkers as all } from './checkers.ts';
 import { faultText } from './plan.ts';
 import { type RunOptions, type Violation, World } from './world.ts';
 
-export const checkers: readonly MakeChecker[] = [
-  liveness,
-  outputCommit,
-  nothingLost,
-  ramEpoch,
-  diskEpoch,
-  singleVoice,
-  survivor,
-  stopped,
-  bounds,
-];
+export const checkers = all.map(({ make }) => make);
 
 export interface Outcome {
   seed: number;

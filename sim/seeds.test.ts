@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { outside } from './outside.ts';
 import type { DrawnPlan } from './plan.ts';
 import { report, runSeed } from './run.ts';
 
@@ -24,9 +25,7 @@ test('there are seeds to run', () => assert.ok(kept.length > 0));
 
 for (const { seed, checker, why, plan } of kept) {
   test(`seed ${seed} holds (it violated ${checker}: ${why})`, async () => {
-    const outcome = await new Promise<ReturnType<typeof runSeed>>((resolve) => {
-      setImmediate(() => resolve(runSeed(seed, { plan })));
-    });
+    const outcome = await outside(() => runSeed(seed, { plan }));
     assert.equal(outcome.violation, undefined, report(outcome));
   });
 }

@@ -1,23 +1,15 @@
 // The simulation itself: it holds, it repeats, and time in it is its own.
 
 import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
+import { checkers } from './checkers.ts';
 import { runSeeds } from './crowd.ts';
+import { outside } from './outside.ts';
 import { report, runSeed } from './run.ts';
 import { Schedule } from './schedule.ts';
-
-/** Runs `work` outside of any promise, as the schedule wants it. */
-function outside<T>(work: () => T): Promise<T> {
-  return new Promise((resolve, reject) => {
-    setImmediate(() => {
-      try {
-        resolve(work());
-      } catch (error) {
-        reject(error instanceof Error ? error : new Error(String(error)));
-      }
-    });
-  });
-}
+import { World } from './world.ts';
 
 test('events run in the order of their time, and promises run out between two of them', async () => {
   const seen = await outside(() => {
@@ -66,4 +58,14 @@ test('twenty seeds hold, on all cores', async () => {
   assert.deepEqual(failures, []);
   assert.equal(seeds.length, 20);
   assert.ok(answered > 500, 'the clients were answered');
+});
+
+test('every file of checker/ is a checker of its name with one sentence', async () => {
+  const files = readdirSync(join(import.meta.dirname, 'checker'));
+  assert.deepEqual(files.sort(), checkers.map(({ name }) => `${name}.ts`).sort());
+  const world = await outside(() => new World(1, []));
+  for (const { name, sentence, make } of checkers) {
+    const checker = make(world);
+    assert.deepEqual({ name: checker.name, sentence: checker.sentence }, { name, sentence });
+  }
 });

@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { outside } from './outside.ts';
 import { drawPlan, type Fault } from './plan.ts';
 import { Random } from './random.ts';
 import { report, runSeed } from './run.ts';
@@ -19,17 +20,15 @@ function suspicions(seed: number, on: Fault['on'], stillMs: readonly number[]): 
   const protect = { ...drawn.protect, mode: 'colo' as const };
   const arbiter = { ...drawn.arbiter, lose: 0 };
   const plan = { ...drawn, faults, protect, arbiter, disk: undefined, healMs: 3000 + stillMs.length * 3000 };
-  const { promise, resolve, reject } = Promise.withResolvers<number>();
-  setImmediate(() => {
+  return outside(() => {
     let count = 0;
     const write = (line: string) => {
       if (line.includes('"on":"silence"')) count += 1;
     };
     const outcome = runSeed(seed, { plan, write });
-    if (outcome.violation === undefined) resolve(count);
-    else reject(new Error(report(outcome)));
+    assert.equal(outcome.violation, undefined, report(outcome));
+    return count;
   });
-  return promise;
 }
 
 const seeds = [1, 2, 3, 4, 5, 6, 7, 8];

@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { encodeRecordHead, recordKinds } from '../src/disk/message.ts';
 import { type ReplicaState, recover } from '../src/disk/recovery.ts';
 import { Replica } from '../src/disk/replica.ts';
+import { outside } from './outside.ts';
 import { SimProcess } from './process.ts';
 import { Random } from './random.ts';
 import { Schedule } from './schedule.ts';
@@ -108,9 +109,7 @@ for (const [durable, death] of [
   [false, 'host'],
 ] as const)
   test(`${durable ? 'a durable' : 'an ordinary'} replica whose ${death} ends is one whole epoch, or says that it is none`, async () => {
-    const ends = await new Promise<End[]>((resolve) => {
-      setImmediate(() => resolve(Array.from({ length: 400 }, (_, seed) => die(seed, durable, death))));
-    });
+    const ends = await outside(() => Array.from({ length: 400 }, (_, seed) => die(seed, durable, death)));
     const seen = new Map<string, number>();
     for (const [seed, { state, life, left }] of ends.entries()) {
       assert.ok(!(state instanceof Error), `seed ${seed}: ${String(state)}`);

@@ -36,6 +36,8 @@ export class SimFolder {
   full = false;
   /** A write of a replica, or of what it is said to be, has failed. */
   onRefused: () => void = () => undefined;
+  /** Anything in it has failed: its node may give it up. */
+  onTrouble: () => void = () => undefined;
   readonly names = new Map<string, Inode>();
   private durable = new Map<string, Inode>();
   /** Writes under way: a crash lets a part of each happen. */
@@ -161,6 +163,7 @@ export class SimStorage implements Storage {
   replaceText(name: string, text: string, flush: boolean): void {
     if (!this.reaches) return;
     if (this.root.failing) {
+      this.root.onTrouble();
       if (!text.includes('"owner"')) this.root.onRefused();
       throw systemError('EIO');
     }
@@ -193,6 +196,7 @@ export class SimStorage implements Storage {
     process.clock.after(this.delayMs() + root.slowMs, () => {
       root.underWay.delete(tear);
       if (root.failing) {
+        root.onTrouble();
         refused();
         return reject(systemError('EIO'));
       }
@@ -247,7 +251,10 @@ class SimFile implements StoredFile {
 
   private place(offset: number, length: number, error: () => Error): void {
     for (const sector of sectorsOf(offset, length)) {
-      if (this.storage.root.full && !this.inode.placed.has(sector)) throw error();
+      if (this.storage.root.full && !this.inode.placed.has(sector)) {
+        this.storage.root.onTrouble();
+        throw error();
+      }
       this.inode.placed.add(sector);
     }
   }

@@ -57,7 +57,7 @@ export interface TcpPorts {
 }
 
 export const never = Number.POSITIVE_INFINITY;
-const windowShift = 2;
+export const windowShift = 2;
 /** MSS 1460, no-op, window scale. */
 const synOptions = Uint8Array.of(2, 4, 5, 180, 1, 3, 3, windowShift);
 const firstRtoMs = 200;

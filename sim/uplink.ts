@@ -83,6 +83,7 @@ function socketOf(): Socket {
 
 export interface SimUplink {
   uplink: Uplink;
+  frames: FrameSocket;
   kernel: SimKernel;
 }
 
@@ -116,5 +117,5 @@ export function openUplink(
       });
     },
   };
-  return { uplink, kernel };
+  return { uplink, frames, kernel };
 }

@@ -11,6 +11,7 @@ import type { Checker, MakeChecker } from './checker.ts';
 import { Client } from './client.ts';
 import { Faults } from './faults.ts';
 import { Path } from './link.ts';
+import { lower } from './low-limits.ts';
 import { Members } from './members.ts';
 import { SimSwitch } from './network.ts';
 import { type Death, SimNode, vmName } from './node.ts';
@@ -74,10 +75,13 @@ export class World implements VmObserver {
   boots = 0;
   /** Machines whose loss is nobody's fault but that of the faults. */
   private readonly struck = new WeakSet<SimVm>();
+  /** Machines whose disk has failed: their node says so and gives them up, as long as another one runs. */
+  private readonly hindered = new WeakSet<SimVm>();
   private readonly checkers: Checker[];
   private readonly without: string | undefined;
-  private lastHolders: SimVm[] = [];
-  private nobodySince: number | undefined = undefined;
+  /** The machines that could run the guest when one last could, and since when none can. */
+  lastHolders: SimVm[] = [];
+  nobodySince: number | undefined = undefined;
 
   constructor(seed: number, makers: readonly MakeChecker[], options: RunOptions = {}) {
     this.random = new Random(seed);
@@ -123,6 +127,15 @@ export class World implements VmObserver {
   }
 
   run(): void {
+    const putBack = lower(this.plan.limits);
+    try {
+      this.runLowered();
+    } finally {
+      putBack();
+    }
+  }
+
+  private runLowered(): void {
     this.a.start('primary');
     this.b.start('secondary');
     this.schedule.settle();
@@ -131,11 +144,12 @@ export class World implements VmObserver {
     const until = this.plan.healMs + recoverMs + 1000;
     while (this.violation === undefined && !this.isDone()) {
       if (this.schedule.count > eventsMax) {
-        this.violate('bounds', 'a run has a bounded number of events', `more than ${eventsMax} events`);
+        for (const checker of this.checkers) checker.endless?.(eventsMax);
         break;
       }
       try {
         if (!this.schedule.step(until)) break;
+        for (const checker of this.checkers) checker.stepped?.();
       } catch (error) {
         this.crashed(undefined, error);
       }
@@ -153,12 +167,7 @@ export class World implements VmObserver {
   }
 
   crashed(node: SimNode | undefined, error: unknown): void {
-    const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
-    this.violate(
-      'no-crash',
-      'No fault makes the code of a node throw where nobody catches.',
-      `${node?.name ?? ''} ${text}`,
-    );
+    for (const checker of this.checkers) checker.uncaught?.(node, error);
   }
 
   private heal(): void {
@@ -176,7 +185,9 @@ export class World implements VmObserver {
         random: this.random.fork(`client ${index}`),
         traits,
         send: (frame) => this.network.fromClients(frame),
-        complain: (what) => this.violate('connection', 'What a client sees goes on exactly, whoever answers it.', what),
+        complain: (what) => {
+          for (const checker of this.checkers) checker.clientComplains?.(what);
+        },
       });
       this.clients.push(client);
       client.begin(20 + 100 * index);
@@ -199,18 +210,20 @@ export class World implements VmObserver {
     return holds && node.secondary?.applier !== undefined ? vm : undefined;
   }
 
+  hinder(node: SimNode): void {
+    if (node.vm !== undefined) this.hindered.add(node.vm);
+  }
+
+  isHindered(vm: SimVm): boolean {
+    return this.hindered.has(vm);
+  }
+
   isStruck(vm: SimVm): boolean {
     return this.struck.has(vm);
   }
 
   strike(node: SimNode): void {
     if (node.vm !== undefined) this.struck.add(node.vm);
-  }
-
-  aboutToLose(node: SimNode, what: string): void {
-    this.lookForHolders();
-    for (const checker of this.checkers) checker.aboutToLose?.(node, what);
-    this.strike(node);
   }
 
   private lookForHolders(): void {
@@ -221,16 +234,12 @@ export class World implements VmObserver {
       return;
     }
     this.nobodySince ??= this.schedule.now;
-    // Who went on alone is the only copy from then on, even if it died while it asked for the term.
-    const { owner, peer } = this.record ?? { owner: '', peer: null };
-    const counts = (vm: SimVm) => peer !== null || vm.parts.name.startsWith(owner);
-    const unhurt = this.lastHolders.find((vm) => counts(vm) && !this.struck.has(vm));
-    if (unhurt !== undefined && this.schedule.now - this.nobodySince > 0)
-      this.violate(
-        'survivor',
-        'While one copy of the guest is not struck, one complete copy can run.',
-        `nobody holds the guest any more, and no fault struck its copy on ${unhurt.parts.name}`,
-      );
+  }
+
+  /** Before a fault, or any command of an operator. */
+  aboutToStrike(node: SimNode, what: string): void {
+    this.lookForHolders();
+    for (const checker of this.checkers) checker.aboutToStrike?.(node, what);
   }
 
   private poll(): void {

@@ -1,35 +1,28 @@
-// Everything that waits is bounded, and far below its limit while clients ask one thing at a time.
+// Every queue and buffer of a node (sim/queues.ts) stays within its own limit, which some plans lower (sim/low-limits.ts). What
+// gives its place back never gives back more. And where the limits are those of the product, two clients that ask one thing
+// at a time fill nothing: what grows shows long before its limit.
 
 import type { Checker } from '../checker.ts';
-import type { SimNode } from '../node.ts';
+import { queuesOf } from '../queues.ts';
 import type { World } from '../world.ts';
 
-/** Far beyond what two clients can cause, far below the limits of the product: what grows shows. */
-const framesMax = 3000;
+/** Far beyond what two clients can cause, in anything that is counted by the piece. */
+const piecesMax = 3000;
+
+export const sentence = 'Everything that waits is bounded, and what leaves gives its place back.';
 
 export function bounds(world: World): Checker {
-  const checker = {
-    name: 'bounds',
-    sentence: 'Everything that waits is bounded, and what leaves gives its place back.',
-  };
-  const check = (node: SimNode, what: string, count: number): void => {
-    if (count > framesMax || count < 0) world.violate(checker.name, checker.sentence, `${node.name}: ${count} ${what}`);
-  };
+  const checker = { name: 'bounds', sentence };
   return {
     ...checker,
+    endless: (events) => world.violate(checker.name, sentence, `a run has more than ${events} events`),
     polled: () => {
-      for (const node of world.nodes) {
-        const primary = node.node?.primary?.proxy.counters;
-        if (primary !== undefined) {
-          check(node, 'frames are held', primary.heldFrames);
-          check(node, 'bytes are held', Math.min(0, primary.heldBytes));
-          check(node, 'connections are known', primary.connections);
+      for (const node of world.nodes)
+        for (const { what, size, max } of queuesOf(node)) {
+          const isPieces = !what.startsWith('bytes');
+          if (size >= 0 && size <= max && !(isPieces && size > piecesMax)) continue;
+          world.violate(checker.name, sentence, `${node.name}: ${size} ${what}, at most ${max} may`);
         }
-        const secondary = node.node?.secondary?.proxy.counters;
-        if (secondary === undefined) continue;
-        check(node, 'items are in the log', secondary.logItems);
-        check(node, 'frames are unconfirmed', secondary.unconfirmedFrames);
-      }
     },
   };
 }

@@ -3,88 +3,105 @@
 // product's own `recover` brings to one whole epoch, or says that it is none.
 
 import { recover } from '../../src/disk/recovery.ts';
+import type { FaultPoint } from '../../src/node/context.ts';
 import type { Checker } from '../checker.ts';
-import type { SimNode } from '../node.ts';
+import type { Death, SimNode } from '../node.ts';
 import { SimStorage } from '../storage.ts';
 import type { SimVm } from '../vm.ts';
 import type { World } from '../world.ts';
 
+const name = 'disk-epoch';
 const capturesKept = 64;
 
+export const sentence =
+  'After an apply the replica is exactly the disk of that capture, at every end of its node one whole epoch, and a ' +
+  'guest reads what it wrote.';
+
 export function diskEpoch(world: World): Checker {
-  const checker = {
-    name: 'disk-epoch',
-    sentence:
-      'After an apply the replica is exactly the disk of that capture, at every end of its node one whole epoch, and a ' +
-      'guest reads what it wrote.',
-  };
-  if (world.plan.disk === undefined) return checker;
+  return world.plan.disk === undefined ? { name, sentence } : new DiskEpoch(world);
+}
+
+class DiskEpoch implements Checker {
+  readonly name = name;
+  readonly sentence = sentence;
+  private readonly world: World;
   /** By the capture's number, and by `PROCESS EPOCH` of its primary. */
-  const disks = new Map<number | string, Buffer>();
+  private readonly disks = new Map<number | string, Buffer>();
   /** Of each node, the epoch that a primary captures. */
-  const stopped = new Map<SimNode, number>();
+  private readonly capturing = new Map<SimNode, number>();
   /** Of each secondary's process, the newest epoch that it has applied. */
-  const applied = new Map<string, number>();
-  const complain = (what: string) => world.violate(checker.name, checker.sentence, what);
+  private readonly applied = new Map<string, number>();
 
-  const remember = (key: number | string, disk: Buffer) => {
-    disks.delete(key);
-    disks.set(key, disk);
-    const [oldest] = disks.keys();
-    if (disks.size > capturesKept && oldest !== undefined) disks.delete(oldest);
-  };
+  constructor(world: World) {
+    this.world = world;
+  }
 
-  const mustBe = (expected: Buffer | undefined, found: Buffer | undefined, where: string) => {
-    if (expected !== undefined && found?.equals(expected) !== true) complain(`${where} is another disk`);
-  };
+  reached(node: SimNode, point: FaultPoint, epoch: number): void {
+    if (point === 'capture.stopped') this.capturing.set(node, epoch);
+    if (point !== 'apply.done') return;
+    this.applied.set(`${node.process?.name} ${node.replicaOf}`, epoch);
+    const where = `${node.name}'s replica after applying ${epoch}`;
+    this.mustBe(this.disks.get(`${node.replicaOf} ${epoch}`), node.folder.bytes('disk0.raw'), where);
+  }
 
-  const judge = async ({ name, replicaOf, folder }: SimNode, death: string, newest: number) => {
+  captured(vm: SimVm, captureId: number): void {
+    const node = this.world.nodes.find((one) => one.vm === vm);
+    if (node === undefined || vm.parts.disk === undefined) return;
+    const disk = vm.parts.disk.contents();
+    this.remember(captureId, disk);
+    // A capture for a secondary that is gone has no epoch.
+    const epoch = this.capturing.get(node);
+    if (epoch !== undefined) this.remember(`${node.process?.name} ${epoch}`, disk);
+    this.capturing.delete(node);
+  }
+
+  resumedFrom(vm: SimVm, captureId: number): void {
+    const { disk, name: machine } = vm.parts;
+    if (disk === undefined) return;
+    this.mustBe(this.disks.get(captureId), disk.contents(), `${machine}, loaded with capture ${captureId},`);
+  }
+
+  polled(): void {
+    for (const node of this.world.nodes) {
+      const { vm } = node;
+      if (vm?.alive !== true || !vm.running || vm.guest.diskAgrees()) continue;
+      this.complain(`the guest on ${node.name} reads from its disk what it never wrote`);
+      return;
+    }
+  }
+
+  folderLeft(node: SimNode, death: Death): void {
+    const newest = this.applied.get(`${node.process?.name} ${node.replicaOf}`) ?? 0;
+    const where = `what ${node.name} left behind (${death} ended)`;
+    this.judge(node, where, newest).catch((error: unknown) =>
+      this.complain(`${where}: ${error instanceof Error ? error.message : String(error)}`),
+    );
+  }
+
+  private async judge({ replicaOf, folder }: SimNode, where: string, newest: number): Promise<void> {
     const left = folder.copy();
     const state = await recover(new SimStorage(left));
-    const where = `what ${name} left behind (${death} ended)`;
     if (state.kind !== 'epoch') return;
-    mustBe(disks.get(`${replicaOf} ${state.epoch}`), left.bytes('disk0.raw'), `${where}: epoch ${state.epoch}`);
-    if (state.epoch < newest) complain(`${where} is epoch ${state.epoch}, and ${newest} had been applied`);
-  };
+    this.mustBe(
+      this.disks.get(`${replicaOf} ${state.epoch}`),
+      left.bytes('disk0.raw'),
+      `${where}: epoch ${state.epoch}`,
+    );
+    if (state.epoch < newest) this.complain(`${where} is epoch ${state.epoch}, and ${newest} had been applied`);
+  }
 
-  return {
-    ...checker,
-    reached: (node, point, epoch) => {
-      if (point === 'capture.stopped') stopped.set(node, epoch);
-      if (point !== 'apply.done') return;
-      applied.set(`${node.process?.name} ${node.replicaOf}`, epoch);
-      const where = `${node.name}'s replica after applying ${epoch}`;
-      mustBe(disks.get(`${node.replicaOf} ${epoch}`), node.folder.bytes('disk0.raw'), where);
-    },
-    captured: (vm, captureId) => {
-      const node = world.nodes.find((one) => one.vm === vm);
-      if (node === undefined || vm.parts.disk === undefined) return;
-      const disk = vm.parts.disk.contents();
-      remember(captureId, disk);
-      // A capture for a secondary that is gone has no epoch.
-      const epoch = stopped.get(node);
-      if (epoch !== undefined) remember(`${node.process?.name} ${epoch}`, disk);
-      stopped.delete(node);
-    },
-    resumedFrom: (vm: SimVm, captureId) => {
-      const { disk, name } = vm.parts;
-      if (disk === undefined) return;
-      mustBe(disks.get(captureId), disk.contents(), `${name}, loaded with capture ${captureId},`);
-    },
-    polled: () => {
-      for (const { name, vm } of world.nodes) {
-        if (vm?.alive !== true || !vm.running || vm.guest.diskAgrees()) continue;
-        complain(`the guest on ${name} reads from its disk what it never wrote`);
-        return;
-      }
-    },
-    folderLeft: (node, death) => {
-      const newest = applied.get(`${node.process?.name} ${node.replicaOf}`) ?? 0;
-      judge(node, death, newest).catch((error: unknown) =>
-        complain(
-          `what ${node.name} left behind (${death} ended): ${error instanceof Error ? error.message : String(error)}`,
-        ),
-      );
-    },
-  };
+  private remember(key: number | string, disk: Buffer): void {
+    this.disks.delete(key);
+    this.disks.set(key, disk);
+    const [oldest] = this.disks.keys();
+    if (this.disks.size > capturesKept && oldest !== undefined) this.disks.delete(oldest);
+  }
+
+  private mustBe(expected: Buffer | undefined, found: Buffer | undefined, where: string): void {
+    if (expected !== undefined && found?.equals(expected) !== true) this.complain(`${where} is another disk`);
+  }
+
+  private complain(what: string): void {
+    this.world.violate(name, sentence, what);
+  }
 }

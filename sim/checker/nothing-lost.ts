@@ -7,6 +7,7 @@
 import { FrameView } from '../../src/packet/frame-view.ts';
 import { targetIp } from '../addresses.ts';
 import type { Checker } from '../checker.ts';
+import type { SimNode } from '../node.ts';
 import type { SimProcess } from '../process.ts';
 import type { SimVm } from '../vm.ts';
 import type { World } from '../world.ts';
@@ -14,91 +15,116 @@ import type { World } from '../world.ts';
 const withinMs = 60;
 const capturesKept = 16;
 
-export function nothingLost(world: World): Checker {
-  const checker = {
-    name: 'nothing-lost',
-    sentence:
-      'What the survivor has said and nobody was told leaves at the takeover, and the network learns its place.',
-  };
-  const view = new FrameView();
-  /** Of each machine: datagrams said since it was loaded, that have not left. */
-  const waiting = new Map<SimVm, Set<string>>();
-  const takeovers: { process: SimProcess; vm: SimVm; due: Set<string>; deadline: number; spoke: boolean }[] = [];
-  const known = new Set<SimProcess>();
-  /** Of the PVM: what has not left; and that as it was at each capture. */
-  let unsaid = new Set<string>();
-  const atCapture = new Map<number, Set<string>>();
+export const sentence =
+  'What the survivor has said and nobody was told leaves at the takeover, and the network learns its place.';
 
-  const look = () => {
-    for (const { node, process, vm } of world.nodes) {
-      if (process === undefined || vm === undefined || node?.primary === undefined || known.has(process)) continue;
-      known.add(process);
-      const due = new Set(waiting.get(vm) ?? []);
+export function nothingLost(world: World): Checker {
+  return new NothingLost(world);
+}
+
+interface Takeover {
+  process: SimProcess;
+  vm: SimVm;
+  due: Set<string>;
+  deadline: number;
+  spoke: boolean;
+}
+
+class NothingLost implements Checker {
+  readonly name = 'nothing-lost';
+  readonly sentence = sentence;
+  private readonly world: World;
+  private readonly view = new FrameView();
+  /** Of each machine: datagrams said since it was loaded, that have not left. */
+  private readonly waiting = new Map<SimVm, Set<string>>();
+  private readonly takeovers: Takeover[] = [];
+  private readonly known = new Set<SimProcess>();
+  /** Of the PVM: what has not left; and that as it was at each capture. */
+  private unsaid = new Set<string>();
+  private readonly atCapture = new Map<number, Set<string>>();
+
+  constructor(world: World) {
+    this.world = world;
+  }
+
+  captured(_vm: SimVm, captureId: number): void {
+    this.atCapture.set(captureId, new Set(this.unsaid));
+    this.atCapture.delete(captureId - capturesKept);
+  }
+
+  resumedFrom(vm: SimVm, captureId: number): void {
+    this.waiting.set(vm, new Set(this.atCapture.get(captureId)));
+  }
+
+  booted(): void {
+    this.unsaid = new Set();
+    this.waiting.clear();
+    this.atCapture.clear();
+  }
+
+  guestSaid(vm: SimVm, frame: Uint8Array): void {
+    const said = this.view.parse(frame);
+    if (said.kind !== 'udp') return;
+    const isPrimary = this.world.nodes.some(({ node, vm: own }) => own === vm && node?.primary !== undefined);
+    if (isPrimary) this.unsaid.add(contentOf(said));
+    else this.waiting.get(vm)?.add(contentOf(said));
+  }
+
+  frameLeft(node: SimNode): void {
+    this.look();
+    for (const takeover of this.takeovers) if (takeover.process === node.process) takeover.spoke = true;
+  }
+
+  frameReleased(_node: SimNode, frame: Uint8Array): void {
+    this.look();
+    const released = this.view.parse(frame);
+    if (released.kind !== 'udp') return;
+    const content = contentOf(released);
+    this.unsaid.delete(content);
+    for (const one of this.atCapture.values()) one.delete(content);
+    for (const one of this.waiting.values()) one.delete(content);
+    for (const one of this.takeovers) one.due.delete(content);
+  }
+
+  polled(): void {
+    this.look();
+    const { takeovers } = this;
+    for (let takeover = takeovers[0]; takeover !== undefined; takeover = takeovers[0]) {
+      if (this.world.schedule.now < takeover.deadline) return;
+      takeovers.shift();
+      this.judge(takeover);
+    }
+  }
+
+  private look(): void {
+    for (const { node, process, vm } of this.world.nodes) {
+      if (process === undefined || vm === undefined || node?.primary === undefined || this.known.has(process)) continue;
+      this.known.add(process);
+      const due = new Set(this.waiting.get(vm) ?? []);
       if (vm.loadedFrom === 0) continue;
       // What the lost primary had said beyond it is gone with it, and was never promised.
-      unsaid = new Set(due);
-      takeovers.push({ process, vm, due, deadline: world.schedule.now + withinMs, spoke: false });
+      this.unsaid = new Set(due);
+      this.takeovers.push({ process, vm, due, deadline: this.world.schedule.now + withinMs, spoke: false });
     }
-  };
+  }
+
+  private judge({ process, vm, due, spoke }: Takeover): void {
+    if (!process.alive || process.paused || !vm.alive || this.isHindered(process)) return;
+    if (!spoke) this.world.violate(this.name, sentence, `${process.name} took over and said nothing`);
+    else if (due.size > 0 && !this.mayBeDropped)
+      this.world.violate(this.name, sentence, `${process.name} kept ${due.size} datagrams to itself at its takeover`);
+  }
+
+  /** At some limits datagrams are forgotten, as src/proxy/limits.ts says. */
+  private get mayBeDropped(): boolean {
+    return this.world.plan.limits !== undefined;
+  }
 
   /** Its kernel takes nothing, or has only just begun to. */
-  const isHindered = (process: SimProcess) =>
-    world.nodes.some((node) => node.process === process && world.network.kernels.get(node.name)?.isFull === true);
-
-  const judge = (takeover: (typeof takeovers)[number]) => {
-    const { process, vm, due, spoke } = takeover;
-    if (!process.alive || process.paused || !vm.alive || isHindered(process)) return;
-    if (!spoke) world.violate(checker.name, checker.sentence, `${process.name} took over and said nothing`);
-    else if (due.size > 0)
-      world.violate(
-        checker.name,
-        checker.sentence,
-        `${process.name} kept ${due.size} datagrams to itself at its takeover`,
-      );
-  };
-
-  return {
-    ...checker,
-    captured: (_vm, captureId) => {
-      atCapture.set(captureId, new Set(unsaid));
-      atCapture.delete(captureId - capturesKept);
-    },
-    resumedFrom: (vm, captureId) => void waiting.set(vm, new Set(atCapture.get(captureId))),
-    booted: () => {
-      unsaid = new Set();
-      waiting.clear();
-      atCapture.clear();
-    },
-    guestSaid: (vm, frame) => {
-      const said = view.parse(frame);
-      if (said.kind !== 'udp') return;
-      const isPrimary = world.nodes.some(({ node, vm: own }) => own === vm && node?.primary !== undefined);
-      if (isPrimary) unsaid.add(contentOf(said));
-      else waiting.get(vm)?.add(contentOf(said));
-    },
-    frameLeft: (node) => {
-      look();
-      for (const takeover of takeovers) if (takeover.process === node.process) takeover.spoke = true;
-    },
-    frameReleased: (_node, frame) => {
-      look();
-      const released = view.parse(frame);
-      if (released.kind !== 'udp') return;
-      const content = contentOf(released);
-      unsaid.delete(content);
-      for (const one of atCapture.values()) one.delete(content);
-      for (const one of waiting.values()) one.delete(content);
-      for (const one of takeovers) one.due.delete(content);
-    },
-    polled: () => {
-      look();
-      for (let takeover = takeovers[0]; takeover !== undefined; takeover = takeovers[0]) {
-        if (world.schedule.now < takeover.deadline) return;
-        takeovers.shift();
-        judge(takeover);
-      }
-    },
-  };
+  private isHindered(process: SimProcess): boolean {
+    const { nodes, network } = this.world;
+    return nodes.some((node) => node.process === process && network.kernels.get(node.name)?.isFull === true);
+  }
 }
 
 function contentOf(view: FrameView): string {

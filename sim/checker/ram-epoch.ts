@@ -5,11 +5,13 @@ import type { World } from '../world.ts';
 
 const capturesKept = 256;
 
+export const sentence = 'A machine that was loaded with a checkpoint runs from exactly the RAM of that capture.';
+
 export function ramEpoch(world: World): Checker {
   const sums = new Map<number, number>();
   const checker = {
     name: 'ram-epoch',
-    sentence: 'A machine that was loaded with a checkpoint runs from exactly the RAM of that capture.',
+    sentence,
   };
   return {
     ...checker,

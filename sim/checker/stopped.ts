@@ -5,10 +5,12 @@
 import type { Checker } from '../checker.ts';
 import type { World } from '../world.ts';
 
+export const sentence = 'A VM that its operator has stopped on its primary is not taken over.';
+
 export function stopped(world: World): Checker {
   const checker = {
     name: 'stopped',
-    sentence: 'A VM that its operator has stopped on its primary is not taken over.',
+    sentence,
   };
   let by: string | undefined;
   return {

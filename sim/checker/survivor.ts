@@ -1,31 +1,64 @@
-// At every instant at which the primary is protected, the secondary holds one complete state that it can run. The other
-// half of the sentence, that no copy is given up without need, is kept by the world itself (World.lookForHolders).
+// At every instant at which a primary is protected, the secondary holds one complete state that it can run: after every
+// event, and within it at every named point of the protocol and before every fault. And no copy is given up without need:
+// as long as one is not struck by a fault, one can run.
 
 import type { Checker } from '../checker.ts';
 import type { SimNode } from '../node.ts';
+import type { SimVm } from '../vm.ts';
 import type { World } from '../world.ts';
 
+export const sentence =
+  'Whenever a primary that is protected is lost, the secondary holds a complete state that it can run; and while one copy ' +
+  'of the guest is not struck by a fault, one can run.';
+
 export function survivor(world: World): Checker {
-  const checker = {
-    name: 'survivor',
-    sentence: 'Whenever a primary that is protected is lost, the secondary holds a complete state that it can run.',
-  };
+  const name = 'survivor';
+  const complain = (what: string) => world.violate(name, sentence, what);
+
   const isProtected = ({ node, process, vm }: SimNode): boolean => {
     const state = node?.primary?.pair.state;
     const isRunning = process?.alive === true && vm?.alive === true && node !== undefined;
     if (!isRunning || state?.kind !== 'protected' || process === undefined) return false;
     return state.complete && node?.primary?.peer.heartbeat?.lease.valid(process.clock.now()) === true;
   };
+
+  /** If `node` were lost now. */
+  const judge = (node: SimNode, when: string): void => {
+    const { other } = node;
+    if (!isProtected(node) || other.vm === undefined || world.isStruck(other.vm) || !other.vm.alive) return;
+    // Until its primary hears that its disk has failed: a loss in between is a second fault.
+    if (world.isHindered(other.vm)) return;
+    if (other.process?.alive !== true || world.heldBy(other) !== undefined) return;
+    // It may have taken over already, or have lost the term to a primary that has not heard of it yet.
+    if (world.record?.peer === null) return;
+    const state = other.node?.secondary?.pair.state.kind ?? 'no secondary';
+    complain(`${when}: ${node.name} is protected, and ${other.name} is ${state}`);
+  };
+
+  const judgeBoth = (when: string): void => {
+    for (const node of world.nodes) judge(node, when);
+  };
+
+  const lookForTheUnhurt = (): void => {
+    const { nobodySince, lastHolders, record } = world;
+    if (nobodySince === undefined || world.schedule.now === nobodySince) return;
+    // Who went on alone is the only copy from then on, even if it died while it asked for the term.
+    const { owner, peer } = record ?? { owner: '', peer: null };
+    const counts = (vm: SimVm) => peer !== null || vm.parts.name.startsWith(owner);
+    const unhurt = lastHolders.find((vm) => counts(vm) && !world.isStruck(vm));
+    if (unhurt === undefined) return;
+    complain(`nobody holds the guest any more, and no fault struck its copy on ${unhurt.parts.name}`);
+  };
+
   return {
-    ...checker,
-    aboutToLose: (node, what) => {
-      const { other } = node;
-      if (!isProtected(node) || other.vm === undefined || world.isStruck(other.vm) || !other.vm.alive) return;
-      if (other.process?.alive !== true || world.heldBy(other) !== undefined) return;
-      // It may have taken over already, or have lost the term to a primary that has not heard of it yet.
-      if (world.record?.peer === null) return;
-      const state = other.node?.secondary?.pair.state.kind ?? 'no secondary';
-      world.violate(checker.name, checker.sentence, `${what} of ${node.name} while ${other.name} is ${state}`);
+    name,
+    sentence,
+    aboutToStrike: (_node, what) => {
+      lookForTheUnhurt();
+      judgeBoth(`before ${what}`);
     },
+    reached: (_node, point) => judgeBoth(`at ${point}`),
+    stepped: () => judgeBoth('now'),
+    polled: lookForTheUnhurt,
   };
 }

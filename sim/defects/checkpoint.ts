@@ -80,7 +80,6 @@ export const checkpointDefects: readonly Defect[] = [
     mistake: 'Pages of a checkpoint that failed are not sent with the next one.',
     seeds: 60,
     finds: 'ram-epoch',
-    alone: true,
     changes: [{ owner: RunTracker, method: 'putBack', replace: nothing }],
   },
   {

@@ -3,17 +3,10 @@
 
 import type { FaultKind } from '../plan.ts';
 
-/** What a replaced method is called with, and the one that it replaces. */
-// biome-ignore lint: a defect reaches into what is private, so it knows no types.
+/** What a replaced method is called with, and the one that it replaces: it reaches into what is private, so it knows no types. */
 export type Self = Record<string, never> & { [name: string]: unknown };
 type Method = (this: Self, ...args: unknown[]) => unknown;
 export type Replace = (before: Method) => Method;
-
-/** The names of all checkers, those that are no file of checker/ among them. */
-export const sentences = [
-  ...['output-commit', 'single-voice', 'ram-epoch', 'disk-epoch', 'connection', 'survivor', 'stopped', 'nothing-lost'],
-  ...['bounds', 'liveness', 'no-crash'],
-] as const;
 
 export interface Defect {
   name: string;

@@ -66,7 +66,8 @@ export const diskDefects: readonly Defect[] = [
   {
     name: 'aborted-records-lost',
     mistake: 'Records that were written before a capture failed are thrown away with it.',
-    seeds: 40,
+    seeds: 270,
+    from: 241,
     finds: 'disk-epoch',
     alone: true,
     changes: [

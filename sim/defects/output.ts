@@ -5,9 +5,11 @@ import { FrameView } from '../../src/packet/frame-view.ts';
 import { tcpFlag } from '../../src/packet/tcp.ts';
 import { DatagramComparer } from '../../src/proxy/compare/datagram.ts';
 import { TcpComparer } from '../../src/proxy/compare/tcp.ts';
-import { TcpClamp } from '../../src/proxy/compare/tcp-clamp.ts';
+import { edgeOf, shiftOf, TcpClamp } from '../../src/proxy/compare/tcp-clamp.ts';
+import type { TcpStream } from '../../src/proxy/compare/tcp-stream.ts';
 import { ConnectionTable } from '../../src/proxy/connection.ts';
 import { PrimaryProxy } from '../../src/proxy/primary.ts';
+import type { SegmentParts } from '../../src/proxy/rewrite.ts';
 import { SecondaryProxy } from '../../src/proxy/secondary.ts';
 import { always, call, type Defect, type Self } from './defect.ts';
 
@@ -51,6 +53,45 @@ export const outputDefects: readonly Defect[] = [
               timestamp,
               edge: (ack + (window << 2)) >>> 0,
             });
+          },
+      },
+    ],
+  },
+  {
+    name: 'no-window-clamp',
+    mistake: 'The primary opens its window as far as its own guest does; acknowledgements are held back.',
+    seeds: 20,
+    finds: 'output-commit',
+    alone: true,
+    changes: [
+      {
+        owner: TcpClamp,
+        method: 'clamp',
+        replace: (before) =>
+          function (stream, segment) {
+            before.call(this, stream, segment);
+            const parts = segment as SegmentParts;
+            const out = this['out'] as unknown as { ack: number; window: number; edge: number };
+            const shift = shiftOf(stream as TcpStream, parts.flags);
+            out.window = Math.min(((edgeOf(parts, shift) - out.ack) >>> 0) >>> shift, 0xffff);
+            out.edge = (out.ack + (out.window << shift)) >>> 0;
+          },
+      },
+    ],
+  },
+  {
+    name: 'rst-not-compared',
+    mistake: 'A reset leaves although the SVM has not said it.',
+    seeds: 40,
+    finds: 'output-commit',
+    alone: true,
+    changes: [
+      {
+        owner: TcpComparer,
+        method: 'tryReset',
+        replace: () =>
+          function (stream, head) {
+            return call(this, 'finishHead', stream, head);
           },
       },
     ],
@@ -200,6 +241,7 @@ export const outputDefects: readonly Defect[] = [
     name: 'takeover-resets',
     mistake: 'A takeover resets the connections that it finds, for their clients to begin anew.',
     seeds: 30,
+    from: 17,
     finds: 'connection',
     alone: true,
     changes: [

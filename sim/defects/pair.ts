@@ -5,6 +5,7 @@ import { SecondaryPair } from '../../src/controller/secondary-pair.ts';
 import { Lease } from '../../src/heartbeat/lease.ts';
 import { ColoNode } from '../../src/node/node.ts';
 import { PrimaryGate } from '../../src/node/primary-gate.ts';
+import { SecondaryNode } from '../../src/node/secondary.ts';
 import { Terms } from '../../src/node/terms.ts';
 import { always, call, type Defect, nothing } from './defect.ts';
 
@@ -73,6 +74,23 @@ export const pairDefects: readonly Defect[] = [
     changes: [{ owner: PrimaryGate, method: 'checkLease', replace: nothing }],
   },
   {
+    name: 'keeps-echoing',
+    mistake: 'A secondary that asks for the term goes on to echo the beats of its primary.',
+    seeds: 20,
+    finds: 'single-voice',
+    alone: true,
+    changes: [
+      {
+        owner: SecondaryNode,
+        method: 'perform',
+        replace: (before) =>
+          function (action) {
+            return (action as { kind: string }).kind === 'withhold' ? undefined : before.call(this, action);
+          },
+      },
+    ],
+  },
+  {
     name: 'no-announcement',
     mistake: "The guest's address is not announced after a takeover.",
     seeds: 175,
@@ -117,6 +135,26 @@ export const pairDefects: readonly Defect[] = [
     ],
   },
   {
+    name: 'protected-too-early',
+    mistake: 'The primary counts as protected from the term of the pair on, before the secondary has a checkpoint.',
+    seeds: 10,
+    finds: 'survivor',
+    alone: true,
+    changes: [
+      {
+        owner: PrimaryPair,
+        method: 'onPairClaimed',
+        replace: (before) =>
+          function (...args) {
+            const actions = before.apply(this, args);
+            const state = this['state'] as unknown as { kind: string; complete: boolean };
+            if (state.kind === 'protected') state.complete = true;
+            return actions;
+          },
+      },
+    ],
+  },
+  {
     name: 'own-claim-taken-for-anothers',
     mistake:
       'A claim that was not answered and was done all the same is taken for that of another when the record is read.',
@@ -142,6 +180,25 @@ export const pairDefects: readonly Defect[] = [
             claimed.delete(this);
             const outcome = await before.apply(this, args);
             return outcome === 'won' && !claimed.has(this) ? 'lost' : outcome;
+          },
+      },
+    ],
+  },
+  {
+    name: 'wanted-during-an-apply-forgotten',
+    mistake:
+      'A checkpoint that is wanted while one is applied is not taken (a defect that the simulation found in the product).',
+    seeds: 40,
+    finds: 'liveness',
+    alone: true,
+    changes: [
+      {
+        owner: PrimaryPair,
+        method: 'onWant',
+        replace: (before) =>
+          function (reason) {
+            const { phase } = this['state'] as unknown as { phase?: string };
+            return phase === 'applying' ? [] : before.call(this, reason);
           },
       },
     ],

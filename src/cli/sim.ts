@@ -6,6 +6,7 @@
 //   colo sim --seed 1 --seeds N   N seeds from 1 on
 
 import { runSeeds } from '../../sim/crowd.ts';
+import { outside } from '../../sim/outside.ts';
 import { type Outcome, report, runSeed } from '../../sim/run.ts';
 
 export interface SimOptions {
@@ -23,18 +24,9 @@ export async function sim(options: SimOptions): Promise<number> {
   return isOne || options.trace ? one(options) : many(options);
 }
 
-/** The schedule of a run runs promises itself, so it must not be called from one. */
 async function one(options: SimOptions): Promise<number> {
   const write = (line: string) => void process.stdout.write(`${line}\n`);
-  const outcome = await new Promise<Outcome>((resolve, reject) => {
-    setImmediate(() => {
-      try {
-        resolve(runSeed(options.seed ?? 1, options.trace ? { write } : {}));
-      } catch (error) {
-        reject(error instanceof Error ? error : new Error(String(error)));
-      }
-    });
-  });
+  const outcome = await outside(() => runSeed(options.seed ?? 1, options.trace ? { write } : {}));
   if (options.json) write(JSON.stringify(outcome));
   else write(outcome.violation === undefined ? `${describe(outcome)}\nholds` : report(outcome));
   return outcome.violation === undefined ? 0 : 1;

@@ -86,6 +86,20 @@ test('a failover that is asked for during an apply begins when that is done, and
   assert.deepEqual(run(other, { kind: 'applied', epoch: 3 }), ['compare']);
 });
 
+test('a checkpoint that is wanted during an apply begins when that is done', () => {
+  const pair = new PrimaryPair();
+  run(pair, ...toInitialCapture, { kind: 'captured', epoch: 1 }, { kind: 'committed', epoch: 1 });
+  assert.deepEqual(
+    run(pair, { kind: 'want', reason: { kind: 'limit' } }, { kind: 'want', reason: { kind: 'fin' } }),
+    [],
+  );
+  assert.deepEqual(pair.on({ kind: 'applied', epoch: 1 }), [
+    { kind: 'compare', epoch: 1 },
+    { kind: 'capture', reason: { kind: 'limit' } },
+  ]);
+  assert.deepEqual(run(pair, ...checkpoint(2)), ['compare'], 'once');
+});
+
 test("a VM that is lost while its secondary is in doubt is the secondary's to run: this node claims no more and comes back", () => {
   const killed: PrimaryEvent = { kind: 'vmEnded', why: 'killed', byGuest: false };
   const doubt: PrimaryEvent = { kind: 'linkLost', why: 'its process is gone' };

@@ -1,12 +1,12 @@
 // The primary's half of a pair, as a pure state machine: events in, actions out, time nowhere but in the caller.
 //
-//   alone ──peerReady──► syncing ──copied──► pairing ──paired──► protected
-//     ▲  ▲                  │ link lost         │ link lost         │ link lost, silence
-//     │  └──────────────────┘                   ▼                   ▼
-//     └───────────────── term won ───────── suspecting ◄────────────┘
-//                                               │ term lost
-//   any ──the VM ends──► ended                  ▼
-//   protected ──VM lost──► fenced ◄─────────────┘
+//   alone      ─► syncing (peerReady), ended (the VM ends)
+//   syncing    ─► syncing (another round), pairing (copied), alone (link lost), ended (the VM ends)
+//   pairing    ─► protected (term won), suspecting (link lost, no answer), fenced (term lost), ended (the VM ends)
+//   protected  ─► protected (checkpoints), suspecting (link lost, silence, handover), fenced (VM lost), ended (the VM ends)
+//   suspecting ─► alone (term won), fenced (term lost, VM lost), ended (the VM ends)
+//   fenced     ─► nothing
+//   ended      ─► nothing
 //
 // A planned failover is a doubt too: the secondary is asked to take over, and has a moment to win the term. One that is
 // asked for while the secondary applies a checkpoint begins when that is done: it claims no term before.
@@ -20,6 +20,9 @@
 //   running ──want──► capturing ──captured──► sending ──committed──► applying ──applied──► running
 //                         │ failed               │ refused
 //                         └──────► running ◄─────┘        (epoch unchanged: the capture never happened)
+//
+// A checkpoint that is wanted while one is captured or sent is that one, or is asked for again by the proxy. One that is wanted
+// during the apply is about output of after that checkpoint: it begins when the apply is done.
 
 import { unreachable } from '../base/assert.ts';
 import { offerMs, refusalsMax } from './limits.ts';
@@ -33,7 +36,7 @@ export type PrimaryState =
   | { kind: 'pairing' }
   /**
    * `complete`: the secondary holds a checkpoint that it could run. `handover`: why it is to take over when it has applied
-   * the one of now.
+   * the one of now. `wanted`: why another checkpoint is to follow it.
    */
   | {
       kind: 'protected';
@@ -42,6 +45,7 @@ export type PrimaryState =
       refusals: number;
       complete: boolean;
       handover?: string;
+      wanted?: Reason;
     }
   /** `peerMayRun`: the secondary may hold a checkpoint that it could run. */
   | { kind: 'suspecting'; why: string; peerMayRun: boolean }
@@ -49,7 +53,7 @@ export type PrimaryState =
   | { kind: 'ended'; why: string };
 
 export const primarySuccessors = {
-  alone: ['syncing', 'fenced', 'ended'],
+  alone: ['syncing', 'ended'],
   syncing: ['syncing', 'pairing', 'alone', 'ended'],
   pairing: ['protected', 'suspecting', 'fenced', 'ended'],
   protected: ['protected', 'suspecting', 'fenced', 'ended'],
@@ -177,7 +181,9 @@ export class PrimaryPair {
 
   private onWant(reason: Reason): PrimaryAction[] {
     const state = this.state;
-    if (state.kind !== 'protected' || state.phase !== 'running') return [];
+    if (state.kind !== 'protected') return [];
+    if (state.phase === 'applying') this.move({ ...state, wanted: state.wanted ?? reason });
+    if (state.phase !== 'running') return [];
     this.move({ ...state, phase: 'capturing' });
     return [{ kind: 'capture', reason }];
   }
@@ -196,9 +202,11 @@ export class PrimaryPair {
       return [{ kind: 'release', epoch: event.epoch }];
     }
     if (event.kind === 'applied' && state.phase === 'applying' && event.epoch === state.epoch) {
-      this.move({ ...state, phase: 'running' });
+      const { handover, wanted, ...rest } = state;
+      this.move({ ...rest, phase: 'running' });
       const compare = { kind: 'compare' as const, epoch: event.epoch };
-      return [compare, ...(state.handover === undefined ? [] : this.offer(state.handover))];
+      if (handover !== undefined) return [compare, ...this.offer(handover)];
+      return [compare, ...(wanted === undefined ? [] : this.onWant(wanted))];
     }
     if (event.kind === 'captureFailed' && state.phase === 'capturing') return this.retry(state, event.why, []);
     if (event.kind === 'refused' && state.phase === 'sending' && event.epoch === state.epoch)

@@ -1,13 +1,12 @@
 // Which role a node has for a VM, and how it gets from one to the next, as a pure state machine: events in, actions out.
 //
-//   deciding ──the first or its own term──► claiming ──won──► primary ◄──took over── secondary
-//      │  ▲ a pair of its own: ask the peer      │                │                      ▲ ▲
-//      │──┘                                      │                │                      │ │
-//      │                                       │ lost           │ fenced               │ │
-//      └──another node runs it, or may─────────┴────────────────┼──────────────────────┘ │
-//                                                               ▼                        │ cleared
-//                                                            clearing ───────────────────┘
-//   any ──the guest ended, an operator's stop, a start that failed──► ended
+//   deciding  ─► claiming (the first or its own term, a pair whose peer holds nothing), secondary (another node runs it, or
+//                may), ended (stop)
+//   claiming  ─► primary (won), secondary (lost), ended (refused, stop)
+//   primary   ─► clearing (fenced), ended (the guest ended, stop)
+//   secondary ─► primary (took over), ended (stop, failed)
+//   clearing  ─► secondary (cleared), ended (stop, failed)
+//   ended     ─► nothing
 //
 // What a node is told (`wanted`) matters for its start only: `primary` insists, `secondary` waits to be asked, `auto`
 // does what the arbiter's record says. From then on roles change by themselves: a secondary that has the term is the
@@ -29,8 +28,8 @@ export type RoleState =
   | { kind: 'ended'; why: string };
 
 export const roleSuccessors = {
-  deciding: ['deciding', 'claiming', 'secondary', 'ended'],
-  claiming: ['claiming', 'primary', 'secondary', 'ended'],
+  deciding: ['claiming', 'secondary', 'ended'],
+  claiming: ['primary', 'secondary', 'ended'],
   primary: ['clearing', 'ended'],
   secondary: ['primary', 'ended'],
   clearing: ['secondary', 'ended'],

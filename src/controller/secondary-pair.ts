@@ -1,11 +1,13 @@
 // The secondary's half of a pair, as a pure state machine: events in, actions out.
 //
-//   idle ──session──► joining ──staged──► protected ──link lost, silence, handover──► suspecting ──won──► taking-over
-//    ▲                   │                    │                                        │                    │      │
-//    │          link lost, SVM lost,   the guest ended,                            term lost,            failed    │ done
-//    │       guest ended, disks     SVM lost, apply or disks                     apply failed               │      ▼
-//    │                   ▼                    ▼                                        ▼                    ▼   primary
-//    └──────left────── leaving ◄──────────────┴────────────────────────────────────────┴────────────────────┘
+//   idle        ─► joining (session)
+//   joining     ─► protected (staged), leaving (link lost, SVM lost, disks, the guest ended)
+//   protected   ─► protected (staged, applied), suspecting (link lost, silence, handover), leaving (SVM lost, apply failed,
+//                  disks, the guest ended)
+//   suspecting  ─► suspecting (applied), taking-over (term won), leaving (term lost, SVM lost, apply failed)
+//   taking-over ─► primary (done), leaving (failed, SVM lost)
+//   leaving     ─► idle (left)
+//   primary     ─► nothing
 //
 // `dismissed` (the VM is placed elsewhere) is like the end of the guest: it leaves while its primary is there, and not later.
 //

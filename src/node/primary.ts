@@ -346,8 +346,10 @@ export class PrimaryNode {
       // That pairing is over and was dealt with; the one of now, if any, has nothing to do with it.
       if (this.peer.links !== links) return;
       const state = this.pair.state;
-      if (state.kind === 'protected' && state.phase === 'capturing') this.post({ kind: 'captureFailed', why });
-      else this.post({ kind: 'linkLost', why });
+      if (state.kind === 'protected' && state.phase === 'capturing') {
+        this.post({ kind: 'captureFailed', why });
+        this.proxy.notCaptured();
+      } else this.post({ kind: 'linkLost', why });
     });
   }
 

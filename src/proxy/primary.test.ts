@@ -439,6 +439,18 @@ test('too much held: a checkpoint is wanted and the guest waits until it is comm
   assert.equal(bed.primary.counters.heldBytes, 0);
 });
 
+test('a checkpoint that was wanted and could not be begun is wanted again', () => {
+  const bed = connected();
+  bed.pvm(data(pIsn, 0, 'one'));
+  bed.svm(data(sIsn, 0, 'two'));
+  assert.equal(bed.wanted.length, 1);
+  bed.primary.poll(bed.now);
+  assert.equal(bed.wanted.length, 1, 'asked once');
+  bed.primary.notCaptured();
+  bed.primary.poll(bed.now);
+  assert.deepEqual(bed.wanted[1], bed.wanted[0]);
+});
+
 test('remus: everything waits for the commit', () => {
   const bed = new Bed({ mode: 'remus' });
   bed.protect();

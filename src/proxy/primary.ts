@@ -340,6 +340,11 @@ export class PrimaryProxy {
     this.takeNext(now);
   }
 
+  /** The checkpoint that was asked for could not even be begun: it is asked for again. */
+  notCaptured(): void {
+    if (!this.isInFlight) this.request.answered(false);
+  }
+
   /** The secondary has applied the checkpoint and its SVM runs. */
   resumed(epoch: number, now: number): void {
     if (epoch === this.epoch && !this.isAlone) this.overdue.resumedAt = now;

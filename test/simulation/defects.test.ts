@@ -6,22 +6,11 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { sentences } from '../../sim/defects/defect.ts';
+import { checkers } from '../../sim/checkers.ts';
 import { type Defect, defects } from '../../sim/defects.ts';
+import { outside } from '../../sim/outside.ts';
 import { runSeed } from '../../sim/run.ts';
 import { type Found, firstFound } from './found.ts';
-
-function outside<T>(work: () => T): Promise<T> {
-  return new Promise((resolve, reject) => {
-    setImmediate(() => {
-      try {
-        resolve(work());
-      } catch (error) {
-        reject(error instanceof Error ? error : new Error(String(error)));
-      }
-    });
-  });
-}
 
 /** What nobody catches, the runner of tests takes for a failure of the test. */
 function foundApart({ name }: Defect): Found | undefined {
@@ -44,7 +33,7 @@ for (const defect of defects) {
 }
 
 test('every checker finds a defect, and all but no-crash one that no other finds', () => {
-  for (const checker of sentences) {
+  for (const { name: checker } of checkers) {
     const its = defects.filter(({ finds }) => finds === checker);
     assert.ok(its.length > 0, `${checker} finds no defect`);
     assert.ok(checker === 'no-crash' || its.some(({ alone }) => alone === true), `${checker} finds none alone`);

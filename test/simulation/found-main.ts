@@ -2,9 +2,9 @@
 // nobody catches.
 
 import { defects } from '../../sim/defects.ts';
+import { outside } from '../../sim/outside.ts';
 import { firstFound } from './found.ts';
 
 const defect = defects.find(({ name }) => name === process.argv[2]);
 if (defect === undefined) throw new Error(`there is no defect ${process.argv[2]}`);
-// A module runs within a promise, where the simulation could not settle its own.
-setImmediate(() => process.stdout.write(JSON.stringify({ found: firstFound(defect) })));
+process.stdout.write(JSON.stringify({ found: await outside(() => firstFound(defect)) }));
