@@ -12,6 +12,7 @@ import { seededRandom } from '../../src/base/random.ts';
 import { describeTurns, withoutLate } from '../../src/lan/turns.ts';
 import { slowDown } from './slow.ts';
 import {
+  expectClients,
   expectOneVoice,
   hold,
   type NodeName,
@@ -195,8 +196,7 @@ export async function campaign(
       trying = undefined;
       if (index % 10 === 9) process.stderr.write(`campaign: ${index + 1} faults, nothing lost\n`);
     }
-    const reports = await stage.finish();
-    for (const report of reports) assert.equal(report.ok, true, `${report.name}: ${report.detail}`);
+    await expectClients(stage);
     const heard = stage.pair.lan.spokenBy(stage.mac);
     const { late } = withoutLate(heard);
     expectOneVoice(stage);

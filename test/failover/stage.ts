@@ -17,6 +17,7 @@ import { checkSpec, type SpecInput } from '../../src/config/spec.ts';
 import type { Client, ClientReport } from '../../src/demo/client.ts';
 import { consoleSays } from '../../src/demo/console.ts';
 import { DatagramClient } from '../../src/demo/datagrams.ts';
+import { applyProblems, verified } from '../../src/demo/demo.ts';
 import { DownloadClient } from '../../src/demo/download.ts';
 import type { FaultKind } from '../../src/demo/faults.ts';
 import { echoRules, LineClient, redisRules } from '../../src/demo/lines.ts';
@@ -265,8 +266,12 @@ export function survives(stage: Stage, node: NodeName): Promise<NodeStatus[]> {
   );
 }
 
-/** Ends the clients; every one has seen exactly what it had to see. */
+/**
+ * Ends the clients; every one has seen exactly what it had to see. And with `verify`, which is on unless a test says otherwise,
+ * no node that lives has found a difference after an apply.
+ */
 export async function expectClients(stage: Stage): Promise<void> {
+  assert.deepEqual(applyProblems(verified(await stage.pair.statuses())), []);
   for (const report of await stage.finish()) assert.equal(report.ok, true, `${report.name}: ${report.detail}`);
 }
 
