@@ -218,10 +218,16 @@ function median(values: readonly number[]): number {
   return [...values].sort((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
 }
 
-/** Bytes of the heap taken per frame of equal traffic, TCP and UDP, by the frames of one feeding. */
-export function heapBytesOfMatching(): number {
+/** Bytes of the heap taken per frame of equal traffic, TCP and UDP: of each the median of `rounds`, after `warmUp` others. */
+export function heapBytesOfMatching(warmUp: number, rounds: number): { traffic: string; bytesPerFrame: number }[] {
   const shapes = [tcpTraffic({ name: 'TCP', connections: 64, payloadBytes: 64 }), udpTraffic('UDP', 64, 64)];
-  return Math.max(...shapes.map((each) => feed(each, true).heapBytes / (2 * heapWindowFrames)));
+  const seen = shapes.map((): number[] => []);
+  for (let round = -warmUp; round < rounds; round += 1)
+    for (const [index, shape] of shapes.entries()) {
+      const { heapBytes } = feed(shape, true);
+      if (round >= 0) seen[index]?.push(heapBytes / (2 * heapWindowFrames));
+    }
+  return shapes.map(({ name }, index) => ({ traffic: name, bytesPerFrame: median(seen[index] ?? []) }));
 }
 
 function rateOf(frames: number, ns: number): Rate {

@@ -31,7 +31,7 @@ test('every source file that a document names exists', () => {
   const missing: string[] = [];
   for (const { path, text } of documents())
     for (const [named] of text.matchAll(
-      /\b(?:src|guest|native|bench|test|docs|examples)\/[\w./-]+\.(?:ts|c|md|yaml)\b/g,
+      /\b(?:src|guest|native|bench|test|docs|examples|sim|deploy)\/[\w./-]+\.(?:ts|c|md|yaml|service)\b/g,
     ))
       if (!existsSync(join(home, named))) missing.push(`${path}: ${named}`);
   assert.deepEqual(missing, []);
@@ -59,17 +59,39 @@ test('every Class.member that a document names exists', () => {
   assert.deepEqual(unknown, []);
 });
 
+/** The files and titles of tests that a text quotes: `path/to.test.ts` "one title"; "another". */
+function quotedTests(text: string): { file: string; title: string }[] {
+  return [...text.matchAll(/`([\w./-]+\.ts)` ("[^"]+"(?:; "[^"]+")*)/g)].flatMap(([, file = '', titles = '']) =>
+    [...titles.matchAll(/"([^"]+)"/g)].map(([, title = '']) => ({ file, title })),
+  );
+}
+
+/**
+ * The titles that a file gives its tests: what stands behind `test(`, or `within(` in a conformance suite. Where a title is put
+ * together from a table (`${promise}`), every text of the file that is not in a comment.
+ */
+function titlesIn(file: string): string[] {
+  const code = readFileSync(join(home, file), 'utf8').replaceAll(/^\s*(?:\/\/|\*|\/\*\*).*$/gm, '');
+  const texts = (before: string) => [...code.matchAll(new RegExp(`${before}(['"\`])((?:\\\\.|(?!\\1).)*)\\1`, 'g'))];
+  const titles = texts('\\b(?:test|within)\\(\\s*').map(([, , title = '']) => title);
+  const isMade = titles.some((title) => /\$\{(?:promise|what)\}/.test(title));
+  return isMade ? [...titles, ...texts('').map(([, , text = '']) => text)] : titles;
+}
+
 test('every test that the specification quotes exists in the file it names', () => {
-  const specification = readFileSync(join(home, 'docs', 'SPECIFICATION.md'), 'utf8');
-  const unknown: string[] = [];
-  let quoted = 0;
-  for (const [, file = '', titles = ''] of specification.matchAll(/`([\w./-]+\.ts)` ("[^"]+"(?:; "[^"]+")*)/g)) {
-    const code = readFileSync(join(home, file), 'utf8');
-    for (const [, title = ''] of titles.matchAll(/"([^"]+)"/g)) {
-      quoted += 1;
-      if (!code.includes(title)) unknown.push(`${file}: ${title}`);
-    }
-  }
-  assert.ok(quoted > 20, `${quoted} tests are quoted`);
+  const quoted = quotedTests(readFileSync(join(home, 'docs', 'SPECIFICATION.md'), 'utf8'));
+  assert.ok(quoted.length > 100, `${quoted.length} tests are quoted`);
+  const unknown = quoted.filter(
+    ({ file, title }) => !existsSync(join(home, file)) || !titlesIn(file).some((known) => known.includes(title)),
+  );
   assert.deepEqual(unknown, []);
+});
+
+test('every promise quotes a test that holds it, or says that its test is pending', () => {
+  const specification = readFileSync(join(home, 'docs', 'SPECIFICATION.md'), 'utf8');
+  const [promises = ''] = specification.split('\n## Numbers');
+  const rows = promises.split('\n').filter((line) => line.startsWith('| ') && line !== '| promise | held by |');
+  assert.ok(rows.length > 100, `${rows.length} promises`);
+  const bare = rows.filter((row) => quotedTests(row).length === 0 && !row.includes('**test pending**'));
+  assert.deepEqual(bare, []);
 });

@@ -198,7 +198,7 @@ export class SimNode {
       },
       protect: world.plan.protect,
       guest: { mac: '52:54:00:12:34:56', address: '10.0.2.15' },
-      ...{ runDir: '', spillDir: '', identityFolder: undefined, qemuPath: undefined, dieAt: undefined },
+      ...{ runDir: '', spillDir: '', identityFolder: undefined, qemuPath: undefined, armedBy: undefined },
       uplink: { kind: 'switch', path: '' },
       arbiter: { kind: 'folder', folder: '' },
     };

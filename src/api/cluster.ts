@@ -127,6 +127,9 @@ export const nodeStatusSchema = z.looseObject({
   }),
   proxy: z.record(z.string(), z.unknown()),
   failover: z.object({ why: z.string(), detectedAt: z.number(), doneAt: z.number() }).nullable(),
+  verified: z.object({ equal: z.int(), different: z.int() }).nullish().meta({
+    description: 'With protect.verify: checkpoints that this node applied and compared with the capture.',
+  }),
   disks: diskStatus.nullish(),
 }) satisfies z.ZodType<NodeStatus>;
 

@@ -74,6 +74,8 @@ export interface NodeStatus {
   proxy: Record<string, unknown>;
   /** The last change of who runs the VM: moments in milliseconds since 1970. */
   failover: { why: string; detectedAt: number; doneAt: number } | null;
+  /** With `protect.verify`: checkpoints that this node applied and compared with the capture. */
+  verified?: { equal: number; different: number } | null | undefined;
   /** Why the arbiter does not answer, and for how long; null while it does. Without it nobody can take over. */
   arbiter?: { why: string; forMs: number } | null;
   /** The connections to the peer, where there is one, so that they can be told apart on the network. */

@@ -113,6 +113,7 @@ function facts(report: DemoReport): string[] {
       `data frames: ${released.byMatch} released by match, ${released.byCommit} by commit (${((released.byMatch * 100) / all).toFixed(2)} % by match), held p50 ${ms(released.holdMs.p50)} p99 ${ms(released.holdMs.p99)}`,
     );
   }
+  if (report.verified !== null) lines.push(`verified after the apply: ${report.verified.equal} checkpoints equal`);
   if (failover !== null)
     lines.push(
       `failover: detected after ${ms(failover.detectMs)}, done ${ms(failover.takeoverMs)} later (${failover.why})`,

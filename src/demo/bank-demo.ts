@@ -34,7 +34,7 @@ import {
   untilProtected,
 } from './bank-stage.ts';
 import type { ClientReport } from './client.ts';
-import { expectState, finish, theSurvivor, watch } from './demo.ts';
+import { applyProblems, expectState, finish, theSurvivor, verified, watch } from './demo.ts';
 import { type FaultKind, faultTexts, injectInto, type Parts, partsOf } from './faults.ts';
 import { LineClient, redisRules } from './lines.ts';
 import { LoginClient, openLogin } from './login.ts';
@@ -124,6 +124,7 @@ export async function startClients(stage: Stage): Promise<void> {
 /** The clients end, and what they saw is noted; returns their reports. */
 async function finishClients(stage: Stage): Promise<ClientReport[]> {
   const reports = await finish(stage);
+  stage.problems.push(...applyProblems(verified(await stage.pair.statuses())));
   stage.problems.push(...reports.filter((report) => !report.ok).map((report) => `${report.name}: ${report.detail}`));
   stage.increments += reports.find((report) => report.name === 'redis')?.received ?? 0;
   return reports;

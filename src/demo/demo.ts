@@ -62,6 +62,8 @@ export interface DemoReport {
     sentBytes: number;
     dirtyBytes: number;
   } | null;
+  /** `--verify`: checkpoints that living nodes compared with the capture after their apply; null without. */
+  verified: { equal: number; different: number } | null;
   released: { byMatch: number; byCommit: number; holdMs: { p50: number; p99: number } } | null;
   divergences: NodeStatus['divergences'];
   /** What a stopped node was about to write when it was stopped, and left when it woke. */
@@ -158,11 +160,13 @@ async function story(cast: Cast): Promise<DemoReport> {
     await expectRepaired(cast, problems, parts);
   say('waiting for the clients to finish');
   const reports = await finish(cast);
-  const after = (await pair.statuses()).find((status) => status.node === parts.survivor);
+  const statuses = await pair.statuses();
+  const after = statuses.find((status) => status.node === parts.survivor);
   const heard = voices(cast);
   problems.push(...heard.problems);
   problems.push(...reports.filter((report) => !report.ok).map((report) => `${report.name}: ${report.detail}`));
-  return report(cast, { problems, reports, late: heard.late, before, after: after ?? survivor, faultAt: injected.at });
+  const end = { after: after ?? survivor, failover: survivor?.failover ?? null, statuses, faultAt: injected.at };
+  return report(cast, { problems, reports, late: heard.late, before, ...end });
 }
 
 /** The primary's node dies, comes back as the secondary, the VM is protected again: and again, as often as asked for. */
@@ -171,7 +175,7 @@ async function longStory(cast: Cast): Promise<DemoReport> {
   const { clock, say, failovers } = options;
   const problems: string[] = [];
   const half = (options.seconds * 1000) / 2;
-  let seen: { before?: NodeStatus | undefined; after?: NodeStatus | undefined; faultAt: number } = { faultAt: 0 };
+  let seen: Pick<Seen, 'before' | 'after' | 'faultAt'> = { before: undefined, after: undefined, faultAt: 0 };
   await watch(cast, half, 'clients run');
   for (let index = 1; index <= failovers && problems.length === 0; index += 1) {
     // A busy host may have made it doubt its secondary a moment ago: without one, its death would end the VM.
@@ -201,9 +205,9 @@ async function longStory(cast: Cast): Promise<DemoReport> {
     problems,
     reports,
     late: heard.late,
-    before: seen.before,
-    after: seen.after,
-    faultAt: seen.faultAt,
+    ...seen,
+    failover: seen.after?.failover ?? null,
+    statuses: await pair.statuses(),
   });
 }
 
@@ -293,21 +297,36 @@ function voices({ pair, spec, options }: Cast): { problems: string[]; late: Turn
   return { problems: [problem], late };
 }
 
-function report(
-  cast: Cast,
-  seen: {
-    problems: string[];
-    reports: ClientReport[];
-    late: Turn[];
-    before: NodeStatus | undefined;
-    after: NodeStatus | undefined;
-    faultAt: number;
-  },
-): DemoReport {
+/** What a report is made of. */
+interface Seen {
+  problems: string[];
+  reports: ClientReport[];
+  late: Turn[];
+  before: NodeStatus | undefined;
+  after: NodeStatus | undefined;
+  /** As it was told first: a survivor that loses its next secondary has another one to tell of. */
+  failover: NodeStatus['failover'];
+  /** At the end, of all nodes that live. */
+  statuses: NodeStatus[];
+  faultAt: number;
+}
+
+/** `--verify`: what the nodes that live found when they compared what they applied with the capture. */
+export function verified(statuses: NodeStatus[]): { equal: number; different: number } {
+  const sum = (of: 'equal' | 'different') => statuses.reduce((all, one) => all + (one.verified?.[of] ?? 0), 0);
+  return { equal: sum('equal'), different: sum('different') };
+}
+
+export function applyProblems({ different }: { different: number }): string[] {
+  return different === 0 ? [] : [`${different} checkpoints were not equal to the capture after they were applied`];
+}
+
+function report(cast: Cast, seen: Seen): DemoReport {
   const { options } = cast;
-  const { problems, reports, late, before, after, faultAt } = seen;
+  const { reports, late, before, after, failover: happened, faultAt } = seen;
   const main = options.fault === 'none' ? after : before;
-  const happened = after?.failover ?? null;
+  const applied = verified(seen.statuses);
+  const problems = [...seen.problems, ...applyProblems(applied)];
   return {
     ok: problems.length === 0,
     mode: options.mode,
@@ -324,6 +343,7 @@ function report(
             why: happened.why,
           },
     checkpoints: checkpoints(main),
+    verified: options.verify ? applied : null,
     released: released(main),
     divergences: main?.divergences ?? [],
     late,

@@ -249,7 +249,7 @@ export class LocalCluster {
         },
         identityFolder,
         qemuPath: undefined,
-        dieAt: undefined,
+        armedBy: undefined,
       },
     };
   }

@@ -4,7 +4,7 @@
 //   ordinary sockets ── gateway (QEMU, user network) ── switch ─┬─ colod a (primary) ── QEMU
 //                                                              └─ colod b (secondary) ─ QEMU
 
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { buildPreload } from '../../native/build.ts';
@@ -14,7 +14,7 @@ import type { Spec } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';
 import { type Forward, Gateway } from '../lan/gateway.ts';
 import { Switch } from '../lan/switch.ts';
-import type { FaultPoint } from '../node/context.ts';
+import type { Strike } from '../node/context.ts';
 import { logDirectory, releaseRunDirectory, takeRunDirectory } from './directories.ts';
 import { type BootFiles, machineOf } from './machine.ts';
 import { NodeProcess } from './node-process.ts';
@@ -38,8 +38,8 @@ export interface PairOptions {
   signal?: AbortSignal;
   logLevel?: string;
   qemuPath?: string;
-  /** For tests: a node that is armed kills itself at a named point, or stops itself there. */
-  dieAt?: { point: FaultPoint; epoch: number; hold?: boolean };
+  /** For tests: nodes can be armed (`arm`). */
+  armable?: boolean;
   /** For tests: where the other node reaches `node`, which listens at `path`. */
   reachAt?: (node: 'a' | 'b', path: string) => string;
 }
@@ -113,17 +113,21 @@ export class LocalPair {
   /** Starts a dead node again, as an operator or systemd would: it finds out by itself what to be. */
   async restart(name: 'a' | 'b'): Promise<void> {
     const { directory, logDir } = this;
-    this.arm(name, false);
+    this.disarm(name);
     const node = NodeProcess.spawn(nodeOptions(this.options, { name, role: 'auto', directory, logDir }));
     this[name] = node;
     await readyOrGivenUp(node, this.options.signal);
   }
 
-  /** From now on the node ends, or stands still, where `dieAt` says; or not any more. */
-  arm(name: 'a' | 'b', isArmed = true): void {
+  /** The next time that the node reaches this point it ends, or stands still. For pairs that are armable. */
+  arm(name: 'a' | 'b', strike: Strike): void {
     const path = armedPath(this.directory, name);
-    if (isArmed) writeFileSync(path, '');
-    else rmSync(path, { force: true });
+    writeFileSync(`${path}.new`, JSON.stringify(strike));
+    renameSync(`${path}.new`, path);
+  }
+
+  disarm(name: 'a' | 'b'): void {
+    rmSync(armedPath(this.directory, name), { force: true });
   }
 
   /** Where a port of the switch is had. */
@@ -222,7 +226,7 @@ function nodeOptions(
       arbiter: { kind: 'folder' as const, folder: join(directory, 'arbiter') },
       identityFolder: undefined,
       qemuPath: options.qemuPath,
-      dieAt: options.dieAt === undefined ? undefined : { ...options.dieAt, armedBy: armedPath(directory, name) },
+      armedBy: options.armable === true ? armedPath(directory, name) : undefined,
     },
   };
 }

@@ -75,14 +75,11 @@ export interface NodeConfig {
   /** Folder with this node's certificates (base/identity.ts); needed for whatever goes over a network. */
   identityFolder: string | undefined;
   qemuPath: string | undefined;
-  /**
-   * For tests: when the node reaches this point of this epoch or a later one it kills itself, or `hold`: stops itself. Only
-   * when there is a file at `armedBy`: until then it may have changed its role.
-   */
-  dieAt: { point: FaultPoint; epoch: number; armedBy: string; hold?: boolean } | undefined;
+  /** For tests: where a file may appear that says where the node is to end or stand still: a `Strike` as JSON. */
+  armedBy: string | undefined;
 }
 
-/** Named points at which a test can let a node die or stand still. Inert without `dieAt`. */
+/** Named points at which a test can let a node die or stand still. Inert without `armedBy`. */
 export const faultPoints = [
   'round.sent',
   'pair.claimed',
@@ -106,6 +103,13 @@ export const faultPoints = [
 ] as const;
 export type FaultPoint = (typeof faultPoints)[number];
 
+/** At this point of this epoch or a later one the node kills itself, or `hold`: stops itself. Once. */
+export interface Strike {
+  point: FaultPoint;
+  epoch: number;
+  hold: boolean;
+}
+
 /** The name of the VM to the arbiter and on links. */
 export function recordName({ vm, life }: Pick<NodeConfig, 'vm' | 'life'>): string {
   return life === undefined ? vm : `${vm}_${life}`;
@@ -126,4 +130,6 @@ export interface SharedParts {
   /** How much silence of a peer this node bears. */
   tolerance: Tolerance;
   addresses: GuestAddresses;
+  /** `protect.verify`: checkpoints whose state was equal to the capture after their apply, and others. */
+  verified: { equal: number; different: number };
 }

@@ -14,6 +14,7 @@ import { NbdServer } from '../nbd/server.ts';
 import { addBitmaps, openLook, removeBitmaps } from '../qemu/changes.ts';
 import { type DiskFiles, diskNode, replicaNode } from '../qemu/machine.ts';
 import { diskSizes, foldOverlay, Mirror, type Progress } from '../qemu/mirror.ts';
+import { textIn } from '../qemu/reply.ts';
 import type { Vm } from '../qemu/vm.ts';
 import { hashFile } from './hash-file.ts';
 import type { ChangeNotes, DiskMirrors, DiskSource, MirrorHandlers } from './platform.ts';
@@ -47,12 +48,12 @@ export class QemuDisks implements DiskSource {
   watch(trouble: (trouble: { why: string; waits: boolean }) => void): void {
     this.vm.qmp.on('BLOCK_IO_ERROR', ({ data }) => {
       // While it is mirrored the event names the mirror's node.
-      const disk = this.disks.length === 1 ? this.disks[0] : this.disks[this.roots.indexOf(String(data['node-name']))];
+      const disk = this.disks.length === 1 ? this.disks[0] : this.disks[this.roots.indexOf(textIn(data['node-name']))];
       const path = disk === undefined ? 'a disk' : disk.kind === 'image' ? disk.path : disk.overlayPath;
       const waits = data.action === 'stop';
       const full = data.nospace === true;
       const what = full ? `no room for ${path}` : `${path} cannot be ${data.operation === 'read' ? 'read' : 'written'}`;
-      const why = full ? '' : ` (${String(data.reason)})`;
+      const why = full ? '' : ` (${textIn(data.reason)})`;
       trouble({ why: `${what}${why}${waits ? ': the guest waits until there is' : ''}`, waits });
     });
   }

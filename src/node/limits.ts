@@ -31,6 +31,9 @@ export const countDirtyMs = 50;
 /** A hanging QEMU is looked for this often. */
 export const pingMs = 1000;
 
+/** From a QEMU's being gone to hearing of its end, at most. Beyond: what it was asked failed for another reason. */
+export const endHeardMs = 2000;
+
 /** Between two rounds of asking the other nodes whether one can be the secondary. */
 export const reconnectMs = 300;
 

@@ -31,6 +31,7 @@ export class ColoNode {
   readonly role: Role;
   /** How much silence of a peer this node bears; what it learned outlives roles and pairings. */
   readonly tolerance = new Tolerance();
+  readonly verified = { equal: 0, different: 0 };
   readonly addresses: GuestAddresses;
   primary: PrimaryNode | undefined;
   secondary: SecondaryNode | undefined;
@@ -301,8 +302,8 @@ export class ColoNode {
 
   /** What a role is given and does not own. */
   private get shared(): SharedParts {
-    const { terms, tolerance, addresses } = this;
-    return { terms, tolerance, addresses };
+    const { terms, tolerance, addresses, verified } = this;
+    return { terms, tolerance, addresses, verified };
   }
 
   private announce(uplink: Uplink): void {

@@ -29,7 +29,7 @@ import type { DiskSource, GuestCard, GuestVm } from './platform.ts';
 import { PrimaryDisks } from './primary-disks.ts';
 import { PrimaryGate } from './primary-gate.ts';
 import { PrimaryPeer } from './primary-peer.ts';
-import { VmWatch } from './vm-watch.ts';
+import { endHeard, VmWatch } from './vm-watch.ts';
 
 export interface PrimaryParts extends SharedParts {
   vm: GuestVm;
@@ -340,9 +340,10 @@ export class PrimaryNode {
   /** Runs a task of an action; how it fails is an event, never an exception that nobody sees. */
   private background(task: Promise<void>, what: string): void {
     const { links } = this.peer;
-    task.catch((error: unknown) => {
+    task.catch(async (error: unknown) => {
       const why = errorText(error);
       this.context.log.warn({ error: why }, `${what} failed`);
+      await endHeard(this.parts.vm, this.context.clock);
       // That pairing is over and was dealt with; the one of now, if any, has nothing to do with it.
       if (this.peer.links !== links) return;
       const state = this.pair.state;

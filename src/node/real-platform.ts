@@ -1,7 +1,7 @@
 // The real things a node stands on: QEMU, Unix sockets, liblz4. Nothing is decided here.
 
 import { randomUUID } from 'node:crypto';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { type Identity, readIdentity } from '../base/identity.ts';
 import { connect, type Hello, type Link, LinkServer } from '../channel/link.ts';
@@ -17,7 +17,7 @@ import { ramHash } from '../qemu/hash.ts';
 import { type DiskFiles, vmFiles } from '../qemu/machine.ts';
 import { Vm } from '../qemu/vm.ts';
 import { Cards, Uplinks } from './cards.ts';
-import { type NodeContext, type Peer, recordName } from './context.ts';
+import { type FaultPoint, type NodeContext, type Peer, recordName, type Strike } from './context.ts';
 import { QemuDisks } from './disk-source.ts';
 import { hashFile } from './hash-file.ts';
 import { linkTimeoutMs, sessionsGatheringMax } from './limits.ts';
@@ -27,7 +27,6 @@ import type { GuestCard, PeerLinks, Platform } from './platform.ts';
 /** The platform of one node; `context` is complete when the first of these is called. */
 export function realPlatform(context: () => NodeContext): Platform {
   let running: { vm: Vm; disks: DiskFiles[] } | undefined;
-  let held = false;
   return {
     connectUplink: (handlers) => openUplinks(context(), handlers),
     listenCard: () => listenCards(filesOf(context()).nicPaths),
@@ -50,15 +49,27 @@ export function realPlatform(context: () => NodeContext): Platform {
     openSpill: () => SpillFile.open(context().config.spillDir),
     hashRam: ramHash,
     turn: () => new Promise((resolve) => setImmediate(resolve)),
-    reached: (point, epoch) => {
-      const { dieAt } = context().config;
-      if (dieAt === undefined || dieAt.point !== point || epoch < dieAt.epoch || held) return;
-      if (!existsSync(dieAt.armedBy)) return;
-      // QEMU goes with us when we die (native/preload.c); a hold happens once.
-      held = true;
-      process.kill(process.pid, dieAt.hold === true ? 'SIGSTOP' : 'SIGKILL');
-    },
+    reached: (point, epoch) => strike(context().config.armedBy, point, epoch),
   };
+}
+
+function strike(armedBy: string | undefined, point: FaultPoint, epoch: number): void {
+  if (armedBy === undefined || !existsSync(armedBy)) return;
+  const wanted = readStrike(armedBy);
+  if (wanted?.point !== point || epoch < wanted.epoch) return;
+  // Once: who goes on from here reaches it again.
+  rmSync(armedBy, { force: true });
+  // QEMU goes with us when we die (native/preload.c).
+  process.kill(process.pid, wanted.hold ? 'SIGSTOP' : 'SIGKILL');
+}
+
+/** Undefined when it was taken away meanwhile. */
+function readStrike(path: string): Strike | undefined {
+  try {
+    return JSON.parse(readFileSync(path, 'utf8')) as Strike;
+  } catch {
+    return undefined;
+  }
 }
 
 async function openUplinks({ config, log }: NodeContext, handlers: FrameHandlers): Promise<Uplink> {

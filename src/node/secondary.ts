@@ -199,6 +199,7 @@ export class SecondaryNode {
       const result = await applier.apply(epoch, this.proxy);
       this.links?.packet.send(messages.applied, encodeApplied(result));
       this.context.platform.reached('apply.done', epoch);
+      if (result.verified !== null) this.shared.verified[result.verified ? 'equal' : 'different'] += 1;
       if (result.verified === false) this.post({ kind: 'applyFailed', epoch, why: 'the RAM differs after the apply' });
       else this.post({ kind: 'applied', epoch });
     } catch (error) {

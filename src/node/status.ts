@@ -57,6 +57,7 @@ export function describeNode(node: ColoNode, cores: number): NodeStatus {
       ...(primary === undefined ? {} : { ingressDropped: primary.ingress.dropped }),
     },
     failover: node.failoverRecord,
+    verified: config.protect.verify ? { ...node.verified } : null,
     heartbeat: heartbeatOf(node),
     links: linksOf(node),
     arbiter: arbiterOf(node),

@@ -3,7 +3,7 @@
 
 import type { Clock } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
-import { pingMs } from './limits.ts';
+import { endHeardMs, pingMs } from './limits.ts';
 import type { GuestVm } from './platform.ts';
 import type { PrimaryNode } from './primary.ts';
 
@@ -29,6 +29,24 @@ export class VmWatch {
       hangs: (why) => this.node.post({ kind: 'vmEnded', why, byGuest: false }),
     });
   }
+}
+
+/**
+ * Resolves when the end of a QEMU that is gone has been heard, and at once when it lives. Whatever a QEMU that is gone is asked
+ * fails some ten milliseconds before anybody hears of its end; who takes that for troubles of checkpoints drops the secondary,
+ * which has the only copy of the VM then.
+ */
+export async function endHeard(vm: Pick<GuestVm, 'ping' | 'exited'>, clock: Clock): Promise<void> {
+  const lives =
+    (await vm.ping?.().then(
+      () => true,
+      () => false,
+    )) ?? true;
+  if (lives) return;
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const cancel = clock.after(endHeardMs, resolve);
+  await Promise.race([vm.exited, promise]);
+  cancel();
 }
 
 /** Asks the monitor of the VM of now, if there is one to ask, now and then; one that hung is not asked again. Returns what ends it. */

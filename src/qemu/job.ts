@@ -5,6 +5,7 @@
 import type { Clock } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import type { Qmp } from './qmp.ts';
+import { textIn } from './reply.ts';
 
 export interface JobOptions {
   qmp: Qmp;
@@ -45,11 +46,11 @@ export async function runJob({ qmp, clock, timeoutMs, id, command, arguments: gi
 }
 
 /** The error text of job `id` in the reply to query-jobs, undefined when it went well. */
-function jobFailure(reply: unknown, id: string): string | undefined {
+export function jobFailure(reply: unknown, id: string): string | undefined {
   if (!Array.isArray(reply)) return 'its outcome is unknown';
   const job: unknown = reply.find(
     (each: unknown) => typeof each === 'object' && each !== null && 'id' in each && each.id === id,
   );
   if (typeof job !== 'object' || job === null) return 'its outcome is unknown';
-  return 'error' in job ? String(job.error) : undefined;
+  return 'error' in job ? textIn(job.error) : undefined;
 }

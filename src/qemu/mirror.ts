@@ -9,6 +9,7 @@
 
 import { ColoError, errorCodes } from '../base/errors.ts';
 import type { Qmp } from './qmp.ts';
+import { countIn, textIn } from './reply.ts';
 
 export interface MirrorOptions {
   qmp: Qmp;
@@ -71,7 +72,7 @@ export class Mirror {
     const jobs = await this.options.qmp.execute('query-block-jobs');
     const job: unknown = Array.isArray(jobs) ? jobs.find((each: unknown) => idOf(each) === this.jobId) : undefined;
     if (typeof job !== 'object' || job === null || !('offset' in job) || !('len' in job)) return undefined;
-    return { doneBytes: Number(job.offset), totalBytes: Number(job.len) };
+    return { doneBytes: countIn(job.offset), totalBytes: countIn(job.len) };
   }
 
   /** Ends the mirror; the guest's disk goes on. Safe when it has ended already, or QEMU has. */
@@ -121,7 +122,7 @@ export class Mirror {
       );
     on('BLOCK_JOB_READY', () => this.ready.resolve());
     on('BLOCK_JOB_CANCELLED', () => this.end('it was cancelled', true));
-    on('BLOCK_JOB_COMPLETED', (data) => this.end(data.error === undefined ? 'it ended' : String(data.error)));
+    on('BLOCK_JOB_COMPLETED', (data) => this.end(data.error === undefined ? 'it ended' : textIn(data.error)));
     this.offs.push(qmp.onLost(() => this.end('QEMU is gone')));
   }
 
@@ -150,7 +151,8 @@ export async function diskSizes(qmp: Qmp, names: readonly string[]): Promise<num
         )
       : undefined;
     const image = typeof node === 'object' && node !== null && 'image' in node ? node.image : undefined;
-    if (typeof image === 'object' && image !== null && 'virtual-size' in image) return Number(image['virtual-size']);
+    const bytes = typeof image === 'object' && image !== null && 'virtual-size' in image ? image['virtual-size'] : 0;
+    if (countIn(bytes) > 0) return countIn(bytes);
     throw new ColoError(errorCodes.qemu, `QEMU does not say how large ${name} is`);
   });
 }
@@ -176,13 +178,13 @@ export async function foldOverlay({ qmp, top, base, progress }: FoldOptions): Pr
     qmp.on(
       'BLOCK_JOB_READY',
       ofJob((data) => {
-        progress({ doneBytes: Number(data.offset), totalBytes: Number(data.len) });
+        progress({ doneBytes: countIn(data.offset), totalBytes: countIn(data.len) });
         qmp.execute('block-job-complete', { device: id }).catch(reject);
       }),
     ),
     qmp.on(
       'BLOCK_JOB_COMPLETED',
-      ofJob((data) => (data.error === undefined ? resolve() : fail(String(data.error)))),
+      ofJob((data) => (data.error === undefined ? resolve() : fail(textIn(data.error)))),
     ),
     qmp.on(
       'BLOCK_JOB_CANCELLED',

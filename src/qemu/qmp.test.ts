@@ -7,8 +7,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { systemClock } from '../base/clock.ts';
-import { runJob } from './job.ts';
+import { jobFailure, runJob } from './job.ts';
 import { Qmp } from './qmp.ts';
+import { checkVersion } from './start.ts';
 
 interface Command {
   execute: string;
@@ -176,4 +177,15 @@ test('a job that never concludes, or whose QEMU dies, does not wait for ever', a
     socket.end();
   });
   await assert.rejects(runJob({ ...job, qmp: dying }), { code: 'COLO_E_QEMU' });
+});
+
+test('what QEMU says in place of a text or a number is shown, or counts as none, and never throws', async (context) => {
+  const odd = { toString: 1, valueOf: 1 };
+  const qmp = await open(context, ({ id, execute }, send) => {
+    if (execute === 'query-version') send({ return: { qemu: { major: odd } }, id });
+    else send({ error: { desc: odd }, id });
+  });
+  await assert.rejects(qmp.execute('stop'), { code: 'COLO_E_QEMU', message: /toString/ });
+  await assert.rejects(checkVersion(qmp), { code: 'COLO_E_HOST', message: /QEMU 0\.0\.0 is too old/ });
+  assert.match(jobFailure([{ id: 'job', error: odd }], 'job') ?? '', /toString/);
 });

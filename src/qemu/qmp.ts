@@ -16,6 +16,7 @@ import type { Socket } from 'node:net';
 import type { Clock } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { commandTimeoutMs, qmpLineBytesMax, qmpPendingMax } from './limits.ts';
+import { textIn } from './reply.ts';
 
 export interface QmpCommand {
   execute: string;
@@ -204,7 +205,7 @@ export class Qmp {
     this.#pending.delete(message.id);
     pending.cancelTimeout();
     if (!('error' in message)) return pending.resolve(message.return);
-    const text = isObject(message.error) ? String(message.error.desc) : 'no description';
+    const text = isObject(message.error) ? textIn(message.error.desc) : 'no description';
     pending.reject(new ColoError(errorCodes.qemu, `QEMU refused "${pending.command}": ${text}`));
   }
 

@@ -20,6 +20,7 @@ import { type ProcessEnd, QemuProcess } from './process.ts';
 import { Qmp } from './qmp.ts';
 import { ramAddress } from './ram-address.ts';
 import { assertCovered, parseRamBlocks } from './ram-blocks.ts';
+import { countIn } from './reply.ts';
 import { RunDirectory } from './run-directory.ts';
 
 export interface VmTimeouts {
@@ -215,9 +216,11 @@ async function listenOnce(path: string): Promise<{ socket: Promise<Socket>; clos
   return { socket, close: () => void server.close() };
 }
 
-async function checkVersion(qmp: Qmp): Promise<string> {
-  const reply = (await qmp.execute('query-version')) as { qemu?: { major?: number; minor?: number; micro?: number } };
-  const { major = 0, minor = 0, micro = 0 } = reply.qemu ?? {};
+/** The version that QEMU names, as text; refuses one that is too old, or none. */
+export async function checkVersion(qmp: Qmp): Promise<string> {
+  const reply = (await qmp.execute('query-version')) as { qemu?: Record<string, unknown> | null } | null;
+  const parts = reply?.qemu ?? {};
+  const [major, minor, micro] = [countIn(parts['major']), countIn(parts['minor']), countIn(parts['micro'])];
   const version = `${major}.${minor}.${micro}`;
   if (major > oldestQemu.major || (major === oldestQemu.major && minor >= oldestQemu.minor)) return version;
   throw new ColoError(errorCodes.host, `QEMU ${version} is too old.`, { hint: 'Install QEMU 7.2 or later.' });

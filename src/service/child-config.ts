@@ -93,7 +93,7 @@ export async function childConfig(config: ServiceConfig, options: ChildOptions):
           : { kind: 'etcd', endpoints: arbiter.etcd, prefix: arbiter.prefix },
       identityFolder: config.certificates,
       qemuPath: undefined,
-      dieAt: undefined,
+      armedBy: undefined,
     },
   };
 }

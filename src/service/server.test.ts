@@ -181,7 +181,8 @@ test('bodies that are too large, that are none, and routes that are none are ref
   await assert.rejects(call({ method: 'GET', path: '/v1/vms/web/logs?lines=0' }), says(/^lines: /));
   await assert.rejects(call({ method: 'GET', path: '/v2/cluster' }), says(/there is no GET \/v2\/cluster/));
   await assert.rejects(call({ method: 'DELETE', path: '/v1/cluster' }), says(/there is no DELETE/));
-  assert.deepEqual(server.refused, { size: 1, body: 4, route: 2 } satisfies Partial<Record<RefusedReason, number>>);
+  await assert.rejects(call({ method: 'GET', path: '//' }), says(/there is no GET \/\//));
+  assert.deepEqual(server.refused, { size: 1, body: 4, route: 3 } satisfies Partial<Record<RefusedReason, number>>);
   assert.deepEqual(calls, []);
 });
 

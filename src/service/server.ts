@@ -169,7 +169,7 @@ export class ServiceServer {
   }
 
   private async serve(question: IncomingMessage, answer: ServerResponse, caller: Caller): Promise<void> {
-    const url = new URL(question.url ?? '/', 'http://colod');
+    const url = URL.parse(question.url ?? '/', 'http://colod') ?? new URL('http://colod/none');
     const match = matchRoute(question.method ?? '', url.pathname);
     if (match.kind !== 'route') throw this.noRoute(question, match);
     const { route, params } = match;

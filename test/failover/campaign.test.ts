@@ -4,4 +4,4 @@ import { test } from 'node:test';
 import { campaign } from './campaign.ts';
 
 test('four faults in a row: no connection is lost, no reply is wrong or missing, one node speaks at a time', (context) =>
-  campaign(context, { vm: 'short-campaign', count: 4, seed: 7 }));
+  campaign(context, { vm: 'short-campaign', mode: 'colo', count: 4, seed: 7 }));

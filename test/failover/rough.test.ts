@@ -87,8 +87,7 @@ test('a storm of divergence with a secondary that is ten times slower: the outpu
     node.signal('SIGCONT');
     const fast = slowDown(qemuPid, { runMs: 2, stopMs: 18 });
     try {
-      await delay(3000);
-      await served(stage, 20);
+      await served(stage, 40);
     } finally {
       fast();
     }

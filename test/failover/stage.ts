@@ -63,7 +63,6 @@ export async function setStage(options: {
   vm: string;
   protect?: SpecInput['protect'];
   machine?: SpecInput['machine'];
-  dieAt?: PairOptions['dieAt'];
   reachAt?: PairOptions['reachAt'];
 }): Promise<Stage> {
   const guest = await buildGuest();
@@ -88,7 +87,7 @@ export async function setStage(options: {
       { protocol: 'tcp', hostPort: dirty, guestPort: guest.ports.dirty },
       { protocol: 'tcp', hostPort: http, guestPort: guest.ports.http },
     ],
-    ...(options.dieAt === undefined ? {} : { dieAt: options.dieAt }),
+    armable: true,
     ...(options.reachAt === undefined ? {} : { reachAt: options.reachAt }),
   });
   const clients: Client[] = [];

@@ -9,26 +9,41 @@ import { test } from 'node:test';
 import { buildGuest } from '../../guest/build.ts';
 import { delay, systemClock } from '../../src/base/clock.ts';
 import { checkSpec } from '../../src/config/spec.ts';
-import { runDirectory } from '../../src/local/directories.ts';
+import { runDirectory, runRoot } from '../../src/local/directories.ts';
 import { LocalPair } from '../../src/local/pair.ts';
 
 const program = join(import.meta.dirname, '../../src/cli/main.ts');
 
-function startDemo(name: string): {
+/** A demo that runs, and where it may leave something. */
+interface Run {
+  name: string;
+  pid: number;
+  /** Its folder for temporary files, which is nobody else's. */
+  temporary: string;
+  /** Network devices of this machine before it began. */
+  devicesBefore: ReadonlySet<string>;
   child: ChildProcess;
   said(text: string): Promise<void>;
   ended: Promise<number | null>;
-} {
-  const args = [program, 'demo', '--name', name, '--seconds', '30', '--fault', 'none'];
-  const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+}
+
+function startDemo(name: string, ...more: string[]): Run {
+  const temporary = mkdtempSync(join(tmpdir(), 'colo-cleanup-'));
+  const devicesBefore = new Set(networkDevices());
+  const args = [program, 'demo', '--name', name, ...more];
+  const env = { ...process.env, TMPDIR: temporary };
+  const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'], env });
   let text = '';
   child.stdout.on('data', (chunk: Buffer) => {
     text += chunk.toString();
   });
   child.stderr.resume();
   const ended = new Promise<number | null>((resolve) => child.once('close', (code) => resolve(code)));
-  return { child, ended, said: (wanted) => until(`the demo says "${wanted}"`, () => text.includes(wanted)) };
+  const said = (wanted: string) => until(`the demo says "${wanted}"`, () => text.includes(wanted));
+  return { name, pid: child.pid ?? 0, temporary, devicesBefore, child, ended, said };
 }
+
+const endlessly = ['--seconds', '30', '--fault', 'none'];
 
 async function until(what: string, holds: () => boolean): Promise<void> {
   for (let tries = 0; tries < 6000; tries += 1) {
@@ -38,7 +53,7 @@ async function until(what: string, holds: () => boolean): Promise<void> {
   assert.fail(`not within five minutes: ${what}`);
 }
 
-/** Living processes whose command line or environment names the run's directory. */
+/** Living processes whose command line names the run's directory. */
 function processesOf(directory: string): string[] {
   return readdirSync('/proc')
     .filter((entry) => /^\d+$/.test(entry) && Number(entry) !== process.pid)
@@ -51,6 +66,45 @@ function processesOf(directory: string): string[] {
     });
 }
 
+function namesIn(folder: string): string[] {
+  return existsSync(folder) ? readdirSync(folder) : [];
+}
+
+function networkDevices(): string[] {
+  return namesIn('/sys/class/net');
+}
+
+function linesOf(path: string, ...words: string[]): string[] {
+  return readFileSync(path, 'latin1')
+    .split('\n')
+    .filter((line) => words.some((word) => line.includes(word)));
+}
+
+const kindsOfLeft = ['process', 'namespace', 'device', 'socket', 'mount', 'temporary file', 'shared memory'] as const;
+
+/** What of a run is there, by kinds: processes, network namespaces, devices (TAPs, veths), sockets, mounts, files. */
+function leftOf(run: Run): Record<(typeof kindsOfLeft)[number], string[]> {
+  const directory = runDirectory(run.name);
+  // How a lab names its namespaces (src/local/lab.ts).
+  const ownNamespace = `colo-${run.pid}.`;
+  return {
+    process: processesOf(directory),
+    namespace: namesIn('/run/netns').filter((name) => name.startsWith(ownNamespace)),
+    device: networkDevices().filter((name) => !run.devicesBefore.has(name)),
+    socket: linesOf('/proc/net/unix', `${directory}/`, `${run.temporary}/`),
+    mount: linesOf('/proc/self/mountinfo', `${directory}/`, run.temporary, ownNamespace),
+    'temporary file': namesIn(run.temporary),
+    'shared memory': [...namesIn('/dev/shm'), ...namesIn(runRoot())].filter((name) => name.includes(run.name)),
+  };
+}
+
+/** Nothing of the run is there any more. What the kernel was told to end may need a moment, on a starved host even a long one. */
+async function expectNothingOf(run: Run): Promise<void> {
+  const left = () => Object.entries(leftOf(run)).flatMap(([kind, names]) => names.map((name) => `${kind} ${name}`));
+  await until('nothing of the run is left', () => left().length === 0).catch(() => assert.deepEqual(left(), []));
+  rmSync(run.temporary, { recursive: true, force: true });
+}
+
 const moments: [name: string, text: string][] = [
   ['while the guest boots', ''],
   ['while the RAM is copied', 'the guest runs'],
@@ -60,30 +114,47 @@ const moments: [name: string, text: string][] = [
 for (const [moment, text] of moments)
   test(`a demo that is interrupted ${moment} leaves nothing behind`, async () => {
     await buildGuest();
-    const name = 'cleanup-interrupt';
-    const demo = startDemo(name);
-    if (text === '') await until('QEMU runs', () => processesOf(runDirectory(name)).length >= 2);
+    const demo = startDemo('cleanup-interrupt', ...endlessly);
+    if (text === '') await until('QEMU runs', () => leftOf(demo).process.length >= 2);
     else await demo.said(text);
+    const { socket, 'shared memory': shared } = leftOf(demo);
+    assert.ok(socket.length > 0 && shared.length > 0, 'what is looked for is seen while it is there');
     demo.child.kill('SIGINT');
     assert.equal(await demo.ended, 130);
-    // What the kernel was told to kill may need a moment to go, on a starved host even a long one.
-    await until('every process ended', () => processesOf(runDirectory(name)).length === 0);
-    assert.equal(existsSync(runDirectory(name)), false);
+    await expectNothingOf(demo);
   });
 
 test('the nodes and the guests of a demo that is killed end by themselves, and the next run sweeps what is left', async () => {
   await buildGuest();
   const name = 'cleanup-kill';
-  const demo = startDemo(name);
-  await demo.said('protected in');
-  demo.child.kill('SIGKILL');
-  await demo.ended;
-  await until('every process ended', () => processesOf(runDirectory(name)).length === 0);
-  const next = startDemo(name);
+  const killed = startDemo(name, ...endlessly);
+  await killed.said('protected in');
+  killed.child.kill('SIGKILL');
+  await killed.ended;
+  await until('every process ended', () => leftOf(killed).process.length === 0);
+  const next = startDemo(name, ...endlessly);
   await next.said('the guest runs');
   next.child.kill('SIGINT');
   assert.equal(await next.ended, 130);
-  assert.equal(existsSync(runDirectory(name)), false);
+  await expectNothingOf(next);
+  await expectNothingOf(killed);
+});
+
+test('of hosts in network namespaces nothing is left: at an interrupt at once, of a run that was killed by the next one', async () => {
+  const name = 'cleanup-hosts';
+  const killed = startDemo(name, '--hosts', '3');
+  await until('hosts run', () => leftOf(killed).process.length > 0);
+  const seen = leftOf(killed);
+  assert.ok(seen.namespace.length >= 4 && seen.mount.length >= 4, 'what is looked for is seen while it is there');
+  killed.child.kill('SIGKILL');
+  await killed.ended;
+  await until('every process ended', () => leftOf(killed).process.length === 0);
+  const next = startDemo(name, '--hosts', '3');
+  await until('hosts run', () => leftOf(next).process.length > 0);
+  next.child.kill('SIGINT');
+  assert.equal(await next.ended, 130);
+  await expectNothingOf(next);
+  await expectNothingOf(killed);
 });
 
 test('a start that hangs is given up at once, and nothing of it is left', async () => {

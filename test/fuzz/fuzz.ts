@@ -8,6 +8,7 @@
 import { createHash } from 'node:crypto';
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setImmediate as turn } from 'node:timers/promises';
 import { seededRandom } from '../../src/base/random.ts';
 
 export interface Target {
@@ -16,10 +17,22 @@ export interface Target {
   seeds: readonly Uint8Array[];
   /** Throws when a promise is broken; else says what came of the input: alike inputs say alike things. */
   feed(input: Uint8Array): string | Promise<string>;
+  /** What has to come of some of the inputs: each way to be taken, and each way to be refused, that there is. */
+  reaches: readonly RegExp[];
+}
+
+/** What is said of an input in words: a refusal without its numbers, its paths, and what it quotes of the input. */
+export function words(text: string): string {
+  return text
+    .replace(/sent ".*", which/s, 'sent what')
+    .replace(/there is no .*/s, 'there is no such thing')
+    .replaceAll(/\/\S+/g, 'PATH')
+    .replaceAll(/[^A-Za-z ]/g, '')
+    .slice(0, 60);
 }
 
 const corpusFolder = join(import.meta.dirname, 'corpus');
-const keptMax = 60;
+const keptMax = 120;
 const inputBytesMax = 16 * 1024;
 
 export interface FuzzResult {
@@ -27,6 +40,8 @@ export interface FuzzResult {
   kept: number;
   /** Different things that came of inputs. */
   heard: number;
+  /** What should have come of some input, and came of none: the target does not reach what it is to try. */
+  missed: string[];
 }
 
 export async function fuzz(target: Target, run: { seed: number; count: number; keep: boolean }): Promise<FuzzResult> {
@@ -36,7 +51,6 @@ export async function fuzz(target: Target, run: { seed: number; count: number; k
   const inputs: Uint8Array[] = [...target.seeds, ...kept(folder)];
   const heard = new Set<string>();
   const feed = async (input: Uint8Array): Promise<boolean> => {
-    // The target may do with its own copy what it likes.
     const said = await answer(target, input, folder);
     const isNew = !heard.has(said);
     heard.add(said);
@@ -51,15 +65,28 @@ export async function fuzz(target: Target, run: { seed: number; count: number; k
     added += 1;
     if (run.keep) keep(folder, input, '');
   }
-  return { fed: target.seeds.length + run.count, kept: added, heard: heard.size };
+  const missed = target.reaches.filter((one) => ![...heard].some((said) => one.test(said)));
+  return { fed: target.seeds.length + run.count, kept: added, heard: heard.size, missed: missed.map(String) };
 }
 
 async function answer(target: Target, input: Uint8Array, folder: string): Promise<string> {
+  const strays: unknown[] = [];
+  const onStray = (error: unknown) => void strays.push(error);
+  process.on('unhandledRejection', onStray).on('uncaughtException', onStray);
   try {
-    return await target.feed(Uint8Array.from(input));
+    // The target may do with its own copy what it likes.
+    const fed = target.feed(Uint8Array.from(input));
+    if (typeof fed === 'string') return fed;
+    const said = await fed;
+    // What nobody hears is told at the end of a turn.
+    await turn();
+    if (strays.length > 0) throw strays[0];
+    return said;
   } catch (error) {
     const path = keep(folder, input, 'failed-');
     throw new Error(`${target.name}: an input broke a promise; it is kept in ${path}`, { cause: error });
+  } finally {
+    process.off('unhandledRejection', onStray).off('uncaughtException', onStray);
   }
 }
 

@@ -4,7 +4,7 @@
 
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -20,12 +20,12 @@ import { FolderArbiter } from '../../src/failover/arbiter/folder.ts';
 import { NbdClient } from '../../src/nbd/client.ts';
 import * as nbd from '../../src/nbd/protocol.ts';
 import { Bed, overIpv6 } from '../../src/proxy/testbed.ts';
-import { assertLoadable, unpackTemplate } from '../../src/qemu/carrier.ts';
+import { assertLoadable, Carrier, unpackTemplate } from '../../src/qemu/carrier.ts';
 import { alignClock, guestTime, tscTicksPerMs } from '../../src/qemu/device-state.ts';
 import { EtcdStore } from '../../src/registry/etcd-store.ts';
 import { FolderStore } from '../../src/registry/folder-store.ts';
 import { Registry } from '../../src/registry/registry.ts';
-import type { Target } from './fuzz.ts';
+import { type Target, words } from './fuzz.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'colo-fuzz-stored-'));
 const text = (value: string) => Buffer.from(value);
@@ -38,7 +38,7 @@ async function said(action: () => unknown): Promise<string> {
     return result === undefined ? 'nothing' : 'taken';
   } catch (error) {
     if (!(error instanceof ColoError)) throw error;
-    return error.message.replaceAll(/[^A-Za-z ]/g, '').slice(0, 60);
+    return words(error.message);
   }
 }
 
@@ -108,6 +108,7 @@ function connectionTable(): Uint8Array {
 const state: Target = {
   name: 'state',
   seeds: stateSeeds(),
+  reaches: [/^false true nothing/, /^true no clock/, /not one complete stream/, /nothing 100/, /malformed/],
   feed: async (input) => {
     const parsed = stateOf(input);
     if (parsed instanceof ColoError) return parsed.message;
@@ -127,16 +128,59 @@ const state: Target = {
 };
 
 const clusterBytes = 2 * 1024 * 1024;
-const carrier = (states: number): Buffer => {
-  const image = Buffer.alloc(clusterBytes * (states + 1) + 64);
-  for (let index = 1; index <= states; index += 1) stateHead.copy(image, clusterBytes * index);
-  return image;
-};
+const patchBytes = 10;
 
+/** An image of up to three clusters with patches: cluster u8 │ offset u32 │ at the beginning u8 │ four bytes. */
+function carrierOf(patches: Uint8Array): Buffer {
+  const image = Buffer.alloc(clusterBytes * (1 + (patches.length % 3)) + 64);
+  for (let at = 0; at + patchBytes <= patches.length; at += patchBytes) {
+    const patch = Buffer.from(patches.subarray(at, at + patchBytes));
+    const offset = patch[5] === 0 ? 0 : patch.readUInt32BE(1) % clusterBytes;
+    patch.copy(image, Math.min(clusterBytes * ((patch[0] ?? 0) % 6) + offset, image.length - 4), 6);
+  }
+  return image;
+}
+
+const statePatch = (cluster: number) => Buffer.concat([Buffer.of(cluster, 0, 0, 0, 0, 0), stateHead.subarray(0, 4)]);
+
+/** The first byte: even a template as it came, odd one that is packed here. */
 const template: Target = {
   name: 'template',
-  seeds: [0, 1, 2].map((states) => deflateRawSync(carrier(states))),
-  feed: (input) => said(() => unpackTemplate(input, join(folder, 'template'))),
+  seeds: [
+    ...[0, 1, 2].map((states) => {
+      const patches = Array.from({ length: states }, (_, index) => statePatch(index + 1));
+      return Buffer.concat([
+        Buffer.of(0),
+        deflateRawSync(carrierOf(Buffer.concat([...patches, Buffer.alloc([5, 1, 3][states] ?? 0)]))),
+      ]);
+    }),
+    ...[1, 3].map((end) => Buffer.concat([Buffer.of(1), statePatch(1), Buffer.alloc(end)])),
+    Buffer.concat([Buffer.of(1), statePatch(1), statePatch(3), Buffer.alloc(3)]),
+  ],
+  reaches: [/ invalid/, / unexpected end/, /^0 saved/, /^2 saved/, /^at 1/, /^at [2-5]/],
+  feed: async (input) => {
+    const path = join(folder, 'template');
+    const own = input.subarray(1);
+    try {
+      await unpackTemplate((input[0] ?? 0) % 2 === 0 ? own : deflateRawSync(carrierOf(own), { level: 1 }), path);
+    } catch (error) {
+      if (!(error instanceof ColoError)) throw error;
+      const states = /holds (\d+)/.exec(error.message)?.[1];
+      if (states !== undefined) return `${states} saved`;
+      return `${words(error.message)} ${error.cause instanceof Error ? error.cause.message : ''}`;
+    }
+    const bytes = statSync(path).size;
+    const carrier = new Carrier(path);
+    try {
+      carrier.write(deviceState);
+    } finally {
+      carrier.close();
+    }
+    assert.ok(statSync(path).size <= bytes + deviceState.length);
+    const at = readFileSync(path).indexOf(deviceState);
+    assert.equal(at % clusterBytes, 0, 'the state lies where no cluster begins');
+    return `at ${at / clusterBytes} of ${Math.floor(bytes / clusterBytes)}`;
+  },
 };
 
 // ---- records ----
@@ -168,6 +212,7 @@ const records: Target = {
       ];
     }),
   ],
+  reaches: [/^taken/, /arbiters record/, /^1 01000 0/, /^1 00100 0/, /^2 00010 0/, /^3 00001 0/, /^4 10000 0/, / 1 /],
   feed: async (input) => {
     const which = (input[0] ?? 0) % (kinds.length + 1);
     const own = join(folder, 'records');
@@ -180,7 +225,7 @@ const records: Target = {
       return said(() => arbiter.read('vm'));
     }
     const view = await new Registry(new FolderStore(own, wallNow)).read();
-    return `${which} ${view.nodes.length}${view.vms.length}${view.removed.size}${view.placements.size}${view.drains.size} ${view.problems.length}`;
+    return `${which} ${view.nodes.length}${view.vms.length}${view.removed.size}${view.placements.size}${view.drains.size} ${view.problems.length} ${words(view.problems.join())}`;
   },
 };
 
@@ -229,6 +274,7 @@ const etcd: Target = {
   seeds: [
     http(`{"kvs":[{"key":"eA==","version":"1","value":"${termValue}"}]}`),
     http('{"header":{"revision":"7"},"succeeded":true}'),
+    http(`{"header":{"revision":"7"},"succeeded":true,"kvs":[{"key":"eA==","version":"1","value":"${termValue}"}]}`),
     http(`{"responses":[{"response_range":{"kvs":[{"version":"1","value":"${termValue}","mod_revision":"3"}]}}]}`),
     ...entries.map(([key, value]) =>
       http(`{"kvs":[{"key":"${base64(`/colo/registry/${key}`)}","mod_revision":"5","value":"${base64(value)}"}]}`),
@@ -236,6 +282,7 @@ const etcd: Target = {
     http('{"ID":"77"}'),
     text('HTTP/1.1 500 no\r\ncontent-length: 0\r\n\r\n'),
   ],
+  reaches: [/^nothing\|taken/, /^taken/, /^nothing/, /taken$/, /no member of etcd answered/, /etcds record/],
   feed: async (input) => {
     etcdServer.answer = input;
     const options = { endpoints: [await etcdServer.open()], askTimeoutMs: 2000 };
@@ -279,6 +326,7 @@ const replica: Target = {
       return [Buffer.concat([Buffer.of(2), one, one]), Buffer.concat([Buffer.of(3), one])];
     }),
   ],
+  reaches: [/header epoch/, /header undefined/, /segment 2 0/, /segment 2 [2-9]/, /segment 3 1/],
   feed: (input) => {
     const which = (input[0] ?? 0) % 4;
     const bytes = Buffer.from(input.subarray(1));
@@ -344,6 +392,7 @@ function nbdAnswers(): Buffer {
 const nbdClient: Target = {
   name: 'nbd-client',
   seeds: [nbdAnswers(), nbdAnswers().subarray(0, 18)],
+  reaches: [/taken 1/, /no greeting/, /no size/, /no bitmap/, /odd block status/, /was refused/, /was closed/],
   feed: async (input) => {
     nbdServer.answer = input;
     await nbdServer.open();

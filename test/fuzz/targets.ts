@@ -26,24 +26,38 @@ import { NbdSession } from '../../src/nbd/session.ts';
 import type { NodeContext } from '../../src/node/context.ts';
 import * as node from '../../src/node/message.ts';
 import { ColoNode } from '../../src/node/node.ts';
+import { withCard } from '../../src/packet/card.ts';
 import { FrameView } from '../../src/packet/frame-view.ts';
 import { frameCorpus } from '../../src/proxy/fuzz.ts';
 import { Bed } from '../../src/proxy/testbed.ts';
 import { Qmp } from '../../src/qemu/qmp.ts';
-import type { Target } from './fuzz.ts';
+import { type Target, words } from './fuzz.ts';
+import { addressList, guestStream } from './network.ts';
+import { qmpReplies, turnsClock } from './qemu.ts';
+import { closeService, service } from './service.ts';
 import { closeStored, storedTargets } from './stored.ts';
 
 const text = (value: string) => Buffer.from(value);
 
-/** A refusal is an answer; anything else that is thrown is a broken promise. */
-function refusalOr(action: () => unknown): string {
+/** Words of a refusal, or what kind of thing was made of it; anything else that is thrown is a broken promise. */
+function outcomeOf(action: () => unknown): string {
   try {
     const result = action();
-    return result instanceof ColoError ? 'refused' : 'taken';
+    return result instanceof ColoError ? words(result.message) : `taken ${shapeOf(result)}`;
   } catch (error) {
-    if (error instanceof ColoError) return 'refused';
+    if (error instanceof ColoError) return words(error.message);
     throw error;
   }
+}
+
+/** What kind of thing a value is: alike ones have the same, however large their numbers and however long their bytes. */
+function shapeOf(value: unknown): string {
+  if (typeof value === 'number') return value === 0 ? '0' : value < 2 ** 32 ? 'n' : 'N';
+  if (typeof value === 'string') return value === '' ? 'empty' : 'text';
+  if (value instanceof Uint8Array) return value.length === 0 ? 'none' : 'bytes';
+  if (Array.isArray(value)) return `[${value.slice(0, 3).map(shapeOf).join()}${value.length > 3 ? '...' : ''}]`;
+  if (typeof value === 'object' && value !== null) return `{${Object.values(value).map(shapeOf).join()}}`;
+  return String(value);
 }
 
 // ---- guests ----
@@ -52,7 +66,15 @@ const view = new FrameView();
 
 const frames: Target = {
   name: 'frames',
-  seeds: [...frameCorpus().ofGuest, ...frameCorpus().ofClient],
+  seeds: [
+    ...frameCorpus().ofGuest,
+    ...frameCorpus().ofClient,
+    // As they are within a node: frames of a further network card bear its mark.
+    ...frameCorpus()
+      .ofGuest.slice(0, 12)
+      .map((frame) => withCard(frame, 1)),
+  ],
+  reaches: [/^tcp {2}true/, /^udp/, /^icmp/, /^arp/, /truncated/, /^other/, /^fragment/],
   feed: (input) => {
     const { kind, refusal, contentFrom, contentTo, payloadAt, payloadBytes } = view.parse(input);
     if (kind === 'udp') assert.ok(contentFrom >= 0 && contentTo <= input.length, 'content outside of the frame');
@@ -105,6 +127,7 @@ const nbdSession: Target = {
       ]),
     ),
   ]),
+  reaches: [/read/, /write( |$)/, /flush/, /trim/, /writeZeroes/, /ended/, /refused/],
   feed: (input) => {
     const said: string[] = [];
     let out = 0;
@@ -135,16 +158,25 @@ const qmp: Target = {
     Buffer.concat([greeting, text('{"event": "STOP", "data": {}, "timestamp": {}}\r\n{"return": {}, "id": 1}\r\n')]),
     text('not json\r\n{"id": []}\r\n[]\r\nnull\r\n'),
   ],
+  reaches: [
+    /^open 0/,
+    /said nothing/,
+    /sent what is not QMP/,
+    /QEMU did not answer/,
+    /QEMU refused qmpcapabilities no/,
+  ],
   feed: async (input) => {
     const [ours, theirs] = duplexPair();
     const events: string[] = [];
-    theirs.resume();
     // As a socket does that is not half open.
     ours.once('end', () => ours.destroy());
     theirs.on('error', () => undefined);
-    theirs.write(input);
-    theirs.end();
-    const opened = Qmp.open(ours as unknown as Socket, { clock: systemClock, timeoutMs: 30_000 });
+    // The first line greets; the others answer what is asked then.
+    const end = input.indexOf(10) + 1;
+    theirs.once('data', () => theirs.end(input.subarray(end)));
+    theirs.write(input.subarray(0, end));
+    if (end === 0) theirs.end(input);
+    const opened = Qmp.open(ours as unknown as Socket, { clock: turnsClock });
     try {
       const monitor = await opened;
       monitor.on('STOP', ({ name }) => void events.push(name));
@@ -152,7 +184,7 @@ const qmp: Target = {
       return `open ${events.length}`;
     } catch (error) {
       if (!(error instanceof ColoError)) throw error;
-      return error.message.replaceAll(/[^A-Za-z ]/g, '').slice(0, 40);
+      return words(error.message);
     } finally {
       ours.destroy();
       theirs.destroy();
@@ -185,13 +217,14 @@ const channel: Target = {
     ]),
     Buffer.alloc(16),
   ],
+  reaches: [/hello/, /254 /, / magic/, / version/, / type/, / length/, / checksum/],
   feed: (input) => {
     const decoder = new FrameDecoder();
     const said: string[] = [];
     const refusal = decoder.push(Buffer.from(input), (type, payload) => {
       said.push(String(type));
       if (type === 255) said.push('kind' in parseHello(Buffer.from(payload)) ? 'hello' : 'none');
-      if (type === 254) parseRefuse(Buffer.from(payload));
+      if (type === 254) said.push(words(String(parseRefuse(Buffer.from(payload)))).slice(0, 8));
       return true;
     });
     return `${said.slice(0, 6).join(' ')} ${refusal?.kind ?? ''}`;
@@ -237,10 +270,11 @@ const messageSeeds: readonly Uint8Array[] = [
 const messages: Target = {
   name: 'messages',
   seeds: parsers.flatMap((_, index) => messageSeeds.map((seed) => Buffer.concat([Buffer.of(index), seed]))),
+  reaches: [...parsers.map((_, index) => new RegExp(`^${index} taken`)), ...[/malformed/, /too large/]],
   feed: (input) => {
     const parser = parsers[(input[0] ?? 0) % parsers.length];
     assert.ok(parser);
-    return `${(input[0] ?? 0) % parsers.length} ${refusalOr(() => parser(Buffer.from(input.subarray(1))))}`;
+    return `${(input[0] ?? 0) % parsers.length} ${outcomeOf(() => parser(Buffer.from(input.subarray(1))))}`;
   },
 };
 
@@ -258,13 +292,14 @@ const spec: Target = {
     text('vm: web\nboot: {guest: demo}\nprotect: {mode: remus, interval: 20ms, verify: true, dirtyMax: 1G}\n'),
     text('a: &a [*a]\nvm: !!binary x\n? {}\n'),
   ],
+  reaches: [/^a spec colo/, /^a spec remus/, /Unrecognized key/, /Invalid input/, /boot either/, /at line/],
   feed: (input) => {
     try {
       const document = parseDocumentText(Buffer.from(input).toString('utf8'), 'the input');
       return `a spec ${checkSpec(document, 'the input').protect.mode}`;
     } catch (error) {
       if (!(error instanceof ColoError)) throw error;
-      return `${error.message.split('\n').length} ${error.message.replaceAll(/[^A-Za-z ]/g, '').slice(0, 50)}`;
+      return `${error.message.split('\n').length} ${words(error.message)}`;
     }
   },
 };
@@ -326,21 +361,31 @@ const apiCalls: Target = {
     text('POST /failover HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n{"a":'),
     text('POST /checkpoint HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n'),
   ],
+  reaches: [
+    / 200 .*vm/,
+    / 400 .*not the primary/,
+    / 400 .*no such thing/,
+    / 400 .*no list of peers/,
+    /400 Bad Request {2}none/,
+  ],
   feed: async (input) => {
     const said = await api.ask(input);
     // What is no HTTP is refused by Node itself; what is must never meet a bug of ours.
     assert.ok(!said.includes('COLO_E_BUG'), said);
     const code = /COLO_E_\w+/.exec(said)?.[0] ?? '';
-    return `${said.split('\r\n')[0] ?? ''} ${code}`;
+    const body = said.split('\r\n\r\n')[1] ?? '';
+    const member = /\{"(\w+)/.exec(body)?.[1] ?? 'none';
+    return `${said.split('\r\n')[0] ?? ''} ${code} ${member} ${words(/"message":"([^"]*)/.exec(said)?.[1] ?? '')}`;
   },
 };
 
 export const targets: readonly Target[] = [
-  ...[frames, nbdSession, qmp, channel, messages, spec, apiCalls],
+  ...[frames, guestStream, nbdSession, qmp, qmpReplies, channel, addressList, messages, spec, apiCalls, service],
   ...storedTargets,
 ];
 
 export async function closeTargets(): Promise<void> {
   await api.close();
+  await closeService();
   await closeStored();
 }

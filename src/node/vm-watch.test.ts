@@ -1,0 +1,61 @@
+// What is done about a QEMU that fails what it is asked: whether it lives is asked first, and its end waited for.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
+import type { Clock } from '../base/clock.ts';
+import { ColoError, errorCodes } from '../base/errors.ts';
+import { endHeardMs } from './limits.ts';
+import { endHeard } from './vm-watch.ts';
+
+/** A clock that the test moves. */
+function handClock(): Clock & { move(ms: number): void } {
+  let now = 0;
+  const waiting = new Set<{ at: number; action: () => void }>();
+  return {
+    now: () => now,
+    after: (delayMs, action) => {
+      const one = { at: now + delayMs, action };
+      waiting.add(one);
+      return () => void waiting.delete(one);
+    },
+    every: () => () => undefined,
+    move: (ms) => {
+      now += ms;
+      for (const one of waiting) if (one.at <= now && waiting.delete(one)) one.action();
+    },
+  };
+}
+
+async function isDone(task: Promise<void>): Promise<boolean> {
+  const { promise: later, resolve } = Promise.withResolvers<boolean>();
+  void turn().then(() => resolve(false));
+  return Promise.race([task.then(() => true), later]);
+}
+
+const never = new Promise<never>(() => undefined);
+const gone = () => Promise.reject(new ColoError(errorCodes.qemu, 'QEMU closed the monitor connection.'));
+
+test('the failure of a QEMU that is gone is dealt with when its end has been heard, and not before', async () => {
+  const { promise: exited, resolve: exit } = Promise.withResolvers<{ code: null; signal: string }>();
+  const order: string[] = [];
+  void exited.then(() => order.push('its end'));
+  const heard = endHeard({ ping: gone, exited }, handClock());
+  void heard.then(() => order.push('the failure'));
+  assert.equal(await isDone(heard), false);
+  exit({ code: null, signal: 'SIGKILL' });
+  await heard;
+  assert.deepEqual(order, ['its end', 'the failure']);
+});
+
+test('the failure of a QEMU that lives is dealt with at once', async () => {
+  await endHeard({ ping: async () => undefined, exited: never }, handClock());
+});
+
+test('an end that nobody hears of is not waited for longer than its bound', async () => {
+  const clock = handClock();
+  const heard = endHeard({ ping: gone, exited: never }, clock);
+  assert.equal(await isDone(heard), false);
+  clock.move(endHeardMs);
+  await heard;
+});
