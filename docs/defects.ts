@@ -8,18 +8,22 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { checkers } from '../sim/checkers.ts';
+import { firstSeeds } from '../sim/defects/first.ts';
 import { type Defect, defects } from '../sim/defects.ts';
 
 export const simulationDocument = join(import.meta.dirname, 'simulation.md');
 
-const rowOf = ({ name, mistake, seeds, from = 1, finds, alone }: Defect) =>
-  `| ${name} | ${mistake} | ${finds}${alone === true ? ', alone' : ''} | ${from} to ${seeds} |`;
+function rowOf({ name, mistake, seeds, from = 1, finds, alone }: Defect): string {
+  const first = firstSeeds[name];
+  if (first === undefined) throw new Error(`sim/defects/first.ts does not say when ${name} is found from seed 1 on`);
+  return `| ${name} | ${mistake} | ${finds}${alone === true ? ', alone' : ''} | ${from} to ${seeds} | ${first} |`;
+}
 
 /** The document with the tables as they must be. */
 export function withTables(text: string): string {
   const sentences = checkers.map(({ name, sentence }) => `| ${name} | ${sentence} |`);
   const withSentences = withTable(text, 'sentences', ['| checker | sentence |', '|---|---|', ...sentences]);
-  const head = ['| defect | mistake | found by | in seeds |', '|---|---|---|---|'];
+  const head = ['| defect | mistake | found by | in seeds | first |', '|---|---|---|---|---|'];
   return withTable(withSentences, 'defects', [...head, ...defects.map(rowOf)]);
 }
 

@@ -78,6 +78,8 @@ export class World implements VmObserver {
   /** Machines whose disk has failed: their node says so and gives them up, as long as another one runs. */
   private readonly hindered = new WeakSet<SimVm>();
   private readonly checkers: Checker[];
+  /** Those that look after every event. */
+  private readonly stepping: Checker[];
   private readonly without: string | undefined;
   /** The machines that could run the guest when one last could, and since when none can. */
   lastHolders: SimVm[] = [];
@@ -100,6 +102,7 @@ export class World implements VmObserver {
     this.a = new SimNode(this, 'a');
     this.b = new SimNode(this, 'b');
     this.checkers = makers.map((make) => make(this));
+    this.stepping = this.checkers.filter((checker) => 'stepped' in checker);
     this.network.onFrame = (name, frame, late) => {
       const node = name === 'a' ? this.a : this.b;
       if (this.plan.verbose) node.say(`uplink  ${frameText(frame)}${late ? ' (late)' : ''}`);
@@ -149,7 +152,7 @@ export class World implements VmObserver {
       }
       try {
         if (!this.schedule.step(until)) break;
-        for (const checker of this.checkers) checker.stepped?.();
+        for (const checker of this.stepping) checker.stepped?.();
       } catch (error) {
         this.crashed(undefined, error);
       }

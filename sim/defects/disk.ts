@@ -103,8 +103,8 @@ export const diskDefects: readonly Defect[] = [
     name: 'copy-not-flushed',
     mistake:
       'The initial copy of a durable replica is not flushed (a defect that the simulation found in the product).',
-    seeds: 250,
-    from: 221,
+    seeds: 110,
+    from: 81,
     finds: 'disk-epoch',
     alone: true,
     changes: [{ owner: DiskReplica, method: 'flushCopy', replace: () => () => Promise.resolve() }],

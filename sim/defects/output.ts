@@ -199,8 +199,7 @@ export const outputDefects: readonly Defect[] = [
   {
     name: 'held-frames-stay-behind',
     mistake: 'Frames that wait for a commit do not travel with their checkpoint.',
-    seeds: 110,
-    from: 91,
+    seeds: 30,
     finds: 'nothing-lost',
     alone: true,
     changes: [{ owner: PrimaryProxy, method: 'encodeHeld', replace: always(new Uint8Array(0)) }],

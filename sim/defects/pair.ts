@@ -33,8 +33,7 @@ export const pairDefects: readonly Defect[] = [
   {
     name: 'error-is-won',
     mistake: 'A claim that the arbiter did not answer counts as won.',
-    seeds: 170,
-    from: 151,
+    seeds: 20,
     finds: 'single-voice',
     changes: [
       {
@@ -58,8 +57,7 @@ export const pairDefects: readonly Defect[] = [
   {
     name: 'no-lease',
     mistake: 'The primary does not ask whether it may still speak.',
-    seeds: 275,
-    from: 261,
+    seeds: 20,
     finds: 'single-voice',
     alone: true,
     changes: [{ owner: Lease, method: 'valid', replace: always(true) }],
@@ -67,8 +65,7 @@ export const pairDefects: readonly Defect[] = [
   {
     name: 'lease-not-asked-for-guest-frames',
     mistake: 'The lease is looked at by the clock alone (a defect that the simulation found in the product).',
-    seeds: 275,
-    from: 261,
+    seeds: 20,
     finds: 'single-voice',
     alone: true,
     changes: [{ owner: PrimaryGate, method: 'checkLease', replace: nothing }],

@@ -3,26 +3,16 @@
 // that none of the others notices. docs/simulation.md lists them (docs/defects.ts).
 
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
-import { join } from 'node:path';
 import { test } from 'node:test';
 import { checkers } from '../../sim/checkers.ts';
-import { type Defect, defects } from '../../sim/defects.ts';
+import { defects } from '../../sim/defects.ts';
 import { outside } from '../../sim/outside.ts';
 import { runSeed } from '../../sim/run.ts';
-import { type Found, firstFound } from './found.ts';
-
-/** What nobody catches, the runner of tests takes for a failure of the test. */
-function foundApart({ name }: Defect): Found | undefined {
-  const program = join(import.meta.dirname, 'found-main.ts');
-  const { stdout, stderr, status } = spawnSync(process.execPath, [program, name], { encoding: 'utf8' });
-  assert.equal(status, 0, stderr);
-  return (JSON.parse(stdout) as { found?: Found }).found;
-}
+import { firstFound, firstFoundApart } from './found.ts';
 
 for (const defect of defects) {
   test(`found within ${defect.seeds} seeds: ${defect.name}. ${defect.mistake}`, async () => {
-    const found = defect.finds === 'no-crash' ? foundApart(defect) : await outside(() => firstFound(defect));
+    const found = defect.finds === 'no-crash' ? firstFoundApart(defect) : await outside(() => firstFound(defect));
     assert.ok(found !== undefined, `no checker noticed: ${defect.mistake}`);
     assert.equal(found.checker, defect.finds, `seed ${found.seed}`);
     if (defect.alone === true) assert.equal(found.other, undefined, `seed ${found.seed} without ${found.checker}`);

@@ -1,5 +1,7 @@
 // Switches a deliberate defect on and looks for the first seed in which a checker notices it.
 
+import { spawnSync } from 'node:child_process';
+import { join } from 'node:path';
 import { type Defect, switchOn } from '../../sim/defects.ts';
 import { drawPlan, type FaultKind } from '../../sim/plan.ts';
 import { Random } from '../../sim/random.ts';
@@ -14,11 +16,12 @@ export interface Found {
   otherwise?: string | undefined;
 }
 
-/** The first seed that finds the defect; undefined when none of them does. */
-export function firstFound(defect: Defect): Found | undefined {
+/** The first seed that finds the defect, of those of its test or of these; undefined when none of them does. */
+export function firstFound(defect: Defect, window: Pick<Defect, 'from' | 'seeds'> = defect): Found | undefined {
   const switchOff = switchOn(defect);
   try {
-    const { seeds, from = 1, needs } = defect;
+    const { needs } = defect;
+    const { seeds, from = 1 } = window;
     for (let seed = from; seed <= seeds; seed += 1) {
       const checker = runSeed(seed).violation?.checker;
       if (checker !== undefined)
@@ -40,4 +43,13 @@ function otherwise(seed: number, needs: FaultKind | undefined): Pick<Found, 'oth
   const drawn = drawPlan(seed, new Random(seed).fork('plan'));
   const plan = { ...drawn, faults: drawn.faults.filter(({ kind }) => kind !== needs) };
   return { otherwise: runSeed(seed, { plan }).violation?.checker };
+}
+
+/** The same in a process of its own: what nobody catches, the runner of tests takes for a failure of the test. */
+export function firstFoundApart({ name }: Defect, window?: { seeds: number }): Found | undefined {
+  const program = join(import.meta.dirname, 'found-main.ts');
+  const args = window === undefined ? [] : [String(window.seeds)];
+  const { stdout, stderr, status } = spawnSync(process.execPath, [program, name, ...args], { encoding: 'utf8' });
+  if (status !== 0) throw new Error(stderr);
+  return (JSON.parse(stdout) as { found?: Found }).found;
 }
