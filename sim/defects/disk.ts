@@ -130,8 +130,8 @@ export const diskDefects: readonly Defect[] = [
   {
     name: 'passing-writes-forgotten',
     mistake: 'What the guest writes while a changed block is read is sent, and then the block as it was read.',
-    seeds: 350,
-    from: 341,
+    seeds: 470,
+    from: 451,
     finds: 'disk-epoch',
     alone: true,
     changes: [{ owner: ChangedCopy, method: 'wrote', replace: nothing }],

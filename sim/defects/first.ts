@@ -47,6 +47,6 @@ export const firstSeeds: Readonly<Record<string, number>> = {
   'apply-not-announced': 8,
   'copy-not-flushed': 92,
   'zeroes-forgotten': 7,
-  'passing-writes-forgotten': 346,
-  'note-replaced-too-early': 352,
+  'passing-writes-forgotten': 457,
+  'note-replaced-too-early': 355,
 };
