@@ -9,6 +9,7 @@
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { readdir } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
 import { join, relative, resolve, sep } from 'node:path';
 import { buildGuest } from '../../guest/build.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
@@ -111,7 +112,8 @@ async function runPart(part: Part, options: TestOptions): Promise<{ code: number
   if (files.length === 0) return { code: 0, totals: parseTotals('') };
   const args = ['--disable-warning=ExperimentalWarning', '--test', '--test-reporter=spec'];
   args.push(`--test-timeout=${testTimes[`${part}Ms`]}`);
-  if (part !== 'unit') args.push('--test-concurrency=1');
+  // Unit tests share nothing: a file on each core, where node would leave one core idle.
+  args.push(`--test-concurrency=${part === 'unit' ? availableParallelism() : 1}`);
   if (options.namePattern !== undefined) args.push(`--test-name-pattern=${options.namePattern}`);
   const child = spawn(process.execPath, [...args, ...files], {
     cwd: home,
