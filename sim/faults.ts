@@ -198,7 +198,10 @@ export class Faults {
         node.process?.run(() => {
           const wasPrimary = node.node?.primary !== undefined;
           if (wasPrimary) world.strike(node.other);
-          void node.node?.stop().then(() => wasPrimary && world.stopped(node));
+          // Without an answer of the arbiter nothing is confirmed, and the stop says so.
+          const { answers, outages } = world.members;
+          const confirms = () => answers && world.members.outages === outages;
+          void node.node?.stop().then(() => wasPrimary && confirms() && world.stopped(node));
         });
         return;
     }

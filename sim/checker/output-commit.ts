@@ -264,7 +264,10 @@ class OutputCommit implements Checker {
   private begin(flow: string, clientIsn: number, isn: number): void {
     this.calls.delete(flow);
     this.newest.set(flow, { key: `${flow} ${clientIsn}`, clientIsn });
-    this.bookOf(`${flow} ${clientIsn}`).isn = isn;
+    const book = this.bookOf(`${flow} ${clientIsn}`);
+    // An old SYN that was on its way for long begins another connection, of which nothing but its SYN has left.
+    if (book.isn !== undefined && book.isn !== isn && book.left.end > 1) book.left = nowhere();
+    book.isn = isn;
   }
 
   private judge(
