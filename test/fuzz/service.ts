@@ -20,6 +20,7 @@ import { silentLog } from '../../src/base/log.ts';
 import { createAuthority, issueCertificate } from '../../src/host/certificates.ts';
 import { tokenHash } from '../../src/service/authentication.ts';
 import { type Call, type Handlers, ServiceServer } from '../../src/service/server.ts';
+import { firstAnswer } from './answer.ts';
 import type { Target } from './fuzz.ts';
 
 // `token` and `nobody` are one door: it depends on what is said there.
@@ -84,22 +85,16 @@ async function open(door: Door): Promise<{ own: Behind; socket: Socket }> {
 
 /** The first answer, or whatever came before the other side hung up. */
 async function send(socket: Socket, bytes: Uint8Array): Promise<string> {
-  const { promise, resolve } = Promise.withResolvers<string>();
-  let answer = '';
-  socket.on('error', () => resolve(answer));
-  socket.on('close', () => resolve(answer));
-  socket.on('data', (chunk: Buffer) => {
-    answer += chunk.toString('latin1');
+  const isWhole = (answer: string) => {
     const body = answer.indexOf('\r\n\r\n') + 4;
     const isStream = answer.includes('event-stream');
-    if (body >= 4 && (isStream || /\}$|\r\n0\r\n\r\n$/.test(answer.slice(body)))) resolve(answer);
-  });
+    return body >= 4 && (isStream || /\}$|\r\n0\r\n\r\n$/.test(answer.slice(body)));
+  };
+  const answered = firstAnswer(socket, { isWhole, limitMs: answerTimeoutMs, late: () => 'no answer' });
   socket.write(bytes);
   const patience = setTimeout(() => socket.end(), patienceMs);
-  const limit = setTimeout(() => resolve('no answer'), answerTimeoutMs);
-  const said = await promise;
+  const said = await answered;
   clearTimeout(patience);
-  clearTimeout(limit);
   socket.destroy();
   return said;
 }

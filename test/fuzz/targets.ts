@@ -31,6 +31,7 @@ import { FrameView } from '../../src/packet/frame-view.ts';
 import { frameCorpus } from '../../src/proxy/fuzz.ts';
 import { Bed } from '../../src/proxy/testbed.ts';
 import { Qmp } from '../../src/qemu/qmp.ts';
+import { firstAnswer } from './answer.ts';
 import { type Target, words } from './fuzz.ts';
 import { addressList, guestStream } from './network.ts';
 import { qmpReplies, turnsClock } from './qemu.ts';
@@ -314,18 +315,10 @@ class Api {
     this.server ??= ApiServer.listen(this.path, idleNode(), () => undefined);
     await this.server;
     const socket = createConnection(this.path);
-    const { promise, resolve } = Promise.withResolvers<string>();
-    let answer = '';
-    socket.on('error', () => resolve(answer));
-    socket.on('close', () => resolve(answer));
-    socket.on('data', (chunk: Buffer) => {
-      answer += chunk.toString('latin1');
-      if (answer.includes('\r\n\r\n')) resolve(answer);
-    });
+    const isWhole = (answer: string) => answer.includes('\r\n\r\n');
+    const answered = firstAnswer(socket, { isWhole, limitMs: 2000, late: (answer) => answer });
     socket.end(input);
-    const timer = setTimeout(() => resolve(answer), 2000);
-    const said = await promise;
-    clearTimeout(timer);
+    const said = await answered;
     socket.destroy();
     return said;
   }

@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { quantile } from '../../src/base/quantile.ts';
 import type { DemoReport } from '../../src/demo/demo.ts';
 import { faultKinds } from '../../src/demo/faults.ts';
 
@@ -32,7 +33,7 @@ for (const mode of ['colo', 'remus'] as const)
         gaps.push(...report.clients.map((client) => client.gapAfterFaultMsMax));
       }
       gaps.sort((left, right) => left - right);
-      const at = (share: number) => gaps[Math.min(gaps.length - 1, Math.floor(gaps.length * share))] ?? 0;
+      const at = (share: number) => quantile(gaps, share);
       context.diagnostic(
         `${mode} ${fault}: longest gap of a client after the fault p50 ${at(0.5)} ms, p99 ${at(0.99)} ms, n ${gaps.length}`,
       );
