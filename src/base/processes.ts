@@ -1,4 +1,5 @@
-// Who a process is. Process ids are used again, so an id alone does not tell whether the process is still the same one.
+// Who a process is, and processes that end with us. Process ids are used again, so an id alone does not tell whether the
+// process is still the same one.
 
 import { readFileSync } from 'node:fs';
 
@@ -12,4 +13,15 @@ export function processIdentity(pid: number): string | undefined {
   } catch {
     return undefined;
   }
+}
+
+/**
+ * The command line that runs `command` so that the kernel kills it when this process dies; util-linux's setpriv asks for
+ * that. Who dies before setpriv has asked sends no signal, so the shell then looks whether we are still the parent, and
+ * runs nothing if not. Each of them replaces itself by the next: the process id is the command's. The signal follows the
+ * thread that starts it, so start it from the main thread.
+ */
+export function tiedToUs(command: string, args: readonly string[]): [command: string, args: string[]] {
+  const ifStillOurs = '[ "$PPID" = "$0" ] && exec "$@"';
+  return ['setpriv', ['--pdeathsig', 'KILL', '--', 'sh', '-c', ifStillOurs, String(process.pid), command, ...args]];
 }

@@ -31,7 +31,6 @@ test('a port in use is refused in one line that names it, over TCP and over UDP,
       switchPath: '/nonexistent/lan.sock',
       guestAddress: '10.0.2.15',
       forwards: [{ protocol, hostPort, guestPort: 80 }],
-      preload: undefined,
       connected: new Promise(() => undefined),
       qemuPath: '/nonexistent-qemu',
     });

@@ -4,8 +4,8 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { createServer } from 'node:net';
-import { childEnvironment } from '../base/environment.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { tiedToUs } from '../base/processes.ts';
 
 export interface Forward {
   protocol: 'tcp' | 'udp';
@@ -19,8 +19,6 @@ export interface GatewayOptions {
   switchPath: string;
   guestAddress: string;
   forwards: Forward[];
-  /** Preload library that lets the kernel end the gateway with its parent; without it `stop` alone ends it. */
-  preload: string | undefined;
   /** Resolves when the gateway's port appears at the switch: its forwards are open then (QEMU makes netdevs in order). */
   connected: Promise<void>;
   qemuPath?: string;
@@ -40,16 +38,13 @@ export class Gateway {
     const forwards = options.forwards.map(
       (one) => `hostfwd=${one.protocol}:127.0.0.1:${one.hostPort}-${options.guestAddress}:${one.guestPort}`,
     );
-    const child = spawn(
-      options.qemuPath ?? 'qemu-system-x86_64',
-      [
-        ...['-M', 'none', '-nodefaults', '-no-user-config', '-display', 'none', '-name', 'colo-gateway'],
-        ...['-netdev', ['user,id=user', 'net=10.0.2.0/24', ...forwards].join(',')],
-        ...['-netdev', `stream,id=lan,server=off,addr.type=unix,addr.path=${options.switchPath}`],
-        ...['-netdev', 'hubport,id=left,hubid=0,netdev=user', '-netdev', 'hubport,id=right,hubid=0,netdev=lan'],
-      ],
-      { stdio: ['ignore', 'ignore', 'pipe'], env: lifeline(options.preload) },
-    );
+    const [command, args] = tiedToUs(options.qemuPath ?? 'qemu-system-x86_64', [
+      ...['-M', 'none', '-nodefaults', '-no-user-config', '-display', 'none', '-name', 'colo-gateway'],
+      ...['-netdev', ['user,id=user', 'net=10.0.2.0/24', ...forwards].join(',')],
+      ...['-netdev', `stream,id=lan,server=off,addr.type=unix,addr.path=${options.switchPath}`],
+      ...['-netdev', 'hubport,id=left,hubid=0,netdev=user', '-netdev', 'hubport,id=right,hubid=0,netdev=lan'],
+    ]);
+    const child = spawn(command, args, { stdio: ['ignore', 'ignore', 'pipe'] });
     const gateway = new Gateway(child);
     try {
       await gateway.started(options.connected);
@@ -80,11 +75,6 @@ export class Gateway {
     failed.catch(() => undefined);
     await Promise.race([failed, connected]);
   }
-}
-
-/** With the preload library the kernel ends the gateway when its parent ends. */
-function lifeline(preload: string | undefined): NodeJS.ProcessEnv {
-  return childEnvironment(preload === undefined ? {} : { LD_PRELOAD: preload, COLO_PARENT: String(process.pid) });
 }
 
 /** In one line, before anything is started: QEMU would name only the first, in words of its own. */

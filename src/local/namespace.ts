@@ -1,6 +1,7 @@
 // Starting a program in a network namespace of this machine, or in ours, so that it ends with us.
 
 import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process';
+import { tiedToUs } from '../base/processes.ts';
 
 /** The file by which `ip netns` names a namespace. */
 export function namespacePath(name: string): string {
@@ -14,11 +15,10 @@ export function spawnChild(
   options: SpawnOptions & { namespace?: string | undefined },
 ): ChildProcess {
   const { namespace, ...rest } = options;
-  // Both tools replace themselves by what they start: the process id is the program's.
-  const tied = ['setpriv', '--pdeathsig', 'KILL', '--', command, ...args];
-  const whole = namespace === undefined ? tied : ['nsenter', `--net=${namespacePath(namespace)}`, '--', ...tied];
-  const [first = '', ...others] = whole;
-  return spawn(first, others, rest);
+  const [tied, tiedArgs] = tiedToUs(command, args);
+  if (namespace === undefined) return spawn(tied, tiedArgs, rest);
+  // It too replaces itself by what it starts: the process id is the program's.
+  return spawn('nsenter', [`--net=${namespacePath(namespace)}`, '--', tied, ...tiedArgs], rest);
 }
 
 /** Ends a child and waits until it is gone. */

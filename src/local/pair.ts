@@ -7,7 +7,6 @@
 import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { buildPreload } from '../../native/build.ts';
 import type { NodeStatus } from '../api/status.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Spec } from '../config/spec.ts';
@@ -186,7 +185,6 @@ async function startGateway(options: PairOptions, lan: Switch, switchPath: strin
   const { spec, forwards, qemuPath } = options;
   return Gateway.start({
     ...{ switchPath, forwards, guestAddress: spec.network.address, connected: lan.nextPort() },
-    preload: (await buildPreload()).path,
     ...(qemuPath === undefined ? {} : { qemuPath }),
   });
 }

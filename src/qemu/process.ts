@@ -1,11 +1,12 @@
 // One QEMU process: started, watched, killed. Decides nothing; `exited` says how it ended and what it said.
 //
 // It dies with this process: the preload library asks the kernel for a death signal; without the library the tool
-// setpriv (util-linux) does. The signal follows the thread that started QEMU, so start it from the main thread.
+// setpriv (util-linux) does (base/processes.ts). The signal follows the thread that started QEMU, so start it from the
+// main thread.
 
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
 import { childEnvironment } from '../base/environment.ts';
+import { tiedToUs } from '../base/processes.ts';
 import { stderrBytesMax } from './limits.ts';
 
 export interface ProcessEnd {
@@ -14,8 +15,6 @@ export interface ProcessEnd {
   /** The end of what it wrote to standard error, or why it could not be started. */
   stderr: string;
 }
-
-const setpriv = '/usr/bin/setpriv';
 
 export class QemuProcess {
   /** 0 when it could not be started. */
@@ -27,8 +26,7 @@ export class QemuProcess {
 
   constructor(options: { path: string; args: string[]; preload: string | undefined; ramPath: string }) {
     const { path, args, preload, ramPath } = options;
-    const [command, commandArgs] =
-      preload === undefined && existsSync(setpriv) ? [setpriv, ['--pdeathsig', 'KILL', path, ...args]] : [path, args];
+    const [command, commandArgs] = preload === undefined ? tiedToUs(path, args) : [path, args];
     const environment = { COLO_RAM: ramPath, COLO_PARENT: String(process.pid) };
     this.#child = spawn(command, commandArgs, {
       stdio: ['ignore', 'ignore', 'pipe'],
