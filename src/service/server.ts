@@ -261,8 +261,14 @@ function send(answer: ServerResponse, status: number, body: unknown): void {
 
 function sendError(answer: ServerResponse, error: unknown): void {
   const known = error instanceof ColoError ? error : undefined;
-  const status = error instanceof Refusal ? error.status : known?.code === errorCodes.input ? 400 : 500;
+  const status = error instanceof Refusal ? error.status : statusOf(known);
   const hint = known?.hint === undefined ? {} : { hint: known.hint };
   answer.setHeader('connection', 'close');
   send(answer, status, { error: { code: known?.code ?? 'COLO_E_BUG', message: errorText(error), ...hint } });
+}
+
+/** What fails for a reason outside (a node, etcd, QEMU) may be tried again; 500 is a bug of ours alone. */
+function statusOf(error: ColoError | undefined): number {
+  if (error === undefined) return 500;
+  return error.code === errorCodes.input ? 400 : 503;
 }

@@ -30,6 +30,12 @@ const nothing: ClusterView = {
   ...{ drains: new Map(), removed: new Map(), placements: new Map() },
 };
 
+/** What the nodes of a cluster have in common. */
+interface Shared {
+  arbiter: Arbiter;
+  registry: Registry;
+}
+
 export class Service {
   readonly config: ServiceConfig;
   readonly version: string;
@@ -67,9 +73,10 @@ export class Service {
     this.reconciler = new Reconciler(config.node);
   }
 
-  static async start(config: ServiceConfig, parts: { clock: Clock; log: Log }): Promise<Service> {
+  /** `cluster`: what it stands on, in place of what its configuration names. */
+  static async start(config: ServiceConfig, parts: { clock: Clock; log: Log; cluster?: Shared }): Promise<Service> {
     mkdirSync(config.stateFolder, { recursive: true, mode: 0o700 });
-    const service = new Service(config, { ...parts, ...(await openCluster(config)) });
+    const service = new Service(config, { ...parts, ...(parts.cluster ?? (await openCluster(config))) });
     service.children.adopt();
     service.loop = service.run();
     return service;
@@ -233,7 +240,7 @@ export class Service {
   }
 }
 
-async function openCluster(config: ServiceConfig): Promise<{ arbiter: Arbiter; registry: Registry }> {
+async function openCluster(config: ServiceConfig): Promise<Shared> {
   const { arbiter } = config;
   if ('folder' in arbiter) {
     const terms = join(arbiter.folder, 'terms');

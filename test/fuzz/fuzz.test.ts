@@ -8,7 +8,7 @@ import { closeTargets, targets } from './targets.ts';
 after(closeTargets);
 
 const count: Record<string, number> = {
-  ...{ frames: 250, api: 60, qmp: 250, 'qmp-replies': 200, service: 60 },
+  ...{ frames: 250, api: 60, qmp: 250, 'qmp-replies': 200, service: 60, handlers: 400 },
   ...{ state: 400, template: 40, records: 200, etcd: 30, 'nbd-client': 100 },
 };
 

@@ -142,7 +142,7 @@ export const service: Target = {
     Buffer.of(5, 0x17, 3, 3, 0x40, 0),
   ],
   reaches: [
-    ...[/^socket 200 .*runVm/, /^socket 404/, /^socket 405/, /^socket 400/, /^socket 413/, /^socket 500 COLO_E_QEMU/],
+    ...[/^socket 200 .*runVm/, /^socket 404/, /^socket 405/, /^socket 400/, /^socket 413/, /^socket 503 COLO_E_QEMU/],
     ...[/^nobody 401 .*missing/, /^token 200 .*cluster/, /^token 403/, /^token 401/, /^node 200 .*local/],
     ...[/^stranger 401 .*certificate/, /^plain nothing .*tls/],
   ],

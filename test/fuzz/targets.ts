@@ -9,7 +9,6 @@ import { createConnection, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { duplexPair } from 'node:stream';
-import { systemClock } from '../../src/base/clock.ts';
 import { ColoError } from '../../src/base/errors.ts';
 import { FrameDecoder } from '../../src/channel/frame.ts';
 import { encodeHello, parseHello, parseRefuse } from '../../src/channel/hello.ts';
@@ -18,14 +17,11 @@ import * as checkpoint from '../../src/checkpoint/message.ts';
 import { checkSpec, parseDocumentText } from '../../src/config/spec.ts';
 import { ApiServer } from '../../src/daemon/server.ts';
 import * as disk from '../../src/disk/message.ts';
-import { MemoryArbiter } from '../../src/failover/arbiter/memory.ts';
 import { parseBeat } from '../../src/heartbeat/message.ts';
 import { requestsInFlightMax } from '../../src/nbd/limits.ts';
 import * as nbd from '../../src/nbd/protocol.ts';
 import { NbdSession } from '../../src/nbd/session.ts';
-import type { NodeContext } from '../../src/node/context.ts';
 import * as node from '../../src/node/message.ts';
-import { ColoNode } from '../../src/node/node.ts';
 import { withCard } from '../../src/packet/card.ts';
 import { FrameView } from '../../src/packet/frame-view.ts';
 import { frameCorpus } from '../../src/proxy/fuzz.ts';
@@ -33,6 +29,8 @@ import { Bed } from '../../src/proxy/testbed.ts';
 import { Qmp } from '../../src/qemu/qmp.ts';
 import { firstAnswer } from './answer.ts';
 import { type Target, words } from './fuzz.ts';
+import { closeHandlers, handlers } from './handlers.ts';
+import { idleNode } from './idle-node.ts';
 import { addressList, guestStream } from './network.ts';
 import { qmpReplies, turnsClock } from './qemu.ts';
 import { closeService, service } from './service.ts';
@@ -329,16 +327,6 @@ class Api {
   }
 }
 
-function idleNode(): ColoNode {
-  const config = {
-    ...{ vm: 'vm', node: 'a', role: 'auto', peers: [], machine: { nics: [] }, protect: { mode: 'colo' } },
-    guest: { mac: '52:54:00:12:34:56', address: '10.0.2.15' },
-  };
-  // The node is never started, so of its surroundings only these are ever looked at.
-  const context = { config, clock: systemClock, arbiter: new MemoryArbiter(new Map()) } as unknown as NodeContext;
-  return new ColoNode(context);
-}
-
 const api = new Api();
 const call = (head: string, body = '') => text(`${head} HTTP/1.1\r\nhost: x\r\n\r\n${body}`);
 
@@ -373,12 +361,26 @@ const apiCalls: Target = {
 };
 
 export const targets: readonly Target[] = [
-  ...[frames, guestStream, nbdSession, qmp, qmpReplies, channel, addressList, messages, spec, apiCalls, service],
+  ...[
+    frames,
+    guestStream,
+    nbdSession,
+    qmp,
+    qmpReplies,
+    channel,
+    addressList,
+    messages,
+    spec,
+    apiCalls,
+    service,
+    handlers,
+  ],
   ...storedTargets,
 ];
 
 export async function closeTargets(): Promise<void> {
   await api.close();
   await closeService();
+  await closeHandlers();
   await closeStored();
 }

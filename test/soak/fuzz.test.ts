@@ -12,7 +12,7 @@ const total = Number(process.env['COLO_FUZZ'] ?? '200000');
 /** What one input costs, compared with the cheap ones. */
 const cost: Record<string, number> = {
   ...{ frames: 20, api: 100, qmp: 20, 'qmp-replies': 40, spec: 10, service: 400, 'guest-stream': 4, addresses: 4 },
-  ...{ state: 20, template: 200, records: 50, etcd: 400, 'nbd-client': 50 },
+  ...{ state: 20, template: 200, records: 50, etcd: 400, 'nbd-client': 50, handlers: 100 },
 };
 
 for (const target of targets)

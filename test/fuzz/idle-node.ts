@@ -1,0 +1,17 @@
+// A node that is never started, for targets that ask its API: it answers as such.
+
+import { systemClock } from '../../src/base/clock.ts';
+import { MemoryArbiter } from '../../src/failover/arbiter/memory.ts';
+import type { NodeContext } from '../../src/node/context.ts';
+import { ColoNode } from '../../src/node/node.ts';
+
+export function idleNode(): ColoNode {
+  const config = {
+    ...{ vm: 'vm', node: 'a', role: 'auto', peers: [], protect: { mode: 'colo' } },
+    machine: { nics: [], accel: 'tcg', ramBytes: 2 ** 26, vcpus: 1 },
+    guest: { mac: '52:54:00:12:34:56', address: '10.0.2.15' },
+  };
+  // The node is never started, so of its surroundings only these are ever looked at.
+  const context = { config, clock: systemClock, arbiter: new MemoryArbiter(new Map()) } as unknown as NodeContext;
+  return new ColoNode(context);
+}
