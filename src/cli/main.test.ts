@@ -22,6 +22,8 @@ const wrong: [call: string, says: RegExp][] = [
   ['bench memory --pages 1000', /--pages is for the benchmark checkpoint/],
   ['bench checkpoint --pages some', /'some' is invalid/],
   ['join /nowhere node', /\/nowhere holds no authority/],
+  ['init /dev/null/ca', /the authority cannot be kept in \/dev\/null\/ca/],
+  ['token /nowhere/tokens anna', /the token cannot be written to \/nowhere\/tokens/],
   ['logs vm --lines some', /'some' is invalid/],
   ['frobnicate', /unknown command/],
 ];

@@ -26,8 +26,15 @@ export async function token(file: string, name: string, options: { json: boolean
       hint: 'remove its line first',
     });
   const secret = randomBytes(24).toString('base64url');
-  appendFileSync(file, `${name}:${tokenHash(secret)}\n`, { mode: 0o600 });
-  chmodSync(file, 0o600);
+  try {
+    appendFileSync(file, `${name}:${tokenHash(secret)}\n`, { mode: 0o600 });
+    chmodSync(file, 0o600);
+  } catch (cause) {
+    throw new ColoError(errorCodes.input, `the token cannot be written to ${file}`, {
+      cause,
+      hint: 'name a file in a folder that is there, and that you may write to',
+    });
+  }
   process.stdout.write(options.json ? `${JSON.stringify({ name, file, token: secret })}\n` : `${secret}\n`);
   process.stderr.write(
     `Keep it now: ${file} holds only its hash. A line that is removed takes the token away at once.\n`,

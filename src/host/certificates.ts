@@ -24,8 +24,16 @@ const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-n
 
 /** Makes the authority of a new cluster in `folder`; refuses to replace one. */
 export async function createAuthority(folder: string, cluster: string): Promise<void> {
-  await mkdir(folder, { recursive: true, mode: 0o700 });
-  await chmod(folder, 0o700);
+  try {
+    await mkdir(folder, { recursive: true, mode: 0o700 });
+    await chmod(folder, 0o700);
+    await access(folder, constants.W_OK);
+  } catch (cause) {
+    throw new ColoError(errorCodes.input, `the authority cannot be kept in ${folder}`, {
+      cause,
+      hint: 'Name a folder that you may write to; it is made when it is not there.',
+    });
+  }
   const keyPath = join(folder, authorityKey);
   try {
     await writeFile(keyPath, '', { flag: 'wx', mode: 0o600 });
