@@ -8,15 +8,13 @@
 //
 // With several failovers the same holds after each of them (bank-rounds.ts).
 
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { diskTexts } from '../../guest/disk/recipe.ts';
 import type { NodeStatus } from '../api/status.ts';
 import { wallTime } from '../base/clock.ts';
 import { errorText } from '../base/errors.ts';
 import { seededRandom } from '../base/random.ts';
 import { formatSize } from '../config/size.ts';
+import { takeTemporaryFolder } from '../local/temporary.ts';
 import { openBank, Teller } from './bank.ts';
 import { restAndCheck, rounds } from './bank-rounds.ts';
 import {
@@ -70,11 +68,11 @@ const tellersAtOnce = 2;
 
 export async function runBankDemo(options: BankDemoOptions): Promise<BankReport> {
   // Guests' disks are large: a folder of the system's, not the tmpfs where RAM lies.
-  const folder = await mkdtemp(join(tmpdir(), 'colo-demo-disk-'));
+  const { folder, release } = takeTemporaryFolder('colo-demo-disk-');
   try {
     return await onDisk(options, folder);
   } finally {
-    await rm(folder, { recursive: true, force: true });
+    release();
   }
 }
 
