@@ -65,6 +65,7 @@ interface Told {
 }
 
 const tellersAtOnce = 2;
+const answerTimeoutMs = 60_000;
 
 export async function runBankDemo(options: BankDemoOptions): Promise<BankReport> {
   // Guests' disks are large: a folder of the system's, not the tmpfs where RAM lies.
@@ -179,7 +180,11 @@ async function protectAgain(stage: Stage, { victim, survivor }: Parts): Promise<
   const { pair, problems, options } = stage;
   await pair.restart(victim);
   const copyMs = await untilProtected(stage, `node ${victim} is back: what changed is copied`);
-  const { disks } = (await pair.statuses()).find((one) => one.node === survivor) ?? {};
+  // Not in one look: it may answer late.
+  const all = await pair.until(`heard from ${survivor}`, answerTimeoutMs, (seen) =>
+    seen.some((one) => one.node === survivor),
+  );
+  const { disks } = all.find((one) => one.node === survivor) ?? {};
   const skipped = disks?.skippedBytes ?? 0;
   options.say(`protected again (${(copyMs / 1000).toFixed(1)} s): ${formatSize(skipped)} were not copied again`);
   if (skipped === 0) problems.push('the whole disk was copied again, though the secondary had a replica of it');
