@@ -205,3 +205,34 @@ test('after a takeover the connection goes on, and does so across a second prote
   next.secondary.fromGuest(send(900, 2, '!'), next.now);
   assert.equal(views(next.secondary.takeover(next.now).resend)[0]?.sequence, 103);
 });
+
+test('a connection that only the PVM has begun anew goes on with the numbers of the old one, and survives', () => {
+  const bed = new Bed();
+  bed.protect();
+  bed.connect(100, 900);
+  bed.pvm(fromGuest({ sequence: 400_000, flags: tcpFlag.syn, options: synOptionBytes }));
+  bed.client(toGuest({ sequence: 5001, ack: 101, flags: 0, payload: bytes('question') }));
+  assert.equal(views(bed.toSecondaryGuest.slice(-1))[0]?.ack, 901);
+  bed.svm(send(900, 0, 'answer'));
+  const { resend } = bed.secondary.takeover(bed.now);
+  assert.deepEqual(
+    views(resend).map((view) => [view.sequence, text(view)]),
+    [[101, 'answer']],
+  );
+});
+
+test('a connection that the PVM has begun anew first is compared when the SVM begins it too', () => {
+  const bed = new Bed();
+  bed.protect();
+  bed.connect(100, 900);
+  bed.left();
+  const syn = (sequence: number) => fromGuest({ sequence, flags: tcpFlag.syn, options: synOptionBytes });
+  bed.pvm(syn(400_000));
+  bed.svm(syn(70_000));
+  assert.deepEqual(
+    bed.left().map((view) => view.sequence),
+    [400_000],
+  );
+  bed.client(toGuest({ sequence: 8000, ack: 400_001, flags: tcpFlag.syn, options: synOptionBytes }));
+  assert.equal(views(bed.toSecondaryGuest.slice(-1))[0]?.ack, 70_001);
+});
