@@ -272,3 +272,36 @@ test('a coarse window is told in steps, never beyond either guest, and never goe
   }
   assert.ok(edge > 0);
 });
+
+test('a SYN-ACK whose unknown options differ does not leave: the secondary could not go on with the key of the other', () => {
+  const multipath = (key: number) => Uint8Array.of(30, 12, 1, 1, key, 2, 3, 4, 5, 6, 7, 8);
+  const { guest, client } = overIpv4;
+  const answers = (pKey: number, sKey: number) => {
+    const bed = new Bed();
+    bed.protect();
+    bed.client(buildTcp(client, guest, { sequence: 5000, flags: tcpFlag.syn, options: multipath(7) }));
+    bed.pvm(buildTcp(guest, client, { sequence: pIsn, ack: 5001, flags: tcpFlag.syn, options: multipath(pKey) }));
+    bed.svm(buildTcp(guest, client, { sequence: sIsn, ack: 5001, flags: tcpFlag.syn, options: multipath(sKey) }));
+    return [bed.left().length, bed.wanted.map(({ kind }) => kind)];
+  };
+  assert.deepEqual(answers(1, 2), [0, ['options']]);
+  assert.deepEqual(answers(1, 1), [1, []]);
+});
+
+test('a refused connection leaves only what the secondary has refused too', () => {
+  const { guest, client } = overIpv4;
+  const bed = new Bed();
+  bed.protect();
+  const refusal = (clientIsn: number) =>
+    buildTcp(guest, client, { sequence: 0, ack: clientIsn + 1, flags: tcpFlag.rst });
+  const call = (sequence: number) => bed.client(buildTcp(client, guest, { sequence, flags: tcpFlag.syn }));
+  call(5000);
+  bed.svm(refusal(5000));
+  bed.pvm(refusal(5000));
+  assert.equal(bed.left().length, 1);
+  call(77_000);
+  bed.pvm(refusal(77_000));
+  assert.equal(bed.left().length, 0, 'the secondary has refused another call only');
+  bed.svm(refusal(77_000));
+  assert.equal(bed.left().length, 1);
+});

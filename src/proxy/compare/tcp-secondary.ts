@@ -6,12 +6,20 @@
 
 import type { FrameView } from '../../packet/frame-view.ts';
 import { advance, distance, later } from '../../packet/sequence.ts';
-import { synOptions } from '../../packet/tcp.ts';
+import { synOptions, tcpFlag } from '../../packet/tcp.ts';
 import { asBuffer } from '../byte-stream.ts';
 import { proxyLimits } from '../limits.ts';
 import type { CompareSink } from './sink.ts';
 import { edgeOf, shiftOf } from './tcp-clamp.ts';
 import type { TcpStream } from './tcp-stream.ts';
+
+/**
+ * What tells resets of a connection apart: their sequence number. The answer to a segment without ACK always has 0 there, and
+ * says by its acknowledgement what it answers: to a SYN at a closed port, which one.
+ */
+export function resetName({ sequence, ack, flags }: { sequence: number; ack: number; flags: number }): number {
+  return sequence === 0 && (flags & tcpFlag.ack) !== 0 ? 2 ** 32 + ack : sequence;
+}
 
 export class SecondarySide {
   private readonly sink: CompareSink;
@@ -63,7 +71,8 @@ export class SecondarySide {
     }
     if (view.hasAck) this.takeAck(stream, view);
     if (view.isReset) {
-      if (!stream.sResets.includes(view.sequence)) stream.sResets.push(view.sequence);
+      const name = resetName(view);
+      if (!stream.sResets.includes(name)) stream.sResets.push(name);
       if (stream.sResets.length > proxyLimits.resetsMax) stream.sResets.shift();
     } else if (!stream.diverged) this.takeBytes(stream, view);
     return true;

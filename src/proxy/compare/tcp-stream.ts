@@ -67,6 +67,7 @@ export class TcpStream implements ActiveFlow {
   sTimeKnown = false;
   sTime = 0;
   sFinAt: number | undefined = undefined;
+  /** Their names (resetName). */
   sResets: number[] = [];
   readonly ahead: ByteStream;
   /** Bytes of `ahead` and of `parked` as counted by the comparer. */

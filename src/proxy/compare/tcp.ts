@@ -33,7 +33,7 @@ import type { CompareSink, Moment } from './sink.ts';
 import { edgeOf, noteLeft, shiftOf, TcpClamp } from './tcp-clamp.ts';
 import { HeldSegments } from './tcp-held.ts';
 import { OwedAcks } from './tcp-owed.ts';
-import { SecondarySide } from './tcp-secondary.ts';
+import { resetName, SecondarySide } from './tcp-secondary.ts';
 import { type Held, TcpStream } from './tcp-stream.ts';
 import { synDifference } from './tcp-syn.ts';
 
@@ -230,7 +230,7 @@ export class TcpComparer {
   }
 
   private tryReset(stream: TcpStream, head: Held): boolean {
-    if (!stream.sResets.includes(head.sequence)) return false;
+    if (!stream.sResets.includes(resetName(head))) return false;
     this.finishHead(stream, head);
     return true;
   }
