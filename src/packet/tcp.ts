@@ -18,6 +18,7 @@ export const tcp = {
   flags: 13,
   window: 14,
   checksum: 16,
+  urgent: 18,
   headerBytesMin: 20,
 } as const;
 

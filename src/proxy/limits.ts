@@ -25,6 +25,8 @@ export const proxyLimits = {
   aheadBytesMax: 64 << 20,
   /** RST positions of the SVM remembered per connection; more are forgotten, oldest first. */
   resetsMax: 8,
+  /** Ends of urgent data of the SVM remembered per connection; more are forgotten, oldest first. */
+  urgentsMax: 8,
 
   /** Datagrams of the SVM kept per flow until the PVM's come. Beyond: the oldest is forgotten. */
   datagramsAheadMax: 1024,

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { buildTcp, timestampsOption } from '../packet/build.ts';
-import { read32 } from '../packet/checksum.ts';
+import { read16, read32 } from '../packet/checksum.ts';
 import { FrameView } from '../packet/frame-view.ts';
 import { advance } from '../packet/sequence.ts';
 import { forEachSackEdge, tcpFlag } from '../packet/tcp.ts';
@@ -304,4 +304,40 @@ test('a refused connection leaves only what the secondary has refused too', () =
   assert.equal(bed.left().length, 0, 'the secondary has refused another call only');
   bed.svm(refusal(77_000));
   assert.equal(bed.left().length, 1);
+});
+
+test('urgent data leaves when the secondary has marked the same, and the mark stays where it was when a segment is cut', () => {
+  const { guest, client } = overIpv4;
+  const bed = connected(overIpv4);
+  const marked = (isn: number, at: number, content: string, urgent: number) =>
+    buildTcp(guest, client, {
+      sequence: isn + 1 + at,
+      ack: 5001,
+      flags: 0,
+      window: 1000,
+      urgent,
+      payload: bytes(content),
+    });
+  const marks = () =>
+    bed.left().map((view) => {
+      const isMarked = (view.flags & tcpFlag.urg) !== 0;
+      return [text(view), isMarked ? view.sequence + read16(view.frame, view.transportAt + 18) : undefined];
+    });
+  bed.svm(data(overIpv4, sIsn, 0, 'hel'));
+  bed.pvm(marked(pIsn, 0, 'hello!', 6));
+  assert.deepEqual(marks(), []);
+  bed.svm(marked(sIsn, 3, 'l', 3));
+  assert.deepEqual(marks(), [['hell', pIsn + 7]]);
+  bed.svm(data(overIpv4, sIsn, 4, 'o!'));
+  assert.deepEqual(marks(), [['o!', pIsn + 7]]);
+  bed.pvm(marked(pIsn, 0, 'hello!', 6));
+  assert.deepEqual(marks(), [['hello!', pIsn + 7]], 'what has left may leave again');
+  bed.pvm(marked(pIsn, 0, 'hello!', 9));
+  assert.deepEqual(marks(), [], 'with another mark it waits');
+  bed.svm(data(overIpv4, sIsn, 6, 'xyz!'));
+  bed.pvm(marked(pIsn, 4, 'o!xyz!', 2));
+  assert.deepEqual(marks(), []);
+  bed.checkpoint();
+  const after = marks();
+  assert.deepEqual(after.at(-1), ['o!xyz!', pIsn + 7], 'a commit covers every mark');
 });

@@ -4,9 +4,10 @@
 // A SYN of the SVM for a connection that the PVM has not begun yet is parked with all that follows it: until the PVM's SYN
 // comes, the old connection on this 5-tuple goes on.
 
+import { read16 } from '../../packet/checksum.ts';
 import type { FrameView } from '../../packet/frame-view.ts';
 import { advance, distance, later } from '../../packet/sequence.ts';
-import { synOptions, tcpFlag } from '../../packet/tcp.ts';
+import { synOptions, tcp, tcpFlag } from '../../packet/tcp.ts';
 import { asBuffer } from '../byte-stream.ts';
 import { proxyLimits } from '../limits.ts';
 import type { CompareSink } from './sink.ts';
@@ -19,6 +20,11 @@ import type { TcpStream } from './tcp-stream.ts';
  */
 export function resetName({ sequence, ack, flags }: { sequence: number; ack: number; flags: number }): number {
   return sequence === 0 && (flags & tcpFlag.ack) !== 0 ? 2 ** 32 + ack : sequence;
+}
+
+/** Where the urgent data ends that the segment marks. */
+export function urgentEnd(parts: { frame: Uint8Array; transportAt: number; sequence: number }): number {
+  return advance(parts.sequence, read16(parts.frame, parts.transportAt + tcp.urgent));
 }
 
 export class SecondarySide {
@@ -70,6 +76,7 @@ export class SecondarySide {
       stream.ahead.consume(stream.rNext);
     }
     if (view.hasAck) this.takeAck(stream, view);
+    if ((view.flags & tcpFlag.urg) !== 0) this.takeUrgent(stream, urgentEnd(view));
     if (view.isReset) {
       const name = resetName(view);
       if (!stream.sResets.includes(name)) stream.sResets.push(name);
@@ -93,6 +100,12 @@ export class SecondarySide {
     stream.sAck = stream.sAckKnown ? later(stream.sAck, view.ack) : view.ack;
     stream.sEdge = stream.sAckKnown ? later(stream.sEdge, edge) : edge;
     stream.sAckKnown = true;
+  }
+
+  private takeUrgent(stream: TcpStream, end: number): void {
+    stream.sUrgents ??= [];
+    if (!stream.sUrgents.includes(end)) stream.sUrgents.push(end);
+    if (stream.sUrgents.length > proxyLimits.urgentsMax) stream.sUrgents.shift();
   }
 
   private takeBytes(stream: TcpStream, view: FrameView): void {
@@ -126,6 +139,7 @@ export class SecondarySide {
     stream.sTimeKnown = false;
     stream.sFinAt = undefined;
     stream.sResets = [];
+    stream.sUrgents = undefined;
     stream.ahead.reset(stream.rNext);
   }
 

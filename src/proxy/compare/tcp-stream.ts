@@ -69,6 +69,8 @@ export class TcpStream implements ActiveFlow {
   sFinAt: number | undefined = undefined;
   /** Their names (resetName). */
   sResets: number[] = [];
+  /** Where its urgent data ends, by what it has marked. */
+  sUrgents: number[] | undefined = undefined;
   readonly ahead: ByteStream;
   /** Bytes of `ahead` and of `parked` as counted by the comparer. */
   aheadCounted = 0;
