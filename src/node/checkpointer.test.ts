@@ -1,8 +1,11 @@
-// How written pages are listed while the guest runs, where looking at them and tracking them anew are two steps.
+// How written pages are listed while the guest runs, where looking at them and tracking them anew are two steps; and that
+// what the proxy hands over has room in a checkpoint.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { PageRuns, pageSize } from '../base/page-runs.ts';
+import { heldBytesMax, tableBytesMax } from '../checkpoint/limits.ts';
+import { proxyLimits } from '../proxy/limits.ts';
 import { type PageScanner, RunTracker } from '../qemu/dirty/tracker.ts';
 import { collectStanding } from './checkpointer.ts';
 
@@ -78,4 +81,9 @@ test('a guest whose pages could not be listed runs on, and all of them count as 
   guest.failsNext = false;
   const runs = await collectStanding(guest);
   assert.equal(runs.pages, 8);
+});
+
+test('what the proxy puts into a checkpoint has room in its messages', () => {
+  assert.ok(proxyLimits.heldBytesInCheckpointMax <= heldBytesMax);
+  assert.ok(proxyLimits.tableBytesMax <= tableBytesMax);
 });

@@ -16,7 +16,8 @@ export const proxyLimits = {
   heldBytesMax: 64 << 20,
   /** A guest that was told to wait may still hand in what was on its way: up to this factor. Beyond: dropped, counted. */
   heldOverrunFactor: 2,
-  /** Held frames that travel in a checkpoint. Beyond: TCP data is left out, because the guest sends it again. */
+  /** Held frames that travel in a checkpoint, fewer than its message takes. Beyond: TCP data is left out, because the guest
+   *  sends it again, and of the rest what has no room: lost, as on any network, if the primary dies before they have left. */
   heldBytesInCheckpointMax: 2 << 20,
 
   /** Bytes and pieces of the SVM kept per connection while the PVM is behind. Beyond: checkpoint. */
