@@ -405,6 +405,19 @@ test('what the client has reset does not cost a checkpoint', () => {
   assert.equal(bed.primary.counters.heldFrames, 0);
 });
 
+test('what somebody else has reset in the name of the client is asked a checkpoint for, as ever', () => {
+  const bed = connected();
+  bed.pass(1000);
+  bed.pvm(data(pIsn, 0, 'wanted'));
+  bed.client(toGuest({ sequence: 0x40000000, flags: tcpFlag.rst }));
+  bed.pass(1000);
+  assert.deepEqual(
+    bed.wanted.map(({ kind }) => kind),
+    ['timeout'],
+  );
+  assert.equal(bed.primary.counters.heldFrames, 1);
+});
+
 test('with the gate closed nothing leaves, and what was allowed leaves when it opens', () => {
   const bed = connected();
   bed.primary.setGate(false, bed.now);

@@ -9,7 +9,7 @@ import { advance } from '../packet/sequence.ts';
 import { forEachSackEdge, tcpFlag } from '../packet/tcp.ts';
 import { proxyLimits } from './limits.ts';
 import type { Similarity } from './similarity.ts';
-import { allEnds, assertValid, Bed, bytes, type Ends, overIpv4, overIpv6, text } from './testbed.ts';
+import { allEnds, assertValid, Bed, bytes, type Ends, overIpv4, overIpv6, synOptionBytes, text } from './testbed.ts';
 
 const pIsn = 1000;
 const sIsn = 9000;
@@ -340,4 +340,24 @@ test('urgent data leaves when the secondary has marked the same, and the mark st
   bed.checkpoint();
   const after = marks();
   assert.deepEqual(after.at(-1), ['o!xyz!', pIsn + 7], 'a commit covers every mark');
+});
+
+test('a forged answer to a SYN does not make the window that leaves wider than that of either guest', () => {
+  const { guest, client } = overIpv4;
+  const bed = new Bed();
+  bed.protect();
+  const answer = (isn: number) =>
+    buildTcp(guest, client, { sequence: isn, ack: 5001, flags: tcpFlag.syn, window: 1000, options: synOptionBytes });
+  bed.client(buildTcp(client, guest, { sequence: 5000, flags: tcpFlag.syn, options: synOptionBytes }));
+  bed.pvm(answer(pIsn));
+  bed.svm(answer(sIsn));
+  bed.left();
+  bed.client(buildTcp(client, guest, { sequence: 0x40000000, ack: 0x50000000, flags: tcpFlag.syn }));
+  const ack = (isn: number, value: number, window: number) =>
+    buildTcp(guest, client, { sequence: isn + 1, ack: value, flags: 0, window });
+  bed.svm(ack(sIsn, 6000, 0));
+  bed.pvm(ack(pIsn, 5500, 2000));
+  const left = bed.left();
+  assert.equal(left.length, 1);
+  for (const view of left) assert.ok(view.ack + (view.window << 7) <= 6001, `${view.window} scaled by 7`);
 });
