@@ -114,7 +114,8 @@ export class SecondaryProxy {
 
   private deliver(frame: Uint8Array, now: number, toGuest: (frame: Uint8Array) => void): void {
     const view = this.view.parse(frame);
-    const connection = view.kind === 'tcp' ? this.table.ofClientFrame(view) : undefined;
+    const isTcp = view.kind === 'tcp' || view.takeFirstFragment();
+    const connection = isTcp ? this.table.ofClientFrame(view) : undefined;
     if (connection === undefined) {
       toGuest(this.quotes.toGuest(view));
       return;
