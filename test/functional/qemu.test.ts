@@ -240,6 +240,14 @@ test('the death of QEMU is seen, and fails what was asked of it', async (context
   assert.deepEqual(await vm.exited, { code: null, signal: 'SIGKILL', stderr: '' });
 });
 
+test('a QEMU that is told to end leaves like one whose guest shut down, and says that the guest did not', async (context) => {
+  const spec = await memoryGuest({ machine: 'microvm', ramBytes, pages: 10, periodMs: 20, dir: newDir() });
+  const vm = await startVm(context, spec);
+  process.kill(vm.pid, 'SIGTERM');
+  const { code, signal, byHost } = await vm.exited;
+  assert.deepEqual([code, signal, byHost], [0, null, true]);
+});
+
 test('a killed VM leaves no process, no file and no memory', async (context) => {
   const spec = await memoryGuest({ machine: 'q35', ramBytes, pages: 10, periodMs: 20, dir: newDir() });
   const files = vmFiles(join(newDir(), 'run'), 0);
