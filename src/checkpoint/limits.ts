@@ -28,7 +28,7 @@ export const deviceBytesMax = 2 * 1024 * 1024;
  */
 export const tableBytesMax = 3.25 * 1024 * 1024;
 
-/** Frames the primary held at the capture. A larger amount cannot be encoded: the proxy's own queues are smaller. */
+/** Frames the primary held at the capture. A larger amount cannot be encoded: the proxy puts fewer together. */
 export const heldBytesMax = 2.5 * 1024 * 1024;
 
 /** A hash of guest RAM, as text. */

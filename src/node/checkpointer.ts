@@ -8,6 +8,7 @@
 // moments of ingress are repeated instead; a duplicate frame is harmless, as on any network.
 
 import { ColoError, errorCodes } from '../base/errors.ts';
+import type { PageRuns } from '../base/page-runs.ts';
 import type { Compressor } from '../checkpoint/compress.ts';
 import type { DeltaBase } from '../checkpoint/delta.ts';
 import { CheckpointEncoder, encodeTemplate } from '../checkpoint/encode.ts';
@@ -18,7 +19,7 @@ import type { Reason } from '../controller/primary-pair.ts';
 import type { Capture } from '../qemu/vm.ts';
 import { settleMs } from './limits.ts';
 import { encodeNumber, messages } from './message.ts';
-import { type PeerLink, settle } from './platform.ts';
+import { type GuestVm, type PeerLink, settle } from './platform.ts';
 import type { PrimaryNode } from './primary.ts';
 import { machineHash } from './session.ts';
 
@@ -75,7 +76,7 @@ export class Checkpointer {
     const link = this.bulkLink();
     // First the disks, then the RAM: copying a disk takes long, and the guest writes its RAM meanwhile.
     if (round === 0) await this.node.disks?.protect(link);
-    const runs = vm.tracker.collect();
+    const runs = vm.tracker.mustStand ? await collectStanding(vm) : vm.tracker.collect();
     if (round === 0) {
       // A secondary that has nothing needs every page, whatever was collected for one before it.
       runs.clear();
@@ -304,6 +305,16 @@ export class Checkpointer {
     const link = this.node.peer.links?.bulk;
     if (link === undefined) throw new ColoError(errorCodes.channel, 'the link to the secondary is gone');
     return link;
+  }
+}
+
+/** The pages written so far, where the guest must not write while they are listed. */
+export async function collectStanding(vm: Pick<GuestVm, 'tracker' | 'stop' | 'resume'>): Promise<PageRuns> {
+  await vm.stop();
+  try {
+    return vm.tracker.collect();
+  } finally {
+    await vm.resume();
   }
 }
 

@@ -17,13 +17,20 @@ import type { Progress } from '../qemu/mirror.ts';
 import type { Capture, CaptureOptions } from '../qemu/vm.ts';
 import type { FaultPoint, NodeContext, Peer } from './context.ts';
 
+/** `byHost`: it ended in order, but not because its guest did. */
+export interface VmEnd {
+  code: number | null;
+  signal: string | null;
+  byHost?: true;
+}
+
 /** One virtual machine on this node: qemu/vm.ts. */
 export interface GuestVm {
   readonly pid: number;
   readonly qemuVersion: string;
   readonly ram: Buffer;
   readonly tracker: DirtyTracker;
-  readonly exited: Promise<{ code: number | null; signal: string | null }>;
+  readonly exited: Promise<VmEnd>;
   makeTemplate(): Promise<Uint8Array>;
   capture(options: CaptureOptions): Promise<Capture>;
   load(deviceState: Uint8Array): Promise<{ loadMs: number }>;

@@ -6,7 +6,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import type { Clock } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { endHeardMs } from './limits.ts';
-import { endHeard } from './vm-watch.ts';
+import { describeEnd, endHeard } from './vm-watch.ts';
 
 /** A clock that the test moves. */
 function handClock(): Clock & { move(ms: number): void } {
@@ -58,4 +58,11 @@ test('an end that nobody hears of is not waited for longer than its bound', asyn
   assert.equal(await isDone(heard), false);
   clock.move(endHeardMs);
   await heard;
+});
+
+test('a VM is over when its guest shut down, and only then', () => {
+  assert.equal(describeEnd({ code: 0, signal: null }).byGuest, true);
+  assert.equal(describeEnd({ code: 0, signal: null, byHost: true }).byGuest, false);
+  assert.equal(describeEnd({ code: 1, signal: null }).byGuest, false);
+  assert.equal(describeEnd({ code: null, signal: 'SIGKILL' }).byGuest, false);
 });

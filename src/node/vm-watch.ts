@@ -4,7 +4,7 @@
 import type { Clock } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { endHeardMs, pingMs } from './limits.ts';
-import type { GuestVm } from './platform.ts';
+import type { GuestVm, VmEnd } from './platform.ts';
 import type { PrimaryNode } from './primary.ts';
 
 export class VmWatch {
@@ -17,18 +17,19 @@ export class VmWatch {
   /** Returns what ends it. */
   start(): () => void {
     const { parts, context } = this.node;
-    void parts.vm.exited.then((end) =>
-      this.node.post({
-        kind: 'vmEnded',
-        why: end.signal === null ? `QEMU ended with code ${end.code}` : `QEMU was killed (${end.signal})`,
-        byGuest: end.signal === null && end.code === 0,
-      }),
-    );
+    void parts.vm.exited.then((end) => this.node.post({ kind: 'vmEnded', ...describeEnd(end) }));
     return watchMonitor(context.clock, {
       vm: () => (this.node.pair.state.kind === 'protected' ? parts.vm : undefined),
       hangs: (why) => this.node.post({ kind: 'vmEnded', why, byGuest: false }),
     });
   }
+}
+
+/** QEMU leaves with code 0 when its guest shuts down, and also when it is sent a SIGTERM. */
+export function describeEnd({ code, signal, byHost }: VmEnd): { why: string; byGuest: boolean } {
+  if (signal !== null) return { why: `QEMU was killed (${signal})`, byGuest: false };
+  if (byHost === true) return { why: 'QEMU was told to end on its host', byGuest: false };
+  return { why: `QEMU ended with code ${code}`, byGuest: code === 0 };
 }
 
 /**

@@ -23,6 +23,8 @@ export interface Segment {
   ack?: number;
   flags: number;
   window?: number;
+  /** Urgent pointer; makes the flag too. */
+  urgent?: number;
   /** Raw option bytes, a multiple of four. */
   options?: Uint8Array;
   payload?: Uint8Array;
@@ -40,8 +42,10 @@ export function buildTcp(from: Address, to: Address, segment: Segment): Uint8Arr
   write32(frame, at + tcp.sequence, segment.sequence);
   write32(frame, at + tcp.ack, segment.ack ?? 0);
   frame[at + tcp.dataOffset] = (headerBytes / 4) << 4;
-  frame[at + tcp.flags] = segment.flags | (segment.ack === undefined ? 0 : tcpFlag.ack);
+  const urgent = segment.urgent === undefined ? 0 : tcpFlag.urg;
+  frame[at + tcp.flags] = segment.flags | urgent | (segment.ack === undefined ? 0 : tcpFlag.ack);
   write16(frame, at + tcp.window, segment.window ?? 65535);
+  write16(frame, at + tcp.urgent, segment.urgent ?? 0);
   frame.set(options, at + tcp.headerBytesMin);
   frame.set(payload, at + headerBytes);
   write16(frame, at + tcp.checksum, transportChecksum(frame, ipAt, at, frame.length, ipProtocol.tcp));

@@ -260,6 +260,15 @@ export class FrameView {
     return undefined;
   }
 
+  /**
+   * The first fragment of a TCP segment has its header, and so all that is translated of it. True when this is one: the view
+   * is then of the segment, as far as it is here.
+   */
+  takeFirstFragment(): boolean {
+    if (this.kind !== 'fragment' || this.fragmentOffset !== 0 || this.ipProtocol !== ipProtocol.tcp) return false;
+    return this.takeTcp(this.frame, this.transportAt) === undefined;
+  }
+
   /** A TCP segment that came in fragments is compared like any other protocol: it cannot be rewritten. */
   takeIp(): void {
     this.takeDatagram('ip', 0);

@@ -18,6 +18,7 @@ export const tcp = {
   flags: 13,
   window: 14,
   checksum: 16,
+  urgent: 18,
   headerBytesMin: 20,
 } as const;
 
@@ -45,7 +46,11 @@ export interface SynOptions {
   mss: number;
   /** undefined when the option is absent: the window is then not scaled. */
   windowScale: number | undefined;
+  /** All bytes of every other option but timestamps: what they negotiate we do not know. */
+  others: readonly number[];
 }
+
+const noBytes: readonly number[] = [];
 
 /** Calls `visit` with kind, offset and length of every well-formed option in [from, to); stops at the first bad one. */
 export function forEachOption(
@@ -66,11 +71,13 @@ export function forEachOption(
 }
 
 export function synOptions(frame: Uint8Array, tcpAt: number): SynOptions {
-  const options: SynOptions = { kinds: 0, mss: 536, windowScale: undefined };
+  const options: SynOptions = { kinds: 0, mss: 536, windowScale: undefined, others: noBytes };
   forEachOption(frame, tcpAt + tcp.headerBytesMin, tcpAt + tcpHeaderBytes(frame, tcpAt), (kind, at, length) => {
     options.kinds |= 1 << Math.min(kind, 31);
     if (kind === option.mss && length === 4) options.mss = read16(frame, at + 2);
-    if (kind === option.windowScale && length === 3) options.windowScale = Math.min(frame[at + 2] as number, 14);
+    else if (kind === option.windowScale && length === 3) options.windowScale = Math.min(frame[at + 2] as number, 14);
+    else if (kind !== option.timestamps && kind !== option.sackPermitted)
+      options.others = [...options.others, ...frame.subarray(at, at + length)];
   });
   return options;
 }

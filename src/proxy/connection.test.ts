@@ -74,6 +74,63 @@ test('an ended connection lingers and goes; an idle one stays; a forged reset en
   assert.deepEqual([table.find(key(1)), table.find(key(2)), table.find(key(3))], [idle, undefined, forged]);
 });
 
+test('a reset or FIN that the guest does not take ends nothing, however long the client says nothing then', () => {
+  const table = newTable();
+  const view = new FrameView();
+  const begin = (port: number) => {
+    const connection = table.add(key(port));
+    assert.ok(connection !== undefined);
+    connection.delta = 5;
+    table.noteGuestFrame(
+      connection,
+      view.parse(fromGuest({ sequence: 1, ack: 500, window: 1000, flags: tcpFlag.fin })),
+      0,
+    );
+    return connection;
+  };
+  const says = (port: number, sequence: number, flags: number) =>
+    table.noteClientFrame(begin(port), view.parse(toGuest({ sequence, ack: 2, flags })), 0);
+  for (const [index, sequence] of [499, 1501, 0x40000000, 0xc0000000].entries()) {
+    says(10 + index, sequence, tcpFlag.rst);
+    says(20 + index, sequence, tcpFlag.fin);
+  }
+  const silent = table.add(key(30));
+  assert.ok(silent !== undefined);
+  silent.delta = 5;
+  table.noteClientFrame(silent, view.parse(toGuest({ sequence: 500, flags: tcpFlag.rst })), 0);
+  assert.equal(table.size, 9);
+  for (const [index, sequence] of [500, 1500].entries()) {
+    says(40 + index, sequence, tcpFlag.rst);
+    says(50 + index, sequence, tcpFlag.fin);
+  }
+  table.expire(proxyLimits.lingerMs + 1);
+  assert.deepEqual(
+    [...table.values()].map(({ key: { clientPort } }) => clientPort).sort((a, b) => a - b),
+    [10, 11, 12, 13, 20, 21, 22, 23, 30],
+  );
+});
+
+test('only who knows the number of the guest can say that windows are not scaled, and that stays said', () => {
+  const shiftAfter = (...acks: number[]) => {
+    const table = newTable();
+    const view = new FrameView();
+    const opening = view.parse(fromGuest({ sequence: 9, flags: tcpFlag.syn, options: synOptionBytes }));
+    const connection = table.add(opening.key);
+    assert.ok(connection !== undefined);
+    connection.clientIsn = 9;
+    table.noteGuestFrame(connection, opening, 0);
+    for (const ack of acks)
+      table.noteClientFrame(connection, view.parse(toGuest({ sequence: 5, ack, flags: tcpFlag.syn })), 0);
+    // The guest had repeated its SYN before it heard the answer.
+    const again = view.parse(fromGuest({ sequence: 9, flags: tcpFlag.syn, options: synOptionBytes }));
+    table.noteGuestFrame(connection, again, 0);
+    return connection.windowShift;
+  };
+  assert.equal(shiftAfter(), 7);
+  assert.equal(shiftAfter(9, 70_000, 0x40000000), 7);
+  assert.equal(shiftAfter(10), 0);
+});
+
 test('at the bound a connection is forgotten that needs no translation and has no work, or the new one is refused', () => {
   const table = newTable(3);
   for (const port of [1, 2, 3]) {

@@ -39,7 +39,7 @@ const tableMagic = 0x434f5402;
 const tableHeaderBytes = 12;
 const announcementKeyAt = 6;
 
-const flag = { clientIsn: 1, guestFin: 2, clientFin: 4, guestReset: 8, clientReset: 16 } as const;
+const flag = { clientIsn: 1, guestFin: 2, clientFin: 4, guestReset: 8, clientReset: 16, unscaled: 32 } as const;
 
 export class Connection<Attachment> implements FlowEntry<Connection<Attachment>> {
   /** Named from the guest. */
@@ -56,6 +56,11 @@ export class Connection<Attachment> implements FlowEntry<Connection<Attachment>>
   /** Bits by which the guest's window field is shifted. */
   windowShift = 0;
   flags = 0;
+  /** What the guest has acknowledged last, and how far its window reached at most: a segment of the client that lies elsewhere
+   *  it does not take. Signed, so that storing them allocates nothing. */
+  guestAck = 0;
+  guestEdge = 0;
+  hasGuestAck = false;
 
   /** Index of the record in its family's array. */
   slot = -1;
@@ -189,6 +194,7 @@ export class ConnectionTable<Attachment> {
     connection.guestTime = undefined;
     connection.flags = 0;
     connection.windowShift = 0;
+    connection.hasGuestAck = false;
     connection.endedAt = -1;
     this.store(connection);
   }
@@ -282,26 +288,38 @@ export class ConnectionTable<Attachment> {
   noteClientFrame(connection: Connection<Attachment>, view: FrameView, now: number): void {
     connection.lastSeen = now;
     if (view.isSyn) this.noteClientSyn(connection, view);
-    else if (view.isReset) this.raise(connection, flag.clientReset, now);
+    else if (view.isReset) this.noteClientReset(connection, view, now);
     // A reset that the client did not mean (it goes on) may have been forged: the connection lives.
     else if (hasClientReset(connection)) this.lower(connection, flag.clientReset);
-    if (view.isFin) this.raise(connection, flag.clientFin, now);
+    if (view.isFin && isInWindow(connection, view.sequence + view.payloadBytes) !== false)
+      this.raise(connection, flag.clientFin, now);
   }
 
-  /** A client that does not scale its window forbids the guest to scale its own. */
+  /** One that the guest does not take ends nothing, and may be anybody's. */
+  private noteClientReset(connection: Connection<Attachment>, view: FrameView, now: number): void {
+    const isNeeded = connection.delta !== 0 || connection.timeDelta !== 0;
+    if (isInWindow(connection, view.sequence) ?? !isNeeded) this.raise(connection, flag.clientReset, now);
+  }
+
+  /** A client that does not scale its window forbids the guest to scale its own; but only who knows the guest's number is it. */
   private noteClientSyn(connection: Connection<Attachment>, view: FrameView): void {
-    if (!view.hasAck || connection.windowShift === 0) return;
+    if (!view.hasAck || connection.windowShift === 0 || connection.clientIsn === undefined) return;
+    const acknowledged = distance(view.ack, connection.clientIsn);
+    if (acknowledged < 1 || acknowledged > largestSynBytes) return;
     if (synOptions(view.frame, view.transportAt).windowScale !== undefined) return;
     connection.windowShift = 0;
+    connection.flags |= flag.unscaled;
     this.store(connection);
   }
 
   /** Follows the life of a connection by a frame of the guest. */
   noteGuestFrame(connection: Connection<Attachment>, view: FrameView, now: number): void {
     connection.lastSeen = now;
+    if (view.hasAck) noteGuestAck(connection, view);
     if (view.isReset) this.raise(connection, flag.guestReset, now);
     if (view.isFin) this.raise(connection, flag.guestFin, now);
-    if (!view.isSyn) return;
+    // A SYN that was on its way when the client's answer came is an older word than that.
+    if (!view.isSyn || (connection.flags & flag.unscaled) !== 0) return;
     const shift = synOptions(view.frame, view.transportAt).windowScale ?? 0;
     if (shift === connection.windowShift) return;
     connection.windowShift = shift;
@@ -370,6 +388,23 @@ export class ConnectionTable<Attachment> {
     }
     return false;
   }
+}
+
+/** A SYN and what it may carry: less than an IP packet. */
+const largestSynBytes = 0xffff;
+
+function noteGuestAck(connection: Connection<unknown>, view: FrameView): void {
+  const { ack } = view;
+  const edge = ack + (view.window << (view.isSyn ? 0 : connection.windowShift));
+  if (!connection.hasGuestAck || distance(ack, connection.guestAck) > 0) connection.guestAck = ack | 0;
+  if (!connection.hasGuestAck || distance(edge, connection.guestEdge) > 0) connection.guestEdge = edge | 0;
+  connection.hasGuestAck = true;
+}
+
+/** Whether the guest may take what the client says at `sequence`; undefined when the guest has said nothing yet. */
+function isInWindow(connection: Connection<unknown>, sequence: number): boolean | undefined {
+  if (!connection.hasGuestAck) return undefined;
+  return distance(sequence, connection.guestAck) >= 0 && distance(sequence, connection.guestEdge) <= 0;
 }
 
 function hasEnded(connection: Connection<unknown>): boolean {

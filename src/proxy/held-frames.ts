@@ -2,13 +2,19 @@
 
 import { read32, write32 } from '../packet/checksum.ts';
 
+const lengthBytes = 4;
+
+export function encodedFrameBytes(frame: Uint8Array): number {
+  return lengthBytes + frame.length;
+}
+
 export function encodeFrames(frames: readonly Uint8Array[]): Uint8Array {
-  const bytes = new Uint8Array(frames.reduce((sum, frame) => sum + 4 + frame.length, 0));
+  const bytes = new Uint8Array(frames.reduce((sum, frame) => sum + encodedFrameBytes(frame), 0));
   let at = 0;
   for (const frame of frames) {
     write32(bytes, at, frame.length);
-    bytes.set(frame, at + 4);
-    at += 4 + frame.length;
+    bytes.set(frame, at + lengthBytes);
+    at += encodedFrameBytes(frame);
   }
   return bytes;
 }

@@ -11,7 +11,7 @@ import type { TcpComparer } from './compare/tcp.ts';
 import { TcpStream } from './compare/tcp-stream.ts';
 import type { ConnectionTable } from './connection.ts';
 import type { Egress } from './egress.ts';
-import { encodeFrames } from './held-frames.ts';
+import { encodedFrameBytes, encodeFrames } from './held-frames.ts';
 import { proxyLimits } from './limits.ts';
 import { restamp } from './translate.ts';
 
@@ -79,17 +79,25 @@ export class HeldOutput {
     datagrams.forEachHeld(flow, (order, frame, leave) => all.push({ order, frame, isTcpData: false, leave }));
   }
 
-  /** What travels with a checkpoint: what the gate keeps, what waits, and what is owed. */
+  /** What travels with a checkpoint: what the gate keeps, what waits, and what is owed, as far as there is room. */
   encode(): Uint8Array {
     const { active, tcp, egress } = this.parts;
-    const frames = egress.gate.frames().map((frame) => this.upToDate(frame));
     const all = this.inOrder();
     const bytes = all.reduce((sum, { frame }) => sum + frame.length, 0);
     const isTooMuch = bytes + egress.gate.bytes > proxyLimits.heldBytesInCheckpointMax;
-    for (const { frame, isTcpData } of all) if (!isTooMuch || !isTcpData) frames.push(this.upToDate(frame));
+    const frames: Uint8Array[] = [];
+    let room: number = proxyLimits.heldBytesInCheckpointMax;
+    const add = (frame: Uint8Array) => {
+      const needed = encodedFrameBytes(frame);
+      if (needed > room) return;
+      room -= needed;
+      frames.push(frame);
+    };
+    for (const frame of egress.gate.frames()) add(this.upToDate(frame));
+    for (const { frame, isTcpData } of all) if (!isTooMuch || !isTcpData) add(this.upToDate(frame));
     for (const flow of active.all) {
       const ack = flow instanceof TcpStream ? tcp.owed.frame(flow) : undefined;
-      if (ack !== undefined) frames.push(ack);
+      if (ack !== undefined) add(ack);
     }
     return encodeFrames(frames);
   }

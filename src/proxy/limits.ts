@@ -16,7 +16,8 @@ export const proxyLimits = {
   heldBytesMax: 64 << 20,
   /** A guest that was told to wait may still hand in what was on its way: up to this factor. Beyond: dropped, counted. */
   heldOverrunFactor: 2,
-  /** Held frames that travel in a checkpoint. Beyond: TCP data is left out, because the guest sends it again. */
+  /** Held frames that travel in a checkpoint, fewer than its message takes. Beyond: TCP data is left out, because the guest
+   *  sends it again, and of the rest what has no room: lost, as on any network, if the primary dies before they have left. */
   heldBytesInCheckpointMax: 2 << 20,
 
   /** Bytes and pieces of the SVM kept per connection while the PVM is behind. Beyond: checkpoint. */
@@ -25,6 +26,8 @@ export const proxyLimits = {
   aheadBytesMax: 64 << 20,
   /** RST positions of the SVM remembered per connection; more are forgotten, oldest first. */
   resetsMax: 8,
+  /** Ends of urgent data of the SVM remembered per connection; more are forgotten, oldest first. */
+  urgentsMax: 8,
 
   /** Datagrams of the SVM kept per flow until the PVM's come. Beyond: the oldest is forgotten. */
   datagramsAheadMax: 1024,

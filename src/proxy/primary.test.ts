@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import { announce } from '../packet/arp.ts';
 import { buildIcmpEcho, buildUdp } from '../packet/build.ts';
 import { tcpFlag } from '../packet/tcp.ts';
+import { proxyLimits } from './limits.ts';
 import { Bed, bytes, client, fromGuest, guest, synOptionBytes, text, toGuest } from './testbed.ts';
 
 const pIsn = 1_000_000;
@@ -404,6 +405,19 @@ test('what the client has reset does not cost a checkpoint', () => {
   assert.equal(bed.primary.counters.heldFrames, 0);
 });
 
+test('what somebody else has reset in the name of the client is asked a checkpoint for, as ever', () => {
+  const bed = connected();
+  bed.pass(1000);
+  bed.pvm(data(pIsn, 0, 'wanted'));
+  bed.client(toGuest({ sequence: 0x40000000, flags: tcpFlag.rst }));
+  bed.pass(1000);
+  assert.deepEqual(
+    bed.wanted.map(({ kind }) => kind),
+    ['timeout'],
+  );
+  assert.equal(bed.primary.counters.heldFrames, 1);
+});
+
 test('with the gate closed nothing leaves, and what was allowed leaves when it opens', () => {
   const bed = connected();
   bed.primary.setGate(false, bed.now);
@@ -437,6 +451,18 @@ test('too much held: a checkpoint is wanted and the guest waits until it is comm
   bed.checkpoint();
   assert.equal(bed.isPaused, false);
   assert.equal(bed.primary.counters.heldBytes, 0);
+});
+
+test('a flood of datagrams that is held is no more than a checkpoint can carry, and all of it leaves at the commit', () => {
+  for (const mode of ['colo', 'remus'] as const) {
+    const bed = new Bed({ mode, onLeave: () => undefined });
+    bed.protect();
+    for (let count = 0; count < 3000; count += 1) bed.pvm(buildUdp(guest, client, new Uint8Array(1000)));
+    const { epoch, held } = bed.primary.capture(bed.now);
+    assert.ok(held.length <= proxyLimits.heldBytesInCheckpointMax && held.length > 2_000_000);
+    bed.primary.commit(epoch, bed.now);
+    assert.equal(bed.left().length, 3000);
+  }
 });
 
 test('a checkpoint that was wanted and could not be begun is wanted again', () => {

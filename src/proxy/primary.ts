@@ -156,7 +156,8 @@ export class PrimaryProxy {
       this.ports.mirror(frame);
     }
     const view = this.ingressView.parse(frame);
-    this.ports.toGuest(view.kind === 'tcp' ? this.ingressOf(view, now) : this.quotes.toGuest(view));
+    const isTcp = view.kind === 'tcp' || view.takeFirstFragment();
+    this.ports.toGuest(isTcp ? this.ingressOf(view, now) : this.quotes.toGuest(view));
   }
 
   private ingressOf(view: FrameView, now: number): Uint8Array {

@@ -2,7 +2,7 @@
 // right. One scratch buffer is used again for every frame that is made: the result is valid until the next call. A frame
 // that only changes a few fields is changed where it lies, with its checksum updated: nothing is copied.
 
-import { checksum, replace16, replace32, write16, write32 } from '../packet/checksum.ts';
+import { checksum, read16, replace16, replace32, write16, write32 } from '../packet/checksum.ts';
 import type { FrameView } from '../packet/frame-view.ts';
 import { ipProtocol, ipv4, ipv4HeaderBytes } from '../packet/ipv4.ts';
 import { ipv6 } from '../packet/ipv6.ts';
@@ -56,7 +56,15 @@ export function cutSegment(parts: SegmentParts, from: number, to: number, fin: b
   const cleared = (to < parts.payloadBytes ? tcpFlag.psh | tcpFlag.fin : 0) | (fin ? 0 : tcpFlag.fin);
   write32(scratch, at + tcp.sequence, (parts.sequence + from) >>> 0);
   scratch[at + tcp.flags] = parts.flags & ~cleared;
+  if (from > 0 && (parts.flags & tcpFlag.urg) !== 0) moveUrgent(at, from);
   return finish(parts, length, saying);
+}
+
+/** The urgent pointer counts from the segment's sequence number, which lies `from` further now. */
+function moveUrgent(at: number, from: number): void {
+  const pointer = read16(scratch, at + tcp.urgent) - from;
+  write16(scratch, at + tcp.urgent, Math.max(0, pointer));
+  if (pointer <= 0) scratch[at + tcp.flags] = (scratch[at + tcp.flags] as number) & ~tcpFlag.urg;
 }
 
 /** A pure ACK made from the headers of `parts`. */

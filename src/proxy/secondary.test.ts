@@ -3,13 +3,26 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { buildUdp } from '../packet/build.ts';
+import { buildFragments, buildTcp, buildUdp } from '../packet/build.ts';
 import { read32 } from '../packet/checksum.ts';
 import { FrameView } from '../packet/frame-view.ts';
 import { advance, distance } from '../packet/sequence.ts';
 import { forEachSackEdge, tcpFlag } from '../packet/tcp.ts';
+import { assemble, pieceOf } from './fragments.ts';
 import { PrimaryProxy } from './primary.ts';
-import { assertValid, Bed, bytes, client, fromGuest, guest, synOptionBytes, text, toGuest } from './testbed.ts';
+import {
+  assertValid,
+  Bed,
+  bytes,
+  client,
+  fromGuest,
+  guest,
+  overIpv4,
+  overIpv6,
+  synOptionBytes,
+  text,
+  toGuest,
+} from './testbed.ts';
 
 const views = (frames: Uint8Array[]) => frames.map((frame) => new FrameView().parse(frame));
 const send = (isn: number, at: number, content: string, flags = 0) =>
@@ -204,4 +217,78 @@ test('after a takeover the connection goes on, and does so across a second prote
   next.secondary.resume(epoch, second, held, next.now);
   next.secondary.fromGuest(send(900, 2, '!'), next.now);
   assert.equal(views(next.secondary.takeover(next.now).resend)[0]?.sequence, 103);
+});
+
+test('a connection that only the PVM has begun anew goes on with the numbers of the old one, and survives', () => {
+  const bed = new Bed();
+  bed.protect();
+  bed.connect(100, 900);
+  bed.pvm(fromGuest({ sequence: 400_000, flags: tcpFlag.syn, options: synOptionBytes }));
+  bed.client(toGuest({ sequence: 5001, ack: 101, flags: 0, payload: bytes('question') }));
+  assert.equal(views(bed.toSecondaryGuest.slice(-1))[0]?.ack, 901);
+  bed.svm(send(900, 0, 'answer'));
+  const { resend } = bed.secondary.takeover(bed.now);
+  assert.deepEqual(
+    views(resend).map((view) => [view.sequence, text(view)]),
+    [[101, 'answer']],
+  );
+});
+
+test('a connection that the PVM has begun anew first is compared when the SVM begins it too', () => {
+  const bed = new Bed();
+  bed.protect();
+  bed.connect(100, 900);
+  bed.left();
+  const syn = (sequence: number) => fromGuest({ sequence, flags: tcpFlag.syn, options: synOptionBytes });
+  bed.pvm(syn(400_000));
+  bed.svm(syn(70_000));
+  assert.deepEqual(
+    bed.left().map((view) => view.sequence),
+    [400_000],
+  );
+  bed.client(toGuest({ sequence: 8000, ack: 400_001, flags: tcpFlag.syn, options: synOptionBytes }));
+  assert.equal(views(bed.toSecondaryGuest.slice(-1))[0]?.ack, 70_001);
+});
+
+test('a segment that comes to the guest in fragments is translated, before and after a takeover', () => {
+  for (const ends of [overIpv4, overIpv6]) {
+    const bed = new Bed();
+    bed.protect();
+    bed.connect(100, 900, 5000, ends);
+    const segment = buildTcp(ends.client, ends.guest, {
+      sequence: 5001,
+      ack: 101,
+      flags: 0,
+      payload: bytes('q'.repeat(200)),
+    });
+    const cut = (id: number) => buildFragments(segment, id, 64);
+    const wholeOf = (frames: Uint8Array[]) => {
+      const pieces = frames.map((frame, order) => pieceOf(new FrameView().parse(frame), order));
+      const whole = assemble(pieces) ?? assert.fail('not whole');
+      assertValid(whole);
+      return new FrameView().parse(whole);
+    };
+    bed.toSecondaryGuest.length = 0;
+    for (const fragment of cut(1)) bed.client(fragment);
+    const arrived = wholeOf(bed.toSecondaryGuest);
+    assert.deepEqual([arrived.ack, text(arrived)], [901, 'q'.repeat(200)], ends.name);
+    const inward: Uint8Array[] = [];
+    const survivor = new PrimaryProxy(
+      {
+        toNetwork: () => undefined,
+        toGuest: (frame) => void inward.push(new Uint8Array(frame)),
+        mirror: () => undefined,
+        announceIsn: () => undefined,
+        confirm: () => undefined,
+        wantCheckpoint: () => undefined,
+        pauseGuest: () => undefined,
+      },
+      {
+        ...{ mode: 'colo', compareTimeoutMs: 200, patienceMs: 200 },
+        ...{ table: bed.secondary.takeover(bed.now).table, now: bed.now },
+      },
+    );
+    for (const fragment of cut(2)) survivor.fromNetwork(fragment, bed.now);
+    assert.equal(wholeOf(inward).ack, 901, ends.name);
+  }
 });

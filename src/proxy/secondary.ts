@@ -48,6 +48,8 @@ interface Pending {
   kept: Kept[];
   newestAck: Kept | undefined;
   clientAck: number | undefined;
+  /** What the primary said of a later connection on this 5-tuple, which the SVM has not begun. */
+  announced: { isn: number; time: number | undefined } | undefined;
   /** The primary's TSval of its SYN, and the SVM's latest; client space. */
   announcedTime: number | undefined;
   latestTime: number | undefined;
@@ -112,7 +114,8 @@ export class SecondaryProxy {
 
   private deliver(frame: Uint8Array, now: number, toGuest: (frame: Uint8Array) => void): void {
     const view = this.view.parse(frame);
-    const connection = view.kind === 'tcp' ? this.table.ofClientFrame(view) : undefined;
+    const isTcp = view.kind === 'tcp' || view.takeFirstFragment();
+    const connection = isTcp ? this.table.ofClientFrame(view) : undefined;
     if (connection === undefined) {
       toGuest(this.quotes.toGuest(view));
       return;
@@ -134,18 +137,29 @@ export class SecondaryProxy {
   }
 
   private learnIsn({ key, time }: Announcement, isn: number): void {
-    const connection = this.table.find(key) ?? this.table.add(key);
-    if (connection === undefined || (connection.paired && connection.clientIsn === isn)) return;
-    if (connection.paired) this.unpair(connection);
+    const known = this.table.find(key);
+    const connection = known ?? this.table.add(key);
+    if (connection === undefined) return;
+    if (known?.paired === true) {
+      // The client may be in the old connection still, and the SVM is: until the SVM begins anew, its numbers count.
+      if (known.clientIsn !== isn) pendingOf(known).announced = { isn, time };
+      return;
+    }
+    connection.paired = false;
     connection.clientIsn = isn;
     pendingOf(connection).announcedTime = time;
     this.pair(connection);
   }
 
-  private unpair(connection: PendingConnection): void {
+  /** The SVM begins a connection on a 5-tuple of which it had one; the primary may have begun it before. */
+  private beginAnew(connection: PendingConnection): void {
+    const announced = connection.attachment?.announced;
     this.giveUp(connection);
     this.table.restart(connection);
     connection.paired = false;
+    if (announced === undefined) return;
+    connection.clientIsn = announced.isn;
+    pendingOf(connection).announcedTime = announced.time;
   }
 
   private pair(connection: PendingConnection): void {
@@ -203,7 +217,7 @@ export class SecondaryProxy {
   private noteSyn(connection: PendingConnection, view: FrameView): void {
     const { sequence } = view;
     if (connection.paired ? isKnownIsn(connection, sequence) : connection.guestIsn === sequence) return;
-    if (connection.paired) this.unpair(connection);
+    if (connection.paired) this.beginAnew(connection);
     connection.guestIsn = sequence;
     connection.guestTime = view.timestampsAt === 0 ? undefined : view.timestamp;
     // What came before the SYN is of an older connection.
@@ -430,6 +444,7 @@ function pendingOf(connection: PendingConnection): Pending {
     kept: [],
     newestAck: undefined,
     clientAck: undefined,
+    announced: undefined,
     announcedTime: undefined,
     latestTime: undefined,
   };

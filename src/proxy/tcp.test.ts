@@ -3,13 +3,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { buildTcp, timestampsOption } from '../packet/build.ts';
-import { read32 } from '../packet/checksum.ts';
+import { read16, read32 } from '../packet/checksum.ts';
 import { FrameView } from '../packet/frame-view.ts';
 import { advance } from '../packet/sequence.ts';
 import { forEachSackEdge, tcpFlag } from '../packet/tcp.ts';
 import { proxyLimits } from './limits.ts';
 import type { Similarity } from './similarity.ts';
-import { allEnds, assertValid, Bed, bytes, type Ends, overIpv4, overIpv6, text } from './testbed.ts';
+import { allEnds, assertValid, Bed, bytes, type Ends, overIpv4, overIpv6, synOptionBytes, text } from './testbed.ts';
 
 const pIsn = 1000;
 const sIsn = 9000;
@@ -271,4 +271,93 @@ test('a coarse window is told in steps, never beyond either guest, and never goe
     }
   }
   assert.ok(edge > 0);
+});
+
+test('a SYN-ACK whose unknown options differ does not leave: the secondary could not go on with the key of the other', () => {
+  const multipath = (key: number) => Uint8Array.of(30, 12, 1, 1, key, 2, 3, 4, 5, 6, 7, 8);
+  const { guest, client } = overIpv4;
+  const answers = (pKey: number, sKey: number) => {
+    const bed = new Bed();
+    bed.protect();
+    bed.client(buildTcp(client, guest, { sequence: 5000, flags: tcpFlag.syn, options: multipath(7) }));
+    bed.pvm(buildTcp(guest, client, { sequence: pIsn, ack: 5001, flags: tcpFlag.syn, options: multipath(pKey) }));
+    bed.svm(buildTcp(guest, client, { sequence: sIsn, ack: 5001, flags: tcpFlag.syn, options: multipath(sKey) }));
+    return [bed.left().length, bed.wanted.map(({ kind }) => kind)];
+  };
+  assert.deepEqual(answers(1, 2), [0, ['options']]);
+  assert.deepEqual(answers(1, 1), [1, []]);
+});
+
+test('a refused connection leaves only what the secondary has refused too', () => {
+  const { guest, client } = overIpv4;
+  const bed = new Bed();
+  bed.protect();
+  const refusal = (clientIsn: number) =>
+    buildTcp(guest, client, { sequence: 0, ack: clientIsn + 1, flags: tcpFlag.rst });
+  const call = (sequence: number) => bed.client(buildTcp(client, guest, { sequence, flags: tcpFlag.syn }));
+  call(5000);
+  bed.svm(refusal(5000));
+  bed.pvm(refusal(5000));
+  assert.equal(bed.left().length, 1);
+  call(77_000);
+  bed.pvm(refusal(77_000));
+  assert.equal(bed.left().length, 0, 'the secondary has refused another call only');
+  bed.svm(refusal(77_000));
+  assert.equal(bed.left().length, 1);
+});
+
+test('urgent data leaves when the secondary has marked the same, and the mark stays where it was when a segment is cut', () => {
+  const { guest, client } = overIpv4;
+  const bed = connected(overIpv4);
+  const marked = (isn: number, at: number, content: string, urgent: number) =>
+    buildTcp(guest, client, {
+      sequence: isn + 1 + at,
+      ack: 5001,
+      flags: 0,
+      window: 1000,
+      urgent,
+      payload: bytes(content),
+    });
+  const marks = () =>
+    bed.left().map((view) => {
+      const isMarked = (view.flags & tcpFlag.urg) !== 0;
+      return [text(view), isMarked ? view.sequence + read16(view.frame, view.transportAt + 18) : undefined];
+    });
+  bed.svm(data(overIpv4, sIsn, 0, 'hel'));
+  bed.pvm(marked(pIsn, 0, 'hello!', 6));
+  assert.deepEqual(marks(), []);
+  bed.svm(marked(sIsn, 3, 'l', 3));
+  assert.deepEqual(marks(), [['hell', pIsn + 7]]);
+  bed.svm(data(overIpv4, sIsn, 4, 'o!'));
+  assert.deepEqual(marks(), [['o!', pIsn + 7]]);
+  bed.pvm(marked(pIsn, 0, 'hello!', 6));
+  assert.deepEqual(marks(), [['hello!', pIsn + 7]], 'what has left may leave again');
+  bed.pvm(marked(pIsn, 0, 'hello!', 9));
+  assert.deepEqual(marks(), [], 'with another mark it waits');
+  bed.svm(data(overIpv4, sIsn, 6, 'xyz!'));
+  bed.pvm(marked(pIsn, 4, 'o!xyz!', 2));
+  assert.deepEqual(marks(), []);
+  bed.checkpoint();
+  const after = marks();
+  assert.deepEqual(after.at(-1), ['o!xyz!', pIsn + 7], 'a commit covers every mark');
+});
+
+test('a forged answer to a SYN does not make the window that leaves wider than that of either guest', () => {
+  const { guest, client } = overIpv4;
+  const bed = new Bed();
+  bed.protect();
+  const answer = (isn: number) =>
+    buildTcp(guest, client, { sequence: isn, ack: 5001, flags: tcpFlag.syn, window: 1000, options: synOptionBytes });
+  bed.client(buildTcp(client, guest, { sequence: 5000, flags: tcpFlag.syn, options: synOptionBytes }));
+  bed.pvm(answer(pIsn));
+  bed.svm(answer(sIsn));
+  bed.left();
+  bed.client(buildTcp(client, guest, { sequence: 0x40000000, ack: 0x50000000, flags: tcpFlag.syn }));
+  const ack = (isn: number, value: number, window: number) =>
+    buildTcp(guest, client, { sequence: isn + 1, ack: value, flags: 0, window });
+  bed.svm(ack(sIsn, 6000, 0));
+  bed.pvm(ack(pIsn, 5500, 2000));
+  const left = bed.left();
+  assert.equal(left.length, 1);
+  for (const view of left) assert.ok(view.ack + (view.window << 7) <= 6001, `${view.window} scaled by 7`);
 });

@@ -14,6 +14,8 @@ export interface ProcessEnd {
   signal: string | null;
   /** The end of what it wrote to standard error, or why it could not be started. */
   stderr: string;
+  /** Somebody on its host ended it in order, by a signal, say; it leaves with code 0 as when its guest shuts down. */
+  byHost?: true;
 }
 
 export class QemuProcess {

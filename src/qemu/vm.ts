@@ -75,7 +75,7 @@ export class Vm {
   private constructor(options: VmOptions, parts: VmParts) {
     this.#options = options;
     this.#parts = parts;
-    this.exited = parts.process.exited;
+    this.exited = endOf(parts);
     this.qemuVersion = parts.qemuVersion;
   }
 
@@ -303,6 +303,17 @@ export class Vm {
       throw new ColoError(errorCodes.qemu, 'A checkpoint failed and the guest could not be resumed.', { cause });
     });
   }
+}
+
+/** Why it ends QEMU says on its monitor, whose end may be heard after that of the process. */
+async function endOf({ process, qmp }: VmParts): Promise<ProcessEnd> {
+  let byHost = false;
+  qmp.on('SHUTDOWN', ({ data }) => {
+    byHost ||= data.guest === false;
+  });
+  const end = await process.exited;
+  await qmp.closed;
+  return byHost ? { ...end, byHost } : end;
 }
 
 /** Copies the pages of `runs` out of guest RAM, one after the other. */

@@ -4,14 +4,28 @@
 // A SYN of the SVM for a connection that the PVM has not begun yet is parked with all that follows it: until the PVM's SYN
 // comes, the old connection on this 5-tuple goes on.
 
+import { read16 } from '../../packet/checksum.ts';
 import type { FrameView } from '../../packet/frame-view.ts';
 import { advance, distance, later } from '../../packet/sequence.ts';
-import { synOptions } from '../../packet/tcp.ts';
+import { synOptions, tcp, tcpFlag } from '../../packet/tcp.ts';
 import { asBuffer } from '../byte-stream.ts';
 import { proxyLimits } from '../limits.ts';
 import type { CompareSink } from './sink.ts';
 import { edgeOf, shiftOf } from './tcp-clamp.ts';
 import type { TcpStream } from './tcp-stream.ts';
+
+/**
+ * What tells resets of a connection apart: their sequence number. The answer to a segment without ACK always has 0 there, and
+ * says by its acknowledgement what it answers: to a SYN at a closed port, which one.
+ */
+export function resetName({ sequence, ack, flags }: { sequence: number; ack: number; flags: number }): number {
+  return sequence === 0 && (flags & tcpFlag.ack) !== 0 ? 2 ** 32 + ack : sequence;
+}
+
+/** Where the urgent data ends that the segment marks. */
+export function urgentEnd(parts: { frame: Uint8Array; transportAt: number; sequence: number }): number {
+  return advance(parts.sequence, read16(parts.frame, parts.transportAt + tcp.urgent));
+}
 
 export class SecondarySide {
   private readonly sink: CompareSink;
@@ -62,8 +76,10 @@ export class SecondarySide {
       stream.ahead.consume(stream.rNext);
     }
     if (view.hasAck) this.takeAck(stream, view);
+    if ((view.flags & tcpFlag.urg) !== 0) this.takeUrgent(stream, urgentEnd(view));
     if (view.isReset) {
-      if (!stream.sResets.includes(view.sequence)) stream.sResets.push(view.sequence);
+      const name = resetName(view);
+      if (!stream.sResets.includes(name)) stream.sResets.push(name);
       if (stream.sResets.length > proxyLimits.resetsMax) stream.sResets.shift();
     } else if (!stream.diverged) this.takeBytes(stream, view);
     return true;
@@ -84,6 +100,12 @@ export class SecondarySide {
     stream.sAck = stream.sAckKnown ? later(stream.sAck, view.ack) : view.ack;
     stream.sEdge = stream.sAckKnown ? later(stream.sEdge, edge) : edge;
     stream.sAckKnown = true;
+  }
+
+  private takeUrgent(stream: TcpStream, end: number): void {
+    stream.sUrgents ??= [];
+    if (!stream.sUrgents.includes(end)) stream.sUrgents.push(end);
+    if (stream.sUrgents.length > proxyLimits.urgentsMax) stream.sUrgents.shift();
   }
 
   private takeBytes(stream: TcpStream, view: FrameView): void {
@@ -117,6 +139,7 @@ export class SecondarySide {
     stream.sTimeKnown = false;
     stream.sFinAt = undefined;
     stream.sResets = [];
+    stream.sUrgents = undefined;
     stream.ahead.reset(stream.rNext);
   }
 

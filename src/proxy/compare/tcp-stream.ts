@@ -67,7 +67,10 @@ export class TcpStream implements ActiveFlow {
   sTimeKnown = false;
   sTime = 0;
   sFinAt: number | undefined = undefined;
+  /** Their names (resetName). */
   sResets: number[] = [];
+  /** Where its urgent data ends, by what it has marked. */
+  sUrgents: number[] | undefined = undefined;
   readonly ahead: ByteStream;
   /** Bytes of `ahead` and of `parked` as counted by the comparer. */
   aheadCounted = 0;

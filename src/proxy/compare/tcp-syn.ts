@@ -14,6 +14,12 @@ export function synDifference(stream: TcpStream, head: SegmentParts): string | u
   if (isAnswer !== hasAnswered) return 'one side sent SYN, the other SYN-ACK';
   if (primary.kinds !== secondary.kinds) return 'the two SYNs carry different options';
   if (primary.mss !== secondary.mss) return `maximum segment size ${primary.mss} against ${secondary.mss}`;
-  if (primary.windowScale === secondary.windowScale) return undefined;
-  return `window scale ${primary.windowScale ?? 'none'} against ${secondary.windowScale ?? 'none'}`;
+  if (primary.windowScale !== secondary.windowScale)
+    return `window scale ${primary.windowScale ?? 'none'} against ${secondary.windowScale ?? 'none'}`;
+  return areEqual(primary.others, secondary.others) ? undefined : 'an option that is not ours differs';
+}
+
+/** A key of Multipath TCP, say, which each guest draws at random. */
+function areEqual(one: readonly number[], other: readonly number[]): boolean {
+  return one.length === other.length && one.every((byte, at) => byte === other[at]);
 }

@@ -33,7 +33,7 @@ import type { CompareSink, Moment } from './sink.ts';
 import { edgeOf, noteLeft, shiftOf, TcpClamp } from './tcp-clamp.ts';
 import { HeldSegments } from './tcp-held.ts';
 import { OwedAcks } from './tcp-owed.ts';
-import { SecondarySide } from './tcp-secondary.ts';
+import { resetName, SecondarySide, urgentEnd } from './tcp-secondary.ts';
 import { type Held, TcpStream } from './tcp-stream.ts';
 import { synDifference } from './tcp-syn.ts';
 
@@ -185,11 +185,11 @@ export class TcpComparer {
 
   private isOldNews(stream: TcpStream, view: FrameView, bytes: number): boolean {
     const end = advance(view.sequence, bytes);
-    return distance(end, stream.rNext) <= 0 && (!view.hasAck || stream.sAckKnown);
+    return distance(end, stream.rNext) <= 0 && (!view.hasAck || stream.sAckKnown) && marksNothingNew(stream, view);
   }
 
   private fromPrimaryPureAck(stream: TcpStream, view: FrameView): void {
-    const isAllowed = stream.sAckKnown && distance(view.ack, stream.sAck) <= 0;
+    const isAllowed = stream.sAckKnown && distance(view.ack, stream.sAck) <= 0 && marksNothingNew(stream, view);
     if (!isAllowed) {
       this.owed.owe(stream, ackTemplate(view));
       return;
@@ -225,12 +225,13 @@ export class TcpComparer {
     if ((head.flags & tcpFlag.rst) !== 0) return this.tryReset(stream, head);
     if ((head.flags & tcpFlag.ack) !== 0 && !stream.sAckKnown) return false;
     if ((head.flags & tcpFlag.syn) !== 0) return this.trySyn(stream, head);
+    if (!marksNothingNew(stream, head)) return this.blocked(stream);
     if (distance(head.sequence, stream.rNext) > 0) return this.blocked(stream);
     return this.tryBytes(stream, head);
   }
 
   private tryReset(stream: TcpStream, head: Held): boolean {
-    if (!stream.sResets.includes(head.sequence)) return false;
+    if (!stream.sResets.includes(resetName(head))) return false;
     this.finishHead(stream, head);
     return true;
   }
@@ -404,4 +405,12 @@ export class TcpComparer {
     if (this.aheadBytes <= proxyLimits.aheadBytesMax) return;
     this.sink.want({ kind: 'limit', detail: 'the secondary is too far ahead on all connections together' });
   }
+}
+
+/** Whether the segment marks no urgent data, or some that the SVM has marked too: a receiver may take it out of the stream. */
+function marksNothingNew(
+  stream: TcpStream,
+  parts: Pick<SegmentParts, 'frame' | 'transportAt' | 'sequence' | 'flags'>,
+): boolean {
+  return (parts.flags & tcpFlag.urg) === 0 || stream.sUrgents?.includes(urgentEnd(parts)) === true;
 }

@@ -6,6 +6,8 @@
 // The bit lives in the page table entry, and a shared page that is swapped out loses its entry: a page that was written,
 // swapped out and read back in one epoch would be missed. So a page without an entry counts as written, and a host
 // with swap is refused: without swap pages of a tmpfs are not reclaimed.
+// Reading and clearing are two calls, so that the guest has to stand still for both (`mustStand` of PageScanner): what it wrote
+// between them would be cleared and never seen.
 // Limits: reads 8 bytes for each page of RAM (2 MB for 1 GB), and clearing touches all of QEMU's memory.
 // Not measured: the kernel of the machines this was written on has no soft-dirty bit.
 
@@ -42,6 +44,7 @@ export function hostHasSwap(swaps = readFileSync('/proc/swaps', 'utf8')): boolea
 
 export class SoftDirtyScanner implements PageScanner {
   readonly kind = 'soft-dirty';
+  readonly mustStand = true;
   readonly #pagemap: number;
   readonly #clearRefs: number;
   readonly #firstEntry: number;

@@ -23,6 +23,8 @@ export interface DirtyTracker {
    * only what differs from this.
    */
   readonly copy?: Buffer | undefined;
+  /** Whether the guest must stand still for a collect: what it wrote in the middle of one would be in none. */
+  readonly mustStand: boolean;
   /** Pages written since the last collect, which are tracked anew from here on. The first collect: every page. */
   collect(): PageRuns;
   /** Number of pages that collect() would return now. Changes nothing. */
@@ -36,6 +38,8 @@ export interface DirtyTracker {
 export interface PageScanner {
   readonly kind: TrackerKind;
   readonly copy?: Buffer;
+  /** Its re-arming scan first looks and then re-arms: a page written in between is missed, so that nobody may write. */
+  readonly mustStand?: true;
   /** Pages written since the last re-arming scan. */
   scan(options: { rearm: boolean }): PageRuns;
   close(): void;
@@ -43,13 +47,15 @@ export interface PageScanner {
 
 export class RunTracker implements DirtyTracker {
   readonly #scanner: PageScanner;
+  readonly #ramBytes: number;
   /** Pages to report beside the scanner's next answer. At first all of them. */
   #owed = new PageRuns();
   #closed = false;
 
   constructor(scanner: PageScanner, ramBytes: number) {
     this.#scanner = scanner;
-    this.#owed.add(0, ramBytes);
+    this.#ramBytes = ramBytes;
+    this.#oweAll();
   }
 
   get kind(): TrackerKind {
@@ -60,11 +66,22 @@ export class RunTracker implements DirtyTracker {
     return this.#scanner.copy;
   }
 
+  get mustStand(): boolean {
+    return this.#scanner.mustStand === true;
+  }
+
   collect(): PageRuns {
+    const owed = this.#owed;
+    // A scan that fails has re-armed pages that it will not report again.
+    this.#oweAll();
     const written = this.#scanner.scan({ rearm: true });
-    const all = unionRuns(this.#owed, written);
     this.#owed = new PageRuns();
-    return all;
+    return unionRuns(owed, written);
+  }
+
+  #oweAll(): void {
+    this.#owed = new PageRuns();
+    this.#owed.add(0, this.#ramBytes);
   }
 
   count(): number {
