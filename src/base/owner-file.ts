@@ -74,7 +74,8 @@ function release(path: string, fd: number): void {
   closeSync(fd);
 }
 
-function isAt(path: string, fd: number): boolean {
+/** Whether the open file is the one at this path. */
+export function isAt(path: string, fd: number): boolean {
   const own = fstatSync(fd);
   const there = statSync(path, { throwIfNoEntry: false });
   return there !== undefined && there.ino === own.ino && there.dev === own.dev;

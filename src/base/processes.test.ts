@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { test } from 'node:test';
-import { processIdentity, tiedToUs } from './processes.ts';
+import { isMarkOfDead, ownMark, processIdentity, tiedToUs } from './processes.ts';
 
 const words = ["it's", '', '$HOME', 'two words'];
 
@@ -22,4 +22,10 @@ test('a tied command whose parent is not the one that asked for it is not run: n
 test('a living process has an identity, and one that never was has none', () => {
   assert.match(processIdentity(process.pid) ?? '', new RegExp(`^${process.pid} \\d+$`));
   assert.equal(processIdentity(2 ** 30), undefined);
+});
+
+test('a mark tells whether its process is gone, also when its id is used again; what is no mark tells nothing', () => {
+  assert.equal(isMarkOfDead(ownMark()), false);
+  for (const dead of [`${2 ** 30}.1`, `${process.pid}.1`]) assert.equal(isMarkOfDead(dead), true);
+  for (const none of ['', 'x', `${process.pid}`, `${ownMark()}.1`]) assert.equal(isMarkOfDead(none), false);
 });

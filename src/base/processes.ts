@@ -15,6 +15,17 @@ export function processIdentity(pid: number): string | undefined {
   }
 }
 
+/** "pid.startTime" of this process, for the names of what it makes: who finds it later knows whose it is, or was. */
+export function ownMark(): string {
+  return (processIdentity(process.pid) ?? '').replace(' ', '.');
+}
+
+/** Whether the process with this mark is gone. What is no mark belongs to nobody that could be gone. */
+export function isMarkOfDead(mark: string): boolean {
+  const match = /^(\d+)\.(\d+)$/.exec(mark);
+  return match !== null && processIdentity(Number(match[1])) !== `${match[1]} ${match[2]}`;
+}
+
 /**
  * The command line that runs `command` so that the kernel kills it when this process dies; util-linux's setpriv asks for
  * that. Who dies before setpriv has asked sends no signal, so the shell then looks whether we are still the parent, and

@@ -29,14 +29,18 @@ export async function demoOfHosts(options: HostsArguments): Promise<number> {
   };
   const packages = [...runtimePackages, ...guestPackages, ...clusterPackages];
   await ensurePackages(packages, { why: 'run the demo on several hosts', onProgress: say });
+  // From here on an interrupt unwinds: to find out whether there can be hosts, a namespace is made.
+  const signal = interruptSignal();
   const refusal = await labRefusal();
+  signal.throwIfAborted();
   if (refusal !== undefined)
     throw new ColoError(errorCodes.host, refusal, { hint: 'run it as root, where network namespaces can be made' });
   const guest = await buildGuest({ onProgress: say });
+  signal.throwIfAborted();
   const show = (view: DemoView) => {
     if (!options.json) live.show(block(view, live.rates), line(view));
   };
-  const report = await runHostsDemo({ ...options, guest, clock: systemClock, say, show, signal: interruptSignal() });
+  const report = await runHostsDemo({ ...options, guest, clock: systemClock, say, show, signal });
   const text = await writeReport(report, options.report);
   process.stdout.write(options.json ? text : `${summary(report).join('\n')}\n`);
   return report.ok ? 0 : 1;

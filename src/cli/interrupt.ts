@@ -15,6 +15,11 @@ export function interruptSignal(): AbortSignal {
   return made.signal;
 }
 
+/** Whether this command was interrupted: then what fails in it fails because of that (a terminal tells its children, too). */
+export function isInterrupted(): boolean {
+  return controller?.signal.aborted === true;
+}
+
 /** The reason of an interrupted command. */
 export class Interrupted extends Error {
   constructor() {

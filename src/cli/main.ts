@@ -4,7 +4,7 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { faultKinds } from '../demo/faults.ts';
-import { Interrupted } from './interrupt.ts';
+import { Interrupted, isInterrupted } from './interrupt.ts';
 import { isCluster } from './target.ts';
 
 function seconds(text: string): number {
@@ -277,7 +277,8 @@ async function main(): Promise<void> {
   try {
     await program.parseAsync();
   } catch (error) {
-    code = codeOf(error);
+    const own = codeOf(error);
+    code = isInterrupted() ? 130 : own;
   }
   process.exitCode = code;
 }

@@ -86,6 +86,24 @@ test('a failover that is asked for during an apply begins when that is done, and
   assert.deepEqual(run(other, { kind: 'applied', epoch: 3 }), ['compare']);
 });
 
+test('a failover that is asked for during a capture begins when that checkpoint is applied, or has failed', () => {
+  const asked: PrimaryEvent[] = [
+    ...[...toInitialCapture, ...checkpoint(1), { kind: 'want', reason: { kind: 'periodic' } } as const],
+    { kind: 'handover', why: 'operator' },
+  ];
+  const offered = ['shutGate', 'tellHandover', 'dropPeer', 'claimAlone'];
+  const applied = new PrimaryPair();
+  assert.deepEqual(run(applied, ...asked), []);
+  assert.deepEqual(run(applied, { kind: 'captured', epoch: 2 }, { kind: 'committed', epoch: 2 }), ['release']);
+  assert.deepEqual(run(applied, { kind: 'applied', epoch: 2 }), ['compare', ...offered]);
+  const failed = new PrimaryPair();
+  run(failed, ...asked);
+  assert.deepEqual(run(failed, { kind: 'captureFailed', why: 'QEMU' }), offered);
+  const refused = new PrimaryPair();
+  run(refused, ...asked, { kind: 'captured', epoch: 2 });
+  assert.deepEqual(run(refused, { kind: 'refused', epoch: 2, why: 'damaged' }), ['abortCapture', ...offered]);
+});
+
 test('a checkpoint that is wanted during an apply begins when that is done', () => {
   const pair = new PrimaryPair();
   run(pair, ...toInitialCapture, { kind: 'captured', epoch: 1 }, { kind: 'committed', epoch: 1 });

@@ -9,7 +9,8 @@
 //   ended      ─► nothing
 //
 // A planned failover is a doubt too: the secondary is asked to take over, and has a moment to win the term. One that is
-// asked for while the secondary applies a checkpoint begins when that is done: it claims no term before.
+// asked for while a checkpoint is captured, or the secondary applies one, begins when that is done or has failed: the
+// secondary claims no term before it has applied it.
 //
 // Who may speak (docs/ARCHITECTURE.md): in `protected` the proxy releases only what the secondary can honour. From the
 // first doubt (`suspecting`) the gate is shut, and it opens again only with the term. `fenced` never speaks again;
@@ -36,7 +37,7 @@ export type PrimaryState =
   | { kind: 'pairing' }
   /**
    * `complete`: the secondary holds a checkpoint that it could run. `handover`: why it is to take over when it has applied
-   * the one of now. `wanted`: why another checkpoint is to follow it.
+   * the one of now, or that one has failed. `wanted`: why another checkpoint is to follow it.
    */
   | {
       kind: 'protected';
@@ -222,9 +223,11 @@ export class PrimaryPair {
     why: string,
     first: PrimaryAction[],
   ): PrimaryAction[] {
-    this.move({ ...state, phase: 'running', refusals: state.refusals + 1 });
+    const { handover, ...rest } = state;
+    this.move({ ...rest, phase: 'running', refusals: state.refusals + 1 });
     const giveUp = state.refusals + 1 >= refusalsMax || !state.complete;
-    return giveUp ? [...first, ...this.onDoubt(`no checkpoint could be made: ${why}`)] : first;
+    if (giveUp) return [...first, ...this.onDoubt(`no checkpoint could be made: ${why}`)];
+    return handover === undefined ? first : [...first, ...this.offer(handover)];
   }
 
   private onDoubt(why: string): PrimaryAction[] {
@@ -259,7 +262,7 @@ export class PrimaryPair {
   private onHandover(why: string): PrimaryAction[] {
     const { state } = this;
     if (state.kind !== 'protected' || !state.complete) return [];
-    if (state.phase !== 'applying') return this.offer(why);
+    if (state.phase === 'running' || state.phase === 'sending') return this.offer(why);
     this.move({ ...state, handover: why });
     return [];
   }

@@ -8,15 +8,13 @@
 //
 // With several failovers the same holds after each of them (bank-rounds.ts).
 
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { diskTexts } from '../../guest/disk/recipe.ts';
 import type { NodeStatus } from '../api/status.ts';
 import { wallTime } from '../base/clock.ts';
 import { errorText } from '../base/errors.ts';
 import { seededRandom } from '../base/random.ts';
 import { formatSize } from '../config/size.ts';
+import { takeTemporaryFolder } from '../local/temporary.ts';
 import { openBank, Teller } from './bank.ts';
 import { restAndCheck, rounds } from './bank-rounds.ts';
 import {
@@ -67,14 +65,15 @@ interface Told {
 }
 
 const tellersAtOnce = 2;
+const answerTimeoutMs = 60_000;
 
 export async function runBankDemo(options: BankDemoOptions): Promise<BankReport> {
   // Guests' disks are large: a folder of the system's, not the tmpfs where RAM lies.
-  const folder = await mkdtemp(join(tmpdir(), 'colo-demo-disk-'));
+  const { folder, release } = takeTemporaryFolder('colo-demo-disk-');
   try {
     return await onDisk(options, folder);
   } finally {
-    await rm(folder, { recursive: true, force: true });
+    release();
   }
 }
 
@@ -181,7 +180,11 @@ async function protectAgain(stage: Stage, { victim, survivor }: Parts): Promise<
   const { pair, problems, options } = stage;
   await pair.restart(victim);
   const copyMs = await untilProtected(stage, `node ${victim} is back: what changed is copied`);
-  const { disks } = (await pair.statuses()).find((one) => one.node === survivor) ?? {};
+  // Not in one look: it may answer late.
+  const all = await pair.until(`heard from ${survivor}`, answerTimeoutMs, (seen) =>
+    seen.some((one) => one.node === survivor),
+  );
+  const { disks } = all.find((one) => one.node === survivor) ?? {};
   const skipped = disks?.skippedBytes ?? 0;
   options.say(`protected again (${(copyMs / 1000).toFixed(1)} s): ${formatSize(skipped)} were not copied again`);
   if (skipped === 0) problems.push('the whole disk was copied again, though the secondary had a replica of it');

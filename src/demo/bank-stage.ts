@@ -61,9 +61,10 @@ export interface Stage extends Scene {
   problems: string[];
 }
 
-const bootTimeoutMs = 120_000;
+/** Generous: a host may be starved, and nobody waits for longer than it takes. */
+const bootTimeoutMs = 240_000;
 const protectTimeoutMs = 180_000;
-const guestTimeoutMs = 60_000;
+const guestTimeoutMs = 180_000;
 const tellAgainMs = 10_000;
 
 /** A spec for a copy of the guest's disk in `folder`. */
@@ -222,19 +223,25 @@ export function otherOf(name: 'a' | 'b'): 'a' | 'b' {
 
 /** Shuts the guest down in order; before that the survivor's overlay must have become part of its disk. */
 export async function haltGuest(stage: Stage, name: 'a' | 'b'): Promise<void> {
-  const { pair, problems } = stage;
+  const { pair, options, problems } = stage;
   const folded = (statuses: NodeStatus[]) =>
     statuses.some((one) => one.node === name && (one.disks?.copying ?? null) === null);
   await pair.until('folded', guestTimeoutMs, folded);
-  const connection = tell(stage, 'halt');
+  // Again until it is heard: between two lines nobody listens for a moment.
+  const connections = [tell(stage, 'halt')];
+  const stop = options.clock.every(tellAgainMs, () => void connections.push(tell(stage, 'halt')));
   try {
-    // On every node: a guest that switched itself off is not brought back by the other.
-    const ended = (statuses: NodeStatus[]) => statuses.every((one) => one.role !== 'primary');
+    // The node says so: one that does not answer is starved, and its guest may still be writing. And on every node: a guest
+    // that switched itself off is not brought back by the other.
+    const ended = (statuses: NodeStatus[]) =>
+      statuses.some((one) => one.node === name && one.role === 'stopped') &&
+      statuses.every((one) => one.role !== 'primary');
     await pair.until('shut down', guestTimeoutMs, ended);
   } catch (error) {
     problems.push(errorText(error));
   } finally {
-    connection.destroy();
+    stop();
+    for (const connection of connections) connection.destroy();
   }
 }
 

@@ -33,6 +33,8 @@ function say(answer: Answer): void {
 async function main(): Promise<void> {
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, () => undefined);
   process.on('disconnect', () => process.exit(0));
+  // Nobody had listened yet.
+  if (!process.connected) process.exit(0);
   withoutIpv6Questions();
   const handlers = { frame: toLan, closed: () => process.exit(1) };
   const tap = await TapUplink.open({ name: device, bridge: undefined, log: openLog({ level: 'silent' }) }, handlers);

@@ -11,11 +11,12 @@
 // Needs root, or a kernel that lets users make namespaces (`unshare -r`), and /dev/net/tun. Where that is missing,
 // `ClientHost.open` says why, and the demo reaches its guest through the gateway instead.
 
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
 import { join } from 'node:path';
 import type { Clock } from '../base/clock.ts';
 import { childEnvironment } from '../base/environment.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { tiedToUs } from '../base/processes.ts';
 import { endChild } from '../local/namespace.ts';
 import type { Client, ClientReport } from './client.ts';
 import type { Answer, Order } from './client-host-message.ts';
@@ -189,8 +190,10 @@ function lostReport(name: string, detail: string): ClientReport {
   return { name, ok: false, connections: 0, sent: 0, received: 0, ...gaps, latencyMsP50: null, detail };
 }
 
+/** Tied to us within the namespace: with new rights, as of a user's namespace, the kernel forgets the death signal. */
 function spawnInNamespace(how: readonly string[]): ChildProcess {
   const main = join(import.meta.dirname, 'client-host-main.ts');
-  const args = [...how, '--', process.execPath, '--disable-warning=ExperimentalWarning', main];
-  return spawn('unshare', args, { stdio: ['ignore', 'ignore', 'pipe', 'ipc'], env: childEnvironment({}) });
+  const [command, args] = tiedToUs(process.execPath, ['--disable-warning=ExperimentalWarning', main]);
+  const stdio: StdioOptions = ['ignore', 'ignore', 'pipe', 'ipc'];
+  return spawn('unshare', [...how, '--', command, ...args], { stdio, env: childEnvironment({}) });
 }

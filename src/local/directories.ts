@@ -7,11 +7,25 @@
 //                        arbiter/     terms
 //   STATE/VM/a.log b.log a.serial ... logs, kept until the next run of that VM
 
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { homedir, userInfo } from 'node:os';
 import { join } from 'node:path';
+import { tryLock } from '../base/descriptors.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { isAt } from '../base/owner-file.ts';
 import { processIdentity } from '../base/processes.ts';
+import { removalTriesMax, runRootLockMsMax, runRootPollMs } from './limits.ts';
 
 /** The folder of all running pairs of this user. */
 export function runRoot(): string {
@@ -29,9 +43,21 @@ export function logDirectory(vm: string): string {
 
 /** Takes the VM's run directory for this process; removes what dead runs left. */
 export function takeRunDirectory(vm: string): string {
-  sweep();
+  const unlock = lockRunRoot();
+  if (unlock === undefined)
+    throw new ColoError(errorCodes.host, `${runRoot()} is locked by another colo`, {
+      hint: 'one that starts or ends a VM stands still: end it, or let it go on',
+    });
+  try {
+    sweep();
+    return makeRunDirectory(vm);
+  } finally {
+    unlock();
+  }
+}
+
+function makeRunDirectory(vm: string): string {
   const directory = runDirectory(vm);
-  mkdirSync(runRoot(), { recursive: true, mode: 0o700 });
   try {
     mkdirSync(directory, { mode: 0o700 });
   } catch (cause) {
@@ -51,12 +77,35 @@ export function takeRunDirectory(vm: string): string {
 
 /** Removes the VM's directory, and the folder of all of them when it was the last. */
 export function releaseRunDirectory(directory: string): void {
-  rmSync(directory, { recursive: true, force: true });
+  const unlock = lockRunRoot();
   try {
+    // A child of a node that was killed may just be making a file in it (qemu-img).
+    rmSync(directory, { recursive: true, force: true, maxRetries: removalTriesMax });
     rmdirSync(runRoot());
-  } catch {
+  } catch (error) {
     // Another VM runs, or somebody else has removed it.
+    if (existsSync(directory)) throw error;
+  } finally {
+    unlock?.();
   }
+}
+
+/**
+ * One process at a time begins, ends or sweeps: a directory that has no owner yet would be swept, one that is about to be
+ * swept taken, and the folder of all removed under who is about to make one in it. The lock is flock(2) on that folder
+ * itself, which the kernel drops when its holder dies. Undefined when it cannot be had.
+ */
+function lockRunRoot(): (() => void) | undefined {
+  const root = runRoot();
+  for (let waitedMs = 0; waitedMs < runRootLockMsMax; waitedMs += runRootPollMs) {
+    mkdirSync(root, { recursive: true, mode: 0o700 });
+    const fd = openSync(root, constants.O_RDONLY | constants.O_DIRECTORY);
+    // Whoever had it may have removed it, and another one made it anew.
+    if (tryLock(fd) && isAt(root, fd)) return () => closeSync(fd);
+    closeSync(fd);
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, runRootPollMs);
+  }
+  return undefined;
 }
 
 /** The VMs that run on this machine. */
@@ -67,7 +116,6 @@ export function runningVms(): string[] {
 
 /** Removes the directories whose owner is dead: its nodes ended with it, and QEMU with them. */
 function sweep(): void {
-  if (!existsSync(runRoot())) return;
   for (const vm of readdirSync(runRoot())) {
     const directory = runDirectory(vm);
     if (ownerOf(directory) !== '') continue;

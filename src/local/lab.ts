@@ -15,7 +15,7 @@
 
 import { readdirSync } from 'node:fs';
 import { ColoError, errorCodes } from '../base/errors.ts';
-import { processIdentity } from '../base/processes.ts';
+import { isMarkOfDead, ownMark } from '../base/processes.ts';
 import { runCommand, tryCommand } from '../host/command.ts';
 
 const prefix = 'colo-';
@@ -60,7 +60,7 @@ export class Lab {
         hint: 'run it with sudo',
       });
     await sweep();
-    const lab = new Lab((processIdentity(process.pid) ?? '').replace(' ', '.'), hosts, networks);
+    const lab = new Lab(ownMark(), hosts, networks);
     try {
       await lab.build();
       return lab;
@@ -162,9 +162,8 @@ async function ip(space: string, args: string[]): Promise<void> {
 /** Removes the namespaces of runs that are dead. */
 async function sweep(): Promise<void> {
   for (const name of namespaces()) {
-    const match = /^colo-(\d+)\.(\d+)-/.exec(name);
-    if (match === null || processIdentity(Number(match[1])) === `${match[1]} ${match[2]}`) continue;
-    await tryCommand('ip', ['netns', 'delete', name]);
+    const [, mark = ''] = /^colo-([\d.]+)-/.exec(name) ?? [];
+    if (isMarkOfDead(mark)) await tryCommand('ip', ['netns', 'delete', name]);
   }
 }
 
@@ -179,7 +178,8 @@ function namespaces(): string[] {
 /** Why there can be no lab here; undefined when there can. */
 export async function labRefusal(): Promise<string | undefined> {
   if (process.getuid?.() !== 0) return 'network namespaces need root';
-  const probe = `${prefix}probe-${process.pid}`;
+  // Named as those of a lab are: when this process is killed here, the next lab removes it.
+  const probe = `${prefix}${ownMark()}-probe`;
   const made = await tryCommand('ip', ['netns', 'add', probe]);
   if (made.code !== 0) return `network namespaces cannot be made here: ${made.failure ?? made.stderr.trim()}`;
   const bridge = await tryCommand('ip', ['-n', probe, 'link', 'add', 'br0', 'type', 'bridge']);

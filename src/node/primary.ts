@@ -160,7 +160,7 @@ export class PrimaryNode {
   /** A planned failover: the secondary takes over now. */
   failover(): void {
     const state = this.pair.state;
-    if (state.kind !== 'protected' || state.phase === 'capturing' || !state.complete)
+    if (state.kind !== 'protected' || !state.complete)
       throw new ColoError(errorCodes.input, `the VM is not protected (${state.kind}): nobody could take over`, {
         hint: ['wait until `colo status` says protected', this.peer.why].filter((part) => part !== '').join('; '),
       });

@@ -18,6 +18,9 @@ function putSchema() {
   return z.object({ key: z.string(), value: z.string(), lease: z.string().optional() });
 }
 
+/** A process that stands still for seconds hears its answers late. */
+const askTimeoutMs = 600_000;
+
 /** One state behind two members; the first of them answers writes only when it is told to. */
 class SlowEtcd {
   readonly entries = new Map<string, { value: string; mod_revision: string; lease?: string | undefined }>();
@@ -89,7 +92,7 @@ async function read(question: IncomingMessage): Promise<unknown> {
 
 test('an announcement that a slow member does much later does not replace a newer one', async (context) => {
   const etcd = await new SlowEtcd().open(context);
-  const store = new EtcdStore({ endpoints: etcd.endpoints });
+  const store = new EtcdStore({ endpoints: etcd.endpoints, askTimeoutMs });
   const announced = () => [...etcd.entries.values()].map(({ value }) => fromBase64(value));
   await store.announce('nodes/h1', 'starts', 6000);
   etcd.isSlow = true;
@@ -106,7 +109,7 @@ test('an announcement that a slow member does much later does not replace a newe
 
 test('a node that has just started takes over the announcement of its earlier process', async (context) => {
   const etcd = await new SlowEtcd().open(context);
-  const stores = [new EtcdStore({ endpoints: etcd.endpoints }), new EtcdStore({ endpoints: etcd.endpoints })];
+  const stores = [1, 2].map(() => new EtcdStore({ endpoints: etcd.endpoints, askTimeoutMs }));
   for (const [index, store] of stores.entries()) {
     await store.announce('nodes/h1', `life ${index}`, 6000);
     assert.deepEqual(

@@ -32,6 +32,8 @@ async function stopPrimary(stage: Stage, strike: Strike) {
       return { survivor: secondary, struck: primary, heir, signalHeirsQemu, wake };
     }
     stage.pair.disarm(secondary);
+    // It took over before it was armed, and may have met the point all the same.
+    heir.signal('SIGCONT');
     node.signal('SIGCONT');
   }
 }

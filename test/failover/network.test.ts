@@ -129,9 +129,10 @@ describe('faults of the network', refusal === undefined ? {} : { skip: refusal }
       losing(labName, 'bridge', [{ hook: 'forward', match: `iifname "${primary}"` }]),
     );
     assert.equal(now, heir);
-    const announced = cluster.announced().filter(({ host }) => host === heir);
+    const timesOf = (address: string) =>
+      cluster.announced().filter((one) => one.host === heir && one.address === address).length;
     for (const address of ['0a00020f', '0a00030f', linkLocalHex])
-      assert.ok(announced.filter((one) => one.address === address).length >= 4, `${address} is announced four times`);
+      await cluster.until(`${address} announced four times`, waitMs, () => timesOf(address) >= 4);
   });
 
   test('a card has told the guest its MTU', async () => {

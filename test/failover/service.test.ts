@@ -70,9 +70,10 @@ async function holders(lab: ServiceLab, by: string): Promise<{ primary: string; 
   return { primary, secondary: nameOf('secondary') };
 }
 
-/** Whether it has suspected one who was there all the time. */
+/** Whether it has suspected one who was there all the time: it found that out later, or has the VM because of its silence. */
 function wasWrong(node: VmDetail['nodes'][number]): boolean {
-  return ((node as Partial<NodeStatus>).heartbeat?.wrongSuspicions ?? 0) > 0;
+  const { heartbeat, failover } = node as Partial<NodeStatus>;
+  return (heartbeat?.wrongSuspicions ?? 0) > 0 || /silent/.test(failover?.why ?? '');
 }
 
 async function startClients(ports: { redis: number; echoTcp: number }): Promise<Client[]> {

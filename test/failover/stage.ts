@@ -226,17 +226,23 @@ export async function checkpoint(stage: Stage): Promise<void> {
   }
 }
 
-/** Asks the primary of the protected VM to hand it over; resolves to who has it then. */
+/**
+ * Asks the primary of the protected VM to hand it over; resolves to who has it then. A secondary that a starved host lets
+ * stand still for the moment in which it may take the term does not get it, and its primary goes on: then it is asked again.
+ */
 export async function handOver(stage: Stage): Promise<NodeName> {
-  for (;;) {
+  for (const deadline = systemClock.now() + protectTimeoutMs; ; ) {
     const { primary, secondary, term } = await roles(stage);
     const socketPath = nodeOf(stage, primary).apiPath;
     try {
       await callNode({ socketPath, method: 'POST', path: '/failover', timeoutMs: changeTimeoutMs });
-      return secondary;
     } catch (error) {
       if ((await roles(stage)).term === term) throw error;
+      continue;
     }
+    await over(stage, term);
+    if (stage.pair.owners.turns.at(-1) === secondary) return secondary;
+    assert.ok(systemClock.now() < deadline, `${secondary} never takes over from ${primary}`);
   }
 }
 

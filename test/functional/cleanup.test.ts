@@ -1,7 +1,7 @@
 // Whatever a run creates is gone when it ends, also when it is interrupted at any moment or killed itself.
 
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -27,11 +27,11 @@ interface Run {
   ended: Promise<number | null>;
 }
 
-function startDemo(name: string, ...more: string[]): Run {
+function startDemo(name: string, more: readonly string[], environment: Record<string, string> = {}): Run {
   const temporary = mkdtempSync(join(tmpdir(), 'colo-cleanup-'));
   const devicesBefore = new Set(networkDevices());
   const args = [program, 'demo', '--name', name, ...more];
-  const env = { ...process.env, TMPDIR: temporary };
+  const env = { ...process.env, ...environment, TMPDIR: temporary };
   const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'], env });
   let text = '';
   child.stdout.on('data', (chunk: Buffer) => {
@@ -53,17 +53,23 @@ async function until(what: string, holds: () => boolean): Promise<void> {
   assert.fail(`not within five minutes: ${what}`);
 }
 
-/** Living processes whose command line names the run's directory. */
-function processesOf(directory: string): string[] {
+/** Living processes whose command line (`cmdline`), or what they were given as `environ`, has these words. */
+function processesWith(file: 'cmdline' | 'environ', words: string): string[] {
   return readdirSync('/proc')
     .filter((entry) => /^\d+$/.test(entry) && Number(entry) !== process.pid)
     .filter((pid) => {
       try {
-        return readFileSync(`/proc/${pid}/cmdline`, 'latin1').includes(`${directory}/`);
+        return readFileSync(`/proc/${pid}/${file}`, 'latin1').includes(words);
       } catch {
         return false;
       }
     });
+}
+
+/** A process that the run has begun, and has become this program. */
+function hasBegun(run: Run, program: string): boolean {
+  const all = processesWith('cmdline', program);
+  return leftOf(run).process.some((pid) => all.includes(pid));
 }
 
 function namesIn(folder: string): string[] {
@@ -88,7 +94,8 @@ function leftOf(run: Run): Record<(typeof kindsOfLeft)[number], string[]> {
   // How a lab names its namespaces (src/local/lab.ts).
   const ownNamespace = `colo-${run.pid}.`;
   return {
-    process: processesOf(directory),
+    // What it is given tells whose it is from its first moment on: its command line is its parent's until it is its own.
+    process: processesWith('environ', `TMPDIR=${run.temporary}\0`),
     namespace: namesIn('/run/netns').filter((name) => name.startsWith(ownNamespace)),
     device: networkDevices().filter((name) => !run.devicesBefore.has(name)),
     socket: linesOf('/proc/net/unix', `${directory}/`, `${run.temporary}/`),
@@ -114,8 +121,8 @@ const moments: [name: string, text: string][] = [
 for (const [moment, text] of moments)
   test(`a demo that is interrupted ${moment} leaves nothing behind`, async () => {
     await buildGuest();
-    const demo = startDemo('cleanup-interrupt', ...endlessly);
-    if (text === '') await until('QEMU runs', () => leftOf(demo).process.length >= 2);
+    const demo = startDemo('cleanup-interrupt', endlessly);
+    if (text === '') await until('QEMU runs', () => hasBegun(demo, 'qemu-system'));
     else await demo.said(text);
     const { socket, 'shared memory': shared } = leftOf(demo);
     assert.ok(socket.length > 0 && shared.length > 0, 'what is looked for is seen while it is there');
@@ -127,12 +134,12 @@ for (const [moment, text] of moments)
 test('the nodes and the guests of a demo that is killed end by themselves, and the next run sweeps what is left', async () => {
   await buildGuest();
   const name = 'cleanup-kill';
-  const killed = startDemo(name, ...endlessly);
+  const killed = startDemo(name, endlessly);
   await killed.said('protected in');
   killed.child.kill('SIGKILL');
   await killed.ended;
   await until('every process ended', () => leftOf(killed).process.length === 0);
-  const next = startDemo(name, ...endlessly);
+  const next = startDemo(name, endlessly);
   await next.said('the guest runs');
   next.child.kill('SIGINT');
   assert.equal(await next.ended, 130);
@@ -140,17 +147,34 @@ test('the nodes and the guests of a demo that is killed end by themselves, and t
   await expectNothingOf(killed);
 });
 
+const mayUnshare = spawnSync('unshare', ['-n', 'true']).status === 0;
+/** The clients' host never comes to its own first line. */
+const standingStill = `data:text/javascript,${encodeURIComponent(
+  `if (process.argv[1]?.endsWith('client-host-main.ts')) await new Promise(() => setInterval(() => undefined, 1000));`,
+)}`;
+
+test("the clients' host of a demo that is killed ends by itself, also before it listens to anybody", {
+  ...(mayUnshare ? {} : { skip: 'no network namespaces here' }),
+}, async () => {
+  await buildGuest();
+  const demo = startDemo('cleanup-clients', endlessly, { NODE_OPTIONS: `--import ${standingStill}` });
+  await until("the clients' host begins", () => hasBegun(demo, 'client-host-main.ts'));
+  demo.child.kill('SIGKILL');
+  await demo.ended;
+  await expectNothingOf(demo);
+});
+
 test('of hosts in network namespaces nothing is left: at an interrupt at once, of a run that was killed by the next one', async () => {
   const name = 'cleanup-hosts';
-  const killed = startDemo(name, '--hosts', '3');
-  await until('hosts run', () => leftOf(killed).process.length > 0);
+  const killed = startDemo(name, ['--hosts', '3']);
+  await until('hosts run', () => hasBegun(killed, 'etcd'));
   const seen = leftOf(killed);
   assert.ok(seen.namespace.length >= 4 && seen.mount.length >= 4, 'what is looked for is seen while it is there');
   killed.child.kill('SIGKILL');
   await killed.ended;
   await until('every process ended', () => leftOf(killed).process.length === 0);
-  const next = startDemo(name, '--hosts', '3');
-  await until('hosts run', () => leftOf(next).process.length > 0);
+  const next = startDemo(name, ['--hosts', '3']);
+  await until('hosts run', () => hasBegun(next, 'etcd'));
   next.child.kill('SIGINT');
   assert.equal(await next.ended, 130);
   await expectNothingOf(next);
@@ -169,10 +193,10 @@ test('a start that hangs is given up at once, and nothing of it is left', async 
       ...{ spec, boot, forwards: [], gateway: false, clock: systemClock, qemuPath, signal: interrupt.signal },
     });
     started.catch(() => undefined);
-    await until('QEMU is waited for', () => processesOf(runDirectory(spec.vm)).length > 0);
+    await until('QEMU is waited for', () => processesWith('cmdline', `${runDirectory(spec.vm)}/`).length > 0);
     interrupt.abort(new Error('given up by the test'));
     await assert.rejects(started, /given up by the test/);
-    await until('every process ended', () => processesOf(runDirectory(spec.vm)).length === 0);
+    await until('every process ended', () => processesWith('cmdline', `${runDirectory(spec.vm)}/`).length === 0);
     assert.equal(existsSync(runDirectory(spec.vm)), false);
   } finally {
     interrupt.abort();

@@ -58,7 +58,8 @@ async function withSmall(of: 'disk' | 'replica', body: (stage: Small) => Promise
     sql.close();
   } finally {
     await pair?.stop();
-    execFileSync('umount', [small]);
+    // Of a node that had to be killed, QEMU may hold a file there for a moment longer.
+    execFileSync('umount', ['-l', small]);
     rmSync(folder, { recursive: true });
   }
 }

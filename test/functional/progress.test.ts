@@ -150,7 +150,7 @@ async function runsOnDuringCheckpoint({ pair, wires, asker }: Stage): Promise<bo
     callNode({ socketPath, method: 'POST', path: '/checkpoint', timeoutMs }).catch(() => undefined);
     if (isOver(await pair.until('sending', timeoutMs, (all) => wires.waiting || isOver(all)))) return false;
     // Every answer from here on is one to a question in an epoch whose beginning has not arrived.
-    const from = await pair.statuses();
+    const from = await pair.until('heard', timeoutMs, (all) => primaryOf(all) !== undefined);
     const answered = asker.answers.size;
     const enough = (all: NodeStatus[]) => heldBy(all) >= heldBy(from) + answersWanted;
     const later = await pair.until('answering', timeoutMs, (all) => enough(all) || isOver(all));
@@ -178,7 +178,8 @@ test('the guest runs on while a checkpoint travels, and while protection begins,
     await pair.until('copying', timeoutMs, () => wires.waiting);
     const answered = asker.answers.size;
     await pair.until('answering', timeoutMs, () => asker.answers.size >= answered + answersWanted);
-    assert.equal(primaryOf(await pair.statuses())?.protected, false, 'nothing of the copy has arrived');
+    const alone = await pair.until('heard', timeoutMs, (all) => primaryOf(all) !== undefined);
+    assert.equal(primaryOf(alone)?.protected, false, 'nothing of the copy has arrived');
     wires.flow();
     const deadline = systemClock.now() + 2 * timeoutMs;
     while (!(await runsOnDuringCheckpoint(stage))) {

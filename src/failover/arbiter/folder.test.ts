@@ -95,7 +95,7 @@ test('a damaged record is an error that says what to do, never a guess', async (
   ];
   for (const text of cases) {
     const folder = makeFolder(context);
-    const arbiter = await FolderArbiter.open(folder);
+    const arbiter = await FolderArbiter.open(folder, patientClock);
     await arbiter.claim('guest', 0, alone);
     writeFileSync(join(folder, 'guest.term-2'), text);
     await assert.rejects(arbiter.read('guest'), isArbiterError);
@@ -111,7 +111,7 @@ test('a folder that is missing or no folder is an error that says what to do', a
   await assert.rejects(FolderArbiter.open(join(folder, 'file')), isArbiterError);
   const share = join(folder, 'share');
   mkdirSync(share);
-  const arbiter = await FolderArbiter.open(share);
+  const arbiter = await FolderArbiter.open(share, patientClock);
   rmSync(share, { recursive: true });
   await assert.rejects(arbiter.claim('guest', 0, alone), isArbiterError);
   await assert.rejects(arbiter.read('guest'), isArbiterError);
