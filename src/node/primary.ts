@@ -323,8 +323,8 @@ export class PrimaryNode {
   private goAlone(now: number): void {
     this.due.restart();
     this.peer.heartbeat = undefined;
-    this.proxy.goAlone(now);
     this.gate.set(true, now);
+    this.proxy.goAlone(now);
     if (this.doubt !== undefined) this.onAlone(this.doubt.why, this.doubt.at);
     this.doubt = undefined;
     this.settleWaiters(new ColoError(errorCodes.checkpoint, 'the secondary was lost'));

@@ -431,6 +431,22 @@ test('with the gate closed nothing leaves, and what was allowed leaves when it o
   assert.equal(bed.left().length, 2);
 });
 
+test('going alone releases everything, also what a shut gate would have had no room for', () => {
+  const bed = new Bed({ onLeave: () => undefined });
+  bed.protect();
+  bed.primary.setGate(false, bed.now);
+  const frames = Math.ceil((2.2 * proxyLimits.gatedBytesMax) / 60_000);
+  for (let count = 0; count < frames; count += 1) {
+    const from = { ...guest, port: 1000 + (count % 20) };
+    bed.pvm(buildUdp(from, client, new Uint8Array(60_000)));
+  }
+  assert.throws(() => bed.primary.goAlone(bed.now), /may speak/);
+  bed.primary.setGate(true, bed.now);
+  bed.primary.goAlone(bed.now);
+  assert.equal(bed.network.length, frames);
+  assert.equal(bed.primary.counters.dropped.gate, 0);
+});
+
 test('going alone releases everything in order and passes from then on', () => {
   const bed = connected();
   bed.pvm(data(pIsn, 0, 'a'));

@@ -358,8 +358,9 @@ export class PrimaryProxy {
     this.checkLimits();
   }
 
-  /** The arbiter gave us the term: there is no survivor to honour but this node. */
+  /** The arbiter gave us the term: there is no survivor to honour but this node. More may be held than a shut gate would take. */
   goAlone(now: number): void {
+    assert(this.gate.open, 'who goes on alone may speak');
     this.setNow(now);
     this.isInFlight = false;
     this.isMirroring = false;

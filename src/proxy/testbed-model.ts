@@ -369,8 +369,8 @@ export class Model {
   /** The secondary node dies, and the arbiter gives the primary the term. */
   secondaryDies(): void {
     this.isProtected = false;
-    this.bed.primary.goAlone(this.bed.now);
     this.bed.primary.setGate(true, this.bed.now);
+    this.bed.primary.goAlone(this.bed.now);
     if (this.p.sent < streamBytes) this.bed.pvm(this.frameOf(this.p, this.p.sent, streamBytes));
     assert.deepEqual(this.seen.stream(), this.stream);
     assert.equal(this.ackSeen, this.p.received);
