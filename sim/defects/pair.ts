@@ -7,6 +7,7 @@ import { ColoNode } from '../../src/node/node.ts';
 import { PrimaryGate } from '../../src/node/primary-gate.ts';
 import { SecondaryNode } from '../../src/node/secondary.ts';
 import { Terms } from '../../src/node/terms.ts';
+import { VmWatch } from '../../src/node/vm-watch.ts';
 import { always, call, type Defect, nothing } from './defect.ts';
 
 /** Those that have claimed since they were last asked to, and not only read. */
@@ -132,6 +133,30 @@ export const pairDefects: readonly Defect[] = [
     ],
   },
   {
+    name: 'claims-without-a-sign-of-life',
+    mistake: 'A primary asks for the term without asking its own QEMU for a sign of life.',
+    seeds: 60,
+    finds: 'survivor',
+    alone: true,
+    changes: [{ owner: VmWatch, method: 'signOfLife', replace: always(Promise.resolve('lives')) }],
+  },
+  {
+    name: 'failures-of-a-dead-qemu-count',
+    mistake:
+      'What a dead QEMU fails to do counts as checkpoints that the secondary cannot be given (a defect of the product, once).',
+    // Behind the first seed in which a claim without a sign of life is enough to lose the VM.
+    seeds: 70,
+    from: 47,
+    finds: 'survivor',
+    alone: true,
+    needs: 'kill-vm-unheard',
+    changes: [
+      { owner: VmWatch, method: 'endHeard', replace: always(Promise.resolve()) },
+      // Either rule alone keeps the VM from being lost.
+      { owner: VmWatch, method: 'signOfLife', replace: always(Promise.resolve('lives')) },
+    ],
+  },
+  {
     name: 'protected-too-early',
     mistake: 'The primary counts as protected from the term of the pair on, before the secondary has a checkpoint.',
     seeds: 10,
@@ -185,7 +210,8 @@ export const pairDefects: readonly Defect[] = [
     name: 'wanted-during-an-apply-forgotten',
     mistake:
       'A checkpoint that is wanted while one is applied is not taken (a defect that the simulation found in the product).',
-    seeds: 40,
+    seeds: 135,
+    from: 121,
     finds: 'liveness',
     alone: true,
     changes: [

@@ -249,7 +249,8 @@ export class PrimaryPair {
     return [{ kind: 'tellEnd', why }];
   }
 
-  private get peerMayRun(): boolean {
+  /** The secondary may hold a checkpoint that it could run. */
+  get peerMayRun(): boolean {
     const { state } = this;
     if (state.kind === 'suspecting') return state.peerMayRun;
     // A checkpoint that is being sent may be complete over there before we hear of it.

@@ -29,7 +29,7 @@ import type { DiskSource, GuestCard, GuestVm } from './platform.ts';
 import { PrimaryDisks } from './primary-disks.ts';
 import { PrimaryGate } from './primary-gate.ts';
 import { PrimaryPeer } from './primary-peer.ts';
-import { endHeard, VmWatch } from './vm-watch.ts';
+import { VmWatch } from './vm-watch.ts';
 
 export interface PrimaryParts extends SharedParts {
   vm: GuestVm;
@@ -55,6 +55,7 @@ export class PrimaryNode {
   readonly checkpointer: Checkpointer;
   readonly disks: PrimaryDisks | undefined;
   private readonly due: CheckpointDue;
+  private readonly watch = new VmWatch(this);
   private readonly queue = new Fifo<PrimaryEvent>();
   private performing = false;
   private readonly stops: (() => void)[] = [];
@@ -96,7 +97,7 @@ export class PrimaryNode {
     const { clock } = this.context;
     this.parts.nic.handler = (frame) => this.fromGuest(frame, clock.now());
     this.stops.push(clock.every(tickMs, () => this.tick(clock.now())));
-    this.stops.push(new VmWatch(this).start());
+    this.stops.push(this.watch.start());
     if (this.context.config.protect.mode !== 'none') void this.peer.seek();
   }
 
@@ -251,8 +252,8 @@ export class PrimaryNode {
         void this.claimPair();
         return;
       case 'claimAlone':
-        if (action.afterMs === undefined) this.claimAlone();
-        else this.context.clock.after(action.afterMs, () => this.claimAlone());
+        if (action.afterMs === undefined) void this.claimAlone();
+        else this.context.clock.after(action.afterMs, () => void this.claimAlone());
         return;
       case 'capture':
         this.background(this.capture(action.reason), 'a checkpoint');
@@ -292,11 +293,26 @@ export class PrimaryNode {
     }
   }
 
-  private claimAlone(): void {
+  /**
+   * Claims when the own QEMU gives a sign of life, where the secondary may run the VM: a node that cannot run it must not take
+   * the term from one that can. One that is gone leaves the term to the secondary. One that is silent is asked again, since
+   * there may be no other copy, until it answers or the secondary has the term.
+   */
+  private async claimAlone(): Promise<void> {
     if (this.stopped.signal.aborted) return;
+    const { terms } = this.parts;
+    const sign = this.pair.peerMayRun ? await this.watch.signOfLife() : 'lives';
+    if (sign === 'gone') return this.leaveToSecondary();
     // Its QEMU may die while the arbiter is asked: then the copy of the secondary is the last one.
     const isWanted = () => this.pair.state.kind !== 'fenced';
-    void this.parts.terms.claimAlone(isWanted).then((outcome) => this.post({ kind: 'aloneClaimed', outcome }));
+    if (sign === 'lives') this.post({ kind: 'aloneClaimed', outcome: await terms.claimAlone(isWanted) });
+    else this.post({ kind: 'aloneClaimed', outcome: (await terms.isLost()) ? 'lost' : 'error' });
+  }
+
+  /** Its end is an event of its own, and says whether the guest wanted it; it is heard, or taken for heard after a while. */
+  private async leaveToSecondary(): Promise<void> {
+    await this.watch.endHeard();
+    this.post({ kind: 'vmEnded', why: 'QEMU is gone', byGuest: false });
   }
 
   private async claimPair(): Promise<void> {
@@ -343,7 +359,7 @@ export class PrimaryNode {
     task.catch(async (error: unknown) => {
       const why = errorText(error);
       this.context.log.warn({ error: why }, `${what} failed`);
-      await endHeard(this.parts.vm, this.context.clock);
+      await this.watch.endHeard();
       // That pairing is over and was dealt with; the one of now, if any, has nothing to do with it.
       if (this.peer.links !== links) return;
       const state = this.pair.state;
