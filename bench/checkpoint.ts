@@ -13,6 +13,7 @@ import { join } from 'node:path';
 import { delay, systemClock } from '../src/base/clock.ts';
 import { ColoError, errorCodes } from '../src/base/errors.ts';
 import { silentLog } from '../src/base/log.ts';
+import { type Percentiles, percentiles } from '../src/checkpoint/record.ts';
 import { vmFiles } from '../src/qemu/machine.ts';
 import { type CapturePhases, Vm } from '../src/qemu/vm.ts';
 import { lastBeat, memoryGuest } from '../test/functional/qemu-guest.ts';
@@ -28,11 +29,6 @@ export interface CheckpointBenchOptions {
 }
 
 type PhaseName = keyof CapturePhases;
-interface Quantiles {
-  p50: number;
-  p99: number;
-  max: number;
-}
 
 export interface CheckpointCase {
   ramMib: number;
@@ -40,7 +36,7 @@ export interface CheckpointCase {
   pagesPerTurn: number;
   rounds: number;
   dirtyPages: { p50: number; max: number };
-  phases: Record<PhaseName, Quantiles>;
+  phases: Record<PhaseName, Percentiles>;
 }
 
 export interface CheckpointReport {
@@ -132,18 +128,12 @@ async function measure(
     phases.push(capture.phases);
     dirtyPages.push(capture.dirtyPages);
   }
-  const quantilesOf = (name: PhaseName) => quantiles(phases.map((each) => each[name]));
+  const percentilesOf = (name: PhaseName) => percentiles(phases.map((each) => each[name]));
   return {
     ...target,
-    dirtyPages: quantiles(dirtyPages),
-    phases: Object.fromEntries(phaseNames.map((name) => [name, quantilesOf(name)])) as Record<PhaseName, Quantiles>,
+    dirtyPages: percentiles(dirtyPages),
+    phases: Object.fromEntries(phaseNames.map((name) => [name, percentilesOf(name)])) as Record<PhaseName, Percentiles>,
   };
-}
-
-function quantiles(values: number[]): Quantiles {
-  const sorted = [...values].sort((a, b) => a - b);
-  const at = (share: number) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0;
-  return { p50: at(0.5), p99: at(0.99), max: at(1) };
 }
 
 function ratiosOf(cases: readonly CheckpointCase[]): CheckpointReport['ratios'] {

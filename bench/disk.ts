@@ -16,6 +16,7 @@ import { buildDiskGuest, copyDisk } from '../guest/disk/build.ts';
 import { delay, systemClock } from '../src/base/clock.ts';
 import { ColoError, errorCodes } from '../src/base/errors.ts';
 import { silentLog } from '../src/base/log.ts';
+import { median } from '../src/base/quantile.ts';
 import { checkSpec, type SpecInput } from '../src/config/spec.ts';
 import { openBank, Teller } from '../src/demo/bank.ts';
 import { consoleSays } from '../src/demo/console.ts';
@@ -29,7 +30,7 @@ import { NbdServer } from '../src/nbd/server.ts';
 import { diskNode, vmFiles } from '../src/qemu/machine.ts';
 import { Mirror } from '../src/qemu/mirror.ts';
 import { Vm } from '../src/qemu/vm.ts';
-import { guestWrites, median, type WriteFigures, writeParts } from './guest-writes.ts';
+import { guestWrites, type WriteFigures, writeParts } from './guest-writes.ts';
 
 export interface DiskBenchOptions {
   /** Captures of each case. */

@@ -8,6 +8,7 @@ import { createReadStream } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { delay, systemClock } from '../src/base/clock.ts';
 import { ColoError, errorCodes } from '../src/base/errors.ts';
+import { median } from '../src/base/quantile.ts';
 
 export const writeParts = ['sequential', 'random'] as const;
 export type WritePart = (typeof writeParts)[number];
@@ -138,8 +139,4 @@ function figuresOf(part: WritePart, rounds: readonly Round[]): WriteFigures {
     latencyMsP99: median(rounds.map((each) => each.p99Ms)),
     latencyMsMax: median(rounds.map((each) => each.maxMs)),
   };
-}
-
-export function median(values: readonly number[]): number {
-  return values.toSorted((left, right) => left - right)[Math.floor(values.length / 2)] ?? 0;
 }

@@ -18,6 +18,7 @@ import { cpus } from 'node:os';
 import v8 from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { systemClock } from '../src/base/clock.ts';
+import { median } from '../src/base/quantile.ts';
 import { type Address, buildTcp, buildUdp, timestampsOption } from '../src/packet/build.ts';
 import { tcpFlag } from '../src/packet/tcp.ts';
 import { PrimaryProxy } from '../src/proxy/primary.ts';
@@ -212,10 +213,6 @@ const collect = runInNewContext('gc') as () => void;
 function heapAfterCollection(): number {
   collect();
   return process.memoryUsage().heapUsed;
-}
-
-function median(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
 }
 
 /** Bytes of the heap taken per frame of equal traffic, TCP and UDP: of each the median of `rounds`, after `warmUp` others. */

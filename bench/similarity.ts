@@ -15,6 +15,7 @@ import { readyLine } from '../guest/recipe.ts';
 import type { NodeStatus } from '../src/api/status.ts';
 import { delay, systemClock } from '../src/base/clock.ts';
 import { ColoError, errorCodes } from '../src/base/errors.ts';
+import { median } from '../src/base/quantile.ts';
 import { checkSpec } from '../src/config/spec.ts';
 import type { PlacedClient, WantedClient } from '../src/demo/clients.ts';
 import { consoleSays } from '../src/demo/console.ts';
@@ -179,10 +180,6 @@ function caseOf(workload: Workload, variant: string, samples: readonly Sample[])
     latencyMs: latencies.length === 0 ? null : median(latencies),
     perSecond: median(samples.map(({ perSecond }) => perSecond)),
   };
-}
-
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
 }
 
 function tables(cases: readonly SimilarityCase[], rounds: number): string {

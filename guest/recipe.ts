@@ -36,6 +36,7 @@ export const ownFiles: Record<string, string> = {
   'etc/redis.conf': 'redis.conf',
   'services/content.pl': 'content.pl',
   'services/echo.pl': 'echo.pl',
+  'services/connections.pl': 'connections.pl',
   'services/dirty.pl': 'dirty.pl',
   'services/call.pl': 'call.pl',
 };

@@ -2,12 +2,11 @@
 #
 # A client sends a line "call ADDRESS PORT" and reads one line back: "connected", or why not. From then on the guest asks
 # numbered questions over its own connection, the next one when the one before has come back word for word, until the
-# other side closes or answers wrongly. Never by its own clock, so two copies ask alike. One process per connection.
+# other side closes or answers wrongly. Never by its own clock, so two copies ask alike.
 use strict;
+require '/services/connections.pl';
 
-my $connectionsMax = 8;
 my $lineBytesMax = 128;
-my $children = 0;
 
 # Family and packed address of an IPv4 or IPv6 address; nothing for other text.
 sub packedAddress {
@@ -63,17 +62,4 @@ sub serve {
   ask($call);
 }
 
-$SIG{PIPE} = 'IGNORE';
-socket(my $listener, 10, 1, 0) or die "socket: $!";
-setsockopt($listener, 1, 2, pack('i', 1));
-bind($listener, pack('S n N a16 L', 10, 11, 0, "\0" x 16, 0)) or die "bind: $!";
-listen($listener, 8) or die "listen: $!";
-while (1) {
-  while ($children > 0 && waitpid(-1, $children >= $connectionsMax ? 0 : 1) > 0) { $children-- }
-  next unless accept(my $socket, $listener);
-  my $child = fork();
-  if (!defined $child) { next }
-  if ($child == 0) { close($listener); serve($socket); exit 0 }
-  $children++;
-  close($socket);
-}
+serveConnections(11, \&serve);

@@ -2,15 +2,14 @@
 #
 # A client sends a line "dirty PAGES PERIOD_MS" and reads one line back; from then on PAGES pages of a tmpfs file
 # are rewritten with changed content every PERIOD_MS, until it sends another line or closes. "end reboot", "end
-# poweroff" and "end panic" end the guest at once, without stopping anything first. One process per connection.
-# Late periods are skipped, never made up for in a burst.
+# poweroff" and "end panic" end the guest at once, without stopping anything first. Late periods are skipped, never made
+# up for in a burst.
 use strict;
+require '/services/connections.pl';
 
 my $pageBytes = 4096;
 my $pagesPerWrite = 256;
 my $pagesMax = 262144;
-my $connectionsMax = 8;
-my $children = 0;
 
 # Written from offsets that move by 8 bytes, so that every page differs from what it held before.
 open(my $block, '<:raw', '/services/block') or die "block: $!";
@@ -77,17 +76,4 @@ sub serve {
   }
 }
 
-$SIG{PIPE} = 'IGNORE';
-socket(my $listener, 2, 1, 0) or die "socket: $!";
-setsockopt($listener, 1, 2, pack('i', 1));
-bind($listener, pack('S n a4 x8', 2, 9, "\0\0\0\0")) or die "bind: $!";
-listen($listener, 8) or die "listen: $!";
-while (1) {
-  while ($children > 0 && waitpid(-1, $children >= $connectionsMax ? 0 : 1) > 0) { $children-- }
-  next unless accept(my $socket, $listener);
-  my $child = fork();
-  if (!defined $child) { next }
-  if ($child == 0) { close($listener); serve($socket); exit 0 }
-  $children++;
-  close($socket);
-}
+serveConnections(9, \&serve);

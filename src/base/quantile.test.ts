@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { quantile } from './quantile.ts';
+import { median, quantile } from './quantile.ts';
 
 test('a quantile is the nearest rank: of a hundred values the 50th, the 99th and the last', () => {
   const hundred = Array.from({ length: 100 }, (_, at) => at + 1);
@@ -13,4 +13,5 @@ test('a quantile is the nearest rank: of a hundred values the 50th, the 99th and
   assert.equal(quantile([7], 0.01), 7);
   assert.equal(quantile([1, 9], 0.5), 1);
   assert.equal(quantile([], 0.5), 0);
+  assert.deepEqual([median([9, 100, 1]), median([9, 1]), median([])], [9, 1, 0]);
 });

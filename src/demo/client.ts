@@ -3,6 +3,7 @@
 
 import type { Socket } from 'node:net';
 import type { Clock } from '../base/clock.ts';
+import { median } from '../base/quantile.ts';
 
 export interface ClientReport {
   name: string;
@@ -130,12 +131,11 @@ export class Gaps {
   }
 
   report() {
-    const sorted = this.latencies.toSorted((left, right) => left - right);
     return {
       gapMsMax: round(Math.max(this.before, this.longest)),
       gapBeforeFaultMsMax: round(this.before),
       gapAfterFaultMsMax: round(this.longest),
-      latencyMsP50: sorted.length === 0 ? null : round(sorted[Math.floor(sorted.length / 2)] ?? 0),
+      latencyMsP50: this.latencies.length === 0 ? null : round(median(this.latencies)),
     };
   }
 }

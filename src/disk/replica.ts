@@ -173,7 +173,11 @@ export class Replica {
 
   /** The initial copy was written without flushing; from the first epoch on the replica is said to be durable. */
   private async flushCopy(): Promise<void> {
-    for (const disk of this.disks) await disk.flush();
+    try {
+      for (const disk of this.disks) await disk.flush();
+    } catch (error) {
+      throw writeFailure(this.storage.folder, error);
+    }
   }
 
   /** Brings the replica to `epoch`. The SVM stands still, and the checkpoint is committed: there is no way back. */

@@ -1,7 +1,13 @@
 // The three links of one pairing, opened by the primary and accepted by the secondary. They live and die together: when
 // one is lost all are closed and the owner is told once.
+//
+// A peer that closes says goodbye on all three, and what it said last is on the packet link: why it leaves, that this node is
+// to take over, or that the guest has ended. A goodbye that comes first on another link must not hide it, so these links are
+// over when the packet link is, or a second later.
 
+import type { Clock } from '../base/clock.ts';
 import { ColoError } from '../base/errors.ts';
+import { closeTimeoutMs } from '../channel/limits.ts';
 import type { LinkKind } from '../channel/link.ts';
 import type { PeerLink, PeerLinks } from './platform.ts';
 
@@ -14,10 +20,12 @@ export class PairLinks {
   readonly beat: PeerLink;
   readonly packet: PeerLink;
   readonly bulk: PeerLink;
+  /** The peer has said goodbye; what it said before that may still come. */
+  ending = false;
   private readonly onLost: LinksLostHandler;
   private over = false;
 
-  constructor(links: PeerLinks, on: { message: LinkMessageHandler; lost: LinksLostHandler }) {
+  constructor(links: PeerLinks, on: { message: LinkMessageHandler; lost: LinksLostHandler; clock: Clock }) {
     this.beat = links.beat;
     this.packet = links.packet;
     this.bulk = links.bulk;
@@ -27,8 +35,12 @@ export class PairLinks {
         message: (type, payload) => {
           if (!this.over) this.deliver(on.message, kind, type, payload);
         },
-        closed: (error) =>
-          this.lose(error?.message ?? `the ${kind} link was closed by the peer`, links[kind].endedByPeer),
+        closed: (error) => {
+          const end = () => this.lose(error?.message ?? 'the peer closed the links', links[kind].endedByPeer);
+          if (error !== undefined || kind === 'packet') return end();
+          if (!this.ending && !this.over) on.clock.after(closeTimeoutMs, end);
+          this.ending = true;
+        },
       });
   }
 

@@ -14,13 +14,13 @@ test('a lost secondary, the words that it left with, and what is answered since 
   assert.equal(plight.text(alone), 'b: nobody listens');
   plight.reached('b');
   assert.equal(plight.text({ ...alone, linked: true }), 'b starts its copy of the machine');
-  plight.lost('the beat link was closed by the peer');
-  assert.equal(plight.text(alone), 'b was lost: the beat link was closed by the peer; b: is being asked');
+  plight.lost('the peer closed the links');
+  assert.equal(plight.text(alone), 'b was lost: the peer closed the links; b: is being asked');
 
   plight.reached('b');
   plight.said('no room');
-  plight.lost('the beat link was closed by the peer');
-  plight.lost('the beat link was closed by the peer');
+  plight.lost('the peer closed the links');
+  plight.lost('the peer closed the links');
   assert.equal(plight.text({ ...alone, waiting: true }), 'b was lost: it says: no room');
   plight.reached('b');
   assert.equal(

@@ -107,6 +107,7 @@ export class PrimaryPeer {
       this.links = new PairLinks(opened, {
         message: (kind, type, payload) => this.onMessage(kind, type, payload),
         lost: (why) => this.onLost(why),
+        clock: context.clock,
       });
       await checkpointer.sendSession(parts.template);
     } catch (error) {
@@ -174,6 +175,9 @@ export class PrimaryPeer {
       case messages.diskFailed:
         this.plight.said(decodeText(payload));
         node.disks?.failed(decodeText(payload));
+        return;
+      case messages.leaves:
+        this.plight.said(decodeText(payload));
         return;
       case messages.refused:
         node.post({ kind: 'refused', epoch: numberAt(payload, 0), why: decodeText(payload.subarray(4)) });

@@ -360,8 +360,8 @@ export class PrimaryNode {
       const why = errorText(error);
       this.context.log.warn({ error: why }, `${what} failed`);
       await this.watch.endHeard();
-      // That pairing is over and was dealt with; the one of now, if any, has nothing to do with it.
-      if (this.peer.links !== links) return;
+      // That pairing is over and was dealt with, or will be with the peer's last words; the one of now has nothing to do with it.
+      if (this.peer.links !== links || links?.ending === true) return;
       const state = this.pair.state;
       if (state.kind === 'protected' && state.phase === 'capturing') {
         this.post({ kind: 'captureFailed', why });

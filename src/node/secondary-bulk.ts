@@ -64,26 +64,18 @@ export class SecondaryBulk {
     try {
       if (applier.disks !== undefined) await applier.disks.complete(epoch);
     } catch (error) {
-      if (this.node.applier === applier) this.incomplete(errorText(error));
+      if (this.node.applier === applier)
+        this.disksFailed(error instanceof ColoError ? error.message : errorText(error));
       return;
     }
     if (this.node.applier === applier) this.node.post({ kind: 'staged', epoch });
   }
 
   /**
-   * The disks cannot have this checkpoint. The first one brings what no later one brings again: its session is over. Nor will
+   * The disks cannot have a checkpoint. The first one brings what no later one brings again: its session is over. Nor will
    * they have a later one: a full disk that only refused would be dropped in the end, and then claim the term as a rival of
    * its living primary, and not be able to serve.
    */
-  private incomplete(why: string): void {
-    if (this.node.pair.state.kind !== 'joining') {
-      this.disksFailed(why);
-      return;
-    }
-    this.node.links?.close();
-    this.node.onLinksLost(why, true);
-  }
-
   private disksFailed(why: string): void {
     this.node.context.log.error({ error: why }, 'the replica cannot be written');
     this.node.links?.packet.send(messages.diskFailed, encodeText(why));

@@ -16,7 +16,7 @@ import type { Applier } from './applier.ts';
 import type { NodeContext, SharedParts } from './context.ts';
 import { earlyFramesMax, earlyMs, tickMs, unprotectedSilenceMs } from './limits.ts';
 import { PairLinks } from './links.ts';
-import { decodeNumbers, decodeText, encodeNumber, messages, numberAt } from './message.ts';
+import { decodeNumbers, decodeText, encodeNumber, encodeText, messages, numberAt } from './message.ts';
 import type { PeerLinks } from './platform.ts';
 import { SecondaryBulk } from './secondary-bulk.ts';
 import { signOfLife, watchMonitor } from './vm-watch.ts';
@@ -240,6 +240,7 @@ export class SecondaryNode {
 
   private async leave(why: string): Promise<void> {
     this.context.log.warn({ why }, 'this node holds no runnable copy');
+    this.links?.packet.send(messages.leaves, encodeText(why));
     this.links?.close();
     this.links = undefined;
     this.heartbeat = undefined;
@@ -281,6 +282,7 @@ export class SecondaryNode {
     this.links = new PairLinks(links, {
       message: (kind, type, payload) => this.onMessage(kind, type, payload),
       lost: (why, byPeer) => this.onLinksLost(why, byPeer),
+      clock: this.context.clock,
     });
   }
 
