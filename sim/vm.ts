@@ -135,11 +135,16 @@ export class SimVm implements GuestVm {
     return Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8);
   }
 
-  async capture({ onStopped, beforeResume }: CaptureOptions): Promise<Capture> {
+  async capture({ onStopped, beforeResume, isQuiet }: CaptureOptions): Promise<Capture> {
     if (this.capturing) throw new Error('bug: a capture began while another one was running');
     this.capturing = true;
     try {
-      return await this.takeCapture(onStopped, beforeResume);
+      // What the guest said before it stopped is before the line: the node reads it all first, as with a real machine.
+      const drained = () => {
+        while (isQuiet?.() === false);
+        onStopped();
+      };
+      return await this.takeCapture(drained, beforeResume);
     } finally {
       this.capturing = false;
     }
