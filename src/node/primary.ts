@@ -62,7 +62,8 @@ export class PrimaryNode {
   /** Aborted when this role ends. */
   readonly stopped = new AbortController();
   readonly ingress: Ingress;
-  private readonly waiters: { resolve: () => void; reject: (error: Error) => void }[] = [];
+  private waiters: { request: number; resolve: () => void; reject: (error: Error) => void }[] = [];
+  private requests = 0;
   /** Called once when this node may never speak again as primary; another may run the VM. */
   onFenced: (why: string) => void = () => undefined;
   /** Called once when the VM has ended and nobody is to run it. */
@@ -140,7 +141,7 @@ export class PrimaryNode {
     this.run();
   }
 
-  /** An operator's checkpoint: resolves when it is applied. */
+  /** An operator's checkpoint: resolves when one that was begun after it was asked for is applied. */
   checkpoint(): Promise<void> {
     const state = this.pair.state;
     if (state.kind !== 'protected') {
@@ -153,8 +154,9 @@ export class PrimaryNode {
       );
     }
     const { promise, resolve, reject } = Promise.withResolvers<void>();
-    this.waiters.push({ resolve, reject });
-    this.post({ kind: 'want', reason: { kind: 'operator' } });
+    this.requests += 1;
+    this.waiters.push({ request: this.requests, resolve, reject });
+    this.post({ kind: 'want', reason: { kind: 'operator' }, request: this.requests });
     return promise;
   }
 
@@ -181,7 +183,7 @@ export class PrimaryNode {
     this.disks?.close('this node is no longer the primary');
     void this.pcap?.close();
     this.parts.nic.handler = undefined;
-    this.settleWaiters(new ColoError(errorCodes.termLost, 'this node is no longer the primary'));
+    this.rejectWaiters(new ColoError(errorCodes.termLost, 'this node is no longer the primary'));
   }
 
   private tick(now: number): void {
@@ -264,7 +266,7 @@ export class PrimaryNode {
       case 'compare':
         this.proxy.resumed(action.epoch, now);
         this.context.platform.reached('compare.begun', action.epoch);
-        this.settleWaiters(undefined);
+        this.answer(action.answers);
         return;
       case 'abortCapture':
         this.checkpointer.abort(action.epoch, now);
@@ -343,7 +345,7 @@ export class PrimaryNode {
     this.gate.set(true, now);
     if (this.doubt !== undefined) this.onAlone(this.doubt.why, this.doubt.at);
     this.doubt = undefined;
-    this.settleWaiters(new ColoError(errorCodes.checkpoint, 'the secondary was lost'));
+    this.rejectWaiters(new ColoError(errorCodes.checkpoint, 'the secondary was lost'));
   }
 
   private dropPeer(why: string): void {
@@ -370,11 +372,14 @@ export class PrimaryNode {
     });
   }
 
-  private settleWaiters(error: Error | undefined): void {
-    for (const waiter of this.waiters.splice(0)) {
-      if (error === undefined) waiter.resolve();
-      else waiter.reject(error);
-    }
+  /** Requests up to this one are done. */
+  private answer(upTo: number): void {
+    for (const { request, resolve } of this.waiters) if (request <= upTo) resolve();
+    this.waiters = this.waiters.filter(({ request }) => request > upTo);
+  }
+
+  private rejectWaiters(error: Error): void {
+    for (const { reject } of this.waiters.splice(0)) reject(error);
   }
 
   /** What waited for a capture goes on its way, behind the marker. */
