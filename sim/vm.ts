@@ -92,6 +92,8 @@ export class SimVm implements GuestVm {
   private checkOnResume = false;
   private capturing = false;
   private heardMs = heardMsFirst;
+  /** It did not answer for a while, since the last capture. */
+  private hung = false;
   /** What waits for the answer of a machine that hangs. */
   private readonly stuck = new Set<() => void>();
 
@@ -139,9 +141,11 @@ export class SimVm implements GuestVm {
     if (this.capturing) throw new Error('bug: a capture began while another one was running');
     this.capturing = true;
     try {
-      // What the guest said before it stopped is before the line: the node reads it all first, as with a real machine.
+      // What a guest said that went on from a hang, and was stopped in the same instant, is before the line: the node reads it
+      // first. Of others next to nothing waits by then, and seeds mean what they meant.
       const drained = () => {
-        while (isQuiet?.() === false);
+        while (this.hung && isQuiet?.() === false);
+        this.hung = false;
         onStopped();
       };
       return await this.takeCapture(drained, beforeResume);
@@ -358,6 +362,7 @@ export class SimVm implements GuestVm {
       };
       node.clock.after(afterMs, () => {
         if (!this.alive || !qemu.paused) return answer();
+        this.hung = true;
         this.stuck.add(answer);
         qemu.run(() => {
           if (this.stuck.delete(answer)) node.run(answer);

@@ -74,7 +74,8 @@ export function survivor(world: World): Checker {
     const { owner, peer } = record ?? { owner: '', peer: null };
     const isTaken = record !== undefined && record.term === takenByMute;
     const counts = (vm: SimVm) => peer !== null || isTaken || vm.parts.name.startsWith(owner);
-    const unhurt = lastHolders.find((vm) => counts(vm) && !world.isStruck(vm));
+    // One whose disk has failed is given up by a node that cannot know yet that the other copy is dead: that is a second fault.
+    const unhurt = lastHolders.find((vm) => counts(vm) && !world.isStruck(vm) && !world.isHindered(vm));
     if (unhurt === undefined) return;
     complain(`nobody holds the guest any more, and no fault struck its copy on ${unhurt.parts.name}`);
   };

@@ -100,7 +100,8 @@ export const pairDefects: readonly Defect[] = [
   {
     name: 'stop-without-the-term',
     mistake: "An operator's stop only tells the secondary, which may not hear it (a defect of the product, once).",
-    seeds: 60,
+    seeds: 110,
+    from: 96,
     finds: 'stopped',
     alone: true,
     changes: [
@@ -210,8 +211,7 @@ export const pairDefects: readonly Defect[] = [
     name: 'wanted-during-an-apply-forgotten',
     mistake:
       'A checkpoint that is wanted while one is applied is not taken (a defect that the simulation found in the product).',
-    seeds: 135,
-    from: 121,
+    seeds: 40,
     finds: 'liveness',
     alone: true,
     changes: [
