@@ -10,10 +10,9 @@ import { type Outcome, report, runSeed } from './run.ts';
 
 const seeds = Array.from({ length: 20 }, (_, index) => index + 1);
 const atMs = 1500;
-const healMs = 3500;
 
 /** Runs every seed's pair with these faults alone, and an arbiter that answers. */
-async function run(faults: Fault[]): Promise<Outcome[]> {
+async function run(faults: Fault[], healMs = 3500): Promise<Outcome[]> {
   const outcomes: Outcome[] = [];
   for (const seed of seeds) {
     const drawn = drawPlan(seed, new Random(seed).fork('plan'));
@@ -34,6 +33,29 @@ const doubt: Fault = { kind: 'reset-link', on: 'primary', when: { atMs }, forMs:
 test("the primary's QEMU dies when it has just begun to ask for the term: the secondary goes on", async () => {
   const death: Fault = { kind: 'kill-vm', on: 'primary', when: { atMs: atMs + 0.01 }, forMs: 1, choice: 0 };
   assert.equal(survived(await run([doubt, death])), seeds.length);
+});
+
+test("the primary's QEMU is dead and its end not heard yet when each node doubts the other: the secondary goes on", async () => {
+  const death: Fault = { kind: 'kill-vm-unheard', on: 'primary', when: { atMs: atMs - 1 }, forMs: 1500, choice: 0 };
+  assert.equal(survived(await run([death, doubt])), seeds.length);
+});
+
+test("the primary's QEMU hangs when each node doubts the other: the secondary goes on", async () => {
+  const hang: Fault = { kind: 'hang-vm', on: 'primary', when: { atMs: atMs - 1 }, forMs: 60_000, choice: 0 };
+  assert.equal(survived(await run([hang, doubt], 6000)), seeds.length);
+});
+
+test('both QEMUs hang when each node doubts the other: neither copy is given up, and one goes on', async () => {
+  const when = { atMs: atMs - 1 };
+  const hangs = (['primary', 'secondary'] as const).map(
+    (on, index): Fault => ({ kind: 'hang-vm', on, when, forMs: 2900 + 1000 * index, choice: 0 }),
+  );
+  assert.equal(survived(await run([...hangs, doubt], 6000)), seeds.length);
+});
+
+test("the secondary's QEMU hangs when each node doubts the other: the primary goes on", async () => {
+  const hang: Fault = { kind: 'hang-vm', on: 'secondary', when: { atMs: atMs - 1 }, forMs: 60_000, choice: 0 };
+  assert.equal(survived(await run([hang, doubt], 6000)), seeds.length);
 });
 
 test('an apply fails while each node doubts the other: the primary goes on', async () => {

@@ -127,6 +127,14 @@ export class Faults {
         world.strike(node);
         node.vm.die();
         return;
+      case 'kill-vm-unheard':
+        if (node.vm === undefined) return;
+        world.strike(node);
+        node.vm.die(fault.forMs);
+        return;
+      case 'hang-vm':
+        this.hang(fault, node);
+        return;
       case 'fail-capture':
         if (node.vm !== undefined)
           node.vm.faults.failCapture = (['before', 'stopped', 'saved'] as const)[fault.choice % 3];
@@ -218,6 +226,15 @@ export class Faults {
     };
     process?.stopBefore({ before, nth: 1 + (fault.choice % 5), act });
     this.undo.push(() => process?.stopBefore(undefined));
+  }
+
+  /** QEMU alone stands still: its node lives, and is not answered. */
+  private hang(fault: Fault, node: SimNode): void {
+    const { vm } = node;
+    if (vm === undefined) return;
+    this.world.strike(node);
+    vm.parts.qemu.pause();
+    this.later(fault, () => vm.parts.qemu.wake());
   }
 
   private failover(node: SimNode): void {

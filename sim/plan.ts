@@ -38,6 +38,8 @@ export const faultKinds = [
   'disk-full',
   'stop-amid',
   'uplink-full',
+  'kill-vm-unheard',
+  'hang-vm',
 ] as const;
 export type FaultKind = (typeof faultKinds)[number];
 
@@ -98,9 +100,11 @@ export function drawPlan(seed: number, random: Random): DrawnPlan {
     ...drawUplink(random.fork('uplink')),
     ...drawMembers(random.fork('members')),
     ...drawWake(random.fork('wake')),
+    ...drawUnheard(random.fork('unheard')),
+    ...drawHang(random.fork('hang')),
   ];
   const calls = random.fork('calls');
-  const latest = faults.reduce((last, { when }) => ('atMs' in when ? Math.max(last, when.atMs) : last), 1500);
+  const latest = faults.reduce((last, fault) => Math.max(last, untilMs(fault)), 1500);
   return {
     ...{ seed, faults, disk, limits: drawLowLimits(random.fork('limits')) },
     callsEveryMs: calls.chance(0.4) ? calls.between(5, 120) : undefined,
@@ -126,6 +130,12 @@ export function drawPlan(seed: number, random: Random): DrawnPlan {
     arbiter: { delayMs: random.between(0.5, 12), lose: random.chance(0.1) ? 0.1 : 0 },
     healMs: latest + 1200,
   };
+}
+
+/** When it is over that all faults are to be over; a hang is not cut short. */
+function untilMs({ kind, when, forMs }: Fault): number {
+  if (!('atMs' in when)) return 0;
+  return when.atMs + (kind === 'hang-vm' ? forMs : 0);
 }
 
 function drawProtect(random: Random): Protect {
@@ -173,7 +183,7 @@ const weights: Record<FaultKind, number> = {
   // Drawn beside the others, for guests with a disk.
   ...{ 'disk-slow': 0, 'disk-error': 0, 'disk-full': 0 },
   // Drawn beside the others, so that they change nothing of what a seed meant before.
-  ...{ 'stop-amid': 0, 'uplink-full': 0, 'arbiter-member': 0 },
+  ...{ 'stop-amid': 0, 'uplink-full': 0, 'arbiter-member': 0, 'kill-vm-unheard': 0, 'hang-vm': 0 },
 };
 
 function drawDisk(random: Random): DiskPlan | undefined {
@@ -249,6 +259,36 @@ function drawWake(random: Random): Fault[] {
     { kind, on: 'primary', when: { atMs }, forMs, choice: random.below(1000) },
     late,
   ];
+}
+
+/** A QEMU dies, and all that it is asked fails for a while before its node hears of its end; the nodes may lose each other then. */
+function drawUnheard(random: Random): Fault[] {
+  if (!random.chance(0.15)) return [];
+  const on = random.pick(['primary', 'primary', 'secondary'] as const);
+  const unheardMs = random.pick([random.between(0.2, 30), random.between(30, 400), random.between(400, 1500)]);
+  const [first, ...others] = faultPoints;
+  const atMs = random.between(300, 2300);
+  const when = random.chance(0.3)
+    ? { point: random.pick([first, ...others]), nth: 2 + random.below(5), afterMs: random.between(0, 4) }
+    : { atMs };
+  const death: Fault = { kind: 'kill-vm-unheard', on, when, forMs: unheardMs, choice: 2 * random.below(500) };
+  return random.chance(0.6) ? [death] : [death, drawDoubt(random, atMs + random.next() * unheardMs)];
+}
+
+/** A QEMU hangs for a while, some longer than a sign of life is waited for. */
+function drawHang(random: Random): Fault[] {
+  if (!random.chance(0.08)) return [];
+  const atMs = random.between(300, 2300);
+  const on = random.pick(['primary', 'primary', 'secondary'] as const);
+  const forMs = random.pick([random.between(20, 500), random.between(500, 1600), random.between(3000, 5500)]);
+  const hang: Fault = { kind: 'hang-vm', on, when: { atMs }, forMs, choice: random.below(1000) };
+  return random.chance(0.4) ? [hang] : [hang, drawDoubt(random, atMs + random.next() * Math.min(forMs, 1500))];
+}
+
+/** The nodes do not hear each other, or believe so. */
+function drawDoubt(random: Random, atMs: number): Fault {
+  const kind = random.pick(['reset-link', 'damage-link', 'cut', 'cut-one-way'] as const);
+  return { kind, on: 'primary', when: { atMs }, forMs: random.between(450, 1300), choice: random.below(1000) };
 }
 
 function drawDiskFaults(random: Random): Fault[] {

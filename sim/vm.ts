@@ -4,6 +4,10 @@
 // The guest's clock stands still while the machine does. It travels in the device state, in a section `timer` like that of
 // QEMU, so that the alignment of clocks runs too.
 //
+// Everything that it is asked fails from its death on; that it has ended is heard then or later, as of a real QEMU whose monitor
+// closes before its process is reaped. One that hangs answers when it goes on, and a sign of life is not waited for longer
+// than the product does.
+//
 // Loading writes pages of RAM (the reset of a real machine puts ROM images back), and the pages of a capture lie in a
 // buffer that is overwritten when they are released: who reads them later reads rubbish.
 
@@ -13,6 +17,7 @@ import { Fifo } from '../src/base/fifo.ts';
 import { PageRuns, pageSize } from '../src/base/page-runs.ts';
 import type { GuestCard, GuestVm } from '../src/node/platform.ts';
 import { RunTracker } from '../src/qemu/dirty/tracker.ts';
+import { pingTimeoutMs } from '../src/qemu/limits.ts';
 import { type Capture, type CaptureOptions, copyRuns } from '../src/qemu/vm.ts';
 import type { SimDisk } from './disk.ts';
 import { Guest, type GuestDisk, type GuestPorts, type GuestTraits } from './guest.ts';
@@ -29,6 +34,9 @@ export interface VmTimes {
   /** From the card's socket to the guest, and back. */
   cardMs: number;
 }
+
+/** From the death of a QEMU to hearing of its end, where nothing else is said. */
+const heardMsFirst = 0.2;
 
 /** Faults of one machine: each is taken away when it has happened. */
 export interface VmFaults {
@@ -83,6 +91,11 @@ export class SimVm implements GuestVm {
   private wakeUp: Due | undefined;
   private checkOnResume = false;
   private capturing = false;
+  private heardMs = heardMsFirst;
+  /** It did not answer for a while, since the last capture. */
+  private hung = false;
+  /** What waits for the answer of a machine that hangs. */
+  private readonly stuck = new Set<() => void>();
 
   constructor(parts: VmParts) {
     this.parts = parts;
@@ -124,11 +137,18 @@ export class SimVm implements GuestVm {
     return Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8);
   }
 
-  async capture({ onStopped, beforeResume }: CaptureOptions): Promise<Capture> {
+  async capture({ onStopped, beforeResume, isQuiet }: CaptureOptions): Promise<Capture> {
     if (this.capturing) throw new Error('bug: a capture began while another one was running');
     this.capturing = true;
     try {
-      return await this.takeCapture(onStopped, beforeResume);
+      // What a guest said that went on from a hang, and was stopped in the same instant, is before the line: the node reads it
+      // first. Of others next to nothing waits by then, and seeds mean what they meant.
+      const drained = () => {
+        while (this.hung && isQuiet?.() === false);
+        this.hung = false;
+        onStopped();
+      };
+      return await this.takeCapture(drained, beforeResume);
     } finally {
       this.capturing = false;
     }
@@ -211,9 +231,24 @@ export class SimVm implements GuestVm {
     this.parts.qemu.kill();
   }
 
-  /** QEMU dies by itself. */
-  die(): void {
+  /** QEMU dies by itself; its node hears of that end so much later. */
+  die(heardMs = heardMsFirst): void {
+    this.heardMs = heardMs;
     this.parts.qemu.kill();
+  }
+
+  /** Whether it would answer now. */
+  get answers(): boolean {
+    return this.alive && !this.parts.qemu.paused;
+  }
+
+  /** One that answers does so at once: so asking changes nothing of what a seed means. */
+  async ping(): Promise<void> {
+    if (this.answers) return;
+    const { promise, reject } = Promise.withResolvers<never>();
+    const late = () => reject(new ColoError(errorCodes.qemuTimeout, 'QEMU does not answer (simulated)'));
+    const cancel = this.parts.node.clock.after(pingTimeoutMs, late);
+    await Promise.race([this.answered(0), promise]).finally(cancel);
   }
 
   /** A frame waits in the card's socket. */
@@ -306,17 +341,32 @@ export class SimVm implements GuestVm {
 
   private ended(): void {
     this.halt();
-    this.parts.schedule.after(0.2, () => this.parts.node.run(() => this.exit({ code: null, signal: 'SIGKILL' })));
+    const { schedule, node } = this.parts;
+    for (const answer of this.stuck) node.run(answer);
+    this.stuck.clear();
+    schedule.after(this.heardMs, () => node.run(() => this.exit({ code: null, signal: 'SIGKILL' })));
   }
 
-  /** Time that QEMU takes for a command; a dead one does not answer but with an error. */
+  /** Time that QEMU takes for a command. */
   private spend(ms: number): Promise<void> {
-    const { node, random } = this.parts;
-    const spentMs = ms * (0.6 + 0.8 * random.next());
+    return this.answered(ms * (0.6 + 0.8 * this.parts.random.next()));
+  }
+
+  /** A dead QEMU does not answer but with an error; one that hangs, when it goes on. */
+  private answered(afterMs: number): Promise<void> {
+    const { node, qemu } = this.parts;
     return new Promise((resolve, reject) => {
-      node.clock.after(spentMs, () => {
+      const answer = () => {
         if (this.alive) resolve();
         else reject(new ColoError(errorCodes.qemu, 'QEMU is gone (simulated)'));
+      };
+      node.clock.after(afterMs, () => {
+        if (!this.alive || !qemu.paused) return answer();
+        this.hung = true;
+        this.stuck.add(answer);
+        qemu.run(() => {
+          if (this.stuck.delete(answer)) node.run(answer);
+        });
       });
     });
   }

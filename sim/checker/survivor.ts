@@ -1,9 +1,11 @@
 // At every instant at which a primary is protected, the secondary holds one complete state that it can run: after every
 // event, and within it at every named point of the protocol and before every fault. And no copy is given up without need:
-// as long as one is not struck by a fault, one can run.
+// as long as one is not struck by a fault, one can run. A primary that begins to doubt its secondary with a QEMU that is dead, or
+// hangs, and gets the term without a sign of life from it, has taken it from a copy that could run.
 
 import type { Checker } from '../checker.ts';
 import type { SimNode } from '../node.ts';
+import type { SimProcess } from '../process.ts';
 import type { SimVm } from '../vm.ts';
 import type { World } from '../world.ts';
 
@@ -39,13 +41,41 @@ export function survivor(world: World): Checker {
     for (const node of world.nodes) judge(node, when);
   };
 
+  /** Nodes in doubt about a secondary that may run, whose own QEMU has not been able to answer since that began. */
+  const mute = new Set<SimProcess>();
+  const doubting = new Set<SimProcess>();
+  let takenByMute: number | undefined;
+
+  const lookForDoubts = (): void => {
+    for (const { node, process, vm } of world.nodes) {
+      if (process === undefined) continue;
+      const state = node?.primary?.pair.state;
+      const isDoubting = state?.kind === 'suspecting' && state.peerMayRun;
+      if (!isDoubting) doubting.delete(process);
+      else if (!doubting.has(process)) {
+        doubting.add(process);
+        mute.add(process);
+      }
+      if (!isDoubting || vm?.answers === true) mute.delete(process);
+    }
+  };
+
+  const noteWinner = (): void => {
+    const { record } = world;
+    if (record?.peer !== null) return;
+    const winner = world.nodes.find(({ name: own }) => own === record.owner)?.process;
+    if (winner !== undefined && mute.has(winner)) takenByMute = record.term;
+  };
+
   const lookForTheUnhurt = (): void => {
     const { nobodySince, lastHolders, record } = world;
     if (nobodySince === undefined || world.schedule.now === nobodySince) return;
     // Who went on alone is the only copy from then on, even if it died while it asked for the term.
     const { owner, peer } = record ?? { owner: '', peer: null };
-    const counts = (vm: SimVm) => peer !== null || vm.parts.name.startsWith(owner);
-    const unhurt = lastHolders.find((vm) => counts(vm) && !world.isStruck(vm));
+    const isTaken = record !== undefined && record.term === takenByMute;
+    const counts = (vm: SimVm) => peer !== null || isTaken || vm.parts.name.startsWith(owner);
+    // One whose disk has failed is given up by a node that cannot know yet that the other copy is dead: that is a second fault.
+    const unhurt = lastHolders.find((vm) => counts(vm) && !world.isStruck(vm) && !world.isHindered(vm));
     if (unhurt === undefined) return;
     complain(`nobody holds the guest any more, and no fault struck its copy on ${unhurt.parts.name}`);
   };
@@ -58,7 +88,11 @@ export function survivor(world: World): Checker {
       judgeBoth(`before ${what}`);
     },
     reached: (_node, point) => judgeBoth(`at ${point}`),
-    stepped: () => judgeBoth('now'),
+    stepped: () => {
+      lookForDoubts();
+      judgeBoth('now');
+    },
+    termChanged: noteWinner,
     polled: lookForTheUnhurt,
   };
 }

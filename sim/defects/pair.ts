@@ -7,6 +7,7 @@ import { ColoNode } from '../../src/node/node.ts';
 import { PrimaryGate } from '../../src/node/primary-gate.ts';
 import { SecondaryNode } from '../../src/node/secondary.ts';
 import { Terms } from '../../src/node/terms.ts';
+import { VmWatch } from '../../src/node/vm-watch.ts';
 import { always, call, type Defect, nothing } from './defect.ts';
 
 /** Those that have claimed since they were last asked to, and not only read. */
@@ -99,7 +100,8 @@ export const pairDefects: readonly Defect[] = [
   {
     name: 'stop-without-the-term',
     mistake: "An operator's stop only tells the secondary, which may not hear it (a defect of the product, once).",
-    seeds: 60,
+    seeds: 110,
+    from: 96,
     finds: 'stopped',
     alone: true,
     changes: [
@@ -129,6 +131,30 @@ export const pairDefects: readonly Defect[] = [
             return before.call(this, outcome === 'error' ? 'lost' : outcome);
           },
       },
+    ],
+  },
+  {
+    name: 'claims-without-a-sign-of-life',
+    mistake: 'A primary asks for the term without asking its own QEMU for a sign of life.',
+    seeds: 60,
+    finds: 'survivor',
+    alone: true,
+    changes: [{ owner: VmWatch, method: 'signOfLife', replace: always(Promise.resolve('lives')) }],
+  },
+  {
+    name: 'failures-of-a-dead-qemu-count',
+    mistake:
+      'What a dead QEMU fails to do counts as checkpoints that the secondary cannot be given (a defect of the product, once).',
+    // Behind the first seed in which a claim without a sign of life is enough to lose the VM.
+    seeds: 70,
+    from: 47,
+    finds: 'survivor',
+    alone: true,
+    needs: 'kill-vm-unheard',
+    changes: [
+      { owner: VmWatch, method: 'endHeard', replace: always(Promise.resolve()) },
+      // Either rule alone keeps the VM from being lost.
+      { owner: VmWatch, method: 'signOfLife', replace: always(Promise.resolve('lives')) },
     ],
   },
   {

@@ -22,7 +22,15 @@ function protectedPrimary(): PrimaryPair {
     { kind: 'applied', epoch: 1 },
   ];
   for (const event of events) pair.on(event);
-  assert.deepEqual(pair.state, { kind: 'protected', phase: 'running', epoch: 1, refusals: 0, complete: true });
+  assert.deepEqual(pair.state, {
+    kind: 'protected',
+    phase: 'running',
+    epoch: 1,
+    refusals: 0,
+    complete: true,
+    asked: 0,
+    covered: 0,
+  });
   return pair;
 }
 
@@ -50,7 +58,7 @@ test('output is released by the commit of the checkpoint in flight and by no oth
   assert.deepEqual(pair.on({ kind: 'committed', epoch: 1 }), [], 'an older commit');
   assert.deepEqual(pair.on({ kind: 'committed', epoch: 2 }), [{ kind: 'release', epoch: 2 }]);
   assert.deepEqual(pair.on({ kind: 'committed', epoch: 2 }), [], 'the same again');
-  assert.deepEqual(pair.on({ kind: 'applied', epoch: 2 }), [{ kind: 'compare', epoch: 2 }]);
+  assert.deepEqual(pair.on({ kind: 'applied', epoch: 2 }), [{ kind: 'compare', epoch: 2, answers: 0 }]);
 });
 
 test('one checkpoint is in flight at a time', () => {

@@ -112,10 +112,43 @@ test('a checkpoint that is wanted during an apply begins when that is done', () 
     [],
   );
   assert.deepEqual(pair.on({ kind: 'applied', epoch: 1 }), [
-    { kind: 'compare', epoch: 1 },
+    { kind: 'compare', epoch: 1, answers: 0 },
     { kind: 'capture', reason: { kind: 'limit' } },
   ]);
   assert.deepEqual(run(pair, ...checkpoint(2)), ['compare'], 'once');
+});
+
+/** The requests that the checkpoint of `epoch` answers, and whether another one begins. */
+function done(pair: PrimaryPair, epoch: number): { answers: number | undefined; begins: boolean } {
+  const actions = pair.on({ kind: 'applied', epoch });
+  const compare = actions.find((action) => action.kind === 'compare');
+  return { answers: compare?.answers, begins: actions.some(({ kind }) => kind === 'capture') };
+}
+
+test("an operator's request is answered by a checkpoint that begins after it, in whatever phase it is asked", () => {
+  const ask = (request: number): PrimaryEvent => ({ kind: 'want', reason: { kind: 'operator' }, request });
+  for (const phase of [0, 1, 2]) {
+    const pair = new PrimaryPair();
+    run(pair, ...toInitialCapture, ...checkpoint(1));
+    assert.deepEqual(run(pair, ask(1)), ['capture']);
+    const [captured, committed] = checkpoint(2).slice(0, 2);
+    const before = [captured, committed].filter((event) => event !== undefined);
+    assert.deepEqual(run(pair, ...before.slice(0, phase), ask(2)), [], `phase ${phase}`);
+    run(pair, ...before.slice(phase));
+    assert.deepEqual(done(pair, 2), { answers: 1, begins: true }, `phase ${phase}`);
+    run(pair, ...checkpoint(3).slice(0, 2));
+    assert.deepEqual(done(pair, 3), { answers: 2, begins: false }, `phase ${phase}`);
+  }
+});
+
+test('a request that was asked for during a checkpoint that fails has one of its own; one whose own failed waits for the next', () => {
+  const pair = new PrimaryPair();
+  const ask = (request: number): PrimaryEvent => ({ kind: 'want', reason: { kind: 'operator' }, request });
+  run(pair, ...toInitialCapture, ...checkpoint(1), { kind: 'want', reason: { kind: 'periodic' } }, ask(1));
+  assert.deepEqual(run(pair, { kind: 'captureFailed', why: 'test' }), ['capture']);
+  assert.deepEqual(run(pair, { kind: 'captureFailed', why: 'test' }), []);
+  run(pair, { kind: 'want', reason: { kind: 'periodic' } }, ...checkpoint(2).slice(0, 2));
+  assert.deepEqual(done(pair, 2), { answers: 1, begins: false });
 });
 
 test("a VM that is lost while its secondary is in doubt is the secondary's to run: this node claims no more and comes back", () => {

@@ -23,7 +23,8 @@
 //                         └──────► running ◄─────┘        (epoch unchanged: the capture never happened)
 //
 // A checkpoint that is wanted while one is captured or sent is that one, or is asked for again by the proxy. One that is wanted
-// during the apply is about output of after that checkpoint: it begins when the apply is done.
+// during the apply is about output of after that checkpoint: it begins when the apply is done. An operator's request is answered
+// by a checkpoint that begins after it, whatever else that is for: `compare` says up to which.
 
 import { unreachable } from '../base/assert.ts';
 import { offerMs, refusalsMax } from './limits.ts';
@@ -37,7 +38,8 @@ export type PrimaryState =
   | { kind: 'pairing' }
   /**
    * `complete`: the secondary holds a checkpoint that it could run. `handover`: why it is to take over when it has applied
-   * the one of now, or that one has failed. `wanted`: why another checkpoint is to follow it.
+   * the one of now, or that one has failed. `wanted`: why another checkpoint is to follow it. `asked`: the operator's newest
+   * request; `covered`: the newest one that the checkpoint of now, or the last one, began after.
    */
   | {
       kind: 'protected';
@@ -45,6 +47,8 @@ export type PrimaryState =
       epoch: number;
       refusals: number;
       complete: boolean;
+      asked: number;
+      covered: number;
       handover?: string;
       wanted?: Reason;
     }
@@ -52,6 +56,8 @@ export type PrimaryState =
   | { kind: 'suspecting'; why: string; peerMayRun: boolean }
   | { kind: 'fenced'; why: string }
   | { kind: 'ended'; why: string };
+
+type Protected = Extract<PrimaryState, { kind: 'protected' }>;
 
 export const primarySuccessors = {
   alone: ['syncing', 'ended'],
@@ -77,7 +83,8 @@ export type PrimaryEvent =
   | { kind: 'roundSent'; dirtyPages: number }
   | { kind: 'pairClaimed'; outcome: 'won' | 'lost' | 'error' }
   | { kind: 'aloneClaimed'; outcome: 'won' | 'lost' | 'error' }
-  | { kind: 'want'; reason: Reason }
+  /** `request`: an operator's, numbered upwards. */
+  | { kind: 'want'; reason: Reason; request?: number }
   | { kind: 'captured'; epoch: number }
   | { kind: 'captureFailed'; why: string }
   | { kind: 'committed'; epoch: number }
@@ -96,7 +103,8 @@ export type PrimaryAction =
   | { kind: 'claimAlone'; afterMs?: number }
   | { kind: 'capture'; reason: Reason }
   | { kind: 'release'; epoch: number }
-  | { kind: 'compare'; epoch: number }
+  /** `answers`: requests up to this one have been done. */
+  | { kind: 'compare'; epoch: number; answers: number }
   | { kind: 'abortCapture'; epoch: number; why: string }
   | { kind: 'shutGate' }
   | { kind: 'goAlone' }
@@ -122,7 +130,7 @@ export class PrimaryPair {
       case 'aloneClaimed':
         return this.onAloneClaimed(event.outcome);
       case 'want':
-        return this.onWant(event.reason);
+        return this.onWant(event.reason, event.request);
       case 'captured':
       case 'captureFailed':
       case 'committed':
@@ -168,7 +176,7 @@ export class PrimaryPair {
       this.move({ kind: 'suspecting', why: 'the arbiter did not answer', peerMayRun: false });
       return [{ kind: 'dropPeer', why: 'the arbiter did not answer' }, { kind: 'claimAlone' }];
     }
-    this.move({ kind: 'protected', phase: 'capturing', epoch: 0, refusals: 0, complete: false });
+    this.move({ kind: 'protected', phase: 'capturing', epoch: 0, refusals: 0, complete: false, asked: 0, covered: 0 });
     return [{ kind: 'capture', reason: { kind: 'initial' } }];
   }
 
@@ -180,13 +188,23 @@ export class PrimaryPair {
     return [{ kind: 'goAlone' }];
   }
 
-  private onWant(reason: Reason): PrimaryAction[] {
-    const state = this.state;
-    if (state.kind !== 'protected') return [];
-    if (state.phase === 'applying') this.move({ ...state, wanted: state.wanted ?? reason });
-    if (state.phase !== 'running') return [];
-    this.move({ ...state, phase: 'capturing' });
+  private onWant(reason: Reason, request?: number): PrimaryAction[] {
+    if (this.state.kind !== 'protected') return [];
+    const state = { ...this.state, asked: request ?? this.state.asked };
+    if (state.phase === 'running') return this.begin(state, reason);
+    this.move(state.phase === 'applying' ? { ...state, wanted: state.wanted ?? reason } : state);
+    return [];
+  }
+
+  private begin(state: Protected, reason: Reason): PrimaryAction[] {
+    this.move({ ...state, phase: 'capturing', covered: state.asked });
     return [{ kind: 'capture', reason }];
+  }
+
+  /** What was asked for since the checkpoint that is over began; nothing when nothing was. */
+  private beginNext(state: Protected, wanted: Reason | undefined): PrimaryAction[] {
+    const reason = wanted ?? (state.asked > state.covered ? { kind: 'operator' } : undefined);
+    return reason === undefined ? [] : this.begin(state, reason);
   }
 
   private onCheckpoint(
@@ -204,10 +222,10 @@ export class PrimaryPair {
     }
     if (event.kind === 'applied' && state.phase === 'applying' && event.epoch === state.epoch) {
       const { handover, wanted, ...rest } = state;
-      this.move({ ...rest, phase: 'running' });
-      const compare = { kind: 'compare' as const, epoch: event.epoch };
-      if (handover !== undefined) return [compare, ...this.offer(handover)];
-      return [compare, ...(wanted === undefined ? [] : this.onWant(wanted))];
+      const running = { ...rest, phase: 'running' as const };
+      this.move(running);
+      const compare = { kind: 'compare' as const, epoch: event.epoch, answers: state.covered };
+      return [compare, ...(handover === undefined ? this.beginNext(running, wanted) : this.offer(handover))];
     }
     if (event.kind === 'captureFailed' && state.phase === 'capturing') return this.retry(state, event.why, []);
     if (event.kind === 'refused' && state.phase === 'sending' && event.epoch === state.epoch)
@@ -218,16 +236,13 @@ export class PrimaryPair {
   }
 
   /** A checkpoint that never happened: the epoch goes on; a secondary that cannot be given one is no protection. */
-  private retry(
-    state: Extract<PrimaryState, { kind: 'protected' }>,
-    why: string,
-    first: PrimaryAction[],
-  ): PrimaryAction[] {
+  private retry(state: Protected, why: string, first: PrimaryAction[]): PrimaryAction[] {
     const { handover, ...rest } = state;
-    this.move({ ...rest, phase: 'running', refusals: state.refusals + 1 });
-    const giveUp = state.refusals + 1 >= refusalsMax || !state.complete;
-    if (giveUp) return [...first, ...this.onDoubt(`no checkpoint could be made: ${why}`)];
-    return handover === undefined ? first : [...first, ...this.offer(handover)];
+    const running = { ...rest, phase: 'running' as const, refusals: state.refusals + 1 };
+    this.move(running);
+    if (running.refusals >= refusalsMax || !state.complete)
+      return [...first, ...this.onDoubt(`no checkpoint could be made: ${why}`)];
+    return [...first, ...(handover === undefined ? this.beginNext(running, undefined) : this.offer(handover))];
   }
 
   private onDoubt(why: string): PrimaryAction[] {
@@ -252,7 +267,8 @@ export class PrimaryPair {
     return [{ kind: 'tellEnd', why }];
   }
 
-  private get peerMayRun(): boolean {
+  /** The secondary may hold a checkpoint that it could run. */
+  get peerMayRun(): boolean {
     const { state } = this;
     if (state.kind === 'suspecting') return state.peerMayRun;
     // A checkpoint that is being sent may be complete over there before we hear of it.

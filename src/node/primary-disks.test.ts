@@ -20,7 +20,14 @@ function open() {
   const mirrored: string[] = [];
   const sessions: Session[] = [];
   const troubles: ((trouble: { why: string; waits: boolean }) => void)[] = [];
-  const state: { handlers?: MirrorHandlers; fails?: boolean; waits: boolean; resumed: number } = {
+  const state: {
+    handlers?: MirrorHandlers;
+    fails?: boolean;
+    waits: boolean;
+    resumed: number;
+    /** What the end of a mirror waits for. */
+    cancelled?: Promise<void>;
+  } = {
     waits: false,
     resumed: 0,
   };
@@ -31,7 +38,8 @@ function open() {
       state.fails === true ? Promise.reject(new ColoError(errorCodes.qemu, 'no such bitmap')) : Promise.resolve();
     copied.catch(() => undefined);
     const progress = { doneBytes: changedBytes, totalBytes: changedBytes };
-    return Promise.resolve({ copied, cancel: () => Promise.resolve(), progress: () => Promise.resolve(progress) });
+    const cancel = () => state.cancelled ?? Promise.resolve();
+    return Promise.resolve({ copied, cancel, progress: () => Promise.resolve(progress) });
   };
   const source: DiskSource = {
     mirror: (handlers) => mirrors('all', handlers),
@@ -152,6 +160,22 @@ test('when a copy of what changed fails, the next is of everything', async () =>
   assert.equal(next.session.since, undefined);
   await next.protect();
   assert.equal(mirrored.at(-1), 'all');
+});
+
+test('a secondary that is lost while the mirrors of the one before it end is not mirrored to', async () => {
+  const { disks, pair, mirrored, state } = open();
+  await (await pair()).protect();
+  const { promise, resolve } = Promise.withResolvers<void>();
+  // A QEMU that hangs.
+  state.cancelled = promise;
+  disks.drop('gone');
+  const second = (await pair()).protect();
+  disks.drop('gone as well');
+  resolve();
+  await assert.rejects(second, /lost before its disks were mirrored/);
+  assert.deepEqual(mirrored, ['all']);
+  await (await pair()).protect();
+  assert.deepEqual(mirrored, ['all', 'all']);
 });
 
 test("a full disk of the guest's own host is in the status until the guest goes on", async () => {

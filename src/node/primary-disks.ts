@@ -38,6 +38,8 @@ export class PrimaryDisks {
   private sink: DiskSink | undefined;
   private mirrors: DiskMirrors | undefined;
   private ending: Promise<void> = Promise.resolve();
+  /** How many secondaries were dropped: one that is lost while it waits for the mirrors of the one before it gets none. */
+  private dropped = 0;
   private folding: Promise<void> = Promise.resolve();
   private copying: DisksStatus['copying'] = null;
   private flushedBytes = 0;
@@ -153,7 +155,11 @@ export class PrimaryDisks {
 
   /** Mirrors every disk to the secondary; resolves when it has everything there is. */
   async protect(link: PeerLink): Promise<void> {
+    const { dropped } = this;
     await this.ending;
+    // Nobody would end its mirrors any more, and the guest's writes would wait for it for ever.
+    if (dropped !== this.dropped)
+      throw new ColoError(errorCodes.channel, 'the secondary was lost before its disks were mirrored');
     const sink = new DiskSink(
       { send: (type, ...parts) => link.send(type, ...parts), drain: () => link.drain() },
       { replicated: this.disks.map((disk) => disk.flush === 'replicated'), from: this.from },
@@ -306,6 +312,7 @@ export class PrimaryDisks {
   /** Nothing is forwarded any more, and nothing of the guest waits for it. */
   drop(why: string): void {
     const { sink, mirrors } = this;
+    this.dropped += 1;
     this.sink = undefined;
     this.mirrors = undefined;
     this.copying = null;

@@ -29,7 +29,7 @@ import type { DiskSource, GuestCard, GuestVm } from './platform.ts';
 import { PrimaryDisks } from './primary-disks.ts';
 import { PrimaryGate } from './primary-gate.ts';
 import { PrimaryPeer } from './primary-peer.ts';
-import { endHeard, VmWatch } from './vm-watch.ts';
+import { VmWatch } from './vm-watch.ts';
 
 export interface PrimaryParts extends SharedParts {
   vm: GuestVm;
@@ -55,13 +55,15 @@ export class PrimaryNode {
   readonly checkpointer: Checkpointer;
   readonly disks: PrimaryDisks | undefined;
   private readonly due: CheckpointDue;
+  private readonly watch = new VmWatch(this);
   private readonly queue = new Fifo<PrimaryEvent>();
   private performing = false;
   private readonly stops: (() => void)[] = [];
   /** Aborted when this role ends. */
   readonly stopped = new AbortController();
   readonly ingress: Ingress;
-  private readonly waiters: { resolve: () => void; reject: (error: Error) => void }[] = [];
+  private waiters: { request: number; resolve: () => void; reject: (error: Error) => void }[] = [];
+  private requests = 0;
   /** Called once when this node may never speak again as primary; another may run the VM. */
   onFenced: (why: string) => void = () => undefined;
   /** Called once when the VM has ended and nobody is to run it. */
@@ -96,7 +98,7 @@ export class PrimaryNode {
     const { clock } = this.context;
     this.parts.nic.handler = (frame) => this.fromGuest(frame, clock.now());
     this.stops.push(clock.every(tickMs, () => this.tick(clock.now())));
-    this.stops.push(new VmWatch(this).start());
+    this.stops.push(this.watch.start());
     if (this.context.config.protect.mode !== 'none') void this.peer.seek();
   }
 
@@ -139,7 +141,7 @@ export class PrimaryNode {
     this.run();
   }
 
-  /** An operator's checkpoint: resolves when it is applied. */
+  /** An operator's checkpoint: resolves when one that was begun after it was asked for is applied. */
   checkpoint(): Promise<void> {
     const state = this.pair.state;
     if (state.kind !== 'protected') {
@@ -152,8 +154,9 @@ export class PrimaryNode {
       );
     }
     const { promise, resolve, reject } = Promise.withResolvers<void>();
-    this.waiters.push({ resolve, reject });
-    this.post({ kind: 'want', reason: { kind: 'operator' } });
+    this.requests += 1;
+    this.waiters.push({ request: this.requests, resolve, reject });
+    this.post({ kind: 'want', reason: { kind: 'operator' }, request: this.requests });
     return promise;
   }
 
@@ -180,7 +183,7 @@ export class PrimaryNode {
     this.disks?.close('this node is no longer the primary');
     void this.pcap?.close();
     this.parts.nic.handler = undefined;
-    this.settleWaiters(new ColoError(errorCodes.termLost, 'this node is no longer the primary'));
+    this.rejectWaiters(new ColoError(errorCodes.termLost, 'this node is no longer the primary'));
   }
 
   private tick(now: number): void {
@@ -251,8 +254,8 @@ export class PrimaryNode {
         void this.claimPair();
         return;
       case 'claimAlone':
-        if (action.afterMs === undefined) this.claimAlone();
-        else this.context.clock.after(action.afterMs, () => this.claimAlone());
+        if (action.afterMs === undefined) void this.claimAlone();
+        else this.context.clock.after(action.afterMs, () => void this.claimAlone());
         return;
       case 'capture':
         this.background(this.capture(action.reason), 'a checkpoint');
@@ -263,7 +266,7 @@ export class PrimaryNode {
       case 'compare':
         this.proxy.resumed(action.epoch, now);
         this.context.platform.reached('compare.begun', action.epoch);
-        this.settleWaiters(undefined);
+        this.answer(action.answers);
         return;
       case 'abortCapture':
         this.checkpointer.abort(action.epoch, now);
@@ -292,11 +295,26 @@ export class PrimaryNode {
     }
   }
 
-  private claimAlone(): void {
+  /**
+   * Claims when the own QEMU gives a sign of life, where the secondary may run the VM: a node that cannot run it must not take
+   * the term from one that can. One that is gone leaves the term to the secondary. One that is silent is asked again, since
+   * there may be no other copy, until it answers or the secondary has the term.
+   */
+  private async claimAlone(): Promise<void> {
     if (this.stopped.signal.aborted) return;
+    const { terms } = this.parts;
+    const sign = this.pair.peerMayRun ? await this.watch.signOfLife() : 'lives';
+    if (sign === 'gone') return this.leaveToSecondary();
     // Its QEMU may die while the arbiter is asked: then the copy of the secondary is the last one.
     const isWanted = () => this.pair.state.kind !== 'fenced';
-    void this.parts.terms.claimAlone(isWanted).then((outcome) => this.post({ kind: 'aloneClaimed', outcome }));
+    if (sign === 'lives') this.post({ kind: 'aloneClaimed', outcome: await terms.claimAlone(isWanted) });
+    else this.post({ kind: 'aloneClaimed', outcome: (await terms.isLost()) ? 'lost' : 'error' });
+  }
+
+  /** Its end is an event of its own, and says whether the guest wanted it; it is heard, or taken for heard after a while. */
+  private async leaveToSecondary(): Promise<void> {
+    await this.watch.endHeard();
+    this.post({ kind: 'vmEnded', why: 'QEMU is gone', byGuest: false });
   }
 
   private async claimPair(): Promise<void> {
@@ -327,7 +345,7 @@ export class PrimaryNode {
     this.proxy.goAlone(now);
     if (this.doubt !== undefined) this.onAlone(this.doubt.why, this.doubt.at);
     this.doubt = undefined;
-    this.settleWaiters(new ColoError(errorCodes.checkpoint, 'the secondary was lost'));
+    this.rejectWaiters(new ColoError(errorCodes.checkpoint, 'the secondary was lost'));
   }
 
   private dropPeer(why: string): void {
@@ -343,7 +361,7 @@ export class PrimaryNode {
     task.catch(async (error: unknown) => {
       const why = errorText(error);
       this.context.log.warn({ error: why }, `${what} failed`);
-      await endHeard(this.parts.vm, this.context.clock);
+      await this.watch.endHeard();
       // That pairing is over and was dealt with, or will be with the peer's last words; the one of now has nothing to do with it.
       if (this.peer.links !== links || links?.ending === true) return;
       const state = this.pair.state;
@@ -354,11 +372,14 @@ export class PrimaryNode {
     });
   }
 
-  private settleWaiters(error: Error | undefined): void {
-    for (const waiter of this.waiters.splice(0)) {
-      if (error === undefined) waiter.resolve();
-      else waiter.reject(error);
-    }
+  /** Requests up to this one are done. */
+  private answer(upTo: number): void {
+    for (const { request, resolve } of this.waiters) if (request <= upTo) resolve();
+    this.waiters = this.waiters.filter(({ request }) => request > upTo);
+  }
+
+  private rejectWaiters(error: Error): void {
+    for (const { reject } of this.waiters.splice(0)) reject(error);
   }
 
   /** What waited for a capture goes on its way, behind the marker. */

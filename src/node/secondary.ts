@@ -19,7 +19,7 @@ import { PairLinks } from './links.ts';
 import { decodeNumbers, decodeText, encodeNumber, encodeText, messages, numberAt } from './message.ts';
 import type { PeerLinks } from './platform.ts';
 import { SecondaryBulk } from './secondary-bulk.ts';
-import { watchMonitor } from './vm-watch.ts';
+import { signOfLife, watchMonitor } from './vm-watch.ts';
 
 /** What a node has in hand when it has taken over; it goes on as a primary with it. */
 export interface Inheritance {
@@ -179,15 +179,16 @@ export class SecondaryNode {
 
   /**
    * Claims when the own QEMU gives a sign of life: the primary may be starved and no more, and a node whose QEMU hangs would
-   * take the term from it and could not serve. The primary claims as well.
+   * take the term from it and could not serve. The primary claims as well, and does the same.
    */
   private async claimAlone(): Promise<void> {
     const vm = this.applier?.vm;
-    while (vm?.ping !== undefined) {
-      const answer = await vm.ping().then(() => 'lives', isTimeout);
-      if (answer === 'lives') break;
-      // One that is gone has said so; one that is silent is asked again, since there may be no other copy.
-      if (answer === false || this.pair.state.kind !== 'suspecting') return;
+    while (vm !== undefined) {
+      const sign = await signOfLife(vm);
+      if (sign === 'lives') break;
+      // One that is gone says so; one that is silent is asked again, since there may be no other copy.
+      if (sign === 'gone' || this.pair.state.kind !== 'suspecting') return;
+      if (await this.shared.terms.isLost()) return this.post({ kind: 'aloneClaimed', outcome: 'lost' });
     }
     this.post({ kind: 'aloneClaimed', outcome: await this.shared.terms.claimAlone() });
   }
@@ -366,8 +367,4 @@ export class SecondaryNode {
       { mode, bypass: this.context.config.network?.bypass ?? [] },
     );
   }
-}
-
-function isTimeout(error: unknown): boolean {
-  return error instanceof ColoError && error.code === errorCodes.qemuTimeout;
 }

@@ -36,6 +36,19 @@ test('a primary that has nothing to run any more when the record is read leaves 
   assert.equal(await b.claimAlone(), 'won');
 });
 
+test('a node that the newest record does not name has lost the term, and one that is not answered has not', async () => {
+  const records: Records = new Map();
+  const [a, b] = [termsOf('a', records), termsOf('b', records)];
+  assert.equal(await a.claimFirst(), 'won');
+  assert.equal(await b.isLost(), true);
+  assert.equal(await a.claimPair('b'), 'won');
+  assert.deepEqual([await a.isLost(), await b.isLost()], [false, false]);
+  assert.equal(await b.claimAlone(), 'won');
+  assert.deepEqual([await a.isLost(), await b.isLost()], [true, false]);
+  records.clear();
+  assert.equal(await a.isLost(), false);
+});
+
 test('an arbiter that has lost its data takes the VM from nobody', async () => {
   const records: Records = new Map();
   const [a, b] = [termsOf('a', records), termsOf('b', records)];

@@ -81,9 +81,21 @@ export class Terms {
       if (known === 'error') return 'error';
       if (known === undefined) return this.failed(new Error('it has no record of this VM any more'));
       if (known.owner === node && known.peer === null) return this.seen(known, 'won');
-      if (known.owner !== node && known.peer !== node) return 'lost';
+      if (!this.isNamedBy(known)) return 'lost';
       return isWanted() ? this.claim(known.term, null) : 'lost';
     });
+  }
+
+  /** Whether the newest record does not name this node any more: it has lost the term without asking for it. */
+  isLost(): Promise<boolean> {
+    return this.queue(async () => {
+      const known = await this.read(this.vm);
+      return known !== 'error' && known !== undefined && !this.isNamedBy(known);
+    });
+  }
+
+  private isNamedBy({ owner, peer }: TermRecord): boolean {
+    return owner === this.node || peer === this.node;
   }
 
   private async read(vm: string): Promise<TermRecord | undefined | 'error'> {

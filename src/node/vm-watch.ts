@@ -1,5 +1,6 @@
 // Watches a node's VM: its end, and a QEMU that hangs, which is as bad as one that is dead and looks alive to everybody
-// else. Both become the event `vmEnded`; what follows is PrimaryPair's and SecondaryPair's.
+// else. Both become the event `vmEnded`; what follows is PrimaryPair's and SecondaryPair's. And asks a QEMU for a sign of life
+// where something is to be done that only one that lives can carry.
 
 import type { Clock } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
@@ -23,6 +24,26 @@ export class VmWatch {
       hangs: (why) => this.node.post({ kind: 'vmEnded', why, byGuest: false }),
     });
   }
+
+  endHeard(): Promise<void> {
+    return endHeard(this.node.parts.vm, this.node.context.clock);
+  }
+
+  signOfLife(): Promise<Sign> {
+    return signOfLife(this.node.parts.vm);
+  }
+}
+
+/** What became of a question for a sign of life. One that is `silent` may go on, one that is `gone` never does. */
+export type Sign = 'lives' | 'silent' | 'gone';
+
+export async function signOfLife(vm: Pick<GuestVm, 'ping'>): Promise<Sign> {
+  try {
+    await vm.ping?.();
+    return 'lives';
+  } catch (error) {
+    return isTimeout(error) ? 'silent' : 'gone';
+  }
 }
 
 /** QEMU leaves with code 0 when its guest shuts down, and also when it is sent a SIGTERM. */
@@ -38,12 +59,7 @@ export function describeEnd({ code, signal, byHost }: VmEnd): { why: string; byG
  * which has the only copy of the VM then.
  */
 export async function endHeard(vm: Pick<GuestVm, 'ping' | 'exited'>, clock: Clock): Promise<void> {
-  const lives =
-    (await vm.ping?.().then(
-      () => true,
-      () => false,
-    )) ?? true;
-  if (lives) return;
+  if ((await signOfLife(vm)) === 'lives') return;
   const { promise, resolve } = Promise.withResolvers<void>();
   const cancel = clock.after(endHeardMs, resolve);
   await Promise.race([vm.exited, promise]);
@@ -63,9 +79,13 @@ export function watchMonitor(
     one.ping().then(
       () => asked.delete(one),
       (error: unknown) => {
-        if (!(error instanceof ColoError) || error.code !== errorCodes.qemuTimeout) return;
+        if (!isTimeout(error)) return;
         hangs(`QEMU hangs: ${errorText(error)}`, one);
       },
     );
   });
+}
+
+function isTimeout(error: unknown): boolean {
+  return error instanceof ColoError && error.code === errorCodes.qemuTimeout;
 }

@@ -8,6 +8,7 @@ import { FlowKey } from '../packet/flow-key.ts';
 import { FrameView } from '../packet/frame-view.ts';
 import { IcmpQuote } from '../packet/icmp.ts';
 import { tcpFlag } from '../packet/tcp.ts';
+import { proxyLimits } from './limits.ts';
 import { allEnds, assertValid, Bed, bytes, client, type Ends, guest, overIpv4, overIpv6 } from './testbed.ts';
 
 function protectedBed(): Bed {
@@ -30,6 +31,21 @@ test('equal datagrams count: two of the primary need two of the secondary', () =
     bed.svm(frame);
     assert.equal(contents(bed).length, 1, ends.name);
   }
+});
+
+test('a burst of the secondary beyond what the primary compares is said at a takeover, whole and in order', () => {
+  const bed = protectedBed();
+  const count = proxyLimits.datagramsAheadMax + 100;
+  const said = Array.from({ length: count }, (_, index) => buildUdp(guest, client, bytes(`datagram ${index}`)));
+  for (const frame of said) bed.svm(frame);
+  // What is compared still leaves, and is not said again.
+  bed.pvm(said[count - 1] ?? assert.fail());
+  assert.deepEqual(contents(bed), [`datagram ${count - 1}`]);
+  const { resend } = bed.secondary.takeover(bed.now);
+  assert.deepEqual(
+    resend.map((frame) => Buffer.from(frame)),
+    said.slice(0, -1).map((frame) => Buffer.from(frame)),
+  );
 });
 
 test('the same datagram to another port, address or VLAN is no match', () => {

@@ -29,14 +29,16 @@ export const proxyLimits = {
   /** Ends of urgent data of the SVM remembered per connection; more are forgotten, oldest first. */
   urgentsMax: 8,
 
-  /** Datagrams of the SVM kept per flow until the PVM's come. Beyond: the oldest is forgotten. */
+  /** Datagrams of the SVM kept per flow until the PVM's come. Beyond: the oldest is not compared any more. The secondary keeps it
+   *  until the next checkpoint (or `unconfirmedFramesMax`), and says it at a takeover. */
   datagramsAheadMax: 1024,
   datagramsAheadBytesMax: 1 << 20,
-  /** A datagram of the SVM that the PVM never sent is forgotten after this. */
+  /** A datagram of the SVM that the PVM has not sent is not compared any more after this, as at `datagramsAheadMax`. */
   datagramAheadMs: 2000,
   /** Datagram flows remembered while nothing waits in them. Beyond: forgotten. */
   idleFlowsMax: 4096,
-  /** Datagram flows in which something waits. Beyond: datagrams of the SVM that begin one are forgotten. */
+  /** Datagram flows in which something waits. Beyond: datagrams of the SVM that begin one are not compared, as
+   *  at `datagramsAheadMax`. */
   flowsMax: 65_536,
 
   /** Frames that may leave but find the gate closed. Beyond: the guest waits; at twice that, dropped and counted. */

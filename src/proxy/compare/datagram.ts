@@ -172,10 +172,7 @@ export class DatagramComparer {
   }
 
   fromSecondary(view: FrameView, now: number, id: number): void {
-    if (this.flows.size >= proxyLimits.flowsMax && this.flows.get(view.key) === undefined) {
-      this.sink.forget([id]);
-      return;
-    }
+    if (this.flows.size >= proxyLimits.flowsMax && this.flows.get(view.key) === undefined) return;
     const flow = this.flowOf(view);
     if (view.kind === 'fragment') this.collectSecondary(flow, view, now, id);
     else this.enterSecondary(flow, this.datagramOf(view, now, id));
@@ -245,11 +242,13 @@ export class DatagramComparer {
     }
   }
 
+  /**
+   * It is compared no more. The secondary is not told: it keeps what its guest has said until a checkpoint, and says it at a
+   * takeover, for nobody else has.
+   */
   private forgetOldestAhead(flow: DatagramFlow): void {
     const oldest = flow.ahead.shift();
-    if (oldest === undefined) return;
-    flow.aheadBytes -= flow.kind === 'fragment' ? flow.aheadBytes : oldest.frame.length;
-    this.sink.forget(oldest.pieces?.map(({ order }) => order) ?? [oldest.order]);
+    if (oldest !== undefined) flow.aheadBytes -= flow.kind === 'fragment' ? flow.aheadBytes : oldest.frame.length;
   }
 
   private progress(flow: DatagramFlow): void {
