@@ -361,3 +361,66 @@ test('a forged answer to a SYN does not make the window that leaves wider than t
   assert.equal(left.length, 1);
   for (const view of left) assert.ok(view.ack + (view.window << 7) <= 6001, `${view.window} scaled by 7`);
 });
+
+/** The SVM answered an old SYN of the client (5000) by itself; the client calls anew from the same port, the PVM answers. */
+function answeredTwoCalls(clientIsn: number): { bed: Bed; syn: (sequence: number, ack: number) => Uint8Array } {
+  const { guest, client } = overIpv4;
+  const syn = (sequence: number, ack: number) =>
+    buildTcp(guest, client, { sequence, ack, flags: tcpFlag.syn, window: 1000, options: synOptionBytes });
+  const bed = connected(overIpv4);
+  bed.svm(syn(sIsn + 500_000, 5001));
+  const options = synOptionBytes;
+  bed.client(buildTcp(client, guest, { sequence: clientIsn, flags: tcpFlag.syn, options }));
+  bed.pvm(syn(pIsn + 500_000, advance(clientIsn, 1)));
+  return { bed, syn };
+}
+
+test("a SYN-ACK leaves only if the secondary's answers the same SYN, however the numbers of the two calls lie", () => {
+  const { guest, client } = overIpv4;
+  for (const clientIsn of [6000, 4000, 5000 + 2 ** 31 + 7, 5000 + 2 ** 31 - 7]) {
+    const { bed, syn } = answeredTwoCalls(clientIsn);
+    const ack = advance(clientIsn, 1);
+    assert.deepEqual(bed.left(), [], `the answer to ${clientIsn}`);
+    bed.svm(buildTcp(guest, client, { sequence: sIsn + 500_001, ack: 5001, flags: 0, window: 1000 }));
+    bed.pvm(buildTcp(guest, client, { sequence: pIsn + 500_001, ack, flags: 0, window: 1000 }));
+    assert.deepEqual(bed.left(), [], 'nor an acknowledgement of it');
+    bed.svm(syn(sIsn + 900_000, ack));
+    bed.pvm(syn(pIsn + 500_000, ack));
+    assert.equal(bed.left()[0]?.ack, ack, 'it leaves when the secondary has answered the same call');
+  }
+});
+
+test('a SYN-ACK whose SYN the secondary never saw leaves with a checkpoint', () => {
+  const { bed } = answeredTwoCalls(5000 + 2 ** 31 + 7);
+  bed.pass(1000);
+  assert.equal(bed.wanted.length, 1);
+  bed.checkpoint();
+  assert.deepEqual(
+    bed.left().map(({ sequence, ack }) => [sequence, ack]),
+    [[pIsn + 500_000, 5008 + 2 ** 31]],
+  );
+});
+
+test('both open at once: a second call of the client that only one of the guests answers leaves nothing', () => {
+  const { guest, client } = overIpv4;
+  const bed = new Bed();
+  bed.protect();
+  const syn = (sequence: number) => buildTcp(guest, client, { sequence, flags: tcpFlag.syn });
+  const synAck = (sequence: number, ack: number) => buildTcp(guest, client, { sequence, ack, flags: tcpFlag.syn });
+  bed.pvm(syn(pIsn));
+  bed.svm(syn(sIsn));
+  bed.left();
+  bed.svm(synAck(sIsn, 5001));
+  bed.pvm(synAck(pIsn, 5001 + 2 ** 31 + 7));
+  bed.pvm(buildTcp(guest, client, { sequence: pIsn + 1, ack: 5001 + 2 ** 31 + 7, flags: 0, window: 1000 }));
+  assert.deepEqual(bed.left(), []);
+  bed.svm(synAck(sIsn, 5001));
+  assert.deepEqual(bed.left(), [], 'the secondary goes on to answer the other call');
+  bed.pvm(synAck(pIsn, 5001));
+  assert.deepEqual(bed.left(), [], 'what it said before does not count for this one');
+  bed.svm(synAck(sIsn, 5001));
+  assert.deepEqual(
+    bed.left().map(({ ack }) => ack),
+    [5001],
+  );
+});

@@ -65,6 +65,7 @@ export class SecondarySide {
   take(stream: TcpStream, view: FrameView): boolean {
     // The PVM has begun anew: until the SVM's SYN comes, this is still the old connection.
     if (stream.isn !== undefined && !stream.sSynSeen && !view.isSyn) return false;
+    if (view.isSyn && answersAnother(stream, view)) return false;
     if (view.isSyn) this.takeSyn(stream, view);
     if (view.timestampsAt !== 0 && !view.isReset) {
       stream.sTime = stream.sTimeKnown ? later(stream.sTime, view.timestamp) : view.timestamp;
@@ -86,7 +87,7 @@ export class SecondarySide {
   }
 
   private takeSyn(stream: TcpStream, view: FrameView): void {
-    if (view.hasAck) stream.sSynAckSeen = true;
+    if (view.hasAck) stream.sSynAck = view.ack;
     if (stream.sSynSeen) return;
     stream.sSynSeen = true;
     stream.sKnown = true;
@@ -134,7 +135,7 @@ export class SecondarySide {
     stream.sKnown = false;
     stream.sSynSeen = false;
     stream.sSyn = undefined;
-    stream.sSynAckSeen = false;
+    stream.sSynAck = undefined;
     stream.sAckKnown = false;
     stream.sTimeKnown = false;
     stream.sFinAt = undefined;
@@ -156,4 +157,12 @@ export class SecondarySide {
     stream.sTimeKnown = stream.pTimeKnown;
     stream.sTime = stream.pTime;
   }
+}
+
+/**
+ * Whether the SYN-ACK answers another SYN of the client than the PVM's does. The SVM may have answered an old one, and the
+ * offset was learned from that: its numbers seem to fit, what it acknowledges is of another connection.
+ */
+function answersAnother(stream: TcpStream, view: FrameView): boolean {
+  return view.hasAck && stream.pSynAck !== undefined && view.ack !== stream.pSynAck;
 }

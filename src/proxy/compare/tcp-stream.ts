@@ -39,6 +39,8 @@ export class TcpStream implements ActiveFlow {
 
   /** The PVM's ISN of this generation, when its SYN was seen. */
   isn: number | undefined = undefined;
+  /** What its SYN-ACK acknowledges: which SYN of the client it answers. */
+  pSynAck: number | undefined = undefined;
   pKnown = false;
   pNext = 0;
   pAckKnown = false;
@@ -59,8 +61,8 @@ export class TcpStream implements ActiveFlow {
   sSynSeen = false;
   sSyn: SynOptions | undefined = undefined;
   sSynFlags = 0;
-  /** The SVM has sent SYN-ACK: at once, or after a SYN of its own (simultaneous open). */
-  sSynAckSeen = false;
+  /** What the SVM's SYN-ACK acknowledges: sent at once, or after a SYN of its own (simultaneous open). */
+  sSynAck: number | undefined = undefined;
   sAckKnown = false;
   sAck = 0;
   sEdge = 0;

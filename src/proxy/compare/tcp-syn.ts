@@ -10,7 +10,7 @@ export function synDifference(stream: TcpStream, head: SegmentParts): string | u
   if (secondary === undefined) return 'the secondary has sent no SYN';
   const primary = synOptions(head.frame, head.transportAt);
   const isAnswer = (head.flags & tcpFlag.ack) !== 0;
-  const hasAnswered = (stream.sSynFlags & tcpFlag.ack) !== 0 || (isAnswer && stream.sSynAckSeen);
+  const hasAnswered = (stream.sSynFlags & tcpFlag.ack) !== 0 || (isAnswer && stream.sSynAck !== undefined);
   if (isAnswer !== hasAnswered) return 'one side sent SYN, the other SYN-ACK';
   if (primary.kinds !== secondary.kinds) return 'the two SYNs carry different options';
   if (primary.mss !== secondary.mss) return `maximum segment size ${primary.mss} against ${secondary.mss}`;

@@ -82,7 +82,7 @@ export class TcpComparer {
   /** A frame of the PVM that leaves without comparison (no secondary, or another rule): only its numbers are noted. */
   observe(connection: Connection<TcpStream>, view: FrameView): void {
     const stream = this.streamOf(connection);
-    if (view.isSyn && stream.isn !== view.sequence) this.restart(stream, view.sequence);
+    if (view.isSyn) this.noteSyn(stream, view);
     if (view.isReset) return;
     this.notePrimary(stream, view);
     stream.rNext = stream.pNext;
@@ -96,7 +96,7 @@ export class TcpComparer {
   fromPrimary(connection: Connection<TcpStream>, view: FrameView, now: number, order: number): void {
     this.moment.now = now;
     const stream = this.streamOf(connection);
-    if (view.isSyn && stream.isn !== view.sequence) this.restart(stream, view.sequence);
+    if (view.isSyn) this.noteSyn(stream, view);
     if (view.isReset) this.hold(stream, view, order);
     else {
       this.notePrimary(stream, view);
@@ -123,6 +123,17 @@ export class TcpComparer {
     if (!this.secondary.take(stream, view)) return;
     this.progress(stream);
     stream.ahead.keep();
+  }
+
+  /** What a SYN-ACK acknowledges says which call of the client it answers: an answer to another is another connection. */
+  private noteSyn(stream: TcpStream, view: FrameView): void {
+    const answers = view.hasAck ? view.ack : undefined;
+    const before = stream.isn === view.sequence ? stream.pSynAck : undefined;
+    const isNew = stream.isn !== view.sequence || (before !== undefined && answers !== undefined && before !== answers);
+    stream.pSynAck = answers ?? before;
+    if (isNew) this.restart(stream, view.sequence);
+    else if (stream.pSynAck !== undefined && stream.sSynAck !== undefined && stream.sSynAck !== stream.pSynAck)
+      this.secondary.clear(stream);
   }
 
   /** The PVM begins a connection on this 5-tuple: nothing of an older one counts any more. */
@@ -240,7 +251,7 @@ export class TcpComparer {
     if (stream.sSyn === undefined) return distance(head.sequence, stream.rNext) < 0 && this.finishHead(stream, head);
     // Simultaneous open: both guests sent SYN, and the PVM has answered the client's. So will the SVM.
     const isAnswer = distance(head.sequence, stream.rNext) < 0 && (head.flags & tcpFlag.ack) !== 0;
-    if (isAnswer && !stream.sSynAckSeen) return this.blocked(stream);
+    if (isAnswer && stream.sSynAck === undefined) return this.blocked(stream);
     const difference = synDifference(stream, head);
     if (difference !== undefined) return this.diverge(stream, 'options', head.sequence, none, none, difference);
     const payloadFrom = advance(head.sequence, 1);
