@@ -13,6 +13,7 @@ import { readyLine } from '../../guest/recipe.ts';
 import { callNode } from '../../src/api/client.ts';
 import type { NodeStatus } from '../../src/api/status.ts';
 import { delay, systemClock } from '../../src/base/clock.ts';
+import { errorText } from '../../src/base/errors.ts';
 import { checkSpec, type SpecInput } from '../../src/config/spec.ts';
 import type { Client, ClientReport } from '../../src/demo/client.ts';
 import { consoleSays } from '../../src/demo/console.ts';
@@ -259,10 +260,14 @@ export async function served(stage: Stage, replies: number): Promise<void> {
     client instanceof DownloadClient
       ? Math.floor(client.bytes / downloadReplyBytes)
       : Number.parseInt(client.progress(), 10);
-  const before = stage.clients.map(repliesOf);
-  await stage.pair.until('serving', changeTimeoutMs, () =>
-    stage.clients.every((client, index) => repliesOf(client) >= (before[index] ?? 0) + replies),
-  );
+  const wanted = stage.clients.map((client) => ({ client, count: repliesOf(client) + replies }));
+  const missing = () => wanted.filter(({ client, count }) => repliesOf(client) < count);
+  try {
+    await stage.pair.until('serving', changeTimeoutMs, () => missing().length === 0);
+  } catch (error) {
+    const names = missing().map(({ client }) => client.name);
+    assert.fail(`${errorText(error)}; still waiting: ${names.join(', ')}`);
+  }
 }
 
 /** Waits until `node` is the primary after a change of who runs the VM. */
