@@ -182,10 +182,8 @@ test('remus: a takeover hands the guest the ingress from after its state', () =>
   assert.equal(resend.length, 0);
 });
 
-test('after a takeover the connection goes on, and does so across a second protection and takeover', () => {
-  const bed = new Bed();
-  bed.protect();
-  bed.connect(100, 900);
+/** The proxy of the node that takes over, and what comes out of it on either side. */
+function survivorOf(bed: Bed) {
   const { table } = bed.secondary.takeover(bed.now);
   const out: Uint8Array[] = [];
   const inward: Uint8Array[] = [];
@@ -201,6 +199,14 @@ test('after a takeover the connection goes on, and does so across a second prote
     },
     { mode: 'colo', compareTimeoutMs: 200, patienceMs: 200, table, now: bed.now },
   );
+  return { survivor, out, inward };
+}
+
+test('after a takeover the connection goes on, and does so across a second protection and takeover', () => {
+  const bed = new Bed();
+  bed.protect();
+  bed.connect(100, 900);
+  const { survivor, out, inward } = survivorOf(bed);
   survivor.fromGuest(send(900, 0, 'on'), bed.now);
   survivor.fromNetwork(toGuest({ sequence: 5001, ack: 103, flags: 0 }), bed.now);
   assert.deepEqual(
@@ -272,22 +278,7 @@ test('a segment that comes to the guest in fragments is translated, before and a
     for (const fragment of cut(1)) bed.client(fragment);
     const arrived = wholeOf(bed.toSecondaryGuest);
     assert.deepEqual([arrived.ack, text(arrived)], [901, 'q'.repeat(200)], ends.name);
-    const inward: Uint8Array[] = [];
-    const survivor = new PrimaryProxy(
-      {
-        toNetwork: () => undefined,
-        toGuest: (frame) => void inward.push(new Uint8Array(frame)),
-        mirror: () => undefined,
-        announceIsn: () => undefined,
-        confirm: () => undefined,
-        wantCheckpoint: () => undefined,
-        pauseGuest: () => undefined,
-      },
-      {
-        ...{ mode: 'colo', compareTimeoutMs: 200, patienceMs: 200 },
-        ...{ table: bed.secondary.takeover(bed.now).table, now: bed.now },
-      },
-    );
+    const { survivor, inward } = survivorOf(bed);
     for (const fragment of cut(2)) survivor.fromNetwork(fragment, bed.now);
     assert.equal(wholeOf(inward).ack, 901, ends.name);
   }
