@@ -11,9 +11,9 @@
 #include "virtio.h"
 
 #define SECTOR 512
-#define SECTORS_USED 512
-#define WRITES_PER_FLUSH 64
-#define STEP_US 1000
+#define SECTORS_USED 128
+#define WRITES_PER_FLUSH 32
+#define STEP_US 200
 #define CAN_FLUSH (1u << 9)
 
 enum kind { READ = 0, WRITE = 1, FLUSH = 4 };

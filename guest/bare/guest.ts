@@ -49,7 +49,13 @@ export function bareCommandLine(
   options: Pick<BareGuestOptions, 'pages' | 'periodMs' | 'beats' | 'freeRun' | 'poolPages'>,
 ): string {
   const { pages = 0, periodMs = 100, beats = false, freeRun = true, poolPages = 16_384 } = options;
-  const words = { pages, period: Math.round(periodMs * 1000), beats: Number(beats), free: Number(freeRun), pool: poolPages };
+  const words = {
+    pages,
+    period: Math.round(periodMs * 1000),
+    beats: Number(beats),
+    free: Number(freeRun),
+    pool: poolPages,
+  };
   return Object.entries(words)
     .map(([name, value]) => `${name}=${value}`)
     .join(' ');

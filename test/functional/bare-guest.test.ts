@@ -118,7 +118,7 @@ for (const accel of accelerators)
       writeFileSync(path, '');
       truncateSync(path, 4 << 20);
       const disks = [{ kind: 'image' as const, path, format: 'raw' as const }];
-      const guest = await serve(context, { machine, accel, pages: 100, periodMs: 2, disks });
+      const guest = await serve(context, { machine, accel, pages: 1000, periodMs: 0.5, disks });
       await expectServices(guest);
       const { ports, control, card } = guest;
       assert.equal(await datagram(ports.echo, 'hello'), 'hello');
@@ -132,10 +132,9 @@ for (const accel of accelerators)
       assert.equal(accel === 'kvm', control.get('kvmclock_ns') > 0n);
       // More than once round the pool, and round the sectors.
       await guest.until('every page was written twice', () => control.number('writes') > 2.5 * 16_384);
-      await guest.until('every sector was written twice', () => control.number('disk_writes') > 2.5 * 512);
+      await guest.until('every sector was written twice', () => control.number('disk_writes') > 2.5 * 128);
       assert.ok(control.number('disk_flushes') > 0);
-      const status = await card.ask('status');
-      assert.ok((status.get('ticks') ?? 0n) === 0n && (status.get('writes') ?? 0n) > 0n);
+      assert.ok(((await card.ask('status')).get('writes') ?? 0n) > 0n);
       assert.ok(((await card.ask('read')).get('ticks') ?? 0n) > 0n);
       assert.equal((await card.ask('write 1000')).get('pages'), 1000n);
       assert.equal(control.errors, 0);
@@ -160,9 +159,9 @@ test('the bare guest notices a page and a sector that are not what it wrote', as
   context.after(() => guest.close());
   const { control, vm } = guest;
   await guest.ready();
-  await guest.until('every sector was written', () => control.number('disk_writes') > 512);
+  await guest.until('every sector was written', () => control.number('disk_writes') > 128);
   vm.ram.writeBigUInt64LE(12_345n, 0x2000000 + 77 * 4096);
-  writeFileSync(path, Buffer.alloc(512 * 512, 7), { flag: 'r+' });
+  writeFileSync(path, Buffer.alloc(128 * 512, 7), { flag: 'r+' });
   await guest.until('it saw the page', () => control.number('page_errors') > 0);
   await guest.until('it saw the sectors', () => control.number('disk_errors') > 0);
 });

@@ -1,7 +1,7 @@
 // Whether KVM runs the bare guest on this host: found out once in a process, by starting it.
 
-import { probeBareGuest } from '../../src/host/accelerator.ts';
 import { buildBareGuest } from '../../guest/bare/build.ts';
+import { probeBareGuest } from '../../src/host/accelerator.ts';
 
 /** A starved host may take long for what takes a tenth of a second. */
 const startTimeoutMs = 60_000;
