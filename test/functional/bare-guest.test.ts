@@ -12,7 +12,7 @@ import { barePorts, knownSha256 } from '../../guest/bare/guest.ts';
 import { systemClock } from '../../src/base/clock.ts';
 import { seededRandom } from '../../src/base/random.ts';
 import { BareVm, type BareVmOptions } from '../../src/demo/bare-vm.ts';
-import { DownloadClient } from '../../src/demo/download.ts';
+import { DownloadClient } from '../../src/demo/clients/download.ts';
 import { freePorts, Gateway } from '../../src/lan/gateway.ts';
 import { Switch } from '../../src/lan/switch.ts';
 import { kvmRefusal } from '../kvm/kvm.ts';
