@@ -86,6 +86,21 @@ export class Terms {
     });
   }
 
+  /**
+   * Why a node that says that it is the primary, and of which term, is not followed; undefined when the record says the same.
+   * A secondary asks before anything of its state arrives: it would hold a copy that is nobody's, or drop out of a pair.
+   */
+  whyNotPrimary({ node, term }: { node: string; term: number }): Promise<string | undefined> {
+    return this.queue(async () => {
+      const known = await this.read(this.vm);
+      if (known === 'error') return 'the arbiter did not say who owns the VM';
+      if (known === undefined) return 'the arbiter has no record of the VM';
+      this.record = known;
+      if (known.owner !== node) return `${known.owner} owns the VM (term ${known.term}), not ${node}`;
+      return known.term === term ? undefined : `${node} is at term ${term}, and the arbiter at ${known.term}`;
+    });
+  }
+
   /** Whether the newest record does not name this node any more: it has lost the term without asking for it. */
   isLost(): Promise<boolean> {
     return this.queue(async () => {
