@@ -72,7 +72,10 @@ test('a beat of another term than the one that was agreed on is none, and lends 
 
 test('a secondary that asks the arbiter echoes no more', () => {
   let echoes = 0;
-  const secondary = new HeartbeatSecondary({ send: () => void (echoes += 1) }, { now: 0, tolerance: new Tolerance(), term: 1 });
+  const secondary = new HeartbeatSecondary(
+    { send: () => void (echoes += 1) },
+    { now: 0, tolerance: new Tolerance(), term: 1 },
+  );
   const beat = encodeBeat({ sequence: 1, term: 1, sentAt: 0 });
   assert.ok(secondary.receive(beatTypes.beat, beat, 10));
   secondary.withhold();

@@ -285,8 +285,7 @@ export class SecondaryNode {
     this.candidate = undefined;
     if (why === undefined) return this.follow(links);
     this.context.log.warn({ peer: node, why }, 'a node that is not the primary was turned away');
-    links.packet.send(messages.leaves, encodeText(`turned away: ${why}`));
-    for (const link of [links.packet, links.bulk, links.beat]) link.close();
+    for (const link of [links.packet, links.bulk, links.beat]) link.close(`you were turned away: ${why}`);
   }
 
   private follow(links: PeerLinks): void {

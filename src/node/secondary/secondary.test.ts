@@ -2,39 +2,40 @@
 
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { systemClock } from '../base/clock.ts';
-import { ColoError, errorCodes } from '../base/errors.ts';
-import { silentLog } from '../base/log.ts';
-import type { LinkHandlers, LinkKind } from '../channel/link.ts';
-import { protectSchema } from '../config/spec.ts';
-import { GuestAddresses } from '../failover/addresses.ts';
-import { MemoryArbiter, type Terms as Records } from '../failover/arbiter/memory.ts';
-import { Tolerance } from '../heartbeat/tolerance.ts';
-import type { NodeConfig, NodeContext } from './context.ts';
-import { decodeText, messages } from './message.ts';
-import type { PeerLink, PeerLinks, Platform } from './platform.ts';
+import { MemoryArbiter, type Terms as Records } from '../../arbiter/memory.ts';
+import { systemClock } from '../../base/clock.ts';
+import { ColoError, errorCodes } from '../../base/errors.ts';
+import { silentLog } from '../../base/log.ts';
+import type { LinkHandlers, LinkKind } from '../../channel/link.ts';
+import { protectSchema } from '../../config/spec.ts';
+import { Tolerance } from '../../heartbeat/tolerance.ts';
+import { GuestAddresses } from '../../proxy/guest-addresses.ts';
+import type { NodeConfig, NodeContext } from '../context.ts';
+import type { PeerLink, PeerLinks, Platform } from '../platform.ts';
+import { Terms } from '../terms.ts';
 import { SecondaryNode } from './secondary.ts';
-import { Terms } from './terms.ts';
 
 /** One end of a link whose other end is the test. */
 class TestLink implements PeerLink {
   readonly peer: PeerLink['peer'];
   readonly ends = { local: '', remote: '' };
   readonly endedByPeer = true;
-  readonly sent: { type: number; text: string }[] = [];
+  readonly farewell = '';
+  said = '';
   ended = false;
   handlers: LinkHandlers | undefined;
   constructor(kind: LinkKind, from: { node: string; term: number }) {
     this.peer = { vm: 'web', kind, session: 's', ...from };
   }
-  send(type: number, ...parts: Uint8Array[]): void {
-    this.sent.push({ type, text: decodeText(Buffer.concat(parts)) });
+  send(): void {
+    assert.fail('nothing is said to one that is not followed');
   }
   start(handlers: LinkHandlers): void {
     this.handlers = handlers;
   }
   async drain(): Promise<void> {}
-  close(): void {
+  close(why = ''): void {
+    this.said = why;
     this.ended = true;
   }
   destroy(): void {
@@ -79,10 +80,10 @@ async function stage(test: TestContext, records: Records) {
   /** Resolves when it is decided. */
   const knock = async (links: TestLinks): Promise<string> => {
     paired(links);
-    if (links.packet.sent.length === 0) assert.equal(busy(), 'this node is paired already');
+    if (links.packet.said === '') assert.equal(busy(), 'this node is paired already');
     await terms.isLost();
     await new Promise(setImmediate);
-    const said = links.packet.sent.map(({ type, text }) => (type === messages.leaves ? text : `type ${type}`)).join();
+    const { said } = links.packet;
     const all = Object.values(links);
     assert.ok(all.every((one) => one.ended === (said !== '') && (one.handlers === undefined) === (said !== '')));
     return said;
@@ -93,16 +94,16 @@ async function stage(test: TestContext, records: Records) {
 test('a secondary follows the owner of the term alone: any other node is turned away before its state arrives', async (context) => {
   const records: Records = new Map([['web', { term: 3, owner: 'a', peer: null }]]);
   const { secondary, knock, state } = await stage(context, records);
-  assert.equal(await knock(linksOf('x', 3)), 'turned away: a owns the VM (term 3), not x');
-  assert.equal(await knock(linksOf('a', 2)), 'turned away: a is at term 2, and the arbiter at 3');
-  assert.equal(await knock(linksOf('a', 4)), 'turned away: a is at term 4, and the arbiter at 3');
+  assert.equal(await knock(linksOf('x', 3)), 'you were turned away: a owns the VM (term 3), not x');
+  assert.equal(await knock(linksOf('a', 2)), 'you were turned away: a is at term 2, and the arbiter at 3');
+  assert.equal(await knock(linksOf('a', 4)), 'you were turned away: a is at term 4, and the arbiter at 3');
   const mixed = linksOf('a', 3, { node: 'x', term: 3 });
-  assert.equal(await knock(mixed), 'turned away: its links are of several nodes');
+  assert.equal(await knock(mixed), 'you were turned away: its links are of several nodes');
   state.answers = false;
-  assert.equal(await knock(linksOf('a', 3)), 'turned away: the arbiter did not say who owns the VM');
+  assert.equal(await knock(linksOf('a', 3)), 'you were turned away: the arbiter did not say who owns the VM');
   state.answers = true;
   records.clear();
-  assert.match(await knock(linksOf('a', 3)), /^turned away: the arbiter (has no record|did not say)/);
+  assert.match(await knock(linksOf('a', 3)), /^you were turned away: the arbiter (has no record|did not say)/);
   records.set('web', { term: 3, owner: 'a', peer: null });
   assert.equal(secondary.pair.state.kind, 'idle');
   assert.equal(await knock(linksOf('a', 3)), '');
