@@ -24,6 +24,8 @@ export class Terms {
   private readonly vm: string;
   private readonly node: string;
   private last: Promise<unknown> = Promise.resolve();
+  /** Why the arbiter did not answer the last time; '' when it did. */
+  private failure = '';
 
   constructor(context: TermsContext) {
     this.context = context;
@@ -136,13 +138,17 @@ export class Terms {
 
   /** The outcome is unknown: nothing is done on it, and the controller asks again after a pause. */
   private async failed(error: unknown): Promise<'error'> {
-    this.context.log.error({ error: errorText(error) }, 'the arbiter did not answer');
+    const text = errorText(error);
+    // Asked again five times a second: one line says it, until it is another reason or a claim has been answered.
+    if (text !== this.failure) this.context.log.error({ error: text }, 'the arbiter did not answer');
+    this.failure = text;
     await new Promise<void>((resolve) => void this.context.clock.after(claimRetryMs, resolve));
     return 'error';
   }
 
   private seen(record: TermRecord, outcome: ClaimOutcome): ClaimOutcome {
     this.record = record;
+    this.failure = '';
     this.context.log.info({ term: record.term, owner: record.owner, peer: record.peer, outcome }, 'term');
     return outcome;
   }

@@ -66,6 +66,7 @@ async function stage(test: TestContext, records: Records) {
     arbiter: {
       read: (vm) => (state.answers ? arbiter.read(vm) : Promise.reject(new ColoError(errorCodes.arbiter, 'silent'))),
       claim: () => assert.fail('nothing is claimed'),
+      probe: () => assert.fail('nothing is probed'),
       close: () => arbiter.close(),
     },
   };
