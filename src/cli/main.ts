@@ -57,6 +57,17 @@ function addDemo(program: Command, finish: (code: number) => void): void {
     .addOption(
       new Option('--fault <fault>', 'what happens in the middle').choices([...faultKinds]).default('primary-kill'),
     )
+    .addOption(
+      new Option('--guest <guest>', 'demo: Linux with servers; bare: a guest of ours that runs under every KVM')
+        .choices(['demo', 'bare'])
+        .default('demo'),
+    )
+    .addOption(
+      new Option('--accel <accel>', 'QEMU emulates, or uses KVM, which has to run the guest')
+        .choices(['tcg', 'kvm'])
+        .default('tcg'),
+    )
+    .addOption(new Option('--machine <type>', 'of QEMU').choices(['pc', 'q35', 'microvm']))
     .addOption(new Option('--seconds <n>', 'how long the clients run').argParser(seconds).default(16))
     .addOption(
       new Option('--hosts <n>', 'on this many hosts, as network namespaces of this machine (needs root)').argParser(
