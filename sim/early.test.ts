@@ -4,10 +4,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { earlyMs } from '../src/node/limits.ts';
-import { outside } from './outside.ts';
-import { drawPlan } from './plan.ts';
-import { Random } from './random.ts';
-import { World } from './world.ts';
+import { outside } from './world/outside.ts';
+import { drawPlan } from './world/plan.ts';
+import { Random } from './world/random.ts';
+import { World } from './world/world.ts';
 
 const killAtMs = 2500;
 const broadcast = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
@@ -28,7 +28,7 @@ function heardAtTakeover(seed: number, times: readonly number[]): Promise<Set<nu
   const wide = { delayMs: 1, lose: 0, double: 0, overtake: 0 };
   const rest = { wide, arbiter: { ...drawn.arbiter, lose: 0 }, clients: [], callsEveryMs: undefined, faults: [] };
   return outside(() => {
-    const world = new World(seed, [], { plan: { ...drawn, ...rest, disk: undefined, healMs: 4000, verbose: false } });
+    const world = new World(seed, [], { plan: { ...drawn, ...rest, disk: undefined, healMs: 4000 } });
     const heard = new Set<number>();
     for (const [mark, at] of times.entries()) world.schedule.at(at, () => world.network.fromClients(marked(mark)));
     world.schedule.at(killAtMs, () => {
