@@ -29,8 +29,7 @@ export interface DemoOptions {
   /** Where the clients stand; 'auto': on the guest's link if this host allows it. */
   clients?: EntranceKind | 'auto';
   guest: DemoGuest;
-  accel: 'tcg' | 'kvm';
-  machine?: NonNullable<SpecInput['machine']>['type'];
+  machine?: NonNullable<SpecInput['machine']>;
   clock: Clock;
   signal: AbortSignal;
   say: (line: string) => void;
@@ -111,8 +110,8 @@ export async function runDemo(options: DemoOptions): Promise<DemoReport> {
 }
 
 function demoSpec(options: DemoOptions): Spec {
-  const { name, mode, verify, tracker = 'auto', guest, accel, machine: type } = options;
-  const machine = { ...guest.machine, accel, ...(type === undefined ? {} : { type }) };
+  const { name, mode, verify, tracker = 'auto', guest } = options;
+  const machine = { ...guest.machine, ...options.machine };
   return checkSpec({ vm: name, boot: { guest: guest.kind }, machine, protect: { mode, verify, tracker } }, 'the demo');
 }
 

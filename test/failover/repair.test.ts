@@ -17,7 +17,6 @@ async function story(mode: 'colo' | 'remus', fault: FaultKind, times: number): P
   const report = await runDemo({
     ...{ mode, fault, failovers: times, seconds: 6, verify: false, name: 'repair', clock: systemClock },
     guest: linuxGuest(await buildGuest()),
-    accel: 'tcg',
     signal: new AbortController().signal,
     say: (line) => void lines.push(line),
     show: () => undefined,

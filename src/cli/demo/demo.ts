@@ -56,7 +56,9 @@ async function demoOfFaults(options: DemoArguments): Promise<number> {
   const show = (view: DemoView) => {
     if (!options.json) live.show(block(view, live.rates), line(view));
   };
-  const report = await runDemo({ ...options, guest, clock, say, show, signal: interrupt });
+  const type = options.machine === undefined ? {} : { type: options.machine };
+  const machine = { accel: options.accel, ...type };
+  const report = await runDemo({ ...options, guest, machine, clock, say, show, signal: interrupt });
   const text = await writeReport(report, options.report);
   process.stdout.write(options.json ? text : `${summary(report).join('\n')}\n`);
   return report.ok ? 0 : 1;
