@@ -29,7 +29,7 @@ import { DatagramComparer, type DatagramFlow } from './compare/datagram.ts';
 import { type ActiveFlow, type CompareSink, classOf } from './compare/sink.ts';
 import { TcpComparer } from './compare/tcp.ts';
 import { TcpStream } from './compare/tcp-stream.ts';
-import { type Connection, ConnectionTable, hasClientReset, isKnownIsn, packAnnouncement } from './connection.ts';
+import { type Connection, ConnectionTable, hasClientReset, isInWindow, isKnownIsn, packAnnouncement } from './connection.ts';
 import { newPrimaryCounters, type PrimaryCounters } from './counters.ts';
 import { Egress } from './egress.ts';
 import { FramePool } from './frame-pool.ts';
@@ -164,6 +164,9 @@ export class PrimaryProxy {
     const connection = this.table.ofClientFrame(view);
     if (connection === undefined) return view.frame;
     this.table.noteClientFrame(connection, view, now);
+    const { attachment } = connection;
+    if (attachment !== undefined && view.hasAck && isInWindow(connection, view.sequence) !== false)
+      this.tcp.fromClient(attachment, view.ack);
     return isTranslated(connection) ? toGuestSpace(view, connection) : view.frame;
   }
 
@@ -222,6 +225,8 @@ export class PrimaryProxy {
       return;
     }
     this.egress.how = 'match';
+    // Nobody compares what lies behind the packet.
+    if (view.endAt < view.frame.length) view.frame.fill(0, view.endAt);
     const connection = view.kind === 'tcp' ? this.connectionOf(view) : undefined;
     if (connection === undefined) {
       const flow = this.datagrams.fromPrimary(view, now, order);
