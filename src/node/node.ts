@@ -6,19 +6,19 @@
 // Everything that outlives a role (uplink, terms, log) is owned here; everything else by the role, and gone with it.
 
 import { cpus } from 'node:os';
-import type { NodeStatus } from '../api/status.ts';
+import type { NodeStatus } from '../api/node-status.ts';
 import { wallTime } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { Fifo } from '../base/fifo.ts';
 import { Role, type RoleAction, type RoleEvent } from '../controller/role.ts';
-import { type Card, GuestAddresses } from '../failover/addresses.ts';
 import { Tolerance } from '../heartbeat/tolerance.ts';
 import type { Uplink } from '../netdev/endpoint.ts';
+import { type Card, GuestAddresses } from '../proxy/guest-addresses.ts';
 import type { NodeContext, Peer, SharedParts } from './context.ts';
 import { announceEveryMs, announceEveryMsMax, announcements, lookAgainMs, stopClaimMs } from './limits.ts';
 import type { DiskSource, GuestCard, GuestVm } from './platform.ts';
-import { PrimaryNode, type PrimaryParts } from './primary.ts';
-import { type Inheritance, SecondaryNode } from './secondary.ts';
+import { PrimaryNode, type PrimaryParts } from './primary/primary.ts';
+import { type Inheritance, SecondaryNode } from './secondary/secondary.ts';
 import { describeNode } from './status.ts';
 import { Terms } from './terms.ts';
 
@@ -212,10 +212,12 @@ export class ColoNode {
     this.vm = vm;
     const template = await vm.makeTemplate();
     if (this.role.state.kind !== 'primary') return;
+    const isAnew = (this.terms.record?.term ?? 0) > firstTerm;
+    if (isAnew) this.context.log.error('the VM is booted anew: no node has its memory any more');
     this.becomePrimary({ vm, nic, uplink, template, ...this.disksOf(vm) });
     await vm.resume();
     // Booted anew: another node may have run the guest before, and be stopped with something on its way, as at a takeover.
-    if ((this.terms.record?.term ?? 0) > firstTerm) this.announce(uplink);
+    if (isAnew) this.announce(uplink);
     this.started.resolve();
   }
 
