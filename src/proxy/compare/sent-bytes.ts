@@ -56,7 +56,7 @@ export class SentBytes {
   add(sequence: number, frame: Uint8Array, from: number, to: number, isOurs: boolean): void {
     if (distance(sequence, this.next) > 0) this.reset(sequence);
     const known = distance(this.next, sequence);
-    if (known > 0) this.replace(sequence, frame, from, to);
+    if (known !== 0) this.replace(sequence, frame, from, to);
     const start = from + known;
     if (start >= to) {
       if (isOurs) this.pool.giveBack(frame as Buffer);

@@ -14,7 +14,7 @@
 
 import { FrameView } from '../../packet/frame-view.ts';
 import { advance, distance, later } from '../../packet/sequence.ts';
-import { hasPlainOptions, tcpFlag } from '../../packet/tcp.ts';
+import { hasPlainOptions, tcp, tcpFlag } from '../../packet/tcp.ts';
 import { asBuffer } from '../byte-stream.ts';
 import type { Connection } from '../connection.ts';
 import type { FramePool } from '../frame-pool.ts';
@@ -54,7 +54,7 @@ export class TcpComparer {
   private readonly clamp: TcpClamp;
   private readonly held: HeldSegments;
   private readonly secondary: SecondarySide;
-  private readonly said: SaidBefore;
+  readonly said: SaidBefore;
   private readonly aheadStreams = new Set<TcpStream>();
   private readonly parkedView = new FrameView();
   private readonly moment: Moment = { now: 0 };
@@ -249,8 +249,8 @@ export class TcpComparer {
     if (head.isOpaque) return this.diverge(stream, 'options', head.sequence, none, none, opaqueText);
     if ((head.flags & tcpFlag.rst) !== 0) return this.tryReset(stream, head);
     if ((head.flags & tcpFlag.ack) !== 0 && !stream.sAckKnown) return false;
-    if ((head.flags & tcpFlag.syn) !== 0) return this.trySyn(stream, head);
     if (!marksNothingNew(stream, head)) return this.blocked(stream);
+    if ((head.flags & tcpFlag.syn) !== 0) return this.trySyn(stream, head);
     if (distance(head.sequence, stream.rNext) > 0) return this.blocked(stream);
     return this.tryBytes(stream, head);
   }
@@ -402,7 +402,7 @@ export class TcpComparer {
     const frame = isTail ? cutSegment(parts, done, parts.payloadBytes, true, out) : rewriteInPlace(parts, out);
     this.sink.leave(frame, frameClass, held);
     if ((parts.flags & tcpFlag.rst) !== 0) return;
-    noteEnds(stream, parts);
+    if ((parts.flags & (tcpFlag.syn | tcpFlag.fin)) !== 0) noteEnds(stream, parts);
     this.said.note(stream, parts, isTail ? done : 0, parts.payloadBytes, held);
     this.left(stream, parts, advance(parts.sequence, bytes));
   }
@@ -475,7 +475,12 @@ const opaqueText = 'the segment says something that cannot be compared: an optio
  * SYN are compared), IP options or extension headers, a text in a reset (RFC 9293, 3.5.3).
  */
 function isOpaque(view: FrameView): boolean {
-  if (view.hasOptions || (view.isReset && view.payloadBytes > 0)) return true;
+  if (view.hasOptions) return true;
+  const headerBytes = view.payloadAt - view.transportAt;
+  const isUsual =
+    headerBytes === tcp.headerBytesMin || (headerBytes === 32 && view.timestampsAt === view.transportAt + 24);
+  if ((view.flags & (tcpFlag.rst | tcpFlag.syn)) === 0 && isUsual) return false;
+  if (view.isReset && view.payloadBytes > 0) return true;
   return !view.isSyn && !hasPlainOptions(view.frame, view.transportAt);
 }
 
