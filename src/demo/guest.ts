@@ -33,14 +33,14 @@ export function linuxGuest(guest: Guest): DemoGuest {
   };
 }
 
-/** `kernel`: what buildBareGuest has built. */
-export function bareDemoGuest(kernel: string): DemoGuest {
+/** `kernel`: what buildBareGuest has built. `bytesPerSecondMax`: of the download; Infinity: as fast as it goes. */
+export function bareDemoGuest(kernel: string, bytesPerSecondMax?: number): DemoGuest {
   return {
     kind: 'bare',
     boot: { kernel, initrd: undefined, cmdline: bareCommandLine({ pages: 50, periodMs: 10 }) },
     machine: { memory: '128M' },
     readyLine: bareReadyLine,
-    served: servedByBare(),
+    served: servedByBare(bytesPerSecondMax),
     words: 'pages that it checks, known bytes, numbered lines, the time and UDP echo',
   };
 }

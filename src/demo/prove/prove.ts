@@ -83,7 +83,7 @@ export async function prove(options: ProofOptions): Promise<Proof> {
   say(`${accel === 'kvm' ? 'KVM' : 'TCG (emulation)'}: ${kvm.detail}`);
   const engine = await proveEngine(accel, options);
   options.signal.throwIfAborted();
-  const failovers = [await proveFailover(bareDemoGuest(kernel), { accel, vcpus: 1 }, options)];
+  const failovers = [await proveFailover(bareDemoGuest(kernel, Infinity), { accel, vcpus: 1 }, options)];
   const linux = accel === 'kvm' ? await linuxUnderKvm(say) : undefined;
   if (linux !== undefined)
     failovers.push(await proveFailover(linuxGuest(linux), { accel, vcpus: Math.min(2, cpus().length) }, options));
