@@ -26,18 +26,23 @@ async function twins(context: TestContext, options: Omit<BareVmOptions, 'dir'>) 
   return both;
 }
 
+// Four vCPUs that never rest are more than a small host has cores: each round takes longer.
 for (const machine of ['pc', 'q35', 'microvm'] as const)
-  for (const vcpus of [1, 4])
-    test(`${machine} under KVM with ${vcpus} vCPUs: no changed page is missed, and 50 loads are exact`, {
+  for (const [vcpus, rounds] of [
+    [1, 50],
+    [4, 20],
+  ] as const)
+    test(`${machine} under KVM, ${vcpus} vCPUs: no changed page is missed, and ${rounds} loads are exact`, {
       skip,
     }, async (context) => {
       const { primary, secondary } = await twins(context, { ...work, machine, vcpus });
-      const captures = await checkCaptures(primary, 50);
+      assert.equal(primary.control.number('vcpus'), vcpus);
+      const captures = await checkCaptures(primary, rounds);
       assert.deepEqual(captures.problems, []);
-      assert.ok(captures.changedPages >= 50 * work.pages, `${captures.changedPages} pages changed`);
-      const { problems, exact } = await checkLoads(primary, secondary, 50);
+      assert.ok(captures.changedPages >= rounds * work.pages, `${captures.changedPages} pages changed`);
+      const { problems, exact } = await checkLoads(primary, secondary, rounds);
       assert.deepEqual(problems, []);
-      assert.equal(exact, 50);
+      assert.equal(exact, rounds);
     });
 
 test('a page that changes behind the back of write tracking is found by the comparison: the proof can fail', {
