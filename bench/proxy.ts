@@ -161,6 +161,7 @@ function newProxy(onNetwork: () => void): PrimaryProxy {
   const nothing = () => undefined;
   const ports = {
     toNetwork: onNetwork,
+    ...{ progress: { taken: 0, settled: 0, lost: 0 }, unwritten: () => [] },
     toGuest: nothing,
     mirror: nothing,
     announceIsn: nothing,

@@ -64,6 +64,7 @@ export class ColoNode {
         else this.secondary?.fromNetwork(frame);
       },
       maySend: () => this.primary?.maySpeak === true,
+      settled: () => this.primary?.onSettled(),
       closed: () => this.context.log.error('the uplink is gone: nobody can reach the VM through this node'),
     });
     this.post({ kind: 'start' });

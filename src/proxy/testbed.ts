@@ -59,6 +59,9 @@ export function assertValid(frame: Uint8Array): void {
   assert.ok(found === right || (found === 0xffff && right === 0), 'transport checksum');
 }
 
+/** An uplink that has written what it was given, at once. */
+export const promptUplink = { progress: { taken: 0, settled: 0, lost: 0 }, unwritten: (): Uint8Array[] => [] };
+
 /** Puts the guest's bytes together as a client would. */
 export class Reassembly {
   readonly bytes = new Map<number, number>();
@@ -129,6 +132,7 @@ export class Bed {
         toGuest: (frame) => void this.toPrimaryGuest.push(new Uint8Array(frame)),
         mirror: (frame) => this.secondary.fromPrimary(frame, this.now),
         announceIsn: (key, isn) => this.secondary.isn(key, isn),
+        ...promptUplink,
         confirm: (ids) => this.secondary.confirm(ids),
         wantCheckpoint: (reason) => void this.wanted.push(reason),
         pauseGuest: (paused) => {

@@ -205,12 +205,20 @@ export class PrimaryNode {
     return this.gate.isOpen;
   }
 
+  /** The uplink has got on with what it was given: what has left is told to the secondary. */
+  onSettled(): void {
+    this.proxy.settled();
+    this.gate.tellReleased();
+  }
+
   private ports() {
     return {
       toNetwork: (frame: Uint8Array) => this.toNetwork(frame),
       toGuest: (frame: Uint8Array) => this.parts.nic.send(frame),
       mirror: (frame: Uint8Array) => this.peer.links?.packet.send(messages.ingress, frame),
       announceIsn: (key: Uint8Array, isn: number) => this.peer.links?.packet.send(messages.isn, encodeNumber(isn), key),
+      progress: this.parts.uplink.progress,
+      unwritten: () => this.parts.uplink.unwritten(),
       confirm: (ids: number[]) => this.peer.links?.packet.send(messages.confirm, encodeNumbers(ids)),
       wantCheckpoint: (reason: CheckpointReason) => this.post({ kind: 'want', reason }),
       pauseGuest: (paused: boolean) => this.parts.nic.pause(paused),

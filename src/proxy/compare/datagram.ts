@@ -260,8 +260,12 @@ export class DatagramComparer {
       if (head.pieces === undefined) {
         flow.heldBytes -= head.frame.length;
         this.sink.heldChanged(-1, -head.frame.length);
-        this.sink.leave(head.frame, classOf(flow), head, head.matchedId);
-        if (head.matchedPieces !== undefined) this.sink.forget(head.matchedPieces.slice(1).map(({ order }) => order));
+        this.sink.leave(
+          head.frame,
+          classOf(flow),
+          head,
+          head.matchedPieces?.map(({ order }) => order) ?? head.matchedId,
+        );
       } else this.leavePieces(flow, head, head.pieces);
       this.giveBack(head);
     }
@@ -273,9 +277,9 @@ export class DatagramComparer {
     pieces.forEach(({ frame }, index) => {
       flow.heldBytes -= frame.length;
       this.sink.heldChanged(-1, -frame.length);
-      this.sink.leave(frame, index === 0 ? classOf(flow) : 'other', head, ids[index]);
+      const matched = index < pieces.length - 1 ? ids[index] : ids.slice(index);
+      this.sink.leave(frame, index === 0 ? classOf(flow) : 'other', head, matched);
     });
-    if (ids.length > pieces.length) this.sink.forget(ids.slice(pieces.length));
   }
 
   /** Time has passed: says whether the two sides differ, and forgets what the PVM never sent. */
