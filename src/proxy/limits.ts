@@ -84,3 +84,7 @@ export const sparePiecesMax = 4096;
 
 /** Addresses of a guest that are learned and announced after a takeover; of more, the ones learned last. */
 export const guestAddressesMax = 64;
+
+/** An address that the guest has not claimed for so long is its own no more: not announced until it claims it again. A guest that
+ *  talks to anybody on its network asks for neighbours, and so claims it, far more often. */
+export const guestAddressAgeMs = 3_600_000;

@@ -106,7 +106,6 @@ export class PrimaryNode {
     // A node that was stopped wakes with frames of its guest waiting that the SVM has answered long ago.
     this.gate.checkLease(now);
     this.pcap?.write('primary', frame, now);
-    if (this.parts.addresses.said(frame)) this.peer.hasNewAddresses = true;
     this.proxy.fromGuest(frame, now);
   }
 
@@ -117,8 +116,13 @@ export class PrimaryNode {
   }
 
   private toNetwork(frame: Uint8Array): void {
-    this.pcap?.write('released', frame, this.context.clock.now());
-    this.parts.uplink.send(frame);
+    const now = this.context.clock.now();
+    this.pcap?.write('released', frame, now);
+    const { uplink, addresses } = this.parts;
+    const { lost } = uplink.progress;
+    uplink.send(frame);
+    // What has not left is no claim: the survivor's guest may never have made it.
+    if (uplink.progress.lost === lost && addresses.said(frame, now)) this.peer.hasNewAddresses = true;
   }
 
   /** A frame of the network. */
@@ -192,6 +196,7 @@ export class PrimaryNode {
     this.peer.lookForSilence(now);
     this.proxy.poll(now);
     this.gate.tellReleased();
+    if (this.parts.addresses.expire(now)) this.peer.hasNewAddresses = true;
     this.peer.tellNewAddresses(now);
     const state = this.pair.state;
     if (state.kind !== 'protected' || state.phase !== 'running') return;

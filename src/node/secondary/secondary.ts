@@ -336,7 +336,7 @@ export class SecondaryNode {
       case messages.end:
         return this.post({ kind: 'guestEnded', why: decodeText(payload) });
       case messages.addresses:
-        if (this.shared.addresses.accept(payload)) return;
+        if (this.shared.addresses.accept(payload, now)) return;
         throw new ColoError(errorCodes.channel, 'the peer sent addresses that are none');
       default:
         throw new ColoError(errorCodes.channel, `the peer sent an unknown message of type ${type}`);
