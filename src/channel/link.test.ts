@@ -295,7 +295,7 @@ test('peers that are none are refused, counted, and never become a link', async 
     outbox.add(type, [payload]);
     return Buffer.concat(outbox.take());
   };
-  const versions = Buffer.from(JSON.stringify({ ...hello, versions: { min: 2, max: 9 } }));
+  const versions = Buffer.from(JSON.stringify({ ...hello, versions: { min: 3, max: 9 } }));
   const cases: [string, Buffer][] = [
     ['magic', Buffer.from('GET / HTTP/1.1\r\nHost: colo\r\n\r\n')],
     ['length', frame(linkTypes.hello, Buffer.alloc(helloBytesMax + 1))],

@@ -285,3 +285,38 @@ test('a segment that comes to the guest in fragments is translated, before and a
     assert.equal(wholeOf(inward).ack, 901, ends.name);
   }
 });
+
+test('what the primary has confirmed is not said again, whatever number its frame has, also across 2^32', () => {
+  for (const from of [1, 2 ** 32 - 2]) {
+    const bed = new Bed();
+    bed.protect();
+    Reflect.set(bed.secondary, 'nextId', from);
+    const say = (content: string) => buildUdp(guest, client, bytes(content));
+    for (const content of ['one', 'two', 'three', 'four']) {
+      bed.svm(say(content));
+      if (content !== 'two') bed.pvm(say(content));
+    }
+    const ids = [0, 1, 2, 3].map((index) => (from + index) >>> 0);
+    assert.deepEqual(bed.numbers, ids);
+    const { resend } = bed.secondary.takeover(bed.now);
+    assert.deepEqual(
+      resend.map((frame) => Buffer.from(frame.subarray(42)).toString()),
+      ['two'],
+    );
+  }
+});
+
+test('a number is not given to a second frame while the first may be confirmed', () => {
+  const bed = new Bed({ isDirect: false });
+  bed.protect();
+  const say = (content: string) => bed.svm(buildUdp(guest, client, bytes(content)));
+  Reflect.set(bed.secondary, 'nextId', 5);
+  say('old');
+  Reflect.set(bed.secondary, 'nextId', 4);
+  say('before');
+  say('behind');
+  assert.deepEqual(
+    bed.toPrimary.map(({ id }) => id),
+    [5, 4, 6],
+  );
+});

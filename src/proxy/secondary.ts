@@ -241,7 +241,7 @@ export class SecondaryProxy {
     if (view.timestampsAt !== 0 && !view.isReset) this.noteTime(connection, view.timestamp);
     const sequence = (view.sequence + delta) >>> 0;
     const bytes = view.payloadBytes + (view.isSyn ? 1 : 0) + (view.isFin ? 1 : 0);
-    const kept = { id: this.nextId++, frame, sequence, end: advance(sequence, bytes), isGone: false };
+    const kept = { id: this.takeId(), frame, sequence, end: advance(sequence, bytes), isGone: false };
     this.keepTcp(pendingOf(connection), kept, bytes === 0 && !view.isReset);
     this.emit(kept);
   }
@@ -266,10 +266,19 @@ export class SecondaryProxy {
   }
 
   private sendOther(frame: Uint8Array): void {
-    const kept = { id: this.nextId++, frame: Buffer.from(frame), sequence: 0, end: 0, isGone: false };
+    const kept = { id: this.takeId(), frame: Buffer.from(frame), sequence: 0, end: 0, isGone: false };
     this.keptById.set(kept.id, kept);
     this.keep(kept);
     this.emit(kept);
+  }
+
+  /** Ids wrap as they do on the wire; one that a frame has which may still be confirmed is left out. */
+  private takeId(): number {
+    for (;;) {
+      const id = this.nextId;
+      this.nextId = (id + 1) >>> 0;
+      if (!this.keptById.has(id)) return id;
+    }
   }
 
   private emit(kept: Kept): void {
@@ -412,7 +421,7 @@ export class SecondaryProxy {
     const frames = connection.attachment?.unpaired ?? [];
     for (const frame of frames) {
       const view = this.flushView.parse(frame);
-      const kept = { id: this.nextId++, frame, sequence: view.sequence, end: view.sequence, isGone: false };
+      const kept = { id: this.takeId(), frame, sequence: view.sequence, end: view.sequence, isGone: false };
       this.keep(kept);
     }
   }

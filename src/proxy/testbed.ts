@@ -114,6 +114,8 @@ export class Bed {
   readonly toSecondaryGuest: Uint8Array[] = [];
   readonly wanted: CheckpointReason[] = [];
   readonly toPrimary: { epoch: number; id: number; frame: Uint8Array }[] = [];
+  /** Of all frames that the secondary proxy has sent. */
+  readonly numbers: number[] = [];
   isPaused = false;
   readonly primary: PrimaryProxy;
   readonly secondary: SecondaryProxy;
@@ -145,6 +147,7 @@ export class Bed {
       {
         toGuest: (frame) => void this.toSecondaryGuest.push(new Uint8Array(frame)),
         toPrimary: (epoch, id, frame) => {
+          this.numbers.push(id);
           this.toPrimary.push({ epoch, id, frame: new Uint8Array(frame) });
           if (this.isDirect) this.deliver();
         },
