@@ -207,7 +207,7 @@ export class PrimaryProxy {
   private translate(view: FrameView, now: number): Connection<TcpStream> | undefined {
     const connection = this.connectionOf(view);
     if (connection === undefined) return undefined;
-    if (view.isSyn) this.noteSyn(connection, view);
+    if (view.isSyn) this.noteSyn(connection, view, now);
     this.table.noteGuestFrame(connection, view, now);
     // A reset that answers a segment without ACK has sequence number 0 in every space.
     const isNumbered = !(view.isReset && view.sequence === 0);
@@ -215,9 +215,9 @@ export class PrimaryProxy {
     return connection;
   }
 
-  private noteSyn(connection: Connection<TcpStream>, view: FrameView): void {
+  private noteSyn(connection: Connection<TcpStream>, view: FrameView, now: number): void {
     if (!isKnownIsn(connection, view.sequence)) {
-      this.table.restart(connection);
+      this.table.restart(connection, now);
       connection.clientIsn = view.sequence;
       this.table.store(connection);
     }
@@ -251,7 +251,7 @@ export class PrimaryProxy {
   }
 
   private connectionOf(view: FrameView): Connection<TcpStream> | undefined {
-    const connection = this.table.ofGuestFrame(view) ?? this.table.add(view.key);
+    const connection = this.table.ofGuestFrame(view) ?? this.table.add(view.key, this.now);
     if (connection === undefined) view.takeWhole();
     return connection;
   }
@@ -487,7 +487,7 @@ export class PrimaryProxy {
     count.gatedBytes = this.gate.bytes;
     count.connections = this.table.size;
     count.connectionsEvicted = this.table.evicted;
-    count.aheadBytes = this.tcp.aheadBytes;
+    count.aheadBytes = this.tcp.aheadBytes + this.datagrams.aheadBytes;
     count.sentBytes = this.tcp.said.bytes;
     return count;
   }

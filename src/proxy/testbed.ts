@@ -133,7 +133,7 @@ export class Bed {
         },
         toGuest: (frame) => void this.toPrimaryGuest.push(new Uint8Array(frame)),
         mirror: (frame) => this.secondary.fromPrimary(frame, this.now),
-        announceIsn: (key, isn) => this.secondary.isn(key, isn),
+        announceIsn: (key, isn) => this.secondary.isn(key, isn, this.now),
         ...promptUplink,
         confirm: (ids) => this.secondary.confirm(ids),
         wantCheckpoint: (reason) => void this.wanted.push(reason),

@@ -327,7 +327,7 @@ export class SecondaryNode {
       case messages.ingress:
         return this.proxy.fromPrimary(payload, now);
       case messages.isn:
-        return this.proxy.isn(payload.subarray(4), numberAt(payload, 0));
+        return this.proxy.isn(payload.subarray(4), numberAt(payload, 0), now);
       case messages.marker:
         this.applier?.marked(countAt(payload, 0), now);
         return this.proxy.captureMarker(countAt(payload, 0));
