@@ -320,3 +320,17 @@ test('a number is not given to a second frame while the first may be confirmed',
     [5, 4, 6],
   );
 });
+
+test('held frames that have left before the apply was done are not sent at a takeover', () => {
+  const bed = new Bed();
+  bed.protect();
+  bed.connect(100, 900);
+  bed.pvm(send(100, 0, 'held'));
+  const { epoch, table, held } = bed.primary.capture(bed.now);
+  bed.secondary.captureMarker(epoch);
+  bed.secondary.suspend();
+  // The primary says so as soon as it has the commit, and the apply takes longer.
+  bed.secondary.released(epoch);
+  bed.secondary.resume(epoch, table, held, bed.now);
+  assert.deepEqual(bed.secondary.takeover(bed.now).resend, []);
+});
