@@ -16,7 +16,8 @@ import { systemClock } from '../base/clock.ts';
 import { errorText } from '../base/errors.ts';
 import { readIdentity } from '../base/identity.ts';
 import { type Log, openLog } from '../base/log.ts';
-import { type NodeConfig, type NodeContext, recordName } from '../node/context.ts';
+import { type NodeConfig, recordName } from '../node/config.ts';
+import type { NodeContext } from '../node/context.ts';
 import { ColoNode } from '../node/node.ts';
 import { realPlatform } from '../node/real/platform.ts';
 import { termAndEpoch } from '../node/status.ts';
@@ -84,8 +85,8 @@ function watch(arbiter: Arbiter, node: NodeConfig, log: Log): WatchedArbiter {
     vm: recordName(node),
     clock: systemClock,
     changed: (problem) => {
-      if (problem === undefined) log.info('the arbiter answers again');
-      else log.error({ error: problem.why }, 'the arbiter does not answer: nobody could take over');
+      if (problem === undefined) log.info('the arbiter takes claims again');
+      else log.error({ error: problem.why }, 'the arbiter takes no claim: nobody could take over');
     },
   });
 }
