@@ -262,7 +262,7 @@ function addTools(program: Command, finish: (code: number) => void): void {
     .action(async (only, options) => finish(await (await import('./dev/check.ts')).check(only, options)));
   program
     .command('test [suite]')
-    .description('run tests: all (default), unit, integration, soak')
+    .description('run tests: all (default), unit, integration, soak; mutants: small mistakes, and what notices each')
     .option('--name <pattern>', 'only tests whose name matches')
     .option('--file <text>', 'only files whose path contains this')
     .option('--json', 'the totals as JSON; what the tests say goes to standard error', false)
