@@ -160,7 +160,7 @@ export class SimStorage implements Storage {
     return this.root.names.get(name)?.cache.toString('utf8');
   }
 
-  replaceText(name: string, text: string, flush: boolean): void {
+  async replaceText(name: string, text: string, flush: boolean): Promise<void> {
     if (!this.reaches) return;
     if (this.root.failing) {
       this.root.onTrouble();

@@ -115,6 +115,7 @@ export function statusBlock(statuses: NodeStatus[], rates?: Rates): string[] {
     );
     if (isAlone) lines.push(...plightLines(status));
     lines.push(...arbiterLines(status), ...heartbeatLines(status));
+    for (const problem of status.problems ?? []) lines.push(`  WRONG: ${problem}`);
     if (status.role === 'primary') lines.push(...primaryLines(status), trafficLine(status.traffic, rates?.of(status)));
     if (status.role === 'primary')
       for (const { rule, frames, bytes } of status.bypass)

@@ -98,7 +98,7 @@ async function replay(storage: Storage, header: ReplicaHeader): Promise<void> {
       at = found.next;
     }
   }
-  writeHeader(storage, { ...header, state: 'epoch', through: 0 }, true);
+  await writeHeader(storage, { ...header, state: 'epoch', through: 0 }, true);
   for (const serial of segmentSerials(storage).filter((each) => each <= header.through))
     storage.remove(segmentName(serial));
 }

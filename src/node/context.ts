@@ -13,6 +13,7 @@ import type { BypassRule } from '../proxy/bypass.ts';
 import type { MachineSpec } from '../qemu/machine.ts';
 import type { Platform } from './platform.ts';
 import type { Terms } from './terms.ts';
+import type { Troubles } from './troubles.ts';
 
 export interface Peer {
   node: string;
@@ -130,6 +131,7 @@ export interface SharedParts {
   /** How much silence of a peer this node bears. */
   tolerance: Tolerance;
   addresses: GuestAddresses;
+  troubles: Troubles;
   /** `protect.verify`: checkpoints whose state was equal to the capture after their apply, and others. */
   verified: { equal: number; different: number };
 }

@@ -75,6 +75,22 @@ export const pcapBacklogBytesMax = 4 << 20;
 export const diskPauseMsFirst = 1000;
 export const diskPauseMsMax = 60_000;
 
+/**
+ * How long a takeover waits until the disks are labelled as the survivor's. Beyond: the guest goes on, the status says that its
+ * disk does not answer, and the label follows when it does.
+ */
+export const takeoverDiskMs = 1000;
+
+/** Between two tries to bring the flushes of a survivor's guest to its disk, when QEMU has refused that. */
+export const keepRetryMs = 2000;
+
+/** A copy that is to go on and cannot be made to run is tried so often, this far apart. Then this node gives it up. */
+export const takeoverTriesMax = 5;
+export const takeoverRetryMs = 100;
+
+/** Of a text that says what is wrong on a node and costs itself alone. A longer one is cut. */
+export const troubleCharactersMax = 300;
+
 /** A guest that waits for room on its own disk is let try again this often. */
 export const diskRetryMs = 1000;
 

@@ -21,6 +21,7 @@ import { PrimaryNode, type PrimaryParts } from './primary.ts';
 import { type Inheritance, SecondaryNode } from './secondary.ts';
 import { describeNode } from './status.ts';
 import { Terms } from './terms.ts';
+import { Troubles } from './troubles.ts';
 
 /** Of a VM that has never run before, so that nobody else can have spoken for it. */
 const firstTerm = 1;
@@ -33,6 +34,7 @@ export class ColoNode {
   readonly tolerance = new Tolerance();
   readonly verified = { equal: 0, different: 0 };
   readonly addresses: GuestAddresses;
+  readonly troubles: Troubles;
   primary: PrimaryNode | undefined;
   secondary: SecondaryNode | undefined;
   failoverRecord: NodeStatus['failover'] = null;
@@ -50,6 +52,7 @@ export class ColoNode {
   constructor(context: NodeContext) {
     this.context = context;
     this.terms = new Terms(context);
+    this.troubles = new Troubles(context.log);
     this.role = new Role(context.config.role);
     const { guest, cards = [] } = context.config;
     this.addresses = new GuestAddresses([guest, ...cards].map(cardBytes));
@@ -116,8 +119,11 @@ export class ColoNode {
     this.queue.push(event);
     if (this.handling) return;
     this.handling = true;
-    for (let next = this.queue.shift(); next !== undefined; next = this.queue.shift()) this.handle(next);
-    this.handling = false;
+    try {
+      for (let next = this.queue.shift(); next !== undefined; next = this.queue.shift()) this.handle(next);
+    } finally {
+      this.handling = false;
+    }
   }
 
   private handle(event: RoleEvent): void {
@@ -233,12 +239,12 @@ export class ColoNode {
     this.started.resolve();
   }
 
-  /** The secondary has the term and a running VM: this node is the primary from here on. */
+  /** The secondary has the term and a running VM: this node is the primary from here on, whatever fails beside it. */
   private carryOn(): void {
     const { config, clock, log } = this.context;
-    const { inheritance, uplink } = this;
+    const { inheritance, uplink, troubles } = this;
     if (uplink === undefined || inheritance === undefined) return;
-    const { applier, table, resend, early, why, detectedAt, takenOverAt } = inheritance;
+    const { applier, resend, early, why, detectedAt, takenOverAt } = inheritance;
     this.inheritance = undefined;
     this.vm = applier.vm;
     this.nic = applier.nic;
@@ -248,14 +254,15 @@ export class ColoNode {
       nic: applier.nic,
       uplink,
       template: applier.template,
-      table,
-      ...this.disksOf(applier.vm),
+      ...(inheritance.table === undefined ? {} : { table: inheritance.table }),
+      ...troubles.isolate('overlay', () => this.disksOf(applier.vm)),
     });
-    this.primary?.peer.plight.tookOver(why);
-    if (applier.mayFold) this.primary?.disks?.fold();
-    this.announce(uplink);
+    const { primary } = this;
+    primary?.peer.plight.tookOver(why);
+    void applier.kept?.mayFold.then((may) => may && this.primary === primary && primary?.disks?.fold());
+    troubles.isolate('announcement', () => this.announce(uplink));
     for (const frame of resend) uplink.send(frame);
-    for (const frame of early) this.primary?.fromNetwork(frame);
+    for (const frame of early) primary?.fromNetwork(frame);
     this.context.platform.reached('takeover.announced', 0);
     this.failoverRecord = { why, detectedAt: wallTime(detectedAt), doneAt: wallTime(takenOverAt) };
     log.warn({ why, resent: resend.length, early: early.length, vm: config.vm, at: clock.now() }, 'took over');
@@ -304,8 +311,8 @@ export class ColoNode {
 
   /** What a role is given and does not own. */
   private get shared(): SharedParts {
-    const { terms, tolerance, addresses, verified } = this;
-    return { terms, tolerance, addresses, verified };
+    const { terms, tolerance, addresses, verified, troubles } = this;
+    return { terms, tolerance, addresses, verified, troubles };
   }
 
   private announce(uplink: Uplink): void {

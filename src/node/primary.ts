@@ -29,6 +29,7 @@ import type { DiskSource, GuestCard, GuestVm } from './platform.ts';
 import { PrimaryDisks } from './primary-disks.ts';
 import { PrimaryGate } from './primary-gate.ts';
 import { PrimaryPeer } from './primary-peer.ts';
+import type { Troubles } from './troubles.ts';
 import { VmWatch } from './vm-watch.ts';
 
 export interface PrimaryParts extends SharedParts {
@@ -77,7 +78,7 @@ export class PrimaryNode {
     this.parts = parts;
     const protect = context.config.protect;
     const mode = protect.mode === 'remus' ? 'remus' : 'colo';
-    this.pcap = openPcap(context);
+    this.pcap = openPcap(context, parts.troubles);
     this.proxy = new PrimaryProxy(this.ports(), {
       mode,
       compareTimeoutMs: protect.compareTimeout,
@@ -218,14 +219,19 @@ export class PrimaryNode {
   }
 
   private run(): void {
-    for (let event = this.queue.shift(); event !== undefined; event = this.queue.shift()) {
-      const before = this.pair.state.kind;
-      const actions = this.pair.on(event);
-      if (this.pair.state.kind !== before) this.logState(before, event);
-      this.noteDoubt(event);
-      for (const action of actions) this.perform(action);
+    try {
+      for (let event = this.queue.shift(); event !== undefined; event = this.queue.shift()) this.handle(event);
+    } finally {
+      this.performing = false;
     }
-    this.performing = false;
+  }
+
+  private handle(event: PrimaryEvent): void {
+    const before = this.pair.state.kind;
+    const actions = this.pair.on(event);
+    if (this.pair.state.kind !== before) this.logState(before, event);
+    this.noteDoubt(event);
+    for (const action of actions) this.perform(action);
   }
 
   private noteDoubt(event: PrimaryEvent): void {
@@ -398,7 +404,8 @@ export class PrimaryNode {
   }
 }
 
-function openPcap({ config, log }: NodeContext): PcapLegs | undefined {
+function openPcap({ config }: NodeContext, troubles: Troubles): PcapLegs | undefined {
   const directory = config.network?.pcapDir;
-  return directory === undefined ? undefined : new PcapLegs(directory, `${config.vm}-${config.node}`, log);
+  if (directory === undefined) return undefined;
+  return new PcapLegs(directory, `${config.vm}-${config.node}`, (why) => troubles.tell('pcap', why));
 }

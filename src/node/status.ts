@@ -62,6 +62,7 @@ export function describeNode(node: ColoNode, cores: number): NodeStatus {
     links: linksOf(node),
     arbiter: arbiterOf(node),
     disks: disksOf(node),
+    problems: node.troubles.lines,
   };
 }
 
