@@ -2,6 +2,7 @@
 
 import type { FaultPoint } from '../../src/node/context.ts';
 import type { SimNode } from '../host/node.ts';
+import type { SimVm } from '../host/vm.ts';
 import { type Fault, faultText } from './plan.ts';
 import type { World } from './world.ts';
 
@@ -139,6 +140,17 @@ export class Faults {
         if (node.vm !== undefined)
           node.vm.faults.failCapture = (['before', 'stopped', 'saved'] as const)[fault.choice % 3];
         return;
+      case 'keep-fails':
+        if (node.vm === undefined) return;
+        node.vm.faults.failKeep = true;
+        this.keepAgain(fault, node.vm);
+        return;
+      case 'disk-hang':
+        // Until its primary gives it up: the loss of that one in between is a second fault.
+        world.hinder(node);
+        node.folder.hang();
+        this.later(fault, () => node.folder.answer());
+        return;
       case 'fail-load':
         world.strike(node);
         if (node.vm === undefined) node.failNextLoad = true;
@@ -235,6 +247,12 @@ export class Faults {
     this.world.strike(node);
     vm.parts.qemu.pause();
     this.later(fault, () => vm.parts.qemu.wake());
+  }
+
+  private keepAgain(fault: Fault, vm: SimVm): void {
+    this.later(fault, () => {
+      vm.faults.failKeep = false;
+    });
   }
 
   private failover(node: SimNode): void {
