@@ -140,6 +140,14 @@ export class Faults {
         if (node.vm !== undefined)
           node.vm.faults.failCapture = (['before', 'stopped', 'saved'] as const)[fault.choice % 3];
         return;
+      case 'signal':
+        // No copy is struck: who has the only one keeps it.
+        node.signal();
+        return;
+      case 'shutdown':
+        node.signal();
+        this.cutPower(fault, node);
+        return;
       case 'keep-fails':
         if (node.vm === undefined) return;
         node.vm.faults.failKeep = true;
@@ -249,6 +257,17 @@ export class Faults {
     this.later(fault, () => vm.parts.qemu.wake());
   }
 
+  /** What has not ended by then ends with its host. */
+  private cutPower(fault: Fault, node: SimNode): void {
+    const { incarnation } = node;
+    this.world.schedule.after(fault.forMs, () => {
+      if (node.incarnation !== incarnation || !node.isUp) return;
+      this.world.aboutToStrike(node, fault.kind);
+      this.world.strike(node);
+      node.kill('host');
+    });
+  }
+
   private keepAgain(fault: Fault, vm: SimVm): void {
     this.later(fault, () => {
       vm.faults.failKeep = false;
@@ -256,10 +275,8 @@ export class Faults {
   }
 
   private failover(node: SimNode): void {
-    try {
-      node.node?.failover();
-    } catch (error) {
+    node.node?.failover().catch((error: unknown) => {
       node.say(`failover refused: ${error instanceof Error ? error.message : String(error)}`);
-    }
+    });
   }
 }

@@ -62,6 +62,12 @@ export const lookAgainMs = 300;
 /** How long the arbiter may take to confirm that an operator's stop is the end of the VM. Then it is unconfirmed. */
 export const stopClaimMs = 2000;
 
+/** A node that was told to end by a signal looks this often whether it may. */
+export const retireEveryMs = 50;
+
+/** A primary that has asked its secondary to take over looks this often whether that has the term. */
+export const offerLookMs = 50;
+
 /** Waits between two tries of a claim that the arbiter did not answer. */
 export const claimRetryMs = 200;
 

@@ -19,6 +19,7 @@ import type { NodeContext } from './context.ts';
 import { announceEveryMs, announceEveryMsMax, announcements, lookAgainMs, stopClaimMs } from './limits.ts';
 import type { DiskSource, GuestCard, GuestVm } from './platform.ts';
 import { PrimaryNode, type PrimaryParts } from './primary/primary.ts';
+import { Retirement } from './retirement.ts';
 import { type Inheritance, SecondaryNode } from './secondary/secondary.ts';
 import type { SharedParts } from './shared-parts.ts';
 import { describeNode } from './status.ts';
@@ -45,6 +46,7 @@ export class ColoNode {
   private nic: GuestCard | undefined;
   private inheritance: Inheritance | undefined;
   private stopAnnouncing: () => void = () => undefined;
+  private readonly retirement: Retirement;
   private readonly queue = new Fifo<RoleEvent>();
   private handling = false;
   private readonly started = Promise.withResolvers<void>();
@@ -55,6 +57,8 @@ export class ColoNode {
     this.context = context;
     this.terms = new Terms(context);
     this.troubles = new Troubles(context.log);
+    const { clock } = context;
+    this.retirement = new Retirement({ clock, troubles: this.troubles, giveUp: (why) => this.giveUp(why) });
     this.role = new Role(context.config.role);
     const { guest, cards = [] } = context.config;
     this.addresses = new GuestAddresses([guest, ...cards].map(cardBytes));
@@ -75,13 +79,32 @@ export class ColoNode {
     await this.started.promise;
   }
 
-  /** Ends the role, the VM and the uplink. */
+  /** The operator's word: ends the role, the VM and the uplink. */
   async stop(): Promise<void> {
     if (this.primary !== undefined) await this.endTerm(this.primary);
     else this.post({ kind: 'stop', why: 'stopped by the operator' });
+    await this.close();
+  }
+
+  /** A signal's word: as `stop`, but never before another node has the VM (retirement.ts). */
+  async retire(why: string): Promise<void> {
+    await this.retirement.begin(why);
+    await this.close();
+  }
+
+  private async close(): Promise<void> {
     await this.work;
     this.uplink?.close();
     await this.context.arbiter.close();
+  }
+
+  private giveUp(why: string): boolean {
+    const said = `the node was told to end (${why})`;
+    this.primary?.offer.make(said);
+    if (this.role.state.kind === 'primary' || this.inheritance !== undefined) return false;
+    if (this.secondary?.dismiss(said) === false) return false;
+    this.post({ kind: 'stop', why: said });
+    return true;
   }
 
   /**
@@ -343,8 +366,8 @@ export class ColoNode {
     return this.asPrimary().checkpoint();
   }
 
-  failover(): void {
-    this.asPrimary().failover();
+  async failover(): Promise<void> {
+    await this.asPrimary().offer.ask('the operator asked for a failover');
   }
 
   /** Other nodes can be the secondary from now on. A pair that stands is not touched. */

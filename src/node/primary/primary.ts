@@ -30,6 +30,7 @@ import { CheckpointDue } from './checkpoint-due.ts';
 import { Checkpointer } from './checkpointer.ts';
 import { PrimaryDisks } from './disks.ts';
 import { Ingress } from './ingress.ts';
+import { Offer } from './offer.ts';
 import { PrimaryPeer } from './peer.ts';
 import { PrimaryGate } from './speech-gate.ts';
 
@@ -54,6 +55,7 @@ export class PrimaryNode {
   readonly context: NodeContext;
   readonly peer = new PrimaryPeer(this);
   readonly gate = new PrimaryGate(this);
+  readonly offer = new Offer(this);
   readonly checkpointer: Checkpointer;
   readonly disks: PrimaryDisks | undefined;
   private readonly due: CheckpointDue;
@@ -162,16 +164,6 @@ export class PrimaryNode {
     return promise;
   }
 
-  /** A planned failover: the secondary takes over now. */
-  failover(): void {
-    const state = this.pair.state;
-    if (state.kind !== 'protected' || !state.complete)
-      throw new ColoError(errorCodes.input, `the VM is not protected (${state.kind}): nobody could take over`, {
-        hint: ['wait until `colo status` says protected', this.peer.why].filter((part) => part !== '').join('; '),
-      });
-    this.post({ kind: 'handover', why: 'the operator asked for a failover' });
-  }
-
   /** Tells the peer that nothing is to be taken over: the operator ends the VM. */
   sayEnd(): void {
     this.peer.links?.packet.send(messages.end, encodeText('the primary was stopped by its operator'));
@@ -185,6 +177,7 @@ export class PrimaryNode {
     this.disks?.close('this node is no longer the primary');
     void this.pcap?.close();
     this.parts.nic.handler = undefined;
+    this.offer.refused('this node is no longer the primary');
     this.rejectWaiters(new ColoError(errorCodes.termLost, 'this node is no longer the primary'));
   }
 
@@ -262,7 +255,7 @@ export class PrimaryNode {
         return;
       case 'claimAlone':
         if (action.afterMs === undefined) void this.claimAlone();
-        else this.context.clock.after(action.afterMs, () => void this.claimAlone());
+        else void this.offer.awaitTaken(action.afterMs).then((taken) => (taken ? undefined : this.claimAlone()));
         return;
       case 'capture':
         this.background(this.capture(action.reason), 'a checkpoint');
@@ -296,6 +289,7 @@ export class PrimaryNode {
         this.onVmOver(action.why);
         return;
       case 'fence':
+        this.offer.taken();
         this.shutDown();
         this.onFenced(action.why);
         return;
@@ -352,6 +346,7 @@ export class PrimaryNode {
     this.proxy.goAlone(now);
     if (this.doubt !== undefined) this.onAlone(this.doubt.why, this.doubt.at);
     this.doubt = undefined;
+    this.offer.refused('the secondary did not take over: this node goes on');
     this.rejectWaiters(new ColoError(errorCodes.checkpoint, 'the secondary was lost'));
   }
 
