@@ -10,7 +10,13 @@ import { report, runSeed } from './world/run.ts';
 
 const seeds = Array.from({ length: 20 }, (_, index) => index + 1);
 const atMs = 1500;
-const signal = (on: Fault['on'], at: number): Fault => ({ kind: 'signal', on, when: { atMs: at }, forMs: 1, choice: 0 });
+const signal = (on: Fault['on'], at: number): Fault => ({
+  kind: 'signal',
+  on,
+  when: { atMs: at },
+  forMs: 1,
+  choice: 0,
+});
 const shutdown = (on: Fault['on'], at: number, forMs = 700): Fault => ({ ...signal(on, at), kind: 'shutdown', forMs });
 
 /** Runs every seed's pair with these faults alone, in both modes; every guest has to be the one that was booted first. */

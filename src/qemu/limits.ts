@@ -53,3 +53,12 @@ export const captureBuffersMax = 2;
 
 /** Sections of device state that are looked at. What stands behind more is not found, and the clock is not aligned. */
 export const sectionsMax = 1024;
+
+/** Written pages from which on a capture copies them while the guest still runs. Fewer: all are copied while it stands still. */
+export const earlyPagesMin = 256;
+
+/** Runs of pages that are copied so without letting the event loop do other work. More: it gets a turn in between. */
+export const earlyRunsAtOnce = 512;
+
+/** Bytes that are copied so without letting the event loop do other work. More: it gets a turn in between. */
+export const earlyBytesAtOnce = 8 * 1024 * 1024;

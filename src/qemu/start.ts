@@ -235,7 +235,11 @@ async function openTracker(
   const answer = await parts.qmp.human('gpa2hva 0');
   const ram = parts.mapping.buffer;
   const address = ramAddress(maps, answer, realpathSync(options.files.ramPath), ram.length);
-  return chooseTracker(options.tracker ?? 'auto', { pid, ramAddress: address, ram }, options.log);
+  return chooseTracker(
+    options.tracker ?? 'auto',
+    { pid, ramAddress: address, ram, underKvm: options.spec.accel === 'kvm' },
+    options.log,
+  );
 }
 
 /** Resolves when the killed process is gone; COLO_E_QEMU_TIMEOUT when it survives limits.killTimeoutMs. */

@@ -121,8 +121,7 @@ export class Checkpointer {
     const { clock, config } = node.context;
     const { vm, nic } = node.parts;
     await node.disks?.settle();
-    node.ingress.hold();
-    const settled = await settle(nic, settleMs, node.context);
+    let settled = false;
     const taken: { closing?: Closing } = {};
     let stoppedAt = 0;
     let hash = '';
@@ -130,6 +129,10 @@ export class Checkpointer {
     let bytesSeen = -1;
     try {
       const capture = await vm.capture({
+        beforeStop: async () => {
+          node.ingress.hold();
+          settled = await settle(nic, settleMs, node.context);
+        },
         onStopped: () => {
           stoppedAt = clock.now();
           // The secondary is gone: no line may be drawn that nobody would ever commit.

@@ -16,6 +16,8 @@ export interface TrackedMemory {
   /** Where guest RAM begins in QEMU's address space. */
   ramAddress: number;
   ram: Buffer;
+  /** The guest runs under KVM, whose page tables an ordinary re-arming scan would cost it (userfaultfd.ts). */
+  underKvm: boolean;
 }
 
 /** Opens one way of tracking, or throws with the reason why it does not work here. */
@@ -23,7 +25,10 @@ function open(kind: TrackerKind, memory: TrackedMemory): PageScanner {
   const target = { pid: memory.pid, ramAddress: memory.ramAddress, ramBytes: memory.ram.length };
   if (kind === 'compare') return new CompareScanner(memory.ram);
   if (kind === 'soft-dirty') assertSoftDirtyWorks();
-  const scanner = kind === 'soft-dirty' ? new SoftDirtyScanner(target) : new UserfaultfdScanner(target);
+  const scanner =
+    kind === 'soft-dirty'
+      ? new SoftDirtyScanner(target)
+      : new UserfaultfdScanner({ ...target, gently: memory.underKvm });
   try {
     scanner.scan({ rearm: false });
     return scanner;
