@@ -68,6 +68,9 @@ export const retireEveryMs = 50;
 /** A primary that has asked its secondary to take over looks this often whether that has the term. */
 export const offerLookMs = 50;
 
+/** A primary that is to end and does not hear its secondary leaves it the term for so long. Then it asks for it itself. */
+export const yieldMs = 3000;
+
 /** Waits between two tries of a claim that the arbiter did not answer. */
 export const claimRetryMs = 200;
 

@@ -4,12 +4,13 @@
 
 import { delay } from '../../base/clock.ts';
 import { ColoError, errorCodes } from '../../base/errors.ts';
-import { offerLookMs } from '../limits.ts';
+import { offerLookMs, yieldMs } from '../limits.ts';
 import type { PrimaryNode } from './primary.ts';
 
 export class Offer {
   private readonly node: PrimaryNode;
   private outcome: PromiseWithResolvers<void> | undefined;
+  private isLeaving = false;
 
   constructor(node: PrimaryNode) {
     this.node = node;
@@ -29,8 +30,12 @@ export class Offer {
     return this.outcome.promise;
   }
 
-  /** As `ask`, for who asks again and again until it happens. */
+  /**
+   * As `ask`, for a node that is to end and asks again and again until it happens. In a doubt it leaves the term to its peer
+   * first: what it won it could not keep.
+   */
   make(why: string): void {
+    this.isLeaving = true;
     this.ask(why).catch(() => undefined);
   }
 
@@ -42,6 +47,11 @@ export class Offer {
   refused(why: string): void {
     this.outcome?.reject(new ColoError(errorCodes.termLost, why));
     this.outcome = undefined;
+  }
+
+  /** Before this node claims the term that its peer may claim as well. */
+  async yielded(): Promise<boolean> {
+    return this.isLeaving && (await this.awaitTaken(yieldMs));
   }
 
   /** Returns when the secondary has the term, which is posted, or false when it has not taken it in time. */

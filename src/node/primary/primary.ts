@@ -304,6 +304,7 @@ export class PrimaryNode {
   private async claimAlone(): Promise<void> {
     if (this.stopped.signal.aborted) return;
     const { terms } = this.parts;
+    if (this.pair.peerMayRun && (await this.offer.yielded())) return;
     const sign = this.pair.peerMayRun ? await this.watch.signOfLife() : 'lives';
     if (sign === 'gone') return this.leaveToSecondary();
     // Its QEMU may die while the arbiter is asked: then the copy of the secondary is the last one.
