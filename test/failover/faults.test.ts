@@ -12,7 +12,6 @@ import {
   expectOneVoice,
   handOver,
   hang,
-  hold,
   nodeOf,
   protect,
   roles,
