@@ -42,6 +42,7 @@ export class ColoNode {
   secondary: SecondaryNode | undefined;
   failoverRecord: NodeStatus['failover'] = null;
   uplink: Uplink | undefined;
+  vmOver: { why: string; byGuest: boolean } | null = null;
   private vm: GuestVm | undefined;
   private nic: GuestCard | undefined;
   private inheritance: Inheritance | undefined;
@@ -306,7 +307,10 @@ export class ColoNode {
       this.context.log.error({ why }, 'this node no longer runs the VM');
       this.post({ kind: 'fenced', why });
     };
-    primary.onVmOver = (why) => this.post({ kind: 'vmOver', why });
+    primary.onVmOver = (why, byGuest) => {
+      this.vmOver = { why, byGuest };
+      this.post({ kind: 'vmOver', why });
+    };
     primary.onAlone = (why, detectedAt) => {
       this.failoverRecord = { why, detectedAt: wallTime(detectedAt), doneAt: wallTime(this.context.clock.now()) };
     };

@@ -25,6 +25,7 @@ export interface DescribedNode {
   readonly secondary: SecondaryNode | undefined;
   readonly uplink: Uplink | undefined;
   readonly failoverRecord: NodeStatus['failover'];
+  readonly vmOver: { why: string; byGuest: boolean } | null;
 }
 
 /** Where a node stands, for its log: the newest term it has seen, and the epoch it is in as a member of a pair. */
@@ -83,6 +84,7 @@ export function describeNode(node: DescribedNode, cores: number): NodeStatus {
     arbiter: arbiterOf(node),
     disks: disksOf(node),
     problems: node.troubles.lines,
+    over: node.vmOver,
   };
 }
 

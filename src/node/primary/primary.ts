@@ -71,7 +71,7 @@ export class PrimaryNode {
   /** Called once when this node may never speak again as primary; another may run the VM. */
   onFenced: (why: string) => void = () => undefined;
   /** Called once when the VM has ended and nobody is to run it. */
-  onVmOver: (why: string) => void = () => undefined;
+  onVmOver: (why: string, byGuest: boolean) => void = () => undefined;
   /** Called when this node goes on alone after a doubt, with why and when that began. */
   onAlone: (why: string, detectedAt: number) => void = () => undefined;
   private doubt: { why: string; at: number } | undefined;
@@ -286,7 +286,7 @@ export class PrimaryNode {
       case 'tellEnd':
         this.peer.links?.packet.send(messages.end, encodeText(action.why));
         this.shutDown();
-        this.onVmOver(action.why);
+        this.onVmOver(action.why, action.byGuest);
         return;
       case 'fence':
         this.offer.taken();
