@@ -200,6 +200,11 @@ function addService(program: Command, finish: (code: number) => void): void {
     .description('the service of one host of a cluster (docs/operating.md); its VMs go on when it ends')
     .option('--config <file>', 'its configuration', '/etc/colo/colod.yaml')
     .option('--check', 'only check the configuration', false)
+    .option(
+      '--hand-over',
+      'only hand over the VMs of this node, before its host is shut down (colo-handover.service)',
+      false,
+    )
     .action(async (options) => finish(await (await import('./service.ts')).colod(options)));
   program
     .command('token <file> <name>')
