@@ -120,6 +120,8 @@ export async function setStage(options: {
   protect?: SpecInput['protect'];
   machine?: SpecInput['machine'];
   reachAt?: PairOptions['reachAt'];
+  /** `network.pcap` of the spec. */
+  pcap?: string;
 }): Promise<Stage> {
   const { guest, ports, forwards, callers } = await (options.guest === 'bare' ? bareCast() : demoCast());
   const spec = checkSpec(
@@ -130,6 +132,7 @@ export async function setStage(options: {
       disks: options.disks ?? [],
       ...(options.replicaFolder === undefined ? {} : { replicaFolder: options.replicaFolder }),
       protect: { verify: true, ...options.protect },
+      ...(options.pcap === undefined ? {} : { network: { pcap: options.pcap } }),
     },
     'the test',
   );
