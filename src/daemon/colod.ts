@@ -10,7 +10,7 @@ import { mkdir, rm } from 'node:fs/promises';
 import { systemClock } from '../base/clock.ts';
 import { errorText } from '../base/errors.ts';
 import { readIdentity } from '../base/identity.ts';
-import { type Log, openLog } from '../base/log.ts';
+import { endOnBug, type Log, openLog } from '../base/log.ts';
 import type { Arbiter } from '../failover/arbiter/arbiter.ts';
 import { EtcdArbiter } from '../failover/arbiter/etcd.ts';
 import { FolderArbiter } from '../failover/arbiter/folder.ts';
@@ -46,11 +46,9 @@ async function main(): Promise<void> {
     if (config.identityPath !== undefined) await rm(config.identityPath, { force: true });
     process.exit(code);
   });
-  // A bug of ours ends the node: its peer takes over, which is the case COLO exists for.
-  process.on('uncaughtException', (error) => {
-    log.fatal({ error: errorText(error), stack: error.stack }, 'bug: this node ends');
-    process.exit(70);
-  });
+  endOnBug(log, 'this node ends');
+  // Whoever started it may be gone, and where its words went may be full: that is no reason to end.
+  process.stdout.on('error', () => undefined);
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stop(0));
   if (fromFile === undefined) {
     process.stdin.on('end', () => stop(0));

@@ -181,7 +181,7 @@ export class PrimaryNode {
     for (const stop of this.stops.splice(0)) stop();
     this.peer.close();
     this.disks?.close('this node is no longer the primary');
-    void this.pcap?.close();
+    this.pcap?.close();
     this.parts.nic.handler = undefined;
     this.rejectWaiters(new ColoError(errorCodes.termLost, 'this node is no longer the primary'));
   }
@@ -398,7 +398,7 @@ export class PrimaryNode {
   }
 }
 
-function openPcap({ config, log }: NodeContext): PcapLegs | undefined {
+function openPcap({ config }: NodeContext): PcapLegs | undefined {
   const directory = config.network?.pcapDir;
-  return directory === undefined ? undefined : new PcapLegs(directory, `${config.vm}-${config.node}`, log);
+  return directory === undefined ? undefined : new PcapLegs(directory, `${config.vm}-${config.node}`);
 }
