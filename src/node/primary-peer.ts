@@ -55,11 +55,11 @@ export class PrimaryPeer {
     this.plight.lost(why);
     this.heartbeat?.closed();
     this.heartbeat = undefined;
-    this.close();
+    this.close(why);
   }
 
-  close(): void {
-    this.links?.close();
+  close(why: string): void {
+    this.links?.close(why);
     this.links = undefined;
   }
 
@@ -121,18 +121,20 @@ export class PrimaryPeer {
     const { kind } = this.node.pair.state;
     if (this.links === undefined || (kind !== 'alone' && kind !== 'syncing')) return;
     if (now - this.heardAt < unprotectedSilenceMs) return;
-    this.links.close();
-    this.onLost('it said nothing while it was to become the secondary');
+    const why = 'it said nothing while it was to become the secondary';
+    this.links.close(why);
+    this.onLost(why);
   }
 
   private onLost(why: string): void {
     const { disks, gate } = this.node;
+    // Before anything else: the peer may take over from the end of the links on.
+    gate.shutIfPaired();
+    this.heartbeat?.closed();
     this.links = undefined;
     this.plight.lost(why);
-    this.heartbeat?.closed();
     // At once: a stop that is under way waits for writes that wait for the peer.
     disks?.drop(why);
-    gate.shutIfPaired();
     this.node.post({ kind: 'linkLost', why });
   }
 
@@ -175,9 +177,6 @@ export class PrimaryPeer {
       case messages.diskFailed:
         this.plight.said(decodeText(payload));
         node.disks?.failed(decodeText(payload));
-        return;
-      case messages.leaves:
-        this.plight.said(decodeText(payload));
         return;
       case messages.refused:
         node.post({ kind: 'refused', epoch: numberAt(payload, 0), why: decodeText(payload.subarray(4)) });
