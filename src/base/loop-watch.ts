@@ -72,18 +72,15 @@ export interface LoopStatus {
 }
 
 /** What a look found: pure, for tests. */
-export function causeOf(found: {
-  ms: number;
-  spentMs: Float64Array;
-  collectedMs: number;
-  ranMs: number;
-}): string {
+export function causeOf(found: { ms: number; spentMs: Float64Array; collectedMs: number; ranMs: number }): string {
   const { ms, spentMs, collectedMs, ranMs } = found;
   const most = spentMs.indexOf(Math.max(...spentMs));
   const hardlyRan = ranMs < ms / 2 ? ', and hardly ran: its host is starved, or it waited for a disk' : '';
   if ((spentMs[most] ?? 0) >= ms / 2) return `${activities[most]}${hardlyRan}`;
   if (collectedMs >= ms / 2) return 'collecting garbage';
-  return hardlyRan === '' ? 'other' : 'this process hardly ran: it was stopped, its host is starved, or it waited for a disk';
+  return hardlyRan === ''
+    ? 'other'
+    : 'this process hardly ran: it was stopped, its host is starved, or it waited for a disk';
 }
 
 export class LoopWatch {

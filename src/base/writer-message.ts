@@ -15,10 +15,7 @@ export interface OpenOrder {
   counters: SharedArrayBuffer;
 }
 
-export type WriterOrder =
-  | OpenOrder
-  | { kind: 'write'; id: number; data: Uint8Array }
-  | { kind: 'close'; id: number };
+export type WriterOrder = OpenOrder | { kind: 'write'; id: number; data: Uint8Array } | { kind: 'close'; id: number };
 
 /** Why a file cannot be written now; '' when it can. */
 export interface WriterWord {

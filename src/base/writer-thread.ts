@@ -90,7 +90,13 @@ class Target {
     const { gap } = this.order;
     if (gap === 'text') return `\r\n[colo: something is missing here, ${lost} pieces: ${this.why()}]\r\n`;
     if (gap === 'none') return '';
-    const line = { level: 40, time: new Date().toISOString(), lost: Number(lost), why: this.why(), msg: 'lines are lost' };
+    const line = {
+      level: 40,
+      time: new Date().toISOString(),
+      lost: Number(lost),
+      why: this.why(),
+      msg: 'lines are lost',
+    };
     return `${JSON.stringify(line)}\n`;
   }
 

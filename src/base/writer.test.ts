@@ -2,7 +2,16 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -133,7 +142,9 @@ const hanging = (folder: string, then: string) => `
   }, 1);`;
 
 async function run(program: string): Promise<{ said: string; code: number | null; signal: string | null }> {
-  const child = spawn(process.execPath, ['--input-type=module', '-e', program], { stdio: ['ignore', 'pipe', 'ignore'] });
+  const child = spawn(process.execPath, ['--input-type=module', '-e', program], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
   let said = '';
   child.stdout.on('data', (bytes: Buffer) => {
     said += bytes.toString();
@@ -149,7 +160,9 @@ test('a disk that hangs holds up neither the loop nor the end of the process', {
   assert.deepEqual(bug, { said: 'lives\n', code: null, signal: 'SIGKILL' });
 });
 
-test('what waits for a disk that hangs is bounded, and what comes then is counted', { timeout: 60_000 }, async (context) => {
+test('what waits for a disk that hangs is bounded, and what comes then is counted', {
+  timeout: 60_000,
+}, async (context) => {
   const folder = folderOf(context);
   execFileSync('mkfifo', [join(folder, 'pipe')]);
   const program = `
@@ -161,7 +174,9 @@ test('what waits for a disk that hangs is bounded, and what comes then is counte
   assert.equal((await run(program)).said, '[1000,90,9000]');
 });
 
-test('a bug is logged once, also when the disk of the log is full, and ends the process', { timeout: 60_000 }, async (context) => {
+test('a bug is logged once, also when the disk of the log is full, and ends the process', {
+  timeout: 60_000,
+}, async (context) => {
   const folder = folderOf(context);
   const path = join(folder, 'log');
   const program = (file: string) => `

@@ -11,6 +11,7 @@ import { systemClock } from '../base/clock.ts';
 import { errorText } from '../base/errors.ts';
 import { readIdentity } from '../base/identity.ts';
 import { endOnBug, type Log, openLog } from '../base/log.ts';
+import { watchProcess } from '../base/own-process.ts';
 import type { Arbiter } from '../failover/arbiter/arbiter.ts';
 import { EtcdArbiter } from '../failover/arbiter/etcd.ts';
 import { FolderArbiter } from '../failover/arbiter/folder.ts';
@@ -54,10 +55,11 @@ async function main(): Promise<void> {
     process.stdin.on('end', () => stop(0));
     process.stdin.resume();
   }
+  const own = watchProcess(log);
   let api: ApiServer | undefined;
   try {
     await node.start();
-    api = await ApiServer.listen(config.apiPath, node, () => stop(0));
+    api = await ApiServer.listen(config.apiPath, { node, stop: () => stop(0), process: own.status });
     process.stdout.write('ready\n');
   } catch (error) {
     log.error({ error: errorText(error) }, 'the node did not start');

@@ -16,7 +16,7 @@ import type { WantedRole } from '../controller/role.ts';
 import { createAuthority, issueCertificate } from '../host/certificates.ts';
 import { withoutLate } from '../lan/turns.ts';
 import { BridgeCapture } from './bridge-capture.ts';
-import { logDirectory, releaseRunDirectory } from './directories.ts';
+import { logDirectory, releaseRunDirectory, removeLogs } from './directories.ts';
 import type { EtcdMember } from './etcd.ts';
 import { hostAddress, type Lab, portName } from './lab.ts';
 import { hostNamed, type LabHost, makeLab, membersFrom, startMember } from './lab-hosts.ts';
@@ -192,7 +192,8 @@ export class LocalCluster {
     const leave = enterNetwork(namespacePath(lab.clientNamespace));
     this.undo.push(leave);
     for (const [index, name] of names.entries()) {
-      for (const kind of ['log', 'etcd.log']) rmSync(join(logDir, `${name}.${kind}`), { force: true });
+      removeLogs(logDir, name);
+      rmSync(join(logDir, `${name}.etcd.log`), { force: true });
       const identityFolder = await issueCertificate(authority, { node: name, addresses: [hostAddress(index)] });
       const place = { name, index, identityFolder };
       const host: Host = { ...place, etcd: startMember(this, place), node: undefined };

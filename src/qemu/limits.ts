@@ -53,3 +53,15 @@ export const captureBuffersMax = 2;
 
 /** Sections of device state that are looked at. What stands behind more is not found, and the clock is not aligned. */
 export const sectionsMax = 1024;
+
+/** Size at which the file of a guest's serial console is put aside as FILE.old, in the place of the one before. */
+export const consoleFileBytesMax = 4 * 1024 * 1024;
+
+/** What a guest can write to its console while its node does something else. Beyond: it waits, as for a slow serial line. */
+export const consolePipeBytes = 1024 * 1024;
+
+/** What is read of a console at once. */
+export const consolePieceBytes = 64 * 1024;
+
+/** Bytes of a console that wait to be written. Beyond: what comes is lost, and the file says so. */
+export const consoleWaitingBytesMax = 4 * 1024 * 1024;

@@ -17,9 +17,11 @@
 import { readFileSync } from 'node:fs';
 import { assert } from '../base/assert.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { during } from '../base/loop-watch.ts';
 import { type PageRuns, pageSize } from '../base/page-runs.ts';
 import { CapturePool } from './capture-pool.ts';
 import { assertLoadable, packTemplate, snapshotTag } from './carrier.ts';
+import type { SerialConsole } from './console.ts';
 import type { DirtyTracker } from './dirty/tracker.ts';
 import { runJob } from './job.ts';
 import { capturePagesBytesFirst, commandTimeoutMs, deviceSavesMax, pingTimeoutMs } from './limits.ts';
@@ -89,6 +91,11 @@ export class Vm {
 
   get qmp(): Qmp {
     return this.#parts.qmp;
+  }
+
+  /** What the guest writes to its first serial port. */
+  get console(): SerialConsole {
+    return this.#parts.console;
   }
 
   /** Guest RAM itself, read-write. Empty after kill(). */
@@ -165,7 +172,7 @@ export class Vm {
   }
 
   async #kill(): Promise<void> {
-    const { directory, process, qmp, mapping, tracker, carrier } = this.#parts;
+    const { directory, process, qmp, mapping, tracker, carrier, console } = this.#parts;
     qmp.close();
     process.kill();
     try {
@@ -174,6 +181,7 @@ export class Vm {
       tracker.close();
       mapping.close();
       carrier?.close();
+      console.close();
       directory.release();
     }
   }
@@ -205,11 +213,12 @@ export class Vm {
       await this.#saveUntilQuiet(isQuiet);
       onStopped();
       times.push(now());
-      const runs = tracker.collect();
+      const runs = during('capture', () => tracker.collect());
       taken.runs = runs;
       times.push(now());
-      taken.pages = this.#pool.take(runs.bytes);
-      copyRuns(this.ram, runs, taken.pages);
+      const pages = this.#pool.take(runs.bytes);
+      taken.pages = pages;
+      during('capture', () => copyRuns(this.ram, runs, pages));
       times.push(now());
       await beforeResume?.();
     } catch (error) {

@@ -4,6 +4,7 @@ import { rm } from 'node:fs/promises';
 import { systemClock } from '../base/clock.ts';
 import { readIdentity } from '../base/identity.ts';
 import { endOnBug, openLog } from '../base/log.ts';
+import { watchProcess } from '../base/own-process.ts';
 import { readServiceConfig } from './config.ts';
 import { handlersOf } from './handlers.ts';
 import { ServiceServer } from './server.ts';
@@ -35,12 +36,15 @@ export async function runService(file: string): Promise<number> {
     throw error;
   });
   counters.refused = server.refused;
+  const own = watchProcess(log);
+  service.ownProcess = own.status;
   service.refusedCalls = () => server.refusedCount;
   log.info({ address: config.address, port: config.api.port, socket: config.socket }, 'colod runs');
   await told;
   await server.close();
   await rm(config.socket, { force: true });
   await service.stop();
+  own.close();
   log.info('colod ends; its VMs go on');
   return 0;
 }

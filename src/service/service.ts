@@ -9,6 +9,7 @@ import { EventEmitter } from 'node:events';
 import { mkdirSync, readFileSync, statfsSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
+import type { ProcessStatus } from '../api/status.ts';
 import { type Clock, delay } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { readIdentity } from '../base/identity.ts';
@@ -47,6 +48,8 @@ export class Service {
   readonly events = new EventEmitter().setMaxListeners(0);
   /** Of the API, for the announcement. */
   refusedCalls: () => number = () => 0;
+  /** What this process could not write, and what held it up. */
+  ownProcess: () => ProcessStatus = () => ({ losses: [], loop: { stalls: 0, longest: null, newest: [] } });
   /** What the registry said last. */
   cluster: ClusterView = nothing;
   /** Why the registry did not answer; '' when it did. */
