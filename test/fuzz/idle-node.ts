@@ -1,8 +1,8 @@
 // A node that is never started, for targets that ask its API: it answers as such.
 
+import { MemoryArbiter } from '../../src/arbiter/memory.ts';
 import { systemClock } from '../../src/base/clock.ts';
-import type { Served } from '../../src/daemon/server.ts';
-import { MemoryArbiter } from '../../src/failover/arbiter/memory.ts';
+import type { Served } from '../../src/child/server.ts';
 import type { NodeContext } from '../../src/node/context.ts';
 import { ColoNode } from '../../src/node/node.ts';
 
