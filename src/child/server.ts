@@ -15,7 +15,7 @@ import { nodeBodyBytesMax } from '../api/limits.ts';
 import type { ApiError, NodeStatus, ProcessStatus } from '../api/node-status.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { during } from '../base/loop-watch.ts';
-import type { Peer } from '../node/context.ts';
+import type { Peer } from '../node/config.ts';
 import type { ColoNode } from '../node/node.ts';
 
 /** What the API is of. */

@@ -9,7 +9,7 @@ import type { VmRecord } from '../cluster/registry.ts';
 import { checkSpec, type Spec } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';
 import { type BootFiles, machineOf } from '../local/machine.ts';
-import type { UplinkConfig } from '../node/context.ts';
+import type { UplinkConfig } from '../node/config.ts';
 import type { ServiceConfig } from './config.ts';
 
 /** Files of one child. */
