@@ -2,7 +2,7 @@
 // line and the tests read the same ones.
 
 import { z } from 'zod';
-import type { NodeStatus } from './node-status.ts';
+import type { NodeStatus, ProcessStatus } from './node-status.ts';
 
 export const nodeLineSchema = z.object({
   node: z.string(),
@@ -55,6 +55,21 @@ const diskStatus = z.object({
   journalBytes: z.number(),
   problem: z.string(),
 });
+
+const stall = z.object({
+  ms: z.number(),
+  cause: z.string(),
+  at: z.number().meta({ description: 'In milliseconds since 1970.' }),
+});
+
+export const processSchema = z.object({
+  losses: z
+    .array(z.object({ path: z.string(), pieces: z.int(), bytes: z.int(), problem: z.string() }))
+    .meta({ description: 'Logs, consoles and recordings of which something is lost, or that cannot be written now.' }),
+  loop: z
+    .object({ stalls: z.int(), longest: stall.nullable(), newest: z.array(stall) })
+    .meta({ description: 'Stalls of its event loop of 100 ms and more, and what ran meanwhile.' }),
+}) satisfies z.ZodType<ProcessStatus>;
 
 export const nodeStatusSchema = z.looseObject({
   vm: z.string(),
@@ -130,6 +145,7 @@ export const nodeStatusSchema = z.looseObject({
   verified: z.object({ equal: z.int(), different: z.int() }).nullish().meta({
     description: 'With protect.verify: checkpoints that this node applied and compared with the capture.',
   }),
+  process: processSchema.optional(),
   disks: diskStatus.nullish(),
 }) satisfies z.ZodType<NodeStatus>;
 
@@ -167,6 +183,7 @@ export const localSchema = z.object({
   version: z.string(),
   pid: z.int(),
   refused: z.record(z.string(), z.int()).meta({ description: 'Refused calls by reason.' }),
+  process: processSchema,
   vms: z.array(nodeStatusSchema),
 });
 

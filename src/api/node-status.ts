@@ -35,6 +35,21 @@ export interface BypassLine {
   bytes: number;
 }
 
+/** A process of a node: what it could not write, and what held it up. */
+export interface ProcessStatus {
+  /** Logs, consoles and recordings of which something is lost, or that cannot be written now. */
+  losses: { path: string; pieces: number; bytes: number; problem: string }[];
+  /** The event loop, which carries beats, frames and calls: its stalls of 100 ms and more since the start. */
+  loop: { stalls: number; longest: StallLine | null; newest: StallLine[] };
+}
+
+/** A stall of the event loop: how long, what ran meanwhile, and when, in milliseconds since 1970. */
+export interface StallLine {
+  ms: number;
+  cause: string;
+  at: number;
+}
+
 export interface NodeStatus {
   vm: string;
   node: string;
@@ -87,6 +102,8 @@ export interface NodeStatus {
     /** Suspicions for silence of a peer that was there all the time, since this node started. */
     wrongSuspicions: number;
   };
+  /** Of the process that answers. */
+  process?: ProcessStatus | undefined;
   /** The VM's disks; null for a VM without. */
   disks?:
     | {

@@ -16,7 +16,7 @@ import { Interrupted, interruptSignal } from './interrupt.ts';
 import { LiveBlock, statusBlock, statusLine } from './view.ts';
 
 /** Runs until Ctrl-C. */
-export async function run(path: string, options: { json: boolean }): Promise<number> {
+export async function run(path: string, options: { json: boolean; logLevel: string }): Promise<number> {
   const clock = systemClock;
   const live = new LiveBlock(() => clock.now());
   const say = (line: string) => {
@@ -33,7 +33,10 @@ export async function run(path: string, options: { json: boolean }): Promise<num
   for (const node of ['a', 'b']) refuseOwner(replicaDirectory(spec, node));
   const boot = await bootFiles(spec, say);
   const interrupt = interruptSignal();
-  const pair = await LocalPair.start({ spec, boot, forwards, clock, signal: interrupt });
+  const pair = await LocalPair.start({
+    ...{ spec, boot, forwards, clock, signal: interrupt },
+    logLevel: options.logLevel,
+  });
   try {
     for (const forward of forwards)
       say(`127.0.0.1:${forward.hostPort} reaches the guest's ${forward.protocol} port ${forward.guestPort}`);

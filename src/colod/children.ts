@@ -80,7 +80,10 @@ export class Children {
       const { life = '', listen } = known.node;
       const port = 'port' in listen ? listen.port : 0;
       const ended = pid === undefined;
-      this.held.set(vm, { ...this.fresh({ vm, life, port, paths }), ended, failures: ended ? 1 : 0 });
+      this.held.set(vm, {
+        ...this.fresh({ vm, life, port, paths }),
+        ...{ ended, failures: ended ? 1 : 0, why: ended ? (lastWords(paths.output) ?? '') : '' },
+      });
       this.log.info({ vm, life, pid }, ended ? 'a child died while the service was away' : 'child adopted');
     }
   }
@@ -195,7 +198,7 @@ export class Children {
     const { paths } = one;
     for (const folder of [paths.folder, paths.logs]) mkdirSync(folder, { recursive: true, mode: 0o700 });
     writeFileSync(paths.config, JSON.stringify(config), { mode: 0o600 });
-    const output = openSync(paths.output, 'a', 0o600);
+    const output = openSync(paths.output, 'w', 0o600);
     // A session of its own: what ends the service does not end it.
     const child = spawn(
       process.execPath,

@@ -15,7 +15,7 @@ import type { Spec } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';
 import { createAuthority, issueCertificate } from '../host/certificates.ts';
 import { withoutLate } from '../lan/turns.ts';
-import { logDirectory, releaseRunDirectory } from '../local/directories.ts';
+import { logDirectory, releaseRunDirectory, removeLogs } from '../local/directories.ts';
 import { type BootFiles, machineOf } from '../local/machine.ts';
 import { namespacePath } from '../local/namespace.ts';
 import { NodeProcess } from '../local/node-process.ts';
@@ -192,7 +192,8 @@ export class LocalCluster {
     const leave = enterNetwork(namespacePath(lab.clientNamespace));
     this.undo.push(leave);
     for (const [index, name] of names.entries()) {
-      for (const kind of ['log', 'etcd.log']) rmSync(join(logDir, `${name}.${kind}`), { force: true });
+      removeLogs(logDir, name);
+      rmSync(join(logDir, `${name}.etcd.log`), { force: true });
       const identityFolder = await issueCertificate(authority, { node: name, addresses: [hostAddress(index)] });
       const place = { name, index, identityFolder };
       const host: Host = { ...place, etcd: startMember(this, place), node: undefined };

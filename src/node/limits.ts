@@ -68,7 +68,7 @@ export const claimRetryMs = 200;
 /** A pcap file holds up to this; each leg has two. A full one takes the place of the older. */
 export const pcapFileBytesMax = 64 << 20;
 
-/** Bytes for a pcap file that wait for the disk; beyond it frames are left out, and counted. */
+/** Bytes for a pcap file that wait for the disk. Beyond: frames are left out, counted and told. */
 export const pcapBacklogBytesMax = 4 << 20;
 
 /** After a trouble of the disks no secondary is tried for this, doubled each time up to the maximum. */

@@ -19,10 +19,12 @@ import { readFileSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
 import { assert } from '../base/assert.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { during } from '../base/loop-watch.ts';
 import type { PageRuns } from '../base/page-runs.ts';
 import { CapturePages } from './capture-pages.ts';
 import { CapturePool } from './capture-pool.ts';
 import { assertLoadable, packTemplate, snapshotTag } from './carrier.ts';
+import type { SerialConsole } from './console.ts';
 import type { DirtyTracker } from './dirty/tracker.ts';
 import { runJob } from './job.ts';
 import { commandTimeoutMs, deviceSavesMax, pingTimeoutMs } from './limits.ts';
@@ -94,6 +96,11 @@ export class Vm {
 
   get qmp(): Qmp {
     return this.#parts.qmp;
+  }
+
+  /** What the guest writes to its first serial port. */
+  get console(): SerialConsole {
+    return this.#parts.console;
   }
 
   /** Guest RAM itself, read-write. Empty after kill(). */
@@ -170,7 +177,7 @@ export class Vm {
   }
 
   async #kill(): Promise<void> {
-    const { directory, process, qmp, mapping, tracker, carrier } = this.#parts;
+    const { directory, process, qmp, mapping, tracker, carrier, console } = this.#parts;
     qmp.close();
     process.kill();
     try {
@@ -179,6 +186,7 @@ export class Vm {
       tracker.close();
       mapping.close();
       carrier?.close();
+      console.close();
       directory.release();
     }
   }
@@ -218,9 +226,9 @@ export class Vm {
       await this.#saveUntilQuiet(isQuiet);
       onStopped();
       lap();
-      pages.collect();
+      during('capture', () => pages.collect());
       lap();
-      pages.copy();
+      during('capture', () => pages.copy());
       lap();
       await beforeResume?.();
     } catch (error) {

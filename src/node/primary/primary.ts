@@ -13,6 +13,7 @@
 
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
 import { Fifo } from '../../base/fifo.ts';
+import { during } from '../../base/loop-watch.ts';
 import { Records } from '../../checkpoint/record.ts';
 import { type PrimaryAction, type PrimaryEvent, PrimaryPair, type Reason } from '../../controller/primary-pair.ts';
 import type { Uplink } from '../../netdev/endpoint.ts';
@@ -97,8 +98,8 @@ export class PrimaryNode {
   /** Begins as a primary that is alone, and looks for its peer. */
   start(): void {
     const { clock } = this.context;
-    this.parts.nic.handler = (frame) => this.fromGuest(frame, clock.now());
-    this.stops.push(clock.every(tickMs, () => this.tick(clock.now())));
+    this.parts.nic.handler = (frame) => during('guest frame', () => this.fromGuest(frame, clock.now()));
+    this.stops.push(clock.every(tickMs, () => during('tick', () => this.tick(clock.now()))));
     this.stops.push(this.watch.start());
     if (this.context.config.protect.mode !== 'none') void this.peer.seek();
   }
@@ -182,7 +183,7 @@ export class PrimaryNode {
     for (const stop of this.stops.splice(0)) stop();
     this.peer.close('this node is no longer the primary');
     this.disks?.close('this node is no longer the primary');
-    void this.pcap?.close();
+    this.pcap?.close();
     this.parts.nic.handler = undefined;
     this.rejectWaiters(new ColoError(errorCodes.termLost, 'this node is no longer the primary'));
   }
@@ -399,7 +400,7 @@ export class PrimaryNode {
   }
 }
 
-function openPcap({ config, log }: NodeContext): PcapLegs | undefined {
+function openPcap({ config }: NodeContext): PcapLegs | undefined {
   const directory = config.network?.pcapDir;
-  return directory === undefined ? undefined : new PcapLegs(directory, `${config.vm}-${config.node}`, log);
+  return directory === undefined ? undefined : new PcapLegs(directory, `${config.vm}-${config.node}`);
 }
