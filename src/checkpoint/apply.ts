@@ -36,7 +36,7 @@ export class SecondaryRam {
   /** Writes a checkpoint's pages. Everything else gets a `turn` now and then, so that beats are echoed. */
   async write(staged: StagedCheckpoint, turn: () => Promise<void>): Promise<void> {
     let sinceTurn = 0;
-    for (const batch of staged.batches()) {
+    for await (const batch of staged.batches()) {
       during('apply', () => this.writeBatch(batch.runs, batch.contents));
       sinceTurn += batch.contents.length;
       if (sinceTurn < writeSliceBytes) continue;

@@ -15,8 +15,11 @@ import { type Clock, systemClock } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import type { Identity } from '../base/identity.ts';
 import type { Log } from '../base/log.ts';
+import { Tally } from '../base/tally.ts';
+import { Door } from '../channel/door.ts';
+import { guard } from '../channel/guard.ts';
 import { authenticate, type Caller, type RefusedCaller } from './authentication.ts';
-import { streamPingMs } from './limits.ts';
+import { callDoorLimits, streamPingMs } from './limits.ts';
 
 export interface Call {
   params: Record<string, string>;
@@ -46,6 +49,7 @@ export type RefusedReason =
   | 'route'
   | 'size'
   | 'body'
+  | 'rate'
   | 'busy';
 
 export class ServiceServer {
@@ -54,10 +58,14 @@ export class ServiceServer {
   private readonly clock: Clock;
   private readonly servers: Server[] = [];
   private readonly streams = new Set<ServerResponse>();
+  private readonly tally: Tally;
 
   private constructor(options: ServerOptions) {
     this.options = options;
     this.clock = options.clock ?? systemClock;
+    this.tally = new Tally(this.clock, (reason, count, newest) => {
+      options.log.warn({ reason, count, text: newest }, 'calls were refused');
+    });
   }
 
   static async listen(options: ServerOptions): Promise<ServiceServer> {
@@ -83,6 +91,7 @@ export class ServiceServer {
   }
 
   async close(): Promise<void> {
+    this.tally.close();
     for (const stream of this.streams) stream.destroy();
     for (const server of this.servers.splice(0)) {
       server.closeAllConnections();
@@ -106,6 +115,11 @@ export class ServiceServer {
       this.count('tls', errorText(cause));
     });
     server.on('drop', () => this.count('busy', 'too many connections'));
+    guard(server, {
+      ...{ door: new Door(callDoorLimits, this.clock.now()), clock: this.clock },
+      isProven: (socket) => socket.authorized,
+      refused: (verdict, address) => this.count(verdict, `connections from ${address} come too fast`),
+    });
     await this.open(server, () => server.listen(port, host), `${host}:${port}`);
   }
 
@@ -217,7 +231,7 @@ export class ServiceServer {
 
   private count(reason: RefusedReason, text: string): void {
     this.refused[reason] = (this.refused[reason] ?? 0) + 1;
-    this.options.log.warn({ reason, text }, 'a call was refused');
+    this.tally.note(reason, text);
   }
 
   /** What /v1/cluster answers, now and whenever it is another. */

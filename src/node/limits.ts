@@ -83,3 +83,6 @@ export const jobEndingMs = 3000;
 
 /** Of a text of a node or of a system call that says why a primary has no secondary. A longer one is cut. */
 export const plightCharactersMax = 200;
+
+/** Staged pages that wait for the spill file. Beyond: the bulk link is not read until the disk has caught up. */
+export const spillWaitingBytesMax = 32 * 1024 * 1024;

@@ -118,6 +118,8 @@ export interface PeerLink {
   send(type: number, ...parts: Uint8Array[]): void;
   start(handlers: LinkHandlers): void;
   drain(): Promise<void>;
+  /** Stops reading for a moment, or goes on. */
+  pause?(paused: boolean): void;
   /** Says goodbye, and why. */
   close(why?: string): void;
   destroy(): void;

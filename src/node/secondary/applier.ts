@@ -23,7 +23,7 @@ import { type StagedCheckpoint, Staging } from '../../checkpoint/stage.ts';
 import type { SecondaryProxy } from '../../proxy/secondary.ts';
 import { alignClock, tscTicksPerMs } from '../../qemu/device-state.ts';
 import type { NodeContext } from '../context.ts';
-import { settleMs } from '../limits.ts';
+import { settleMs, spillWaitingBytesMax } from '../limits.ts';
 import { machineHash } from '../pairing/machine-hash.ts';
 import { finishSending, type GuestCard, type GuestVm, settle } from '../platform.ts';
 import type { SecondaryDisks } from './disks.ts';
@@ -117,6 +117,16 @@ export class Applier {
     this.markers.set(epoch, now);
   }
 
+  /** Resolves when the staged checkpoint may be committed; rejects when it does not fit here. */
+  settled(epoch: number): Promise<void> | undefined {
+    return this.staging.settled(epoch);
+  }
+
+  /** Resolves when the disk has caught up with what is received; undefined while it is not far behind. */
+  catchUp(): Promise<void> | undefined {
+    return this.staging.spillWaitingBytes > spillWaitingBytesMax ? this.staging.spillCaughtUp() : undefined;
+  }
+
   /** Applies the staged checkpoint; the SVM runs from it when this resolves (remus: could run). */
   async apply(epoch: number, proxy: SecondaryProxy): Promise<Applied> {
     const staged = this.staging.complete();
@@ -147,6 +157,7 @@ export class Applier {
 
   async close(): Promise<void> {
     await this.vm.kill();
+    this.staging.close();
     await this.nic.close();
     await this.disks?.close();
   }
