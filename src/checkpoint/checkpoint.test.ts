@@ -414,7 +414,10 @@ test('a spill that fails is told before the commit, and the checkpoint never was
   const bounds = { ramBytes: ram.length, compressor, stagedBytesMax: 2 * batchRawBytes };
   const staging = new Staging({ ...bounds, openSpill: () => spill });
   assert.equal(receiveAll(staging, wire).at(-1)?.kind, 'complete');
-  await assert.rejects(staging.settled(1) ?? assert.fail(), /checkpoint 1 is refused: it does not fit in memory.*ENOSPC/);
+  await assert.rejects(
+    staging.settled(1) ?? assert.fail(),
+    /checkpoint 1 is refused: it does not fit in memory.*ENOSPC/,
+  );
   assert.equal(staging.complete(), undefined);
   assert.equal(staging.committedEpoch, 0);
   assert.equal(staging.heldBytes, 0);
