@@ -17,7 +17,7 @@ export const writerBytesMax = 1024 * 1024;
 export const logFileBytesMax = 16 * 1024 * 1024;
 
 /** How long a process that ends waits for its logs to be written. Beyond: they are lost, and it ends by SIGKILL. */
-export const exitFlushMs = 500;
+export const exitFlushMs = 2000;
 
 /** How long a full pipe at standard error is waited for, in steps of pipePollMs. Beyond: the line is lost. */
 export const pipeFullMsMax = 1000;

@@ -23,4 +23,7 @@ export interface WriterWord {
   problem: string;
 }
 
+/** What a piece that waits costs besides its bytes: a guest writes to its console byte by byte. */
+export const pieceCostBytes = 256;
+
 export const slots = { doneBytes: 0, lost: 1, lostBytes: 2, count: 3 } as const;

@@ -11,7 +11,7 @@ import { dirname } from 'node:path';
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
 import { errorText } from './errors.ts';
 import { pipeFullMsMax, pipePollMs } from './limits.ts';
-import { type OpenOrder, slots, type WriterOrder, type WriterWord } from './writer-message.ts';
+import { type OpenOrder, pieceCostBytes, slots, type WriterOrder, type WriterWord } from './writer-message.ts';
 
 const handled = new Int32Array(workerData as SharedArrayBuffer);
 const standardError = 2;
@@ -49,7 +49,7 @@ class Target {
       Atomics.add(this.counters, slots.lostBytes, BigInt(data.length));
       this.tell(errorText(error));
     } finally {
-      Atomics.add(this.counters, slots.doneBytes, BigInt(data.length));
+      Atomics.add(this.counters, slots.doneBytes, BigInt(data.length + pieceCostBytes));
     }
   }
 

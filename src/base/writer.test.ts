@@ -17,6 +17,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { delay } from './clock.ts';
 import { flushWriters, lossesOfAll, Writer } from './writer.ts';
+import { pieceCostBytes } from './writer-message.ts';
 
 const withinMs = 30_000;
 
@@ -167,11 +168,11 @@ test('what waits for a disk that hangs is bounded, and what comes then is counte
   execFileSync('mkfifo', [join(folder, 'pipe')]);
   const program = `
     import { Writer } from '${import.meta.resolve('./writer.ts')}';
-    const file = new Writer({ path: '${folder}/pipe', bytesMax: 1e9, waitingBytesMax: 1000 });
+    const file = new Writer({ path: '${folder}/pipe', bytesMax: 1e9, waitingBytesMax: ${10 * (100 + pieceCostBytes)} });
     for (let count = 0; count < 100; count += 1) file.write(new Uint8Array(100));
     process.stdout.write(JSON.stringify([file.waitingBytes, file.losses.pieces, file.losses.bytes]));
     process.exit(0);`;
-  assert.equal((await run(program)).said, '[1000,90,9000]');
+  assert.equal((await run(program)).said, `[${10 * (100 + pieceCostBytes)},90,9000]`);
 });
 
 test('a bug is logged once, also when the disk of the log is full, and ends the process', {
@@ -181,7 +182,9 @@ test('a bug is logged once, also when the disk of the log is full, and ends the 
   const path = join(folder, 'log');
   const program = (file: string) => `
     import { openLog, endOnBug } from '${import.meta.resolve('./log.ts')}';
+    import { flushWriters } from '${import.meta.resolve('./writer.ts')}';
     endOnBug(openLog({ level: 'info', file: '${file}' }), 'this process ends');
+    flushWriters(30_000);
     setTimeout(() => { throw new Error('the bug'); }, 1);`;
   assert.equal((await run(program(path))).code, 70);
   const lines = readFileSync(path, 'utf8').trimEnd().split('\n');

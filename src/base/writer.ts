@@ -13,7 +13,7 @@
 import { Worker } from 'node:worker_threads';
 import { errorText } from './errors.ts';
 import { exitFlushMs, writerBytesMax } from './limits.ts';
-import { slots, type WriterOrder, type WriterWord } from './writer-message.ts';
+import { pieceCostBytes, slots, type WriterOrder, type WriterWord } from './writer-message.ts';
 
 export interface WriterOptions {
   /** undefined: standard error, which is neither cut nor closed. */
@@ -65,16 +65,17 @@ export class Writer {
   write(data: string | Uint8Array): void {
     if (this.isClosed) return;
     const bytes = typeof data === 'string' ? new TextEncoder().encode(data) : Uint8Array.from(data);
-    if (this.waitingBytes + bytes.length > this.waitingBytesMax || thread.isGone) {
+    const cost = bytes.length + pieceCostBytes;
+    if (this.waitingBytes + cost > this.waitingBytesMax || thread.isGone) {
       Atomics.add(this.counters, slots.lost, 1n);
       Atomics.add(this.counters, slots.lostBytes, BigInt(bytes.length));
       return;
     }
-    this.takenBytes += bytes.length;
+    this.takenBytes += cost;
     thread.tell({ kind: 'write', id: this.id, data: bytes }, [bytes.buffer]);
   }
 
-  /** Taken, and not yet written or lost. */
+  /** Taken, and not yet written or lost; with what a piece costs besides. */
   get waitingBytes(): number {
     return this.takenBytes - Number(Atomics.load(this.counters, slots.doneBytes));
   }

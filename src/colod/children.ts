@@ -27,7 +27,16 @@ import type { Hosted, VmRecord } from '../cluster/registry.ts';
 import type { WantedRole } from '../controller/role.ts';
 import { type ChildPaths, childConfig, childPaths } from './child-config.ts';
 import type { ServiceConfig } from './config.ts';
-import { childrenMax, lastWordsBytesMax, soundMs, statusTimeoutMs, stopTimeoutMs, whyCharactersMax } from './limits.ts';
+import {
+  childrenMax,
+  lastWordsBytesMax,
+  oldLogsMax,
+  soundMs,
+  statusTimeoutMs,
+  stopTimeoutMs,
+  whyCharactersMax,
+} from './limits.ts';
+import { removeOldLogs } from './old-logs.ts';
 import { tail } from './tail.ts';
 
 const program = fileURLToPath(new URL('../child/main.ts', import.meta.url));
@@ -88,6 +97,13 @@ export class Children {
     }
   }
 
+  private forgetOldLogs(): void {
+    void removeOldLogs(join(this.config.stateFolder, 'vms'), new Set(this.held.keys()), oldLogsMax).then(
+      (vms) => vms.length > 0 && this.log.info({ vms }, 'the oldest logs of VMs that have left are removed'),
+      (error: unknown) => this.log.warn({ error: errorText(error) }, 'old logs cannot be removed'),
+    );
+  }
+
   /** Asks every child how it is. */
   async look(): Promise<void> {
     await Promise.all([...this.held.values()].map((one) => this.lookAt(one)));
@@ -146,6 +162,7 @@ export class Children {
       if (forget) {
         this.held.delete(vm);
         rmSync(one.paths.folder, { recursive: true, force: true });
+        this.forgetOldLogs();
       } else this.failed(one, why);
     } finally {
       one.busy = undefined;

@@ -47,3 +47,6 @@ export const callDoorLimits = {
   strangersPerSecond: 100,
   atOnce: 64,
 } as const;
+
+/** VMs that have left a node and whose logs and consoles are kept there. Those that were written longest ago go. */
+export const oldLogsMax = 64;

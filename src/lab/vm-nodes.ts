@@ -84,6 +84,10 @@ export class LocalCluster {
     await Promise.all(this.hosts.slice(1).map((host) => this.startNode(host, 'secondary')));
   }
 
+  log(host: string): string {
+    return join(this.logDir, `${host}.log`);
+  }
+
   serialLog(host: string): string {
     return join(this.logDir, `${host}.serial`);
   }
@@ -92,6 +96,11 @@ export class LocalCluster {
     const { node } = this.host(host);
     if (node === undefined) throw new ColoError(errorCodes.input, `no node runs on ${host}`);
     return node;
+  }
+
+  /** Where its links are had: HOST:PORT. */
+  linkOf(host: string): string {
+    return `${hostAddress(this.host(host).index)}:${linkPort}`;
   }
 
   statuses(): Promise<NodeStatus[]> {

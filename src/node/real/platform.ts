@@ -189,7 +189,7 @@ async function acceptPairLinks(
 ): Promise<{ close: () => Promise<void> }> {
   const { node } = context.config;
   const vm = recordName(context.config);
-  const gathering = new Map<string, Partial<Record<'beat' | 'packet' | 'bulk', Link>>>();
+  const gathering: Gathering = new Map();
   const tally = new Tally(context.clock, (kind, count, newest) => {
     context.log.warn({ kind, count, reason: newest }, 'connections were refused');
   });
@@ -205,6 +205,7 @@ async function acceptPairLinks(
       gathering.set(session, links);
       const { beat, packet, bulk } = links;
       if (gathering.size > sessionsGatheringMax) dropOldest(gathering);
+      context.clock.after(linkTimeoutMs, () => dropSession(gathering, session));
       if (beat === undefined || packet === undefined || bulk === undefined) return;
       gathering.delete(session);
       options.paired({ beat, packet, bulk });
@@ -219,10 +220,15 @@ async function acceptPairLinks(
   };
 }
 
-function dropOldest(gathering: Map<string, Partial<Record<'beat' | 'packet' | 'bulk', Link>>>): void {
-  for (const [session, links] of gathering) {
-    for (const link of Object.values(links)) link.destroy();
-    gathering.delete(session);
-    return;
-  }
+type Gathering = Map<string, Partial<Record<'beat' | 'packet' | 'bulk', Link>>>;
+
+function dropOldest(gathering: Gathering): void {
+  const [oldest] = gathering.keys();
+  if (oldest !== undefined) dropSession(gathering, oldest);
+}
+
+/** One whose links have not all come, or nothing: it has been handed over. */
+function dropSession(gathering: Gathering, session: string): void {
+  for (const link of Object.values(gathering.get(session) ?? {})) link.destroy();
+  gathering.delete(session);
 }
