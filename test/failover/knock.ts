@@ -2,7 +2,6 @@
 //
 //    node test/failover/knock.ts COUNT HOST:PORT ...      prints how many of its connections were ended
 
-import { once } from 'node:events';
 import { connect } from 'node:tls';
 
 const atOnce = 64;
@@ -15,7 +14,7 @@ async function knock(index: number): Promise<void> {
   const socket = connect({ host, port: Number(port), rejectUnauthorized: false });
   socket.on('error', () => undefined);
   socket.resume();
-  await once(socket, 'close');
+  await new Promise((resolve) => void socket.once('close', resolve));
   ended += 1;
 }
 
