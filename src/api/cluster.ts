@@ -3,6 +3,7 @@
 
 import { z } from 'zod';
 import type { NodeStatus, ProcessStatus } from './node-status.ts';
+import { type ReasonCode, reasonCodes } from './reasons.ts';
 
 export const nodeLineSchema = z.object({
   node: z.string(),
@@ -47,6 +48,10 @@ export type Cluster = z.output<typeof clusterSchema>;
 
 const percentiles = z.object({ p50: z.number(), p99: z.number(), max: z.number() });
 
+const histogram = z
+  .object({ buckets: z.array(z.number()), sum: z.number() })
+  .meta({ description: 'Since this role began, in seconds; for metrics.' });
+
 const diskStatus = z.object({
   copying: z.object({ what: z.enum(['copy', 'fold']), doneBytes: z.number(), totalBytes: z.number() }).nullable(),
   backlogBytes: z.number(),
@@ -82,6 +87,10 @@ export const nodeStatusSchema = z.looseObject({
     description:
       'Of a primary that is not protected: what ended its last secondary, and what the nodes that it asks answer.',
   }),
+  reason: z
+    .enum(Object.keys(reasonCodes) as [ReasonCode, ...ReasonCode[]])
+    .optional()
+    .meta({ description: 'Why a primary is not protected, in one of few words.' }),
   nextTryInMs: z.number().nullish().meta({
     description: 'In how long it looks for a secondary again; null while it does so all the time, or has one.',
   }),
@@ -106,6 +115,10 @@ export const nodeStatusSchema = z.looseObject({
       sentBytes: z.number(),
       dirtyBytes: z.number(),
       reasons: z.record(z.string(), z.number()),
+      pauseSeconds: histogram.optional(),
+      commitSeconds: histogram.optional(),
+      dirtyBytesTotal: z.number().optional(),
+      sentBytesTotal: z.number().optional(),
       last: z.array(
         z.object({
           epoch: z.int(),

@@ -1,5 +1,8 @@
 // What a node says of itself: the body of GET /status, and all that the command line knows of a VM.
 
+import type { HistogramCounts } from '../base/histogram.ts';
+import type { ReasonCode } from './reasons.ts';
+
 export interface Percentiles {
   p50: number;
   p99: number;
@@ -63,6 +66,8 @@ export interface NodeStatus {
    */
   state: string;
   why: string;
+  /** The same in one of few words (reasons.ts); '' where there is nothing to say. */
+  reason?: ReasonCode | undefined;
   /** In how long a primary without a secondary looks for one; null while it does so all the time, or has one. */
   nextTryInMs?: number | null | undefined;
   /** True only when the loss of this VM's primary would lose nothing. */
@@ -79,6 +84,11 @@ export interface NodeStatus {
     sentBytes: number;
     dirtyBytes: number;
     reasons: Record<string, number>;
+    /** Since this role began, in seconds: for metrics (base/histogram.ts). */
+    pauseSeconds?: HistogramCounts | undefined;
+    commitSeconds?: HistogramCounts | undefined;
+    dirtyBytesTotal?: number | undefined;
+    sentBytesTotal?: number | undefined;
     last: CheckpointLine[];
   } | null;
   released: { byMatch: number; byCommit: number; holdMs: { p50: number; p99: number } } | null;

@@ -116,6 +116,7 @@ function addControl(program: Command, finish: (code: number) => void): void {
       ),
   )
     .addOption(logLevelOption())
+    .option('--monitor <port>', 'without --at: metrics and health at this port of 127.0.0.1', Number)
     .option('--on <node>', 'with --at: the node that boots it')
     .option('--no-wait', 'with --at: do not wait until it is protected')
     .option('--force', 'with --at: nodes that may still run a removed VM with its name or an address are off', false)

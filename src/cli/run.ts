@@ -2,7 +2,11 @@
 
 import { existsSync } from 'node:fs';
 import { buildGuest } from '../../guest/build.ts';
+import { exposeNodes } from '../api/metrics.ts';
+import type { NodeStatus } from '../api/node-status.ts';
 import { delay, systemClock } from '../base/clock.ts';
+import { healthAnswer, metricsAnswer } from '../colod/monitor-answers.ts';
+import { openPlainDoor, type PlainDoor } from '../colod/plain-door.ts';
 import { checkLocal, readSpec, type Spec } from '../config/spec.ts';
 import { readHeader } from '../disk/header.ts';
 import { refuseOwner } from '../disk/recovery.ts';
@@ -15,8 +19,15 @@ import { LocalPair, replicaDirectory } from '../local/pair.ts';
 import { Interrupted, interruptSignal } from './interrupt.ts';
 import { LiveBlock, statusBlock, statusLine } from './view.ts';
 
+export interface RunOptions {
+  json: boolean;
+  logLevel: string;
+  /** The port of 127.0.0.1 where metrics and health are had. */
+  monitor?: number | undefined;
+}
+
 /** Runs until Ctrl-C. */
-export async function run(path: string, options: { json: boolean; logLevel: string }): Promise<number> {
+export async function run(path: string, options: RunOptions): Promise<number> {
   const clock = systemClock;
   const live = new LiveBlock(() => clock.now());
   const say = (line: string) => {
@@ -37,7 +48,9 @@ export async function run(path: string, options: { json: boolean; logLevel: stri
     ...{ spec, boot, forwards, clock, signal: interrupt },
     logLevel: options.logLevel,
   });
+  let door: PlainDoor | undefined;
   try {
+    if (options.monitor !== undefined) door = await openMonitor(options.monitor, () => pair.statuses());
     for (const forward of forwards)
       say(`127.0.0.1:${forward.hostPort} reaches the guest's ${forward.protocol} port ${forward.guestPort}`);
     if (spec.protect.mode !== 'none') await pair.startSecondary();
@@ -45,6 +58,7 @@ export async function run(path: string, options: { json: boolean; logLevel: stri
     await untilInterrupted(pair, live, options.json, interrupt);
     return 0;
   } finally {
+    await door?.close();
     await pair.stop();
     for (const node of ['a', 'b']) {
       const folder = replicaDirectory(spec, node);
@@ -52,6 +66,14 @@ export async function run(path: string, options: { json: boolean; logLevel: stri
         say(`node ${node} ran the VM last: its newest disks are in ${folder}`);
     }
   }
+}
+
+/** Both nodes are this machine's, so the label `node` tells their series apart. */
+function openMonitor(port: number, statuses: () => Promise<NodeStatus[]>): Promise<PlainDoor> {
+  return openPlainDoor({ host: '127.0.0.1', port }, async (path) => {
+    const all = await statuses();
+    return path === '/metrics' ? metricsAnswer(await exposeNodes(all)) : healthAnswer(path, all);
+  });
 }
 
 async function untilInterrupted(

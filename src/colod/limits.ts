@@ -50,3 +50,6 @@ export const callDoorLimits = {
 
 /** VMs that have left a node and whose logs and consoles are kept there. Those that were written longest ago go. */
 export const oldLogsMax = 64;
+
+/** Connections to the plain door of monitoring at one time. Further ones are closed at once. */
+export const monitorConnectionsMax = 32;

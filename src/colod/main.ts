@@ -7,6 +7,8 @@ import { endOnBug, openLog } from '../base/log.ts';
 import { watchProcess } from '../base/own-process.ts';
 import { readServiceConfig } from './config.ts';
 import { handlersOf } from './handlers.ts';
+import { Monitor } from './monitor.ts';
+import { openPlainDoor } from './plain-door.ts';
 import { ServiceServer } from './server.ts';
 import { Service } from './service.ts';
 
@@ -22,6 +24,12 @@ export async function runService(file: string): Promise<number> {
   endOnBug(log, 'the service ends; its VMs go on');
   const service = await Service.start(config, { clock: systemClock, log });
   const counters: { refused: Record<string, number> } = { refused: {} };
+  const monitor = new Monitor(service, () => counters.refused);
+  const { monitoring } = config;
+  const plain =
+    monitoring === undefined
+      ? undefined
+      : await openPlainDoor({ host: monitoring.address, port: monitoring.port }, (path) => monitor.answer(path));
   const server = await ServiceServer.listen({
     socketPath: config.socket,
     secure: {
@@ -29,6 +37,7 @@ export async function runService(file: string): Promise<number> {
       identity: readIdentity(config.certificates),
     },
     handlers: handlersOf(service, () => counters.refused),
+    monitor: (path) => monitor.answer(path),
     events: service.events,
     log,
   }).catch(async (error: unknown) => {
@@ -41,6 +50,7 @@ export async function runService(file: string): Promise<number> {
   service.refusedCalls = () => server.refusedCount;
   log.info({ address: config.address, port: config.api.port, socket: config.socket }, 'colod runs');
   await told;
+  await plain?.close();
   await server.close();
   await rm(config.socket, { force: true });
   await service.stop();

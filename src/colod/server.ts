@@ -20,6 +20,9 @@ import { Door } from '../channel/door.ts';
 import { guard } from '../channel/guard.ts';
 import { authenticate, type Caller, type RefusedCaller } from './authentication.ts';
 import { callDoorLimits, streamPingMs } from './limits.ts';
+import { openPaths } from './monitor.ts';
+import type { PlainAnswer } from './monitor-answers.ts';
+import { sendPlain } from './plain-door.ts';
 
 export interface Call {
   params: Record<string, string>;
@@ -33,6 +36,8 @@ export interface ServerOptions {
   socketPath: string;
   secure: { host: string; port: number; identity: Identity; tokens: string | undefined };
   handlers: Handlers;
+  /** Metrics and health (monitor.ts), beside the routes; `openPaths` of them to anybody. */
+  monitor?: (path: string) => Promise<PlainAnswer | undefined>;
   /** Emits `changed` when a stream's readers may have to be told something. */
   events: EventEmitter;
   log: Log;
@@ -166,6 +171,7 @@ export class ServiceServer {
     who: () => Caller | RefusedCaller,
   ): Promise<void> {
     try {
+      if (await this.isMonitored(question, answer, (path) => openPaths.has(path))) return;
       const caller = who();
       if (caller.kind === 'refused') {
         const detail = caller.detail === undefined ? '' : ` (${caller.detail})`;
@@ -174,12 +180,26 @@ export class ServiceServer {
           hint: 'Give a certificate of this cluster (--identity), or a token (--token-file).',
         });
       }
+      if (await this.isMonitored(question, answer, () => true)) return;
       await this.serve(question, answer, caller);
     } catch (error) {
       sendError(answer, error);
       // What it may still be sending is not read.
       if (!question.complete) question.destroy();
     }
+  }
+
+  /** Answers what is asked for monitoring, where that is `allowed`; false when it is something else. */
+  private async isMonitored(
+    question: IncomingMessage,
+    answer: ServerResponse,
+    allowed: (path: string) => boolean,
+  ): Promise<boolean> {
+    const path = (question.url ?? '').split('?')[0] ?? '';
+    if (question.method !== 'GET' || !allowed(path)) return false;
+    const found = await this.options.monitor?.(path);
+    if (found !== undefined) sendPlain(answer, found);
+    return found !== undefined;
   }
 
   private async serve(question: IncomingMessage, answer: ServerResponse, caller: Caller): Promise<void> {
