@@ -4,7 +4,7 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -28,6 +28,7 @@ import { freePorts } from '../../src/lan/gateway.ts';
 import { endChild, spawnChild } from '../../src/local/namespace.ts';
 
 const rules = join(import.meta.dirname, '../../deploy/prometheus/colo.rules.yml');
+const dashboards = join(import.meta.dirname, '../../deploy/grafana');
 const life = '0123abcd';
 const waitMs = 120_000;
 const buckets = { buckets: [0, 0, 1, 1, 2, 2, 3, 3, 3, 3, 3, 3], sum: 0.05 };
@@ -160,8 +161,13 @@ function expand(text: string): string[] {
   return middle.split(',').flatMap((one) => expand(`${before}${one}${rest}`));
 }
 
-/** A real Prometheus that reads our door and our rules. */
-async function prometheus(): Promise<(query: string) => Promise<{ metric: Record<string, string> }[]>> {
+/** Metrics of ours that a text names. */
+function namesIn(text: string): Set<string> {
+  return new Set(text.match(/\bcolo_[a-z_]+/g) ?? []);
+}
+
+/** What Prometheus answers to a query; undefined while it does not, or does not understand it. A real one, that reads our door and our rules. */
+async function prometheus(): Promise<(query: string) => Promise<unknown[] | undefined>> {
   const [port = 0] = await freePorts(1);
   const config = join(folder, 'prometheus.yml');
   const target = `static_configs: [{ targets: ['127.0.0.1:${door.port}'] }]`;
@@ -175,21 +181,31 @@ async function prometheus(): Promise<(query: string) => Promise<{ metric: Record
   return async (query) => {
     const url = `http://127.0.0.1:${port}/api/v1/query?query=${encodeURIComponent(query)}`;
     const answer = await fetch(url).catch(() => undefined);
-    if (answer?.ok !== true) return [];
-    const { data } = (await answer.json()) as { data: { result: { metric: Record<string, string> }[] } };
+    if (answer?.ok !== true) return undefined;
+    const { data } = (await answer.json()) as { data: { result: unknown[] } };
     return data.result;
   };
 }
 
-test('every metric that a rule names is there, and a VM that is not protected raises its alert', async () => {
+test('every metric that a rule or a panel names is there, and a VM that is not protected raises its alert', async () => {
   const query = await prometheus();
-  const names = new Set(readFileSync(rules, 'utf8').match(/\bcolo_[a-z_]+/g) ?? []);
+  const names = namesIn(readFileSync(rules, 'utf8'));
   assert.ok(names.size >= 10);
+  // Panels show our metrics alone, each with a query that Prometheus understands.
+  for (const file of readdirSync(dashboards)) {
+    const { panels } = JSON.parse(readFileSync(join(dashboards, file), 'utf8')) as {
+      panels: { targets: { expr: string }[] }[];
+    };
+    for (const { expr } of panels.flatMap(({ targets }) => targets)) {
+      for (const name of namesIn(expr)) names.add(name);
+      await until(`Prometheus understands ${expr}`, async () => ((await query(expr)) === undefined ? undefined : true));
+    }
+  }
   for (const name of names)
-    await until(`Prometheus has ${name}`, async () => ((await query(name)).length > 0 ? true : undefined));
+    await until(`Prometheus has ${name}`, async () => ((await query(name))?.length ? true : undefined));
   const alert = 'ALERTS{alertname="ColoVmNotProtected",vm="web"}';
   assert.deepEqual(await query(alert), []);
   said = { ...status, state: 'alone', protected: false, why: 'b was lost', reason: 'no-secondary' };
-  await until('the alert', async () => ((await query(alert)).length > 0 ? true : undefined));
+  await until('the alert', async () => ((await query(alert))?.length ? true : undefined));
   said = status;
 });
