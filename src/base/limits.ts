@@ -10,7 +10,7 @@ export const ownerTriesMax = 100;
 export const ownerDyingMsMax = 2000;
 export const ownerPollMs = 10;
 
-/** Bytes of a log, a console or a recording that wait to be written. Beyond: what comes is lost, counted and told. */
+/** Bytes of a log or a console that wait to be written. Beyond: what comes is lost, counted and told. */
 export const writerBytesMax = 1024 * 1024;
 
 /** Size at which a log is put aside as FILE.old, in the place of the one before: twice this is kept. */

@@ -8,8 +8,6 @@ export interface OpenOrder {
   /** Where the file goes when it is full, in the place of the one before. */
   old: string;
   bytesMax: number;
-  /** What every file begins with. */
-  header: Uint8Array;
   gap: 'json' | 'text' | 'none';
   /** Of `slots`, 64 bits each; both sides count. */
   counters: SharedArrayBuffer;

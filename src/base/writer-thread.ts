@@ -64,15 +64,10 @@ class Target {
     const fd = this.open();
     const stat = fstatSync(fd);
     if (!stat.isFile() || fd === standardError) return fd;
-    if (stat.nlink > 0 && stat.size + bytes <= this.order.bytesMax) return this.begun(fd, stat.size);
+    if (stat.nlink > 0 && stat.size + bytes <= this.order.bytesMax) return fd;
     this.close();
     if (stat.nlink > 0 && stat.size > 0) renameSync(this.order.path, this.order.old);
-    return this.begun(this.open(), 0);
-  }
-
-  private begun(fd: number, size: number): number {
-    if (size === 0 && this.order.header.length > 0) writeAll(fd, this.order.header);
-    return fd;
+    return this.open();
   }
 
   private open(): number {

@@ -1,4 +1,4 @@
-// Files that may be written to from anywhere and cost the event loop nothing: logs, consoles, recordings. Beats and frames
+// Files that may be written to from anywhere and cost the event loop nothing: logs and consoles. Beats and frames
 // are carried by that loop, so a disk that is full, slow or gone must cost lines and nothing else.
 //
 //    write ─► (bound of what waits) ─► thread (writer-thread.ts) ─► file, cut at bytesMax
@@ -22,8 +22,6 @@ export interface WriterOptions {
   bytesMax: number;
   /** Where it is put; PATH.old unless given. */
   old?: string;
-  /** What every file begins with. */
-  header?: Uint8Array;
   /** How the file itself says that something is missing: as a line of a log, as text, or not at all. */
   gap?: 'json' | 'text' | 'none';
   /** Bytes that may wait to be written. */
@@ -49,7 +47,7 @@ export class Writer {
   private problem = '';
 
   constructor(options: WriterOptions) {
-    const { path, bytesMax, old, header = new Uint8Array(), gap = 'none' } = options;
+    const { path, bytesMax, old, gap = 'none' } = options;
     this.path = path ?? 'standard error';
     this.waitingBytesMax = options.waitingBytesMax ?? writerBytesMax;
     this.id = thread.add((problem) => {
@@ -57,7 +55,7 @@ export class Writer {
     });
     const counters = this.counters.buffer;
     const where = { id: this.id, path: path ?? '', old: old ?? `${path}.old` };
-    thread.tell({ kind: 'open', ...where, bytesMax, header, gap, counters });
+    thread.tell({ kind: 'open', ...where, bytesMax, gap, counters });
     open.add(this);
   }
 

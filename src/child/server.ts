@@ -63,7 +63,7 @@ async function answerQuestion(served: Served, question: IncomingMessage): Promis
       await node.checkpoint();
       return statusOf(served);
     case 'POST /failover':
-      node.failover();
+      await node.failover();
       return statusOf(served);
     case 'PUT /peers':
       node.setPeers(parsePeers(body));

@@ -53,3 +53,10 @@ export const oldLogsMax = 64;
 
 /** Connections to the plain door of monitoring at one time. Further ones are closed at once. */
 export const monitorConnectionsMax = 32;
+
+/** How long a planned failover is waited for: the secondary has a second for it, and the arbiter may be slow. Then it is unanswered. */
+export const failoverTimeoutMs = 15_000;
+
+/** Before its host is shut down, VMs are handed over for so long. Beyond: who is still here ends with the host. */
+export const handOverMs = 45_000;
+export const handOverPollMs = 50;
