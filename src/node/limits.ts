@@ -83,3 +83,6 @@ export const jobEndingMs = 3000;
 
 /** Of a text of a node or of a system call that says why a primary has no secondary. A longer one is cut. */
 export const plightCharactersMax = 200;
+
+/** How far the clock of a state that is loaded may be behind this host's. More, or as much before it: the clock is left as it is. */
+export const clockLagMsMax = 3_600_000;

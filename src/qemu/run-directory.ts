@@ -62,8 +62,8 @@ export class RunDirectory {
   }
 
   #removeFiles(): void {
-    const { ramPath, qmpPath, vmstatePath, deviceStatePath } = this.#files;
-    for (const path of [ramPath, qmpPath, vmstatePath, deviceStatePath]) rmSync(path, { force: true });
+    const { ramPath, qmpPath, vmstatePath, deviceStatePath, clockPath } = this.#files;
+    for (const path of [ramPath, qmpPath, vmstatePath, deviceStatePath, clockPath]) rmSync(path, { force: true });
   }
 }
 
