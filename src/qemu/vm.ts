@@ -185,6 +185,11 @@ export class Vm {
     return true;
   }
 
+  /** What was done to clocks that run on over pauses and start from their moment; undefined where they do not. */
+  get clockCounts(): ClockPage['counts'] | undefined {
+    return this.#parts.clockPage?.counts;
+  }
+
   async resume(): Promise<void> {
     const { clockPage } = this.#parts;
     if (this.#clocksOfNs !== undefined) clockPage?.beforeStart(this.#clocksOfNs);
