@@ -17,7 +17,7 @@ import type { NodeInfo, VmRecord } from '../cluster/registry.ts';
 import { specSchema } from '../config/spec.ts';
 import { clusterAnswer, copies, primaryOf, vmLine } from './answers.ts';
 import { specOf } from './child-config.ts';
-import { checkpointTimeoutMs, forwardTimeoutMs } from './limits.ts';
+import { checkpointTimeoutMs, failoverTimeoutMs, forwardTimeoutMs } from './limits.ts';
 import type { Call, Handlers } from './server.ts';
 import type { Service } from './service.ts';
 import { tail } from './tail.ts';
@@ -56,7 +56,11 @@ export function handlersOf(service: Service, refused: () => Record<string, numbe
       vms: service.children.statuses(),
     }),
     localFailover: async (call) => {
-      await service.children.call(ownVm(service, call), { method: 'POST', path: '/failover' });
+      await service.children.call(ownVm(service, call), {
+        method: 'POST',
+        path: '/failover',
+        timeoutMs: failoverTimeoutMs,
+      });
       return {};
     },
     localCheckpoint: (call) => {

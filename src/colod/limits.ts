@@ -35,3 +35,10 @@ export const lastWordsBytesMax = 8 * 1024;
 
 /** A stream of live updates says at least this often that it lives, so that a reader or a proxy does not give it up. */
 export const streamPingMs = 15_000;
+
+/** How long a planned failover is waited for: the secondary has a second for it, and the arbiter may be slow. Then it is unanswered. */
+export const failoverTimeoutMs = 15_000;
+
+/** Before its host is shut down, VMs are handed over for so long. Beyond: who is still here ends with the host. */
+export const handOverMs = 45_000;
+export const handOverPollMs = 50;

@@ -27,8 +27,10 @@ import type { NodeContext } from '../context.ts';
 import { clockLagMsMax, settleMs } from '../limits.ts';
 import { machineHash } from '../pairing/machine-hash.ts';
 import { finishSending, type GuestCard, type GuestVm, settle } from '../platform.ts';
+import type { Troubles } from '../troubles.ts';
 import type { SecondaryDisks } from './disks.ts';
 import { GuestClock } from './guest-clock.ts';
+import { KeptDisks } from './kept-disks.ts';
 
 /** What a load and restart is taken to cost before one has been measured. */
 const firstLoadGuessMs = 9;
@@ -48,8 +50,8 @@ export class Applier {
   /** The template that this VM was started with: it serves its own secondary later. */
   readonly template: Uint8Array;
   readonly disks: SecondaryDisks | undefined;
-  /** After a takeover: what the SVM wrote may become part of the replicas. */
-  mayFold = false;
+  /** After a takeover of a VM with disks: how they become this node's. */
+  kept: KeptDisks | undefined;
   private readonly context: NodeContext;
   private readonly staging: Staging;
   private readonly secondaryRam: SecondaryRam;
@@ -61,6 +63,8 @@ export class Applier {
   private pending: { state: StagedCheckpoint['state']; epoch: number; markedAt: number | undefined } | undefined;
   /** remus: pages that a load writes itself (the machine's reset puts ROM images back). */
   private loadTouches = new PageRuns();
+  /** What these pages are before the load of a takeover. */
+  private touched: Buffer | undefined;
 
   private constructor(
     context: NodeContext,
@@ -131,20 +135,25 @@ export class Applier {
 
   /**
    * remus: loads what was kept and starts the VM; colo: it runs already. The disks become this node's: what the primary
-   * wrote behind the newest checkpoint never happened, what the SVM wrote itself is the truth from `term` on.
+   * wrote behind the newest checkpoint never happened, what the SVM wrote itself is the truth from `term` on. When this
+   * fails it may be tried again.
    */
-  async makeRunnable(term: number): Promise<void> {
+  async makeRunnable(term: number, troubles: Troubles): Promise<void> {
     const pending = this.pending;
     const standing = !this.runs && pending !== undefined;
     if (standing) {
-      const kept = this.copyOf(this.loadTouches);
-      this.align(pending, this.context.clock.now());
-      await this.vm.load(pending.state.deviceState);
-      this.restore(this.loadTouches, kept);
+      // A load that fails may have written some of them.
+      if (this.touched === undefined) this.touched = this.copyOf(this.loadTouches);
+      else this.restore(this.loadTouches, this.touched);
+      // A copy: when the load fails and is tried again, the clock is moved from where it was.
+      const deviceState = Uint8Array.from(pending.state.deviceState);
+      this.align({ ...pending, state: { ...pending.state, deviceState } }, this.context.clock.now());
+      await this.vm.load(deviceState);
+      this.restore(this.loadTouches, this.touched);
     }
     if (this.disks !== undefined) {
-      this.mayFold = await this.disks.takeOver(term);
-      await this.vm.keepDisks?.();
+      this.kept ??= new KeptDisks(this.context, { vm: this.vm, labelled: this.disks.takeOver(term), troubles });
+      await this.kept.settled();
     }
     if (standing) await this.vm.resume();
   }
