@@ -5,6 +5,7 @@
 //   --config FILE                     a child of the service, which may end and come back: it goes on alone, and says in
 //                                     an identity file who it is, so that the service finds it again
 
+import { randomFillSync } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import type { Arbiter } from '../arbiter/arbiter.ts';
@@ -20,6 +21,7 @@ import type { NodeContext } from '../node/context.ts';
 import { ColoNode } from '../node/node.ts';
 import { realPlatform } from '../node/real/platform.ts';
 import { termAndEpoch } from '../node/status.ts';
+import { scatterHashes } from '../packet/flow-key.ts';
 import type { DaemonConfig } from './config.ts';
 import { takeIdentityFile } from './identity-file.ts';
 import { ApiServer } from './server.ts';
@@ -28,6 +30,7 @@ async function main(): Promise<void> {
   const fromFile = process.argv[2] === '--config' ? process.argv[3] : undefined;
   const config = fromFile === undefined ? await readConfig() : readConfigFile(fromFile);
   if (config.identityPath !== undefined) takeIdentityFile(config.identityPath);
+  scatterHashes([...randomFillSync(new Uint32Array(5))]);
   const { vm, node: name } = config.node;
   let node: ColoNode | undefined;
   const log = openLog({

@@ -74,6 +74,7 @@ export class ColoNode {
         else this.secondary?.fromNetwork(frame);
       },
       maySend: () => this.primary?.maySpeak === true,
+      settled: () => this.primary?.onSettled(),
       closed: () => this.context.log.error('the uplink is gone: nobody can reach the VM through this node'),
     });
     this.post({ kind: 'start' });
@@ -246,6 +247,7 @@ export class ColoNode {
     if (this.role.state.kind !== 'primary') return;
     const isAnew = (this.terms.record?.term ?? 0) > firstTerm;
     if (isAnew) this.context.log.error('the VM is booted anew: no node has its memory any more');
+    this.addresses.reset();
     this.becomePrimary({ vm, nic, uplink, template, ...this.disksOf(vm) });
     await vm.resume();
     // Booted anew: another node may have run the guest before, and be stopped with something on its way, as at a takeover.

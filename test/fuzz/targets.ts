@@ -246,7 +246,7 @@ const parsers: readonly ((payload: Uint8Array) => unknown)[] = [
   parseBeat,
   (payload) => node.numberAt(payload, 0),
   node.decodeNumbers,
-  node.decodePosition,
+  (payload) => node.countAt(payload, 0),
   node.decodeText,
   (payload) => parseHello(Buffer.from(payload)),
 ];
@@ -261,7 +261,8 @@ const messageSeeds: readonly Uint8Array[] = [
   disk.encodeHash({ epoch: 1, disk: 0, hash: 'abcdef' }),
   node.encodeNumber(5),
   node.encodeNumbers([1, 2, 3]),
-  node.encodePosition(2 ** 40),
+  node.encodeCount(2 ** 40),
+  node.encodeEgressHead(2 ** 40, 7),
   node.encodeText('why'),
   hello,
 ];

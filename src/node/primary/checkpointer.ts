@@ -19,7 +19,7 @@ import type { Reason } from '../../controller/primary-pair.ts';
 import type { Capture } from '../../qemu/vm.ts';
 import { settleMs } from '../limits.ts';
 import { machineHash } from '../pairing/machine-hash.ts';
-import { encodeNumber, messages } from '../pairing/message.ts';
+import { encodeCount, messages } from '../pairing/message.ts';
 import { type GuestVm, type PeerLink, settle } from '../platform.ts';
 import type { PrimaryNode } from './primary.ts';
 
@@ -141,7 +141,7 @@ export class Checkpointer {
           const closing = node.proxy.capture(stoppedAt);
           taken.closing = closing;
           node.disks?.mark(closing.epoch);
-          node.peer.links?.packet.send(messages.marker, encodeNumber(closing.epoch));
+          node.peer.links?.packet.send(messages.marker, encodeCount(closing.epoch));
           if (!settled) node.replayRecent(stoppedAt);
           node.context.platform.reached('capture.stopped', closing.epoch);
         },
@@ -266,7 +266,7 @@ export class Checkpointer {
   private undo(epoch: number, now: number): void {
     this.inFlight = undefined;
     this.node.proxy.abort(epoch, now);
-    this.node.peer.links?.packet.send(messages.abort, encodeNumber(epoch));
+    this.node.peer.links?.packet.send(messages.abort, encodeCount(epoch));
     this.node.disks?.abort(epoch, this.node.peer.links?.bulk);
   }
 

@@ -7,7 +7,7 @@
 
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
 import type { Session } from '../../disk/message.ts';
-import { encodeNumber, encodePosition, encodeText, messages } from '../pairing/message.ts';
+import { encodeCount, encodeText, messages } from '../pairing/message.ts';
 import { Applier, templateType } from './applier.ts';
 import { firstDiskMessage, readSession, SecondaryDisks } from './disks.ts';
 import type { SecondaryNode } from './secondary.ts';
@@ -83,7 +83,7 @@ export class SecondaryBulk {
   }
 
   private refuse(epoch: number, why: string): void {
-    this.node.links?.packet.send(messages.refused, encodeNumber(epoch), encodeText(why));
+    this.node.links?.packet.send(messages.refused, encodeCount(epoch), encodeText(why));
   }
 
   private openDisks(session: Session, term: number): Promise<SecondaryDisks> {
@@ -91,7 +91,7 @@ export class SecondaryBulk {
       session,
       term,
       events: {
-        held: (position) => this.node.links?.packet.send(messages.diskHeld, encodePosition(position)),
+        held: (position) => this.node.links?.packet.send(messages.diskHeld, encodeCount(position)),
         failed: (error) => this.disksFailed(error.message),
       },
     });
@@ -114,8 +114,7 @@ export class SecondaryBulk {
         return;
       }
       node.adopt(applier);
-      if (applier.disks?.kept !== undefined)
-        node.links.packet.send(messages.diskKept, encodePosition(applier.disks.kept));
+      if (applier.disks?.kept !== undefined) node.links.packet.send(messages.diskKept, encodeCount(applier.disks.kept));
       node.links.packet.send(messages.ready);
     } catch (error) {
       const log = node.context.log;
