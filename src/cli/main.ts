@@ -252,6 +252,13 @@ function addTools(program: Command, finish: (code: number) => void): void {
         wholeNumber,
       ),
     )
+    .addOption(new Option('--accel <name>', 'checkpoint: what runs the guest (default: tcg)').choices(['tcg', 'kvm']))
+    .addOption(
+      new Option('--guest <name>', 'checkpoint: which guest (default: linux; under kvm bare)').choices([
+        'linux',
+        'bare',
+      ]),
+    )
     .option('--json', 'as JSON', false)
     .action(async (what, options) => finish(await (await import('./dev/tools.ts')).bench(what, options)));
   program

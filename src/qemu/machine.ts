@@ -63,6 +63,8 @@ export interface VmFiles {
   nicPaths: string[];
   vmstatePath: string;
   deviceStatePath: string;
+  /** Under KVM: the page that holds QEMU's clock (clock-page.ts). */
+  clockPath: string;
 }
 
 // No RDRAND and no RDSEED: the two guests would draw different numbers. qemu64 is an AMD model, so the guest's
@@ -84,6 +86,7 @@ export function vmFiles(dir: string, nics: number): VmFiles {
     nicPaths: Array.from({ length: nics }, (_, index) => join(dir, `nic${index}.sock`)),
     vmstatePath: join(dir, 'vmstate.qcow2'),
     deviceStatePath: join(dir, 'device-state'),
+    clockPath: join(dir, 'clock'),
   };
 }
 

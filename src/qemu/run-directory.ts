@@ -63,9 +63,10 @@ export class RunDirectory {
   }
 
   #removeFiles(): void {
-    const { ramPath, qmpPath, consolePath, vmstatePath, deviceStatePath } = this.#files;
+    const { ramPath, qmpPath, consolePath, vmstatePath, deviceStatePath, clockPath } = this.#files;
     const pipes = Object.values(consolePipes(consolePath));
-    for (const path of [ramPath, qmpPath, ...pipes, vmstatePath, deviceStatePath]) rmSync(path, { force: true });
+    for (const path of [ramPath, qmpPath, ...pipes, vmstatePath, deviceStatePath, clockPath])
+      rmSync(path, { force: true });
   }
 }
 
