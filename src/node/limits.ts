@@ -108,3 +108,9 @@ export const jobEndingMs = 3000;
 
 /** Of a text of a node or of a system call that says why a primary has no secondary. A longer one is cut. */
 export const plightCharactersMax = 200;
+
+/** Staged pages that wait for the spill file. Beyond: the bulk link is not read until the disk has caught up. */
+export const spillWaitingBytesMax = 32 * 1024 * 1024;
+
+/** How far the clock of a state that is loaded may be behind this host's. More, or as much before it: the clock is left as it is. */
+export const clockLagMsMax = 3_600_000;

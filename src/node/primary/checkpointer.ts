@@ -34,7 +34,7 @@ interface InFlight {
   epoch: number;
   reason: Reason;
   capturedAt: number;
-  /** From the line until the guest ran again. */
+  /** From the line until the guest's clocks went on: behind it, or before it where they did not stand still. */
   standsMs: number;
   capture: Capture;
   captured: Closing;
@@ -157,7 +157,8 @@ export class Checkpointer {
           if (taken.closing !== undefined) await node.disks?.sendHashes(taken.closing.epoch, link);
         },
       });
-      const standsMs = clock.now() - stoppedAt;
+      // Where the clocks run on during the pause, those of the state are of a moment before the line.
+      const standsMs = (capture.clocksOf ?? clock.now()) - stoppedAt;
       const closing = taken.closing;
       if (closing === undefined || !isCurrent()) {
         vm.tracker.putBack(capture.runs);

@@ -52,6 +52,7 @@ export class SecondaryBulk {
       return;
     }
     const outcome = applier.stage(type, payload);
+    this.slowDown(applier);
     if (outcome === undefined) return;
     if (outcome.kind === 'complete') void this.completed(applier, outcome.epoch);
     // Pages of the initial copy are missing here now, and nothing that follows in this session can bring them again.
@@ -59,8 +60,29 @@ export class SecondaryBulk {
     else this.refuse(outcome.epoch, outcome.why);
   }
 
+  /** As of pages that are missing: nothing brings those of the first checkpoint again, and the session ends. */
+  private notSpilled(epoch: number, why: string): void {
+    if (this.node.pair.state.kind === 'joining') this.disksFailed(why);
+    else this.refuse(epoch, why);
+  }
+
+  /** The primary waits while the disk is far behind with what does not fit in memory. */
+  private slowDown(applier: Applier): void {
+    const caughtUp = applier.catchUp();
+    const link = this.node.links?.bulk;
+    if (caughtUp === undefined || link?.pause === undefined) return;
+    link.pause(true);
+    void caughtUp.then(() => link.pause?.(false));
+  }
+
   /** A checkpoint is staged: it may be committed when the disks have all of it, too. */
   private async completed(applier: Applier, epoch: number): Promise<void> {
+    const spilled = applier.settled(epoch);
+    if (spilled !== undefined) {
+      const wrong = await spilled.then(() => undefined, errorText);
+      if (this.node.applier !== applier) return;
+      if (wrong !== undefined) return this.notSpilled(epoch, wrong);
+    }
     try {
       if (applier.disks !== undefined) await applier.disks.complete(epoch);
     } catch (error) {

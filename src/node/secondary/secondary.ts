@@ -8,6 +8,7 @@
 import { delay } from '../../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
 import { Fifo } from '../../base/fifo.ts';
+import { during } from '../../base/loop-watch.ts';
 import type { LinkKind } from '../../channel/link.ts';
 import { encodeApplied } from '../../checkpoint/message.ts';
 import { type SecondaryAction, type SecondaryEvent, SecondaryPair } from '../../controller/secondary-pair.ts';
@@ -81,7 +82,7 @@ export class SecondaryNode {
       busy: () => (this.isBusy ? 'this node is paired already' : undefined),
       paired: (links) => void this.onPaired(links),
     });
-    this.stops.push(this.context.clock.every(tickMs, () => this.tick(this.context.clock.now())));
+    this.stops.push(this.context.clock.every(tickMs, () => during('tick', () => this.tick(this.context.clock.now()))));
     // One that hangs answers no guest's frame and applies nothing: its primary is better off alone. Once the primary is in
     // doubt this copy is better than none.
     this.stops.push(
@@ -403,7 +404,7 @@ export class SecondaryNode {
   adopt(applier: Applier): void {
     this.applier = applier;
     this.proxy = this.newProxy();
-    applier.nic.handler = (frame) => this.proxy.fromGuest(frame, this.context.clock.now());
+    applier.nic.handler = (frame) => during('guest frame', () => this.proxy.fromGuest(frame, this.context.clock.now()));
     // Not the applier: this lives as long as the VM does, and the shadow of the RAM must not.
     const { vm } = applier;
     void vm.exited.then((end) => {
