@@ -37,6 +37,8 @@ export interface PairOptions {
   signal?: AbortSignal;
   logLevel?: string;
   qemuPath?: string;
+  /** For tests: another QEMU on one of the nodes. */
+  qemuAt?: (node: 'a' | 'b') => string | undefined;
   /** For tests: nodes can be armed (`arm`). */
   armable?: boolean;
   /** For tests: where the other node reaches `node`, which listens at `path`. */
@@ -223,7 +225,7 @@ function nodeOptions(
       cards: spec.cards.map(({ mac, address }) => ({ mac, address, uplink })),
       arbiter: { kind: 'folder' as const, folder: join(directory, 'arbiter') },
       identityFolder: undefined,
-      qemuPath: options.qemuPath,
+      qemuPath: options.qemuAt?.(name) ?? options.qemuPath,
       armedBy: options.armable === true ? armedPath(directory, name) : undefined,
     },
   };

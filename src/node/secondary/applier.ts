@@ -3,14 +3,15 @@
 //   settle ─► stop ─► drop late output ─► roll back the SVM's own pages ─► write the primary's ─► align the clock
 //     ─► load the devices ─► put right what loading touched ─► (verify) ─► replay the ingress ─► cont
 //
-// In remus mode the SVM never runs: pages are written, the device state is kept, and loading waits for a takeover.
+// In remus mode the SVM never runs: pages are written, the device state is kept, and loading waits for a takeover. But the first
+// state is loaded, and one now and then (`protect.tryLoad`), so that a takeover does what has been seen to work.
 //
 // Clock (docs/decisions/0007-clock-alignment.md): the SVM's clock stands still from the capture until it runs again. The
 // saved state is moved forward by that time, measured from the marker's arrival and with the rest predicted from earlier
 // loads, so that both guests read the same second.
 
 import { ColoError, errorCodes } from '../../base/errors.ts';
-import { PageRuns } from '../../base/page-runs.ts';
+import { isWithin, PageRuns } from '../../base/page-runs.ts';
 import { SecondaryRam } from '../../checkpoint/apply.ts';
 import {
   type Applied,
@@ -58,6 +59,8 @@ export class Applier {
   private pending: StagedCheckpoint['state'] | undefined;
   /** remus: pages that a load writes itself (the machine's reset puts ROM images back). */
   private loadTouches = new PageRuns();
+  /** remus: when a state was last loaded. */
+  private loadedAt = 0;
 
   private constructor(
     context: NodeContext,
@@ -206,7 +209,7 @@ export class Applier {
     const writeMs = clock.now() - start;
     const verified = await this.verify(staged.epoch, staged.state.ramHash);
     const { state } = staged;
-    if (this.pending === undefined) await this.learnLoadTouches(state.deviceState);
+    await this.tryLoad(state.deviceState);
     this.pending = { ...state };
     proxy.suspend();
     proxy.resume(staged.epoch, state.table, state.held, clock.now());
@@ -223,6 +226,30 @@ export class Applier {
     await this.vm.load(deviceState);
     this.loadTouches = this.vm.tracker.collect();
     this.loadTouches.forEach((start, end) => void whole.copy(ram, start, start, end));
+  }
+
+  /**
+   * Loads a state although nothing runs from it. Pages that a load writes are put back: those that the first one wrote. Were
+   * there others, what they held would be gone, here and at a takeover: then this copy is none.
+   */
+  private async tryLoad(deviceState: Uint8Array): Promise<void> {
+    const { clock, config } = this.context;
+    const isFirst = this.pending === undefined;
+    if (!isFirst && clock.now() - this.loadedAt < config.protect.tryLoad) return;
+    if (isFirst) await this.learnLoadTouches(deviceState);
+    else {
+      const kept = this.copyOf(this.loadTouches);
+      this.vm.tracker.collect();
+      await this.vm.load(deviceState);
+      const touched = this.vm.tracker.collect();
+      this.restore(this.loadTouches, kept);
+      if (!isWithin(touched, this.loadTouches))
+        throw new ColoError(
+          errorCodes.checkpoint,
+          'a load wrote pages of the guest that the first one had not written',
+        );
+    }
+    this.loadedAt = clock.now();
   }
 
   private copyOf(runs: PageRuns): Buffer {
