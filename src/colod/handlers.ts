@@ -43,8 +43,11 @@ export function handlersOf(service: Service, refused: () => Record<string, numbe
       return {};
     },
     undrain: async (call) => {
-      const revision = service.cluster.drains.get(call.params['node'] ?? '');
-      if (revision !== undefined) await service.registry.undrain(call.params['node'] ?? '', revision);
+      const name = call.params['node'] ?? '';
+      const revision = service.cluster.drains.get(name);
+      // One that is off may still be drained.
+      if (revision !== undefined) await service.registry.undrain(name, revision);
+      else nodeOf(service, call);
       await service.refresh();
       return {};
     },

@@ -2,19 +2,20 @@
 // Every question is one route of api/routes.ts; what is none, too large, or from nobody is refused and counted.
 
 import { EventEmitter } from 'node:events';
-import { chmod, mkdir, rm } from 'node:fs/promises';
+import { chmod, rm } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { createServer as createSecureServer } from 'node:https';
 import { dirname } from 'node:path';
 import { z } from 'zod';
 import { parseJson, readBody } from '../api/body.ts';
 import { bodyBytesMax, connectionsMax, questionTimeoutMs, streamBacklogBytesMax, streamsMax } from '../api/limits.ts';
-import { Refusal } from '../api/refusal.ts';
+import { Refusal, refusalAnswer } from '../api/refusal.ts';
 import { matchRoute, type Route, type RouteId } from '../api/routes.ts';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import type { Identity } from '../base/identity.ts';
 import type { Log } from '../base/log.ts';
+import { makeFolder } from '../base/make-folder.ts';
 import { authenticate, type Caller, type RefusedCaller } from './authentication.ts';
 import { streamPingMs } from './limits.ts';
 
@@ -111,7 +112,7 @@ export class ServiceServer {
 
   private async listenLocal(): Promise<void> {
     const { socketPath } = this.options;
-    await mkdir(dirname(socketPath), { recursive: true, mode: 0o700 });
+    makeFolder(dirname(socketPath), 0o700);
     await rm(socketPath, { force: true });
     const server = createServer((question, answer) => {
       void this.handle(question, answer, () => ({ kind: 'local' }));
@@ -260,15 +261,7 @@ function send(answer: ServerResponse, status: number, body: unknown): void {
 }
 
 function sendError(answer: ServerResponse, error: unknown): void {
-  const known = error instanceof ColoError ? error : undefined;
-  const status = error instanceof Refusal ? error.status : statusOf(known);
-  const hint = known?.hint === undefined ? {} : { hint: known.hint };
+  const { status, body } = refusalAnswer(error);
   answer.setHeader('connection', 'close');
-  send(answer, status, { error: { code: known?.code ?? 'COLO_E_BUG', message: errorText(error), ...hint } });
-}
-
-/** What fails for a reason outside (a node, etcd, QEMU) may be tried again; 500 is a bug of ours alone. */
-function statusOf(error: ColoError | undefined): number {
-  if (error === undefined) return 500;
-  return error.code === errorCodes.input ? 400 : 503;
+  send(answer, status, body);
 }

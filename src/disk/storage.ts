@@ -8,7 +8,6 @@ import {
   closeSync,
   existsSync,
   fsyncSync,
-  mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
@@ -19,6 +18,7 @@ import {
 import { type FileHandle, open, readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { makeFolder } from '../base/make-folder.ts';
 import { punch, reserve } from './space.ts';
 
 /** An open file. */
@@ -84,7 +84,7 @@ export class Folder implements Storage {
   }
 
   make(): void {
-    mkdirSync(this.folder, { recursive: true, mode: 0o700 });
+    makeFolder(this.folder, 0o700);
   }
 
   list(): string[] {

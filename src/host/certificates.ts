@@ -10,11 +10,12 @@
 // Limits: no revocation. A node whose key was lost is kept out by a new authority (`colo init` again).
 
 import { constants } from 'node:fs';
-import { access, chmod, copyFile, mkdir, rm, writeFile } from 'node:fs/promises';
+import { access, chmod, copyFile, rm, writeFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import { join } from 'node:path';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { identityFiles } from '../base/identity.ts';
+import { makeFolder } from '../base/make-folder.ts';
 import { runCommand } from './command.ts';
 
 const authorityKey = 'ca.key';
@@ -25,7 +26,7 @@ const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-n
 /** Makes the authority of a new cluster in `folder`; refuses to replace one. */
 export async function createAuthority(folder: string, cluster: string): Promise<void> {
   try {
-    await mkdir(folder, { recursive: true, mode: 0o700 });
+    makeFolder(folder, 0o700);
     await chmod(folder, 0o700);
     await access(folder, constants.W_OK);
   } catch (cause) {
@@ -73,7 +74,7 @@ export interface NodeCertificate {
 export async function issueCertificate(folder: string, options: NodeCertificate): Promise<string> {
   const { node, addresses, days = nodeDays } = options;
   const target = join(folder, node);
-  await mkdir(target, { recursive: true, mode: 0o700 });
+  makeFolder(target, 0o700);
   const at = (file: string) => join(target, file);
   const keyPath = at(identityFiles.key);
   await writeFile(keyPath, '', { mode: 0o600 });

@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { NodeStatus } from '../api/node-status.ts';
 import type { Clock } from '../base/clock.ts';
+import { makeFolder } from '../base/make-folder.ts';
 import type { Spec } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';
 import { type Forward, Gateway } from '../lan/gateway.ts';
@@ -83,7 +84,7 @@ export class LocalPair {
     const undo: (() => Promise<unknown> | void)[] = [() => releaseRunDirectory(directory)];
     try {
       const logDir = logDirectory(spec.vm);
-      mkdirSync(logDir, { recursive: true, mode: 0o700 });
+      makeFolder(logDir, 0o700);
       for (const name of ['a', 'b']) rmSync(join(logDir, `${name}.log`), { force: true });
       mkdirSync(join(directory, 'arbiter'), { mode: 0o700 });
       const owners = new Owners(join(directory, 'arbiter'));
@@ -202,7 +203,7 @@ function nodeOptions(
   const otherPath = join(directory, other, 'link.sock');
   const uplink = { kind: 'switch' as const, path: join(directory, 'lan.sock') };
   const runDir = join(own, 'vm');
-  mkdirSync(runDir, { recursive: true, mode: 0o700 });
+  makeFolder(runDir, 0o700);
   return {
     apiPath: join(own, 'api.sock'),
     logFile: join(logDir, `${name}.log`),

@@ -198,6 +198,7 @@ test('draining a node, and names that are none', async () => {
   assert.equal((await colo('undrain', 'h1', '--at', socket)).code, 0);
   for (const args of [
     ['drain', 'h9'],
+    ['undrain', 'h9'],
     ['logs', 'nobody'],
     ['rm', 'nobody'],
     ['status', 'nobody'],
