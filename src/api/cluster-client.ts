@@ -6,6 +6,7 @@ import { request as httpsRequest } from 'node:https';
 import { checkServerIdentity, type PeerCertificate } from 'node:tls';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import type { Identity } from '../base/identity.ts';
+import { certificateRole } from '../base/roles.ts';
 import { readBody } from './body.ts';
 import { answerBytesMax } from './limits.ts';
 import { refusalOf } from './node-client.ts';
@@ -102,6 +103,7 @@ function secureRequest(target: Exclude<Target, { socketPath: string }>, options:
 
 function checkNode(node: string, certificate: PeerCertificate): Error | undefined {
   const name: unknown = certificate.subject?.CN;
+  if (certificateRole(certificate.subject) !== 'node') return new Error(`its certificate is no node's`);
   return name === node ? undefined : new Error(`its certificate is that of ${String(name)}, not of ${node}`);
 }
 

@@ -19,6 +19,7 @@ import { isMainThread } from 'node:worker_threads';
 import { setSocketOption } from '../base/descriptors.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import type { Identity } from '../base/identity.ts';
+import { certificateRole } from '../base/roles.ts';
 import { socketDescriptor } from '../base/socket-queue.ts';
 import { probeTimeoutMs, unacknowledgedMs } from './limits.ts';
 
@@ -31,12 +32,13 @@ export function addressText(address: Address): string {
   return 'path' in address ? address.path : `${address.host}:${address.port}`;
 }
 
-/** The name in the certificate that the peer has proven to own; undefined on a Unix socket. */
+/** The node's name in the certificate that the peer has proven to own; '' of one that is no node's; undefined on a Unix socket. */
 export function peerName(socket: Socket): string | undefined {
   if (!(socket instanceof TLSSocket)) return undefined;
-  const name: unknown = socket.getPeerCertificate().subject?.CN;
+  const { subject } = socket.getPeerCertificate();
+  const name: unknown = subject?.CN;
   // No name, or several, is a name that nobody has.
-  return typeof name === 'string' ? name : '';
+  return typeof name === 'string' && certificateRole(subject) === 'node' ? name : '';
 }
 
 /** Opens a connection; rejects with a ColoError that names the address, also when the signal ends it. */

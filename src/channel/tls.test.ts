@@ -9,6 +9,7 @@ import { after, before, type TestContext, test } from 'node:test';
 import { connect as connectTls } from 'node:tls';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { type Identity, readIdentity } from '../base/identity.ts';
+import { type Role, roles } from '../base/roles.ts';
 import { createAuthority, issueCertificate } from '../host/certificates.ts';
 import { type Address, connect, type Hello, LinkServer } from './link.ts';
 
@@ -26,13 +27,15 @@ before(async () => {
   const other = join(folder, 'other');
   await createAuthority(own, 'own');
   await createAuthority(other, 'other');
-  const issue = async (name: string, authority: string, node: string, days?: number) => {
-    const made = await issueCertificate(authority, { node, addresses: [], ...(days === undefined ? {} : { days }) });
+  const issue = async (name: string, authority: string, node: string, more: { days?: number; role?: Role } = {}) => {
+    const made = await issueCertificate(authority, { node, addresses: [], ...more });
     identities.set(name, readIdentity(made));
   };
   await issue('left', own, 'left');
   await issue('right', own, 'right');
-  await issue('expired', own, 'left', -1);
+  await issue('expired', own, 'left', { days: -1 });
+  // Issued behind those of the node of the same name, whose folder it takes.
+  for (const role of roles) await issue(role, own, 'left', { role });
   await issue('foreign', other, 'left');
   // It trusts the cluster, which does not trust it.
   identities.set('foreign', { ...identity('foreign'), ca: identity('left').ca });
@@ -116,6 +119,16 @@ test("a node that gives another node's name is refused, and so is a server that 
   assert.equal(server.counters.refused.identity, 1);
   const liar = await listen(context, 'left');
   await assert.rejects(dial(liar.server.address, 'left'), /says that it is right, and is left/);
+});
+
+test('a certificate of a person opens no link, whatever its role', async (context) => {
+  const { server, refusals } = await listen(context, 'right');
+  for (const [index, role] of roles.entries()) {
+    await assert.rejects(dial(server.address, role), isRefused);
+    assert.match(await refusals(index + 1), /did not prove who it is/);
+  }
+  const impostor = await listen(context, 'admin');
+  await assert.rejects(dial(impostor.server.address, 'left', { peerNode: 'right' }));
 });
 
 test('a node that is not the one that was meant is not talked to', async (context) => {

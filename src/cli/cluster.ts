@@ -3,6 +3,7 @@
 import { join as joinPath } from 'node:path';
 import { isName } from '../arbiter/names.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import type { CertificateRole } from '../base/roles.ts';
 import { createAuthority, issueCertificate, requireAuthority } from '../host/certificates.ts';
 import { ensurePackages } from '../host/packages.ts';
 
@@ -32,13 +33,17 @@ export async function init(folder: string, options: { name: string; json: boolea
 export async function join(
   folder: string,
   node: string,
-  options: { address: string[]; json: boolean },
+  options: { address: string[]; role: CertificateRole; json: boolean },
 ): Promise<number> {
   checkName(node);
   await requireAuthority(folder);
   await ensurePackages(['openssl'], { why: 'make certificates' });
-  const made = await issueCertificate(folder, { node, addresses: options.address });
-  if (options.json) process.stdout.write(`${JSON.stringify({ node, folder: made })}\n`);
+  const made = await issueCertificate(folder, { node, addresses: options.address, role: options.role });
+  if (options.json) process.stdout.write(`${JSON.stringify({ node, role: options.role, folder: made })}\n`);
+  else if (options.role !== 'node')
+    process.stdout.write(
+      `Give ${made} to ${node}, who is ${options.role} with it: colo ps --identity FOLDER --at https://NODE:7700\n`,
+    );
   else process.stdout.write(`Copy ${made} to the node ${node}, readable by its owner only: it is who ${node} is.\n`);
   return 0;
 }

@@ -3,6 +3,7 @@
 
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
+import { certificateRoles, roles } from '../base/roles.ts';
 import { faultKinds } from '../demo/faults.ts';
 import { Interrupted, isInterrupted } from './interrupt.ts';
 import { isCluster } from './target.ts';
@@ -204,6 +205,7 @@ function addService(program: Command, finish: (code: number) => void): void {
   program
     .command('token <file> <name>')
     .description("make a token for the service's API; its hash goes into the file, the token to standard output")
+    .addOption(new Option('--role <role>', 'what its bearer may do').choices(roles).default('viewer' as const))
     .option('--json', 'as JSON', false)
     .action(async (file, name, options) => finish(await (await import('./service.ts')).token(file, name, options)));
 }
@@ -217,8 +219,9 @@ function addCluster(program: Command, finish: (code: number) => void): void {
     .action(async (folder, options) => finish(await (await import('./cluster.ts')).init(folder, options)));
   program
     .command('join <folder> <node>')
-    .description('make the certificate of a node, with the authority in the folder')
+    .description('make the certificate of a node, or of somebody with a role, with the authority in the folder')
     .option('--address <address...>', 'under which the node is reached', [])
+    .addOption(new Option('--role <role>', 'whom it is for').choices(certificateRoles).default('node' as const))
     .option('--json', 'as JSON', false)
     .action(async (folder, node, options) => finish(await (await import('./cluster.ts')).join(folder, node, options)));
 }

@@ -15,8 +15,11 @@ import { readIdentity } from '../base/identity.ts';
 import { choose } from '../cluster/placement.ts';
 import type { NodeInfo, VmRecord } from '../cluster/registry.ts';
 import { specSchema } from '../config/spec.ts';
+import { refuseOutside } from './allowed-files.ts';
 import { clusterAnswer, copies, primaryOf, vmLine } from './answers.ts';
+import type { Caller } from './authentication.ts';
 import { specOf } from './child-config.ts';
+import { filesFolders } from './config.ts';
 import { checkpointTimeoutMs, forwardTimeoutMs } from './limits.ts';
 import type { Call, Handlers } from './server.ts';
 import type { Service } from './service.ts';
@@ -30,7 +33,7 @@ export function handlersOf(service: Service, refused: () => Record<string, numbe
   const on = (vm: VmRecord, what: string, timeoutMs: number) => onPrimary(service, { vm, what, timeoutMs });
   return {
     cluster: async () => cluster(service),
-    runVm: (call) => runVm(service, runSchema.parse(call.body)),
+    runVm: (call) => runVm(service, runSchema.parse(call.body), call.caller),
     vm: (call) => vmDetail(service, vmOf(service, call)),
     removeVm: (call) => removeVm(service, call),
     failover: async (call) => emptySchema.parse(await on(vmOf(service, call), 'failover', forwardTimeoutMs)),
@@ -38,7 +41,7 @@ export function handlersOf(service: Service, refused: () => Record<string, numbe
       nodeStatusSchema.parse(await on(vmOf(service, call), 'checkpoint', checkpointTimeoutMs)),
     logs: (call) => logs(service, call),
     drain: async (call) => {
-      await service.registry.drain(nodeOf(service, call).node);
+      await service.registry.drain(nodeOf(service, call.params['node'] ?? '').node);
       await service.refresh();
       return {};
     },
@@ -47,7 +50,7 @@ export function handlersOf(service: Service, refused: () => Record<string, numbe
       const revision = service.cluster.drains.get(name);
       // One that is off may still be drained.
       if (revision !== undefined) await service.registry.undrain(name, revision);
-      else nodeOf(service, call);
+      else nodeOf(service, name);
       await service.refresh();
       return {};
     },
@@ -86,10 +89,10 @@ function vmOf(service: Service, { params }: Call): VmRecord & { revision: number
   });
 }
 
-function nodeOf(service: Service, { params }: Call): NodeInfo {
-  const found = service.cluster.nodes.find((one) => one.node === params['node']);
+function nodeOf(service: Service, name: string): NodeInfo {
+  const found = service.cluster.nodes.find((one) => one.node === name);
   if (found !== undefined) return found;
-  throw new Refusal(404, errorCodes.input, `this cluster has no living node named ${params['node']}`, {
+  throw new Refusal(404, errorCodes.input, `this cluster has no living node named ${name}`, {
     hint: `it has ${service.cluster.nodes.map((one) => one.node).join(', ')}`,
   });
 }
@@ -101,9 +104,11 @@ function ownVm(service: Service, { params }: Call): string {
   throw new Refusal(404, errorCodes.input, `this node has no copy of ${vm}`);
 }
 
-async function runVm(service: Service, { spec, on, force }: z.output<typeof runSchema>) {
+async function runVm(service: Service, { spec, on, force }: z.output<typeof runSchema>, caller: Caller) {
   const vm = typeof spec['vm'] === 'string' ? spec['vm'] : '';
   const checked = specOf({ vm, spec });
+  const confined = caller.kind !== 'local';
+  if (confined) refuseOutside(checked, filesFolders(service.config));
   await service.refresh();
   if (service.registryProblem !== '')
     throw new Refusal(503, errorCodes.arbiter, `the registry does not answer: ${service.registryProblem}`);
@@ -114,9 +119,9 @@ async function runVm(service: Service, { spec, on, force }: z.output<typeof runS
   const memoryBytes = checked.machine.memory;
   const home = on ?? choose(service.cluster, { memoryBytes: memoryBytes + spareBytes });
   if (home === undefined) throw new Refusal(503, errorCodes.host, 'no node has room for it, or all are being drained');
-  nodeOf(service, { params: { node: home }, query: undefined, body: undefined });
+  nodeOf(service, home);
   const life = randomBytes(4).toString('hex');
-  const record: VmRecord = { vm, life, home, spec, memoryBytes, protect: checked.protect.mode !== 'none' };
+  const record: VmRecord = { vm, life, home, spec, memoryBytes, protect: checked.protect.mode !== 'none', confined };
   refuseTaken(service.cluster, record, { force });
   if (!(await service.registry.createVm(record, service.cluster.removed.get(vm)?.revision)))
     throw new Refusal(409, errorCodes.input, `this cluster has a VM named ${vm} already`, {

@@ -16,13 +16,15 @@ import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import type { Identity } from '../base/identity.ts';
 import type { Log } from '../base/log.ts';
 import { makeFolder } from '../base/make-folder.ts';
-import { authenticate, type Caller, type RefusedCaller } from './authentication.ts';
+import { mayDo } from '../base/roles.ts';
+import { authenticate, type Caller, localCaller, type RefusedCaller } from './authentication.ts';
 import { streamPingMs } from './limits.ts';
 
 export interface Call {
   params: Record<string, string>;
   query: unknown;
   body: unknown;
+  caller: Caller;
 }
 
 export type Handlers = Record<Exclude<RouteId, 'events'>, (call: Call) => Promise<unknown>>;
@@ -95,11 +97,13 @@ export class ServiceServer {
     const { host, port, identity, tokens } = this.options.secure;
     const server = createSecureServer(
       {
-        ...{ ca: identity.ca, cert: identity.certificate, key: identity.key, minVersion: 'TLSv1.3' },
+        ca: identity.people === undefined ? [identity.ca] : [identity.ca, identity.people],
+        ...{ cert: identity.certificate, key: identity.key, minVersion: 'TLSv1.3' },
         // Who shows none may have a token; who shows one that is not ours is told so (authentication.ts).
         ...{ requestCert: true, rejectUnauthorized: false, handshakeTimeout: questionTimeoutMs },
       },
-      (question, answer) => void this.handle(question, answer, () => authenticate(question, tokens)),
+      (question, answer) =>
+        void this.handle(question, answer, () => authenticate(question, { tokensPath: tokens, ca: identity.ca })),
     );
     server.maxConnections = connectionsMax;
     server.on('tlsClientError', (cause, socket) => {
@@ -115,7 +119,7 @@ export class ServiceServer {
     makeFolder(dirname(socketPath), 0o700);
     await rm(socketPath, { force: true });
     const server = createServer((question, answer) => {
-      void this.handle(question, answer, () => ({ kind: 'local' }));
+      void this.handle(question, answer, () => localCaller);
     });
     // The file is made inside listen(), in this tick: nobody else can open it, and no other file is made under this mask.
     const listen = () => {
@@ -161,7 +165,7 @@ export class ServiceServer {
           hint: 'Give a certificate of this cluster (--identity), or a token (--token-file).',
         });
       }
-      await this.serve(question, answer, caller);
+      await this.serve(question, answer, { caller, who });
     } catch (error) {
       sendError(answer, error);
       // What it may still be sending is not read.
@@ -169,20 +173,32 @@ export class ServiceServer {
     }
   }
 
-  private async serve(question: IncomingMessage, answer: ServerResponse, caller: Caller): Promise<void> {
+  private async serve(
+    question: IncomingMessage,
+    answer: ServerResponse,
+    { caller, who }: { caller: Caller; who: () => Caller | RefusedCaller },
+  ): Promise<void> {
     const url = URL.parse(question.url ?? '/', 'http://colod') ?? new URL('http://colod/none');
     const match = matchRoute(question.method ?? '', url.pathname);
     if (match.kind !== 'route') throw this.noRoute(question, match);
     const { route, params } = match;
-    if (route.scope === 'node' && caller.kind === 'token')
-      throw this.refusal('forbidden', new Refusal(403, errorCodes.input, 'this is for nodes: a token is not enough'));
+    this.refuseRole(route, caller);
     const query = this.check(route.query, Object.fromEntries(url.searchParams));
     const body = this.check(route.body, await this.bodyOf(question, route));
-    if (route.id === 'events') return this.stream(answer);
+    if (route.id === 'events') return this.stream(answer, caller, who);
     const { log } = this.options;
     if (route.method !== 'GET') log.info({ call: route.id, params, caller }, 'called');
-    const result = await this.options.handlers[route.id]({ params, query, body });
+    const result = await this.options.handlers[route.id]({ params, query, body, caller });
     send(answer, 200, result);
+  }
+
+  private refuseRole(route: Route, { is, kind, name }: Caller): void {
+    if (mayDo(is, route.needs)) return;
+    const text =
+      route.needs === 'node'
+        ? `${route.id} is for nodes of the cluster, and ${name} is a ${kind} with the role ${is}`
+        : `${route.id} needs the role ${route.needs}, and ${name} has ${is}`;
+    throw this.refusal('forbidden', new Refusal(403, errorCodes.input, text));
   }
 
   private async bodyOf(question: IncomingMessage, route: Route): Promise<unknown> {
@@ -222,7 +238,7 @@ export class ServiceServer {
   }
 
   /** What /v1/cluster answers, now and whenever it is another. */
-  private stream(answer: ServerResponse): void {
+  private stream(answer: ServerResponse, caller: Caller, who: () => Caller | RefusedCaller): void {
     if (this.streams.size >= streamsMax)
       throw this.refusal(
         'busy',
@@ -236,13 +252,17 @@ export class ServiceServer {
       else answer.write(text);
     };
     const tell = async () => {
-      const text = JSON.stringify(await handlers.cluster({ params: {}, query: undefined, body: undefined }));
+      const text = JSON.stringify(await handlers.cluster({ params: {}, query: undefined, body: undefined, caller }));
       if (text === told || answer.destroyed) return;
       told = text;
       write(`event: cluster\ndata: ${text}\n\n`);
     };
     const changed = () => void tell().catch(() => answer.destroy());
-    const cancel = this.clock.every(streamPingMs, () => write(': still here\n\n'));
+    const cancel = this.clock.every(streamPingMs, () => {
+      // Its token or certificate may have been taken away.
+      if (who().kind === 'refused') answer.destroy();
+      else write(': still here\n\n');
+    });
     events.on('changed', changed);
     answer.once('close', () => {
       cancel();
