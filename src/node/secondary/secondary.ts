@@ -90,6 +90,11 @@ export class SecondaryNode {
   fromNetwork(frame: Uint8Array): void {
     const now = this.context.clock.now();
     this.early.push({ at: now, frame: Uint8Array.from(frame) });
+    this.forgetEarly(now);
+  }
+
+  /** Frames of before are no news to a guest: whoever still wants an answer has asked again. */
+  private forgetEarly(now: number): void {
     for (let oldest = this.early.peek(); oldest !== undefined; oldest = this.early.peek()) {
       if (this.early.length <= earlyFramesMax && now - oldest.at <= earlyMs) break;
       this.early.shift();
@@ -224,6 +229,7 @@ export class SecondaryNode {
       const { table, resend, replay } = this.proxy.takeover(now);
       applier.nic.handler = undefined;
       for (const frame of replay) applier.nic.send(frame);
+      this.forgetEarly(now);
       const early = [...this.early].map((entry) => entry.frame);
       this.applier = undefined;
       await this.shutDown('this node has taken the VM over');
