@@ -24,7 +24,7 @@ import type { Server, Socket } from 'node:net';
 import { setImmediate } from 'node:timers';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
-import type { Identity } from '../base/identity.ts';
+import type { Identity, IdentitySource } from '../base/identity.ts';
 import { type FrameDecoder, lastUserType, linkTypes, type Refusal, type RefusalKind } from './frame.ts';
 import { afterHello, checkClientHello, type FirstMessage, readFirstMessage } from './handshake.ts';
 import { encodeHello, encodeRefuse, type Hello, parseHello, parseRefuse } from './hello.ts';
@@ -332,7 +332,7 @@ export interface LinkServerOptions {
   local(peer: Hello): Hello;
   handshakeTimeoutMs: number;
   /** This node's certificate; needed on TCP. */
-  identity?: Identity;
+  identity?: IdentitySource;
   /** A connection that got no link, for the log. */
   refused?(error: ColoError): void;
 }

@@ -8,8 +8,8 @@
 // A socket file left over by a dead process is replaced; one that answers is in use and is left alone. Files are
 // created with mode 0600: who may open them may speak for a node.
 //
-// Limits: certificates are read when listening or dialling begins; a renewed one counts from the next start on. There is
-// no revocation. A TLS session is never resumed, so that every connection proves who it is.
+// A renewed certificate, and a list of revoked ones, count from the next connection on, of either side. What is connected stays.
+// A TLS session is never resumed, so that every connection proves who it is.
 
 import { once } from 'node:events';
 import { lstatSync, unlinkSync } from 'node:fs';
@@ -18,9 +18,10 @@ import { connect as connectTls, createServer as createTlsServer, type SecureVers
 import { isMainThread } from 'node:worker_threads';
 import { setSocketOption } from '../base/descriptors.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
-import type { Identity } from '../base/identity.ts';
+import type { Identity, IdentitySource } from '../base/identity.ts';
 import { certificateRole } from '../base/roles.ts';
 import { socketDescriptor } from '../base/socket-queue.ts';
+import { followIdentity, tlsIdentity } from '../base/tls-identity.ts';
 import { probeTimeoutMs, unacknowledgedMs } from './limits.ts';
 
 const tcpLevel = 6;
@@ -72,7 +73,7 @@ function tlsOptions(address: Address, identity: Identity | undefined) {
       hint: 'Between hosts TLS is never left out: make certificates with `colo init` and `colo join`.',
     });
   const minVersion: SecureVersion = 'TLSv1.3';
-  return { ca: identity.ca, cert: identity.certificate, key: identity.key, minVersion, rejectUnauthorized: true };
+  return { ...tlsIdentity(identity), minVersion, rejectUnauthorized: true };
 }
 
 function dialError(address: Address, cause: unknown): ColoError {
@@ -90,7 +91,7 @@ export interface Acceptor {
 }
 
 /** Listens at the address; every accepted socket, on TCP one whose peer has proven who it is, goes to `accept`. */
-export async function bind(address: Address, acceptor: Acceptor, identity?: Identity): Promise<Server> {
+export async function bind(address: Address, acceptor: Acceptor, identity?: IdentitySource): Promise<Server> {
   if ('path' in address) await clearLeftOver(address.path);
   const server = 'path' in address ? plainServer(acceptor) : secureServer(address, acceptor, identity);
   // The file is made inside listen(), in this tick: no other file of this process is created under this mask.
@@ -115,8 +116,9 @@ function plainServer(acceptor: Acceptor): Server {
   return createServer({ noDelay: true }, (socket) => acceptor.accept(socket));
 }
 
-function secureServer(address: Address, acceptor: Acceptor, identity: Identity | undefined): Server {
+function secureServer(address: Address, acceptor: Acceptor, source: IdentitySource | undefined): Server {
   const { handshakeTimeoutMs } = acceptor;
+  const identity = typeof source === 'function' ? source() : source;
   const server = createTlsServer(
     {
       ...tlsOptions(address, identity),
@@ -133,6 +135,7 @@ function secureServer(address: Address, acceptor: Acceptor, identity: Identity |
     socket.destroy();
     acceptor.refused?.(cause);
   });
+  if (typeof source === 'function') followIdentity(server, source, { optionsOf: (now) => tlsIdentity(now) });
   return server;
 }
 

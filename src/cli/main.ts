@@ -1,7 +1,7 @@
 // colo: the command line. Every command is a function of its own file; here are only their words. Exit codes: 0 done,
 // 1 it was tried and did not hold, 2 the call or the host is wrong and nothing was started, 130 interrupted.
 
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { Argument, Command, InvalidArgumentError, Option } from 'commander';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { certificateRoles, roles } from '../base/roles.ts';
 import { faultKinds } from '../demo/faults.ts';
@@ -45,6 +45,7 @@ function build(finish: (code: number) => void): Command {
   addDemo(program, finish);
   addControl(program, finish);
   addCluster(program, finish);
+  addCertificate(program, finish);
   addService(program, finish);
   addTools(program, finish);
   return program;
@@ -224,6 +225,20 @@ function addCluster(program: Command, finish: (code: number) => void): void {
     .addOption(new Option('--role <role>', 'whom it is for').choices(certificateRoles).default('node' as const))
     .option('--json', 'as JSON', false)
     .action(async (folder, node, options) => finish(await (await import('./cluster.ts')).join(folder, node, options)));
+}
+
+function addCertificate(program: Command, finish: (code: number) => void): void {
+  program
+    .command('certificate')
+    .description('renew a certificate, or revoke those of a name, with the authority in the folder')
+    .addArgument(new Argument('<what>', 'renew or revoke').choices(['renew', 'revoke'] as const))
+    .argument('<folder>', 'of the authority')
+    .argument('<name>', 'of the node or person')
+    .option('--old', 'revoke: all but the newest one', false)
+    .option('--json', 'as JSON', false)
+    .action(async (what, folder, name, options) =>
+      finish(await (await import('./cluster.ts')).certificate(what, folder, name, options)),
+    );
 }
 
 function addTools(program: Command, finish: (code: number) => void): void {

@@ -3,7 +3,7 @@
 import { rm } from 'node:fs/promises';
 import { systemClock } from '../base/clock.ts';
 import { errorText } from '../base/errors.ts';
-import { readIdentity } from '../base/identity.ts';
+import { identitySource } from '../base/identity.ts';
 import { openLog } from '../base/log.ts';
 import { readServiceConfig } from './config.ts';
 import { handlersOf } from './handlers.ts';
@@ -29,7 +29,7 @@ export async function runService(file: string): Promise<number> {
     socketPath: config.socket,
     secure: {
       ...{ host: config.address, port: config.api.port, tokens: config.api.tokens },
-      identity: readIdentity(config.certificates),
+      identity: identitySource(config.certificates),
     },
     handlers: handlersOf(service, () => counters.refused),
     events: service.events,

@@ -28,11 +28,11 @@ import { jsonSchema, openApiDocument } from '../api/openapi.ts';
 import { routes } from '../api/routes.ts';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
-import { type Identity, readIdentity } from '../base/identity.ts';
+import { type Identity, type IdentitySource, identitySource, readIdentity } from '../base/identity.ts';
 import { silentLog } from '../base/log.ts';
 import { type CertificateRole, mayDo, roles } from '../base/roles.ts';
 import { specSchema } from '../config/spec.ts';
-import { createAuthority, issueCertificate } from '../host/certificates.ts';
+import { createAuthority, issueCertificate, revokeCertificates } from '../host/certificates.ts';
 import { tokenHash } from './authentication.ts';
 import { type Handlers, type RefusedReason, ServiceServer } from './server.ts';
 
@@ -78,7 +78,11 @@ interface Stage {
   as: (who: Identity | { token: string }) => Target;
 }
 
-async function listen(context: TestContext, clock: Clock = systemClock): Promise<Stage> {
+async function listen(
+  context: TestContext,
+  clock: Clock = systemClock,
+  own: IdentitySource = identity('h1'),
+): Promise<Stage> {
   const socketPath = join(mkdtempSync(join(folder, 'run-')), 'colod.sock');
   const cluster = { now: emptyCluster() };
   const events = new EventEmitter().setMaxListeners(0);
@@ -92,7 +96,7 @@ async function listen(context: TestContext, clock: Clock = systemClock): Promise
       return id === 'cluster' ? cluster.now : { ...call };
     },
   });
-  const secure = { host: '127.0.0.1', port: 0, identity: identity('h1'), tokens: tokensPath };
+  const secure = { host: '127.0.0.1', port: 0, identity: own, tokens: tokensPath };
   const server = await ServiceServer.listen({ socketPath, secure, handlers, events, log: silentLog, clock });
   context.after(() => server.close());
   const as = (who: Identity | { token: string }): Target => ({
@@ -191,6 +195,28 @@ test('a node is only who the authority of the nodes says it is: that of people c
   const asNode = as({ ...made, ca: identity('h1').ca });
   await assert.rejects(callService(asNode, { method: 'GET', path: '/v1/local' }), says(/no role that is known/));
   assert.deepEqual(calls, []);
+});
+
+test('a certificate that was revoked is refused at the API from the next call on, also on a connection that stands', async (context) => {
+  const authority = join(folder, 'revoking');
+  await createAuthority(authority, 'revoking');
+  const node = await issueCertificate(authority, { node: 'h1', addresses: ['127.0.0.1'] });
+  const anna = readIdentity(await issueCertificate(authority, { node: 'anna', addresses: [], role: 'admin' }));
+  const bert = readIdentity(await issueCertificate(authority, { node: 'bert', addresses: [], role: 'viewer' }));
+  const ticks: (() => void)[] = [];
+  const clock = { ...systemClock, every: (_: number, tick: () => void) => (ticks.push(tick), () => undefined) };
+  const { server } = await listen(context, clock, identitySource(node));
+  const as = (who: Identity): Target => ({ host: '127.0.0.1', port: server.port, ca: who.ca, as: who });
+  const stream = streamService(as(anna), '/v1/events', new AbortController().signal);
+  assert.equal((await stream.next()).done, false);
+  await revokeCertificates(authority, 'anna', { keepNewest: false });
+  await callService(as(anna), ask);
+  copyFileSync(join(authority, 'revoked.pem'), join(node, 'revoked.pem'));
+  for (const tick of ticks) tick();
+  await assert.rejects(stream.next());
+  await assert.rejects(callService(as(anna), ask), says(/certificate is not accepted.*REVOKED/));
+  assert.deepEqual(await callService(as(bert), ask), emptyCluster());
+  assert.deepEqual(server.refused, { certificate: 1 });
 });
 
 test('one who reads events and whose token is taken away reads no more', async (context) => {

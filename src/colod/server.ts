@@ -13,10 +13,11 @@ import { Refusal, refusalAnswer } from '../api/refusal.ts';
 import { matchRoute, type Route, type RouteId } from '../api/routes.ts';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
-import type { Identity } from '../base/identity.ts';
+import type { Identity, IdentitySource } from '../base/identity.ts';
 import type { Log } from '../base/log.ts';
 import { makeFolder } from '../base/make-folder.ts';
 import { mayDo } from '../base/roles.ts';
+import { followIdentity, tlsIdentity } from '../base/tls-identity.ts';
 import { authenticate, type Caller, localCaller, type RefusedCaller } from './authentication.ts';
 import { streamPingMs } from './limits.ts';
 
@@ -31,7 +32,7 @@ export type Handlers = Record<Exclude<RouteId, 'events'>, (call: Call) => Promis
 
 export interface ServerOptions {
   socketPath: string;
-  secure: { host: string; port: number; identity: Identity; tokens: string | undefined };
+  secure: { host: string; port: number; identity: IdentitySource; tokens: string | undefined };
   handlers: Handlers;
   /** Emits `changed` when a stream's readers may have to be told something. */
   events: EventEmitter;
@@ -94,18 +95,25 @@ export class ServiceServer {
   }
 
   private async listenSecure(): Promise<void> {
-    const { host, port, identity, tokens } = this.options.secure;
+    const { host, port, identity: given, tokens } = this.options.secure;
+    const identity = typeof given === 'function' ? given : () => given;
+    const optionsOf = (now: Identity) => tlsIdentity(now, { withPeople: true });
+    let look = () => undefined as void;
     const server = createSecureServer(
       {
-        ca: identity.people === undefined ? [identity.ca] : [identity.ca, identity.people],
-        ...{ cert: identity.certificate, key: identity.key, minVersion: 'TLSv1.3' },
+        ...{ ...optionsOf(identity()), minVersion: 'TLSv1.3' },
         // Who shows none may have a token; who shows one that is not ours is told so (authentication.ts).
         ...{ requestCert: true, rejectUnauthorized: false, handshakeTimeout: questionTimeoutMs },
       },
       (question, answer) =>
-        void this.handle(question, answer, () => authenticate(question, { tokensPath: tokens, ca: identity.ca })),
+        void this.handle(question, answer, () => {
+          look();
+          return authenticate(question, { tokensPath: tokens, ca: identity().ca });
+        }),
     );
     server.maxConnections = connectionsMax;
+    // Who is connected may be one who was revoked: everybody says anew who it is.
+    look = followIdentity(server, identity, { optionsOf, changed: () => server.closeAllConnections() });
     server.on('tlsClientError', (cause, socket) => {
       socket.destroy();
       this.count('tls', errorText(cause));
@@ -259,7 +267,7 @@ export class ServiceServer {
     };
     const changed = () => void tell().catch(() => answer.destroy());
     const cancel = this.clock.every(streamPingMs, () => {
-      // Its token or certificate may have been taken away.
+      // Its token or certificate may have been taken away: asking looks at both.
       if (who().kind === 'refused') answer.destroy();
       else write(': still here\n\n');
     });

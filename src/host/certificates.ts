@@ -8,20 +8,24 @@
 // A node's certificate carries its name as common name and DNS name, and its addresses, and is good for both ends of a
 // connection. So does a person's, with its role (base/roles.ts) as organizational unit, and it is good for asking only. Elliptic curve P-256: fast, and known to every TLS there is.
 //
-// Limits: no revocation. A node whose key was lost is kept out by a new authority (`colo init` again).
+// What was issued is kept in FOLDER/issued, so that all certificates of a name can be revoked. What is revoked is listed in
+// FOLDER/revoked.pem, a list of each authority, the nodes' first (etcd reads one). The lists are good as long as the authorities:
+// one that ran out would lock everybody out.
 
+import { X509Certificate } from 'node:crypto';
 import { constants, existsSync } from 'node:fs';
-import { access, chmod, copyFile, rm, writeFile } from 'node:fs/promises';
+import { access, chmod, copyFile, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import { join } from 'node:path';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { identityFiles } from '../base/identity.ts';
 import { makeFolder } from '../base/make-folder.ts';
-import type { CertificateRole } from '../base/roles.ts';
+import { type CertificateRole, certificateRole } from '../base/roles.ts';
 import { runCommand } from './command.ts';
 
 const authorityKey = 'ca.key';
 const peopleKey = 'people.key';
+const issuedFolder = 'issued';
 const authorityDays = 3650;
 const nodeDays = 825;
 const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes'];
@@ -114,11 +118,99 @@ export async function issueCertificate(folder: string, options: NodeCertificate)
     ...['-CA', join(folder, authority), '-CAkey', join(folder, key), '-CAcreateserial'],
     ...['-out', at(identityFiles.certificate)],
   ]);
+  const made = new X509Certificate(await readFile(at(identityFiles.certificate)));
+  makeFolder(join(folder, issuedFolder), 0o700);
+  await copyFile(at(identityFiles.certificate), join(folder, issuedFolder, `${node}.${made.serialNumber}.pem`));
   await copyFile(join(folder, identityFiles.ca), at(identityFiles.ca));
+  if (existsSync(join(folder, identityFiles.revoked)))
+    await copyFile(join(folder, identityFiles.revoked), at(identityFiles.revoked));
   if (role === 'node' && existsSync(join(folder, identityFiles.people)))
     await copyFile(join(folder, identityFiles.people), at(identityFiles.people));
   await Promise.all([rm(at('request')), rm(at('extensions'))]);
   return target;
+}
+
+/** A new certificate for the same name, role and addresses; the old one counts until it is over or revoked. */
+export async function renewCertificate(folder: string, node: string): Promise<string> {
+  const certificate = await newestCertificate(folder, node);
+  const { OU: unit } = parsedSubject(certificate);
+  const role = certificateRole({ OU: unit });
+  if (role === undefined)
+    throw new ColoError(errorCodes.input, `the certificate of ${node} has a role that is not known: ${unit}`);
+  const addresses = [...(certificate.subjectAltName ?? '').matchAll(/(?:DNS|IP Address):([^,\s]+)/g)].map(
+    ([, name = '']) => name,
+  );
+  return issueCertificate(folder, { node, addresses: addresses.filter((one) => one !== node), role });
+}
+
+/** Lists the certificates of a name as revoked, all or (`keepNewest`) all but the newest one; returns how many there are. */
+export async function revokeCertificates(
+  folder: string,
+  node: string,
+  options: { keepNewest: boolean },
+): Promise<number> {
+  const newest = await newestCertificate(folder, node);
+  const all = new Map([[newest.serialNumber, newest]]);
+  for (const file of existsSync(join(folder, issuedFolder)) ? await readdir(join(folder, issuedFolder)) : []) {
+    if (!file.startsWith(`${node}.`)) continue;
+    const certificate = new X509Certificate(await readFile(join(folder, issuedFolder, file)));
+    all.set(certificate.serialNumber, certificate);
+  }
+  if (options.keepNewest) all.delete(newest.serialNumber);
+  await ensurePeople(folder);
+  const lists: string[] = [];
+  for (const [authority, key] of [
+    [identityFiles.ca, authorityKey] as const,
+    [identityFiles.people, peopleKey] as const,
+  ]) {
+    const { publicKey } = new X509Certificate(await readFile(join(folder, authority)));
+    const own = [...all.values()].filter((one) => one.verify(publicKey));
+    lists.push(await listRevoked(folder, { authority, key, revoked: own }));
+  }
+  const path = join(folder, identityFiles.revoked);
+  await writeFile(`${path}.new`, lists.join(''));
+  await rename(`${path}.new`, path);
+  return all.size;
+}
+
+/** Adds to the list of one authority what is not in it, and signs it anew. */
+async function listRevoked(
+  folder: string,
+  { authority, key, revoked }: { authority: string; key: string; revoked: X509Certificate[] },
+): Promise<string> {
+  const at = (file: string) => join(folder, issuedFolder, `${authority}.${file}`);
+  makeFolder(join(folder, issuedFolder), 0o700);
+  const before = existsSync(at('index')) ? await readFile(at('index'), 'utf8') : '';
+  const lines = revoked
+    .filter(({ serialNumber }) => !before.includes(`\t${serialNumber}\t`))
+    .map(
+      (one) =>
+        `R\t${asn1Time(one.validTo)}\t${asn1Time()}\t${one.serialNumber}\tunknown\t/CN=${parsedSubject(one).CN}\n`,
+    );
+  await writeFile(at('index'), before + lines.join(''));
+  await writeFile(at('config'), `[ca]\ndefault_ca=own\n[own]\ndatabase=${at('index')}\ndefault_md=sha256\n`);
+  return runCommand('openssl', [
+    ...['ca', '-gencrl', '-config', at('config'), '-crldays', String(authorityDays)],
+    ...['-cert', join(folder, authority), '-keyfile', join(folder, key)],
+  ]);
+}
+
+async function newestCertificate(folder: string, node: string): Promise<X509Certificate> {
+  const path = join(folder, node, identityFiles.certificate);
+  const text = await readFile(path).catch((cause: unknown) => {
+    throw new ColoError(errorCodes.input, `${folder} has issued no certificate to ${node}`, { cause });
+  });
+  return new X509Certificate(text);
+}
+
+function parsedSubject({ subject }: X509Certificate): { CN?: string; OU?: string } {
+  return Object.fromEntries(subject.split('\n').map((line) => line.split('=') as [string, string]));
+}
+
+/** Two digits each: year to second, of now when no moment is given. */
+function asn1Time(moment?: string): string {
+  const time = moment === undefined ? new Date() : new Date(moment);
+  return `${time.toISOString().replaceAll(/[-:T]/g, '').slice(2, 14)}Z`;
 }
 
 function extensionsOf(node: string, addresses: readonly string[], role: CertificateRole): string {

@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { ColoError, errorCodes } from '../../base/errors.ts';
-import { type Identity, readIdentity } from '../../base/identity.ts';
+import { type Identity, identitySource, readIdentity } from '../../base/identity.ts';
 import { connect, type Hello, type Link, LinkServer } from '../../channel/link.ts';
 import { openCompressor } from '../../checkpoint/compress.ts';
 import { SpillFile } from '../../checkpoint/spill.ts';
@@ -186,12 +186,12 @@ async function acceptPairLinks(
   context: NodeContext,
   options: { busy: () => string | undefined; paired: (links: PeerLinks) => void },
 ): Promise<LinkServer> {
-  const { node } = context.config;
+  const { node, identityFolder } = context.config;
   const vm = recordName(context.config);
   const gathering = new Map<string, Partial<Record<'beat' | 'packet' | 'bulk', Link>>>();
   return LinkServer.listen(context.config.listen, {
     handshakeTimeoutMs: linkTimeoutMs,
-    ...identityOf(context),
+    ...(identityFolder === undefined ? {} : { identity: identitySource(identityFolder) }),
     accept: (peer) => (peer.vm === vm ? options.busy() : `this node protects ${vm}, not ${peer.vm}`),
     local: (peer) => ({ ...peer, node }),
     link: (link) => {
