@@ -13,6 +13,7 @@ import {
   vmDetailSchema,
   vmLineSchema,
 } from './cluster.ts';
+import { doctorSchema, nodeFactsSchema } from './doctor.ts';
 import { logLinesMax } from './limits.ts';
 
 export interface Route {
@@ -119,6 +120,22 @@ export const routes = [
     needs: 'operator',
     answer: emptySchema,
     summary: 'The node may be used again.',
+  },
+  {
+    id: 'doctor',
+    method: 'GET',
+    path: '/v1/doctor',
+    needs: 'viewer',
+    answer: doctorSchema,
+    summary: 'What is missing in the cluster, or will be, and what differs between its hosts.',
+  },
+  {
+    id: 'localFacts',
+    method: 'GET',
+    path: '/v1/local/facts',
+    needs: 'node',
+    answer: nodeFactsSchema,
+    summary: 'What this node knows of itself and its host.',
   },
   {
     id: 'local',

@@ -242,12 +242,20 @@ function addCertificate(program: Command, finish: (code: number) => void): void 
 }
 
 function addTools(program: Command, finish: (code: number) => void): void {
-  program
-    .command('doctor')
-    .description('say what this host can do and what to do about what is missing')
-    .option('--install', 'first install the Debian packages that a node needs (as root)', false)
-    .option('--json', 'as JSON', false)
-    .action(async (options) => finish(await (await import('./dev/tools.ts')).doctorCommand(options)));
+  asking(
+    program
+      .command('doctor')
+      .description('say what this host can do and what to do about what is missing; with --cluster, of a whole cluster')
+      .option('--install', 'first install the Debian packages that a node needs (as root)', false)
+      .option('--cluster', 'ask a colod about all nodes: etcd, bridges, certificates, clocks, versions', false)
+      .option('--json', 'as JSON', false),
+  ).action(async (options) =>
+    finish(
+      options.cluster === true || isCluster(options)
+        ? await (await import('./nodes.ts')).clusterDoctor(options)
+        : await (await import('./dev/tools.ts')).doctorCommand(options),
+    ),
+  );
   program
     .command('bench <what>')
     .description(

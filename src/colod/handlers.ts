@@ -5,12 +5,13 @@ import { randomBytes } from 'node:crypto';
 import { z } from 'zod';
 import { emptySchema, logLinesSchema, nodeStatusSchema, runSchema } from '../api/cluster.ts';
 import { callService, type Question } from '../api/cluster-client.ts';
+import { type Finding, nodeFactsSchema } from '../api/doctor.ts';
 import { logBytesMax } from '../api/limits.ts';
 import type { NodeStatus } from '../api/node-status.ts';
 import { jsonSchema, openApiDocument } from '../api/openapi.ts';
 import { Refusal } from '../api/refusal.ts';
 import type { LogQuery } from '../api/routes.ts';
-import { errorCodes } from '../base/errors.ts';
+import { errorCodes, errorText } from '../base/errors.ts';
 import { readIdentity } from '../base/identity.ts';
 import { choose } from '../cluster/placement.ts';
 import type { NodeInfo, VmRecord } from '../cluster/registry.ts';
@@ -19,8 +20,10 @@ import { refuseOutside } from './allowed-files.ts';
 import { clusterAnswer, copies, primaryOf, vmLine } from './answers.ts';
 import type { Caller } from './authentication.ts';
 import { specOf } from './child-config.ts';
+import { judge, type Seen } from './cluster-doctor.ts';
 import { filesFolders } from './config.ts';
 import { checkpointTimeoutMs, forwardTimeoutMs } from './limits.ts';
+import { readNodeFacts } from './node-facts.ts';
 import type { Call, Handlers } from './server.ts';
 import type { Service } from './service.ts';
 import { tail } from './tail.ts';
@@ -54,6 +57,8 @@ export function handlersOf(service: Service, refused: () => Record<string, numbe
       await service.refresh();
       return {};
     },
+    doctor: async () => doctor(service),
+    localFacts: () => readNodeFacts(service),
     local: async () => ({
       node: service.config.node,
       version: service.version,
@@ -224,6 +229,37 @@ function forward(service: Service, { node, address, apiPort }: NodeInfo, questio
     { host: address, port: apiPort, ca: identity.ca, node, as: identity },
     { timeoutMs: forwardTimeoutMs, ...question },
   );
+}
+
+/** Every node that is there is asked for its facts; this one judges them. */
+async function doctor(service: Service) {
+  const self = service.config.node;
+  const seen = await Promise.all(
+    service.cluster.nodes.map(async (info): Promise<Seen> => {
+      const isSelf = info.node === self;
+      const askedMs = Date.now();
+      const asked = isSelf
+        ? readNodeFacts(service)
+        : forward(service, info, { method: 'GET', path: '/v1/local/facts' });
+      const rest = { node: info.node, isSelf, askedMs };
+      return asked.then(
+        (facts) => ({ ...rest, facts: nodeFactsSchema.parse(facts), why: '', answeredMs: Date.now() }),
+        (error: unknown) => ({ ...rest, facts: undefined, why: errorText(error), answeredMs: Date.now() }),
+      );
+    }),
+  );
+  const { registryProblem } = service;
+  const registry: Finding =
+    registryProblem === ''
+      ? { node: '', what: 'registry', state: 'ok', detail: 'it is read and written' }
+      : {
+          node: '',
+          what: 'registry',
+          state: 'missing',
+          detail: registryProblem,
+          todo: 'see etcd: nothing is moved until it answers',
+        };
+  return { answeredBy: self, findings: [registry, ...judge(seen)] };
 }
 
 /** The last lines of a log of this node; none when there is no such file yet. */

@@ -101,6 +101,11 @@ export class Service {
     return this.problems.read === '' ? this.problems.announce : this.problems.read;
   }
 
+  /** Rejects when no VM could be taken over now. */
+  probeArbiter(): Promise<void> {
+    return this.arbiter.probe('probe');
+  }
+
   /** What this node says of itself to the others. */
   info(): NodeInfo {
     const { node, address, api } = this.config;

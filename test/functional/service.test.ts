@@ -146,6 +146,24 @@ test('a spec over the network names files below the allowed folders only, as the
   assert.match(refused.error, /drain needs the role operator, and vera has viewer/);
 });
 
+test('colo doctor --cluster says of every node what is missing, and of the cluster', async () => {
+  const said = await colo('doctor', '--cluster', '--at', socket);
+  assert.equal(said.code, 1);
+  assert.match(
+    said.out,
+    /^missing +h1: bridge colo-none +there is no such bridge\n +-> ip link add colo-none type bridge$/m,
+  );
+  assert.match(said.out, /^ok +h1: arbiter +takes claims/m);
+  assert.match(said.out, /^ok +h1: certificate +good for 82\d days$/m);
+  assert.match(said.out, /^missing +nodes +1 of 1 answer$/m);
+  const place = ['--at', `https://127.0.0.1:${port}`, '--token-file', at('viewer'), '--ca', at('ca/ca.pem')];
+  const findings = JSON.parse((await colo('doctor', '--json', ...place)).out) as { what: string }[];
+  assert.ok(
+    findings.some(({ what }) => what === 'registry'),
+    'a viewer may ask',
+  );
+});
+
 test('live updates: the state at once, until it is interrupted', async () => {
   const child = start(['ps', '--watch', '--json', '--at', socket]);
   const line = await new Promise<string>(
