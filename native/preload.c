@@ -1,13 +1,15 @@
 /*
  * preload.c - loaded into QEMU with LD_PRELOAD; the only C of the product (the bare guest is a test's).
  *
- * Two things can only be done from inside the process they concern:
+ * Three things can only be done from inside the process they concern:
  *
  *   1. Write tracking. A userfaultfd belongs to the process that owns the memory. When QEMU maps the guest's
  *      RAM file, the mapping is registered for *asynchronous* write protection: nobody has to answer faults,
  *      the kernel clears the protection at the first write of a page and notes it. The node reads and re-arms
  *      these notes from outside, with ioctl(PAGEMAP_SCAN) on /proc/PID/pagemap (src/qemu/dirty/userfaultfd.ts).
  *   2. Dying with the parent. prctl(PR_SET_PDEATHSIG): a node that is killed leaves no virtual machine behind.
+ *   3. Not ending by a signal. QEMU leaves on SIGTERM, SIGINT and SIGHUP, which a host that is shut down sends to every
+ *      process: the only copy of a guest would be gone. Its node hears the same signal and hands the guest over first.
  *
  *     QEMU --mmap(RAM file, MAP_SHARED)--> this library --> the real mmap
  *                                                      \--> UFFDIO_REGISTER (write protect) of the result
@@ -102,6 +104,14 @@ void *mmap(void *where, size_t length, int protection, int flags, int fd, off_t 
 
 void *mmap64(void *where, size_t length, int protection, int flags, int fd, off64_t offset) {
     return map(where, length, protection, flags, fd, offset);
+}
+
+int sigaction(int number, const struct sigaction *action, struct sigaction *before) {
+    static int (*next)(int, const struct sigaction *, struct sigaction *);
+    struct sigaction deaf = {.sa_handler = SIG_IGN};
+    if (next == NULL) next = (int (*)(int, const struct sigaction *, struct sigaction *))dlsym(RTLD_NEXT, "sigaction");
+    int ends = number == SIGTERM || number == SIGINT || number == SIGHUP;
+    return next(number, action != NULL && ends && getenv("COLO_PARENT") != NULL ? &deaf : action, before);
 }
 
 __attribute__((constructor)) static void die_with_parent(void) {

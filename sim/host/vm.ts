@@ -43,6 +43,8 @@ const heardMsFirst = 0.2;
 export interface VmFaults {
   failCapture?: 'before' | 'stopped' | 'saved' | undefined;
   failLoad?: boolean | undefined;
+  /** Until it is over. */
+  failKeep?: boolean | undefined;
 }
 
 /** What the checkers see of machines. */
@@ -214,6 +216,11 @@ export class SimVm implements GuestVm {
     this.loadedFrom = devices.captureId;
     this.checkOnResume = true;
     return { loadMs };
+  }
+
+  async keepDisks(): Promise<void> {
+    await this.spend(this.parts.times.stopMs / 4);
+    if (this.faults.failKeep === true) throw new ColoError(errorCodes.qemu, 'blockdev-reopen failed (simulated)');
   }
 
   async stop(): Promise<void> {

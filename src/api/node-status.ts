@@ -78,6 +78,10 @@ export interface NodeStatus {
   verified?: { equal: number; different: number } | null | undefined;
   /** Why the arbiter does not answer, and for how long; null while it does. Without it nobody can take over. */
   arbiter?: { why: string; forMs: number } | null;
+  /** The VM has ended on this node and is not to be run by another: why, and whether its guest wanted it; null while it has not. */
+  over?: { why: string; byGuest: boolean } | null | undefined;
+  /** What is wrong on this node and costs itself alone, as a recording that cannot be written or an uplink that is gone. */
+  problems?: string[] | undefined;
   /** The connections to the peer, where there is one, so that they can be told apart on the network. */
   links?: { kind: string; local: string; remote: string }[];
   /** How much silence of the peer raises a suspicion now; it grows with the gaps of the last minute. */

@@ -1,5 +1,5 @@
-// The process of one node of one protected VM. Serves the node's API, and ends when it is told to (SIGTERM, SIGINT, POST
-// /stop). QEMU is its child and goes with it, whatever happens to it (native/preload.c). Started in one of two ways:
+// The process of one node of one protected VM. Serves the node's API, and ends when it is told to (POST /stop). A signal
+// (SIGTERM, SIGINT, SIGHUP) ends it as soon as another node has the VM, and no VM (node/retirement.ts). QEMU is its child and goes with it, whatever happens to it (native/preload.c). Started in one of two ways:
 //
 //   configuration on standard input   it belongs to whoever started it, and ends with them (standard input closes)
 //   --config FILE                     a child of the service, which may end and come back: it goes on alone, and says in
@@ -40,20 +40,32 @@ async function main(): Promise<void> {
   const platform = realPlatform(() => context);
   const context: NodeContext = { config: config.node, clock: systemClock, log, arbiter, platform };
   node = new ColoNode(context);
+  const failed = (error: unknown) => log.error({ error: errorText(error) }, 'stopping failed');
   const stop = once(async (code: number) => {
-    await node?.stop().catch((error: unknown) => log.error({ error: errorText(error) }, 'stopping failed'));
+    await node?.stop().catch(failed);
+    await leave(code);
+  });
+  const leave = async (code: number): Promise<void> => {
     await api?.close();
     await rm(config.apiPath, { force: true });
     await rm(config.node.runDir, { recursive: true, force: true });
     if (config.identityPath !== undefined) await rm(config.identityPath, { force: true });
     process.exit(code);
-  });
+  };
   // A bug of ours ends the node: its peer takes over, which is the case COLO exists for.
   process.on('uncaughtException', (error) => {
     log.fatal({ error: errorText(error), stack: error.stack }, 'bug: this node ends');
     process.exit(70);
   });
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stop(0));
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const)
+    process.on(
+      signal,
+      () =>
+        void node
+          ?.retire(signal)
+          .catch(failed)
+          .then(() => leave(0)),
+    );
   if (fromFile === undefined) {
     process.stdin.on('end', () => stop(0));
     process.stdin.resume();

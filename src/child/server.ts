@@ -54,7 +54,7 @@ async function answerQuestion(node: ColoNode, stop: () => void, question: Incomi
       await node.checkpoint();
       return node.status();
     case 'POST /failover':
-      node.failover();
+      await node.failover();
       return node.status();
     case 'PUT /peers':
       node.setPeers(parsePeers(body));

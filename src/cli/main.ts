@@ -202,6 +202,11 @@ function addService(program: Command, finish: (code: number) => void): void {
     .description('the service of one host of a cluster (docs/operating.md); its VMs go on when it ends')
     .option('--config <file>', 'its configuration', '/etc/colo/colod.yaml')
     .option('--check', 'only check the configuration', false)
+    .option(
+      '--hand-over',
+      'only hand over the VMs of this node, before its host is shut down (colo-handover.service)',
+      false,
+    )
     .action(async (options) => finish(await (await import('./service.ts')).colod(options)));
   program
     .command('token <file> <name>')
@@ -288,7 +293,7 @@ function addTools(program: Command, finish: (code: number) => void): void {
     .action(async (only, options) => finish(await (await import('./dev/check.ts')).check(only, options)));
   program
     .command('test [suite]')
-    .description('run tests: all (default), unit, integration, soak')
+    .description('run tests: all (default), unit, integration, soak; mutants: small mistakes, and what notices each')
     .option('--name <pattern>', 'only tests whose name matches')
     .option('--file <text>', 'only files whose path contains this')
     .option('--json', 'the totals as JSON; what the tests say goes to standard error', false)

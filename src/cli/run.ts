@@ -1,7 +1,9 @@
-// `colo run SPEC`: starts the VM of a spec on this machine, protects it, and shows it until Ctrl-C.
+// `colo run SPEC`: starts the VM of a spec on this machine, protects it, and shows it until Ctrl-C, or until its guest
+// switches itself off.
 
 import { existsSync } from 'node:fs';
 import { buildGuest } from '../../guest/build.ts';
+import type { NodeStatus } from '../api/node-status.ts';
 import { delay, systemClock } from '../base/clock.ts';
 import { checkLocal, readSpec, type Spec } from '../config/spec.ts';
 import { readHeader } from '../disk/header.ts';
@@ -30,17 +32,21 @@ export async function run(path: string, options: { json: boolean }): Promise<num
   await refuseBusyPorts(forwards);
   await ensurePackages([...runtimePackages, ...guestPackages], { why: 'run a VM', onProgress: say });
   for (const disk of spec.disks) await checkImage(disk.path, disk.format);
-  for (const node of ['a', 'b']) refuseOwner(replicaDirectory(spec, node));
+  for (const node of ['a', 'b']) refuseOwner(replicaDirectory(spec, node), undefined, spec.disks);
   const boot = await bootFiles(spec, say);
   const interrupt = interruptSignal();
-  const pair = await LocalPair.start({ spec, boot, forwards, clock, signal: interrupt });
+  const gatewayChanged = (problem: string) => {
+    const text = problem === '' ? 'the gateway stands again, with the same forwards' : problem;
+    if (options.json) process.stderr.write(`${text}\n`);
+    else live.say(`- ${text}`);
+  };
+  const pair = await LocalPair.start({ spec, boot, forwards, clock, signal: interrupt, gatewayChanged });
   try {
     for (const forward of forwards)
       say(`127.0.0.1:${forward.hostPort} reaches the guest's ${forward.protocol} port ${forward.guestPort}`);
     if (spec.protect.mode !== 'none') await pair.startSecondary();
     say(`logs and consoles are in ${pair.logDir}; Ctrl-C ends the VM`);
-    await untilInterrupted(pair, live, options.json, interrupt);
-    return 0;
+    return await untilOver(pair, live, options.json, interrupt);
   } finally {
     await pair.stop();
     for (const node of ['a', 'b']) {
@@ -51,20 +57,29 @@ export async function run(path: string, options: { json: boolean }): Promise<num
   }
 }
 
-async function untilInterrupted(
-  pair: LocalPair,
-  live: LiveBlock,
-  json: boolean,
-  interrupt: AbortSignal,
-): Promise<void> {
+/** Until Ctrl-C, or until the VM is over: then nobody would want its ports and its name to be held any longer. */
+async function untilOver(pair: LocalPair, live: LiveBlock, json: boolean, interrupt: AbortSignal): Promise<number> {
   while (!interrupt.aborted && pair.nodes.some((node) => node.alive)) {
     await repair(pair, live, json);
     const statuses = await pair.statuses();
     if (json) process.stdout.write(`${JSON.stringify(statuses)}\n`);
     else live.show(statusBlock(statuses, live.rates), statusLine(statuses));
+    const over = vmOver(statuses);
+    if (over !== undefined) return sayOver(over);
     await delay(json ? 1000 : 250);
   }
   if (interrupt.aborted && !(interrupt.reason instanceof Interrupted)) throw interrupt.reason;
+  return 0;
+}
+
+function vmOver(statuses: NodeStatus[]): { why: string; byGuest: boolean } | undefined {
+  if (statuses.some(({ role }) => role === 'primary')) return undefined;
+  return statuses.map(({ over }) => over).find((over) => over !== null && over !== undefined) ?? undefined;
+}
+
+function sayOver({ why, byGuest }: { why: string; byGuest: boolean }): number {
+  process.stderr.write(byGuest ? 'the guest has switched itself off\n' : `the VM is lost: ${why}\n`);
+  return byGuest ? 0 : 1;
 }
 
 /** A node whose process died is started again; it finds its role by itself, and the VM is protected again. */

@@ -115,12 +115,16 @@ export function statusBlock(statuses: NodeStatus[], rates?: Rates): string[] {
     );
     if (isAlone) lines.push(...plightLines(status));
     lines.push(...arbiterLines(status), ...heartbeatLines(status));
+    for (const problem of status.problems ?? []) lines.push(`  WRONG: ${problem}`);
     if (status.role === 'primary') lines.push(...primaryLines(status), trafficLine(status.traffic, rates?.of(status)));
     if (status.role === 'primary')
       for (const { rule, frames, bytes } of status.bypass)
         lines.push(`  NOT COMPARED by rule: ${rule}  ${frames} frames ${formatSize(bytes)}`);
   }
-  if (statuses.length > 0 && !statuses.some((status) => status.role === 'primary' && status.protected))
+  const over = statuses.find((one) => one.over !== null && one.over !== undefined)?.over;
+  if (over !== null && over !== undefined && !statuses.some(({ role }) => role === 'primary'))
+    lines.push(over.byGuest ? 'THE GUEST HAS SWITCHED ITSELF OFF' : `THE VM IS LOST: ${over.why}`);
+  else if (statuses.length > 0 && !statuses.some((status) => status.role === 'primary' && status.protected))
     lines.push('NOT PROTECTED: the loss of the primary would lose the VM');
   return lines;
 }

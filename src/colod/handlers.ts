@@ -22,7 +22,7 @@ import type { Caller } from './authentication.ts';
 import { specOf } from './child-config.ts';
 import { judge, type Seen } from './cluster-doctor.ts';
 import { filesFolders } from './config.ts';
-import { checkpointTimeoutMs, forwardTimeoutMs } from './limits.ts';
+import { checkpointTimeoutMs, failoverTimeoutMs, forwardTimeoutMs } from './limits.ts';
 import { readNodeFacts } from './node-facts.ts';
 import type { Call, Handlers } from './server.ts';
 import type { Service } from './service.ts';
@@ -67,7 +67,11 @@ export function handlersOf(service: Service, refused: () => Record<string, numbe
       vms: service.children.statuses(),
     }),
     localFailover: async (call) => {
-      await service.children.call(ownVm(service, call), { method: 'POST', path: '/failover' });
+      await service.children.call(ownVm(service, call), {
+        method: 'POST',
+        path: '/failover',
+        timeoutMs: failoverTimeoutMs,
+      });
       return {};
     },
     localCheckpoint: (call) => {

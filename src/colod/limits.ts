@@ -50,3 +50,10 @@ export const nodeLagMsMax = 50;
 
 /** Of an etcd's data: `colo doctor --cluster` names a larger one. Its quota is 2 GiB unless told otherwise, and then it takes nothing. */
 export const etcdBytesHigh = 1.5 * 2 ** 30;
+
+/** How long a planned failover is waited for: the secondary has a second for it, and the arbiter may be slow. Then it is unanswered. */
+export const failoverTimeoutMs = 15_000;
+
+/** Before its host is shut down, VMs are handed over for so long. Beyond: who is still here ends with the host. */
+export const handOverMs = 45_000;
+export const handOverPollMs = 50;

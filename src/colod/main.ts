@@ -1,4 +1,4 @@
-// Runs the service in this process until SIGTERM or SIGINT: `colo colod --config FILE`. Its VMs go on without it.
+// Runs the service in this process until SIGTERM, SIGINT or SIGHUP: `colo colod --config FILE`. Its VMs go on without it.
 
 import { rm } from 'node:fs/promises';
 import { systemClock } from '../base/clock.ts';
@@ -17,7 +17,7 @@ export async function runService(file: string): Promise<number> {
   process.umask(0o077);
   const log = openLog({ level: config.logLevel, bindings: { node: config.node, pid: process.pid } });
   const told = new Promise<void>((resolve) => {
-    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => resolve());
+    for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.once(signal, () => resolve());
   });
   process.on('uncaughtException', (error) => {
     log.fatal({ error: errorText(error), stack: error.stack }, 'bug: the service ends; its VMs go on');

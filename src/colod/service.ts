@@ -24,7 +24,7 @@ import { type ClusterView, type NodeInfo, Registry } from '../cluster/registry.t
 import { recordName } from '../node/config.ts';
 import { Children } from './children.ts';
 import type { ServiceConfig } from './config.ts';
-import { announceEveryMs, membershipMs, roundMs } from './limits.ts';
+import { announceEveryMs, failoverTimeoutMs, membershipMs, roundMs } from './limits.ts';
 
 const nothing: ClusterView = {
   ...{ nodes: [], vms: [], problems: [] },
@@ -242,7 +242,7 @@ export class Service {
         await children.setPeers(action.vm, action.peers);
         return;
       case 'failover':
-        await children.call(action.vm, { method: 'POST', path: '/failover' });
+        await children.call(action.vm, { method: 'POST', path: '/failover', timeoutMs: failoverTimeoutMs });
         return;
     }
   }

@@ -11,3 +11,6 @@ export const turnsMax = 4096;
 
 /** One write is heard in one go; this much is the listener's own matter. What takes longer counts as a turn. */
 export const lateMsMax = 100;
+
+/** A gateway that ended and does not start again is tried again after this. */
+export const gatewayRetryMs = 1000;

@@ -34,6 +34,8 @@ export interface PairOptions {
   /** False: no gateway to this machine's sockets; whoever talks to the guest is a port of the switch. */
   gateway?: boolean;
   clock: Clock;
+  /** The gateway ended, and why, or '': it stands again. */
+  gatewayChanged?: (problem: string) => void;
   /** Gives up a start that is under way, with its reason. */
   signal?: AbortSignal;
   logLevel?: string;
@@ -132,6 +134,11 @@ export class LocalPair {
     rmSync(armedPath(this.directory, name), { force: true });
   }
 
+  /** Of the gateway's process now; undefined without one. */
+  get gatewayPid(): number | undefined {
+    return this.gateway?.pid;
+  }
+
   /** Where a port of the switch is had. */
   get lanPath(): string {
     return join(this.directory, 'lan.sock');
@@ -187,8 +194,9 @@ async function readyOrGivenUp(node: NodeProcess, signal: AbortSignal | undefined
 async function startGateway(options: PairOptions, lan: Switch, switchPath: string): Promise<Gateway> {
   const { spec, forwards, qemuPath } = options;
   return Gateway.start({
-    ...{ switchPath, forwards, guestAddress: spec.network.address, connected: lan.nextPort() },
+    ...{ switchPath, forwards, guestAddress: spec.network.address, connected: () => lan.nextPort() },
     ...(qemuPath === undefined ? {} : { qemuPath }),
+    ...(options.gatewayChanged === undefined ? {} : { changed: options.gatewayChanged }),
   });
 }
 

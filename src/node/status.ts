@@ -9,6 +9,7 @@ import type { NodeContext } from './context.ts';
 import type { PrimaryNode } from './primary/primary.ts';
 import type { SecondaryNode } from './secondary/secondary.ts';
 import type { Terms } from './terms.ts';
+import type { Troubles } from './troubles.ts';
 
 const lastShown = 10;
 
@@ -18,11 +19,13 @@ export interface DescribedNode {
   readonly terms: Pick<Terms, 'record'>;
   readonly role: Role;
   readonly tolerance: Tolerance;
+  readonly troubles: Troubles;
   readonly verified: { equal: number; different: number };
   readonly primary: PrimaryNode | undefined;
   readonly secondary: SecondaryNode | undefined;
   readonly uplink: Uplink | undefined;
   readonly failoverRecord: NodeStatus['failover'];
+  readonly vmOver: { why: string; byGuest: boolean } | null;
 }
 
 /** Where a node stands, for its log: the newest term it has seen, and the epoch it is in as a member of a pair. */
@@ -80,6 +83,8 @@ export function describeNode(node: DescribedNode, cores: number): NodeStatus {
     links: linksOf(node),
     arbiter: arbiterOf(node),
     disks: disksOf(node),
+    problems: node.troubles.lines,
+    over: node.vmOver,
   };
 }
 

@@ -24,11 +24,13 @@ import { encodeNumber, encodeNumbers, encodeText, messages } from '../pairing/me
 import type { DiskSource, GuestCard, GuestVm } from '../platform.ts';
 import { PcapLegs } from '../real/pcap-legs.ts';
 import type { SharedParts } from '../shared-parts.ts';
+import type { Troubles } from '../troubles.ts';
 import { VmWatch } from '../vm-watch.ts';
 import { CheckpointDue } from './checkpoint-due.ts';
 import { Checkpointer } from './checkpointer.ts';
 import { PrimaryDisks } from './disks.ts';
 import { Ingress } from './ingress.ts';
+import { Offer } from './offer.ts';
 import { PrimaryPeer } from './peer.ts';
 import { PrimaryGate } from './speech-gate.ts';
 
@@ -53,6 +55,7 @@ export class PrimaryNode {
   readonly context: NodeContext;
   readonly peer = new PrimaryPeer(this);
   readonly gate = new PrimaryGate(this);
+  readonly offer = new Offer(this);
   readonly checkpointer: Checkpointer;
   readonly disks: PrimaryDisks | undefined;
   private readonly due: CheckpointDue;
@@ -68,7 +71,7 @@ export class PrimaryNode {
   /** Called once when this node may never speak again as primary; another may run the VM. */
   onFenced: (why: string) => void = () => undefined;
   /** Called once when the VM has ended and nobody is to run it. */
-  onVmOver: (why: string) => void = () => undefined;
+  onVmOver: (why: string, byGuest: boolean) => void = () => undefined;
   /** Called when this node goes on alone after a doubt, with why and when that began. */
   onAlone: (why: string, detectedAt: number) => void = () => undefined;
   private doubt: { why: string; at: number } | undefined;
@@ -78,7 +81,7 @@ export class PrimaryNode {
     this.parts = parts;
     const protect = context.config.protect;
     const mode = protect.mode === 'remus' ? 'remus' : 'colo';
-    this.pcap = openPcap(context);
+    this.pcap = openPcap(context, parts.troubles);
     this.proxy = new PrimaryProxy(this.ports(), {
       mode,
       compareTimeoutMs: protect.compareTimeout,
@@ -161,16 +164,6 @@ export class PrimaryNode {
     return promise;
   }
 
-  /** A planned failover: the secondary takes over now. */
-  failover(): void {
-    const state = this.pair.state;
-    if (state.kind !== 'protected' || !state.complete)
-      throw new ColoError(errorCodes.input, `the VM is not protected (${state.kind}): nobody could take over`, {
-        hint: ['wait until `colo status` says protected', this.peer.why].filter((part) => part !== '').join('; '),
-      });
-    this.post({ kind: 'handover', why: 'the operator asked for a failover' });
-  }
-
   /** Tells the peer that nothing is to be taken over: the operator ends the VM. */
   sayEnd(): void {
     this.peer.links?.packet.send(messages.end, encodeText('the primary was stopped by its operator'));
@@ -184,6 +177,7 @@ export class PrimaryNode {
     this.disks?.close('this node is no longer the primary');
     void this.pcap?.close();
     this.parts.nic.handler = undefined;
+    this.offer.refused('this node is no longer the primary');
     this.rejectWaiters(new ColoError(errorCodes.termLost, 'this node is no longer the primary'));
   }
 
@@ -219,14 +213,19 @@ export class PrimaryNode {
   }
 
   private run(): void {
-    for (let event = this.queue.shift(); event !== undefined; event = this.queue.shift()) {
-      const before = this.pair.state.kind;
-      const actions = this.pair.on(event);
-      if (this.pair.state.kind !== before) this.logState(before, event);
-      this.noteDoubt(event);
-      for (const action of actions) this.perform(action);
+    try {
+      for (let event = this.queue.shift(); event !== undefined; event = this.queue.shift()) this.handle(event);
+    } finally {
+      this.performing = false;
     }
-    this.performing = false;
+  }
+
+  private handle(event: PrimaryEvent): void {
+    const before = this.pair.state.kind;
+    const actions = this.pair.on(event);
+    if (this.pair.state.kind !== before) this.logState(before, event);
+    this.noteDoubt(event);
+    for (const action of actions) this.perform(action);
   }
 
   private noteDoubt(event: PrimaryEvent): void {
@@ -256,7 +255,7 @@ export class PrimaryNode {
         return;
       case 'claimAlone':
         if (action.afterMs === undefined) void this.claimAlone();
-        else this.context.clock.after(action.afterMs, () => void this.claimAlone());
+        else void this.offer.awaitTaken(action.afterMs).then((taken) => (taken ? undefined : this.claimAlone()));
         return;
       case 'capture':
         this.background(this.capture(action.reason), 'a checkpoint');
@@ -287,9 +286,10 @@ export class PrimaryNode {
       case 'tellEnd':
         this.peer.links?.packet.send(messages.end, encodeText(action.why));
         this.shutDown();
-        this.onVmOver(action.why);
+        this.onVmOver(action.why, action.byGuest);
         return;
       case 'fence':
+        this.offer.taken();
         this.shutDown();
         this.onFenced(action.why);
         return;
@@ -304,6 +304,7 @@ export class PrimaryNode {
   private async claimAlone(): Promise<void> {
     if (this.stopped.signal.aborted) return;
     const { terms } = this.parts;
+    if (this.pair.peerMayRun && (await this.offer.yielded())) return;
     const sign = this.pair.peerMayRun ? await this.watch.signOfLife() : 'lives';
     if (sign === 'gone') return this.leaveToSecondary();
     // Its QEMU may die while the arbiter is asked: then the copy of the secondary is the last one.
@@ -346,6 +347,7 @@ export class PrimaryNode {
     this.proxy.goAlone(now);
     if (this.doubt !== undefined) this.onAlone(this.doubt.why, this.doubt.at);
     this.doubt = undefined;
+    this.offer.refused('the secondary did not take over: this node goes on');
     this.rejectWaiters(new ColoError(errorCodes.checkpoint, 'the secondary was lost'));
   }
 
@@ -399,7 +401,8 @@ export class PrimaryNode {
   }
 }
 
-function openPcap({ config, log }: NodeContext): PcapLegs | undefined {
+function openPcap({ config }: NodeContext, troubles: Troubles): PcapLegs | undefined {
   const directory = config.network?.pcapDir;
-  return directory === undefined ? undefined : new PcapLegs(directory, `${config.vm}-${config.node}`, log);
+  if (directory === undefined) return undefined;
+  return new PcapLegs(directory, `${config.vm}-${config.node}`, (why) => troubles.tell('pcap', why));
 }

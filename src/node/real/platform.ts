@@ -126,7 +126,8 @@ function replicaFolder(context: NodeContext): string {
 function diskFiles(context: NodeContext, options: { vmstateTemplate?: Uint8Array; overlays?: number }): DiskFiles[] {
   if (options.vmstateTemplate === undefined) {
     // An image that a survivor has left behind must never run again by itself.
-    if (context.config.replicaDir !== undefined) refuseOwner(context.config.replicaDir);
+    if (context.config.replicaDir !== undefined)
+      refuseOwner(context.config.replicaDir, undefined, context.config.disks);
     return (context.config.disks ?? []).map(({ path, format }) => ({ kind: 'image', path, format }));
   }
   return Array.from({ length: options.overlays ?? 0 }, (_, disk) => {

@@ -27,7 +27,9 @@ import type { NodeContext } from '../context.ts';
 import { settleMs } from '../limits.ts';
 import { machineHash } from '../pairing/machine-hash.ts';
 import { finishSending, type GuestCard, type GuestVm, settle } from '../platform.ts';
+import type { Troubles } from '../troubles.ts';
 import type { SecondaryDisks } from './disks.ts';
+import { KeptDisks } from './kept-disks.ts';
 
 /** What a load and restart is taken to cost before one has been measured. */
 const firstLoadGuessMs = 9;
@@ -39,6 +41,8 @@ export interface ApplierParts {
   disks: SecondaryDisks | undefined;
   /** What the proxy could not go on from. */
   wrongWith: (state: CaptureState) => string | undefined;
+  /** Whether a state may be loaded to see that it can: not when this copy may be the last one. */
+  mayTry: () => boolean;
 }
 
 export class Applier {
@@ -47,12 +51,13 @@ export class Applier {
   /** The template that this VM was started with: it serves its own secondary later. */
   readonly template: Uint8Array;
   readonly disks: SecondaryDisks | undefined;
-  /** After a takeover: what the SVM wrote may become part of the replicas. */
-  mayFold = false;
+  /** After a takeover of a VM with disks: how they become this node's. */
+  kept: KeptDisks | undefined;
   private readonly context: NodeContext;
   private readonly staging: Staging;
   private readonly secondaryRam: SecondaryRam;
   private readonly runs: boolean;
+  private readonly mayTry: () => boolean;
   private readonly markers = new Map<number, number>();
   private loadGuessMs = firstLoadGuessMs;
   /** remus: the device state of the newest checkpoint, and what must happen to make it run. */
@@ -61,6 +66,8 @@ export class Applier {
   private loadTouches = new PageRuns();
   /** remus: when a state was last loaded. */
   private loadedAt = 0;
+  /** What these pages are before the load of a takeover. */
+  private touched: Buffer | undefined;
 
   private constructor(
     context: NodeContext,
@@ -71,6 +78,7 @@ export class Applier {
     this.nic = parts.nic;
     this.template = parts.template;
     this.disks = parts.disks;
+    this.mayTry = parts.mayTry;
     this.runs = context.config.protect.mode === 'colo';
     const { ram } = parts.vm;
     // Without an SVM that runs nothing has to be rolled back, so one copy of the RAM is enough.
@@ -131,19 +139,22 @@ export class Applier {
 
   /**
    * remus: loads what was kept and starts the VM; colo: it runs already. The disks become this node's: what the primary
-   * wrote behind the newest checkpoint never happened, what the SVM wrote itself is the truth from `term` on.
+   * wrote behind the newest checkpoint never happened, what the SVM wrote itself is the truth from `term` on. When this
+   * fails it may be tried again.
    */
-  async makeRunnable(term: number): Promise<void> {
+  async makeRunnable(term: number, troubles: Troubles): Promise<void> {
     const pending = this.pending;
     const standing = !this.runs && pending !== undefined;
     if (standing) {
-      const kept = this.copyOf(this.loadTouches);
+      // A load that fails may have written some of them.
+      if (this.touched === undefined) this.touched = this.copyOf(this.loadTouches);
+      else this.restore(this.loadTouches, this.touched);
       await this.vm.load(pending.deviceState);
-      this.restore(this.loadTouches, kept);
+      this.restore(this.loadTouches, this.touched);
     }
     if (this.disks !== undefined) {
-      this.mayFold = await this.disks.takeOver(term);
-      await this.vm.keepDisks?.();
+      this.kept ??= new KeptDisks(this.context, { vm: this.vm, labelled: this.disks.takeOver(term), troubles });
+      await this.kept.settled();
     }
     if (standing) await this.vm.resume();
   }
@@ -235,7 +246,7 @@ export class Applier {
   private async tryLoad(deviceState: Uint8Array): Promise<void> {
     const { clock, config } = this.context;
     const isFirst = this.pending === undefined;
-    if (!isFirst && clock.now() - this.loadedAt < config.protect.tryLoad) return;
+    if (!isFirst && (!this.mayTry() || clock.now() - this.loadedAt < config.protect.tryLoad)) return;
     if (isFirst) await this.learnLoadTouches(deviceState);
     else {
       const kept = this.copyOf(this.loadTouches);

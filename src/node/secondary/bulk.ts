@@ -143,6 +143,7 @@ export class SecondaryBulk {
       const applier = await Applier.open(node.context, payload, {
         disks,
         wrongWith: (state) => node.proxy.wrongWith(state),
+        mayTry: () => node.pair.state.kind === 'protected',
       });
       disks = undefined;
       if (node.links === undefined) {

@@ -5,6 +5,7 @@
 //   bulk link ────► stager ──complete──► SecondaryPair ──► commit, apply
 //   uplink ───────► (kept for the takeover; nothing is ever sent on it before)
 
+import { delay } from '../../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
 import { Fifo } from '../../base/fifo.ts';
 import type { LinkKind } from '../../channel/link.ts';
@@ -13,7 +14,7 @@ import { type SecondaryAction, type SecondaryEvent, SecondaryPair } from '../../
 import { HeartbeatSecondary } from '../../heartbeat/secondary.ts';
 import { SecondaryProxy } from '../../proxy/secondary.ts';
 import type { NodeContext } from '../context.ts';
-import { earlyFramesMax, earlyMs, tickMs, unprotectedSilenceMs } from '../limits.ts';
+import { earlyFramesMax, earlyMs, takeoverRetryMs, takeoverTriesMax, tickMs, unprotectedSilenceMs } from '../limits.ts';
 import { PairLinks } from '../pairing/links.ts';
 import { decodeNumbers, decodeText, encodeNumber, messages, numberAt } from '../pairing/message.ts';
 import type { PeerLinks } from '../platform.ts';
@@ -25,7 +26,8 @@ import { SecondaryBulk } from './bulk.ts';
 /** What a node has in hand when it has taken over; it goes on as a primary with it. */
 export interface Inheritance {
   applier: Applier;
-  table: Uint8Array;
+  /** The connections from before; none when they could not be told. */
+  table?: Uint8Array;
   why: string;
   detectedAt: number;
   takenOverAt: number;
@@ -142,18 +144,23 @@ export class SecondaryNode {
   }
 
   private run(): void {
-    for (let event = this.queue.shift(); event !== undefined; event = this.queue.shift()) {
-      const before = this.pair.state.kind;
-      const actions = this.pair.on(event);
-      if (this.pair.state.kind !== before)
-        this.context.log.info(
-          { from: before, to: this.pair.state.kind, on: event.kind, why: 'why' in event ? event.why : undefined },
-          'secondary',
-        );
-      if (this.pair.state.kind === 'suspecting' && before !== 'suspecting') this.noteDoubt(event);
-      for (const action of actions) this.perform(action);
+    try {
+      for (let event = this.queue.shift(); event !== undefined; event = this.queue.shift()) this.handle(event);
+    } finally {
+      this.performing = false;
     }
-    this.performing = false;
+  }
+
+  private handle(event: SecondaryEvent): void {
+    const before = this.pair.state.kind;
+    const actions = this.pair.on(event);
+    const { kind } = this.pair.state;
+    if (kind !== before) {
+      const why = 'why' in event ? event.why : undefined;
+      this.context.log.info({ from: before, to: kind, on: event.kind, why }, 'secondary');
+    }
+    if (kind === 'suspecting' && before !== 'suspecting') this.noteDoubt(event);
+    for (const action of actions) this.perform(action);
   }
 
   private noteDoubt(event: SecondaryEvent): void {
@@ -217,35 +224,51 @@ export class SecondaryNode {
     }
   }
 
+  /** The term is won: only what the VM cannot do without may keep it from going on here. */
   private async takeOver(why: string): Promise<void> {
     const applier = this.applier;
     if (applier === undefined) return;
-    try {
-      this.context.platform.reached('takeover.claimed', 0);
-      await this.applying;
-      await applier.makeRunnable(this.shared.terms.record?.term ?? 0);
-      this.context.platform.reached('takeover.runnable', 0);
-      const now = this.context.clock.now();
-      const { table, resend, replay } = this.proxy.takeover(now);
-      applier.nic.handler = undefined;
-      for (const frame of replay) applier.nic.send(frame);
-      this.forgetEarly(now);
-      const early = [...this.early].map((entry) => entry.frame);
-      this.applier = undefined;
-      await this.shutDown('this node has taken the VM over');
-      this.post({ kind: 'tookOver' });
-      this.onTakenOver({
-        applier,
-        table,
-        why,
-        detectedAt: this.suspectedAt,
-        takenOverAt: this.context.clock.now(),
-        resend,
-        early,
-      });
-    } catch (error) {
-      this.post({ kind: 'takeoverFailed', why: errorText(error) });
-    }
+    this.context.platform.reached('takeover.claimed', 0);
+    await this.applying;
+    if (!(await this.untilRunnable(applier))) return;
+    this.context.platform.reached('takeover.runnable', 0);
+    const now = this.context.clock.now();
+    // Without it connections from before are not gone on with; without the VM nothing is.
+    const said = this.shared.troubles.isolate('table', () => this.proxy.takeover(now));
+    applier.nic.handler = undefined;
+    for (const frame of said?.replay ?? []) applier.nic.send(frame);
+    this.forgetEarly(now);
+    const early = [...this.early].map((entry) => entry.frame);
+    this.applier = undefined;
+    await this.shutDown('this node has taken the VM over');
+    this.post({ kind: 'tookOver' });
+    this.onTakenOver({
+      ...{ applier, why, early, resend: said?.resend ?? [] },
+      ...(said === undefined ? {} : { table: said.table }),
+      detectedAt: this.suspectedAt,
+      takenOverAt: this.context.clock.now(),
+    });
+  }
+
+  /** False when it cannot be made to run, or is gone: it is given up then. It has nobody else, so it is tried again. */
+  private async untilRunnable(applier: Applier): Promise<boolean> {
+    const { terms, troubles } = this.shared;
+    const isOver = () => this.pair.state.kind !== 'taking-over' || this.applier !== applier;
+    for (let tries = 1; ; tries += 1)
+      try {
+        await applier.makeRunnable(terms.record?.term ?? 0, troubles);
+        return !isOver();
+      } catch (error) {
+        const why = `the copy that is to go on cannot be made to run: ${errorText(error)}`;
+        this.context.log.error({ why, tries }, 'takeover');
+        if (isOver()) return false;
+        const isGone = (await signOfLife(applier.vm)) === 'gone';
+        if (isGone || tries >= takeoverTriesMax) {
+          this.post({ kind: 'takeoverFailed', why });
+          return false;
+        }
+        await delay(takeoverRetryMs, this.context.clock);
+      }
   }
 
   private async leave(why: string): Promise<void> {
