@@ -16,13 +16,16 @@ import { lstatSync, unlinkSync } from 'node:fs';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import { connect as connectTls, createServer as createTlsServer, type SecureVersion, TLSSocket } from 'node:tls';
 import { isMainThread } from 'node:worker_threads';
+import { systemClock } from '../base/clock.ts';
 import { setSocketOption } from '../base/descriptors.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import type { Identity, IdentitySource } from '../base/identity.ts';
 import { certificateRole } from '../base/roles.ts';
 import { socketDescriptor } from '../base/socket-queue.ts';
 import { followIdentity, tlsIdentity } from '../base/tls-identity.ts';
-import { probeTimeoutMs, unacknowledgedMs } from './limits.ts';
+import { Door, type Verdict } from './door.ts';
+import { guard } from './guard.ts';
+import { linkDoorLimits, probeTimeoutMs, unacknowledgedMs } from './limits.ts';
 
 const tcpLevel = 6;
 const tcpUserTimeout = 18;
@@ -87,6 +90,8 @@ export interface Acceptor {
   accept(socket: Socket): void;
   /** A connection that did not get through the TLS handshake, with the reason. */
   refused?(cause: unknown): void;
+  /** A connection that was not let to begin one (door.ts). */
+  turnedBack?(verdict: Exclude<Verdict, 'admitted'>, address: string): void;
   handshakeTimeoutMs?: number;
 }
 
@@ -136,6 +141,10 @@ function secureServer(address: Address, acceptor: Acceptor, source: IdentitySour
     acceptor.refused?.(cause);
   });
   if (typeof source === 'function') followIdentity(server, source, { optionsOf: (now) => tlsIdentity(now) });
+  guard(server, {
+    ...{ door: new Door(linkDoorLimits, systemClock.now()), clock: systemClock },
+    refused: (verdict, address) => acceptor.turnedBack?.(verdict, address),
+  });
   return server;
 }
 

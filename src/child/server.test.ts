@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { nodeBodyBytesMax } from '../api/limits.ts';
+import type { ProcessStatus } from '../api/node-status.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import type { ColoNode } from '../node/node.ts';
 import { ApiServer } from './server.ts';
@@ -18,7 +19,11 @@ async function listen(context: TestContext, error: { now: Error }): Promise<stri
   };
   const node = { checkpoint: async () => fail(), failover: fail, leave: fail, status: () => ({}), setPeers: fail };
   const path = join(folder, 'api.sock');
-  const server = await ApiServer.listen(path, node as unknown as ColoNode, () => assert.fail('nobody told it to stop'));
+  const server = await ApiServer.listen(path, {
+    node: node as unknown as ColoNode,
+    stop: () => assert.fail('nobody told it to stop'),
+    process: () => ({}) as ProcessStatus,
+  });
   context.after(async () => {
     await server.close();
     rmSync(folder, { recursive: true });

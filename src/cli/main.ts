@@ -117,6 +117,8 @@ function addControl(program: Command, finish: (code: number) => void): void {
         false,
       ),
   )
+    .addOption(logLevelOption())
+    .option('--monitor <port>', 'without --at: metrics and health at this port of 127.0.0.1', Number)
     .option('--on <node>', 'with --at: the node that boots it')
     .option('--no-wait', 'with --at: do not wait until it is protected')
     .option('--force', 'with --at: nodes that may still run a removed VM with its name or an address are off', false)
@@ -276,6 +278,13 @@ function addTools(program: Command, finish: (code: number) => void): void {
         wholeNumber,
       ),
     )
+    .addOption(new Option('--accel <name>', 'checkpoint: what runs the guest (default: tcg)').choices(['tcg', 'kvm']))
+    .addOption(
+      new Option('--guest <name>', 'checkpoint: which guest (default: linux; under kvm bare)').choices([
+        'linux',
+        'bare',
+      ]),
+    )
     .option('--json', 'as JSON', false)
     .action(async (what, options) => finish(await (await import('./dev/tools.ts')).bench(what, options)));
   program
@@ -298,6 +307,13 @@ function addTools(program: Command, finish: (code: number) => void): void {
     .option('--file <text>', 'only files whose path contains this')
     .option('--json', 'the totals as JSON; what the tests say goes to standard error', false)
     .action(async (suite, options) => finish(await (await import('./dev/tools.ts')).testCommand(suite, options)));
+}
+
+/** `debug` writes a line for each checkpoint: a gigabyte a day. */
+function logLevelOption(): Option {
+  return new Option('--log-level <level>', 'without --at: what the logs of the nodes tell')
+    .choices(['error', 'warn', 'info', 'debug', 'trace'])
+    .default('info');
 }
 
 async function main(): Promise<void> {

@@ -21,6 +21,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, type TestContext, test } from 'node:test';
 import { connect as connectTls } from 'node:tls';
+import { pino } from 'pino';
 import type { Cluster } from '../api/cluster.ts';
 import { callService, type Question, streamService, type Target } from '../api/cluster-client.ts';
 import { bodyBytesMax, streamsMax } from '../api/limits.ts';
@@ -29,11 +30,12 @@ import { routes } from '../api/routes.ts';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { type Identity, type IdentitySource, identitySource, readIdentity } from '../base/identity.ts';
-import { silentLog } from '../base/log.ts';
+import { type Log, silentLog } from '../base/log.ts';
 import { type CertificateRole, mayDo, roles } from '../base/roles.ts';
 import { specSchema } from '../config/spec.ts';
 import { createAuthority, issueCertificate, revokeCertificates } from '../host/certificates.ts';
 import { tokenHash } from './authentication.ts';
+import { callDoorLimits } from './limits.ts';
 import { type Handlers, type RefusedReason, ServiceServer } from './server.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'colo-service-'));
@@ -80,8 +82,11 @@ interface Stage {
 
 async function listen(
   context: TestContext,
-  clock: Clock = systemClock,
-  own: IdentitySource = identity('h1'),
+  {
+    log = silentLog,
+    clock = systemClock,
+    own = identity('h1'),
+  }: { log?: Log; clock?: Clock; own?: IdentitySource } = {},
 ): Promise<Stage> {
   const socketPath = join(mkdtempSync(join(folder, 'run-')), 'colod.sock');
   const cluster = { now: emptyCluster() };
@@ -97,7 +102,7 @@ async function listen(
     },
   });
   const secure = { host: '127.0.0.1', port: 0, identity: own, tokens: tokensPath };
-  const server = await ServiceServer.listen({ socketPath, secure, handlers, events, log: silentLog, clock });
+  const server = await ServiceServer.listen({ socketPath, secure, handlers, events, log, clock });
   context.after(() => server.close());
   const as = (who: Identity | { token: string }): Target => ({
     ...{ host: '127.0.0.1', port: server.port, ca: identity('h1').ca, as: who },
@@ -205,7 +210,7 @@ test('a certificate that was revoked is refused at the API from the next call on
   const bert = readIdentity(await issueCertificate(authority, { node: 'bert', addresses: [], role: 'viewer' }));
   const ticks: (() => void)[] = [];
   const clock = { ...systemClock, every: (_: number, tick: () => void) => (ticks.push(tick), () => undefined) };
-  const { server } = await listen(context, clock, identitySource(node));
+  const { server } = await listen(context, { clock, own: identitySource(node) });
   const as = (who: Identity): Target => ({ host: '127.0.0.1', port: server.port, ca: who.ca, as: who });
   const stream = streamService(as(anna), '/v1/events', new AbortController().signal);
   assert.equal((await stream.next()).done, false);
@@ -222,7 +227,7 @@ test('a certificate that was revoked is refused at the API from the next call on
 test('one who reads events and whose token is taken away reads no more', async (context) => {
   const ticks: (() => void)[] = [];
   const clock = { ...systemClock, every: (_: number, tick: () => void) => (ticks.push(tick), () => undefined) };
-  const { as } = await listen(context, clock);
+  const { as } = await listen(context, { clock });
   appendFileSync(tokensPath, `carl:${tokenHash('of-carl')}:viewer\n`);
   const stream = streamService(as({ token: 'of-carl' }), '/v1/events', new AbortController().signal);
   assert.equal((await stream.next()).done, false);
@@ -268,6 +273,34 @@ test('older TLS, no TLS and garbage get no answer, and the others are served on'
   }
   await callService(as(identity('h2')), ask);
   assert.equal(server.refused.tls, attempts.length);
+});
+
+test('strangers that knock as fast as they can are counted and logged together, and the others are served on', async (context) => {
+  const lines: { reason: string; count: number }[] = [];
+  const log = pino({ level: 'warn' }, { write: (line: string) => void lines.push(JSON.parse(line)) });
+  const { server, as } = await listen(context, { log });
+  await callService(as(identity('h2')), ask);
+  const knocks = 2 * callDoorLimits.strangersBurst;
+  const knock = (index: number) => {
+    const options = { port: server.port, host: '127.0.0.1', localAddress: `127.0.3.${index % 200}` };
+    const socket = createConnection(options);
+    socket.on('error', () => undefined);
+    socket.resume();
+    socket.end('no TLS');
+    return new Promise((resolve) => void socket.once('close', resolve));
+  };
+  const all = Array.from({ length: knocks }, (_, index) => knock(index));
+  await callService(as(identity('h2')), ask);
+  await Promise.all(all);
+  await server.close();
+  const { tls = 0, rate = 0, busy = 0 } = server.refused;
+  assert.equal(tls + rate + busy, knocks);
+  assert.ok(rate + busy > 0);
+  assert.ok(lines.length <= 6, `${lines.length} lines`);
+  assert.equal(
+    lines.reduce((sum, { count }) => sum + count, 0),
+    knocks,
+  );
 });
 
 test('bodies that are too large, that are none, and routes that are none are refused and counted', async (context) => {

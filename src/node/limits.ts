@@ -123,3 +123,9 @@ export const tscTolerance = 250e-6;
 
 /** What a host's QEMU makes of a machine is taken to stay the same for this long; then a refused primary is looked at anew. */
 export const madeTraitsMs = 60_000;
+
+/** Staged pages that wait for the spill file. Beyond: the bulk link is not read until the disk has caught up. */
+export const spillWaitingBytesMax = 32 * 1024 * 1024;
+
+/** How far the clock of a state that is loaded may be behind this host's. More, or as much before it: the clock is left as it is. */
+export const clockLagMsMax = 3_600_000;
