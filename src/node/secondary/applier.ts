@@ -191,7 +191,7 @@ export class Applier {
     await vm.stop();
     this.guestClock.stopped(clock.now());
     proxy.suspend();
-    await finishSending(nic, () => vm.ping?.() ?? Promise.resolve());
+    await finishSending(nic, () => vm.ping());
     lap();
     context.platform.reached('apply.stopped', staged.epoch);
     const ownPages = secondaryRam.rollback(vm.tracker.collect());

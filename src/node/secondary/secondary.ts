@@ -92,7 +92,7 @@ export class SecondaryNode {
         hangs: (why, vm) => {
           if (this.pair.state.kind !== 'protected' || this.applier?.vm !== vm) return;
           this.post({ kind: 'vmEnded', why });
-          vm.end?.();
+          vm.end();
         },
       }),
     );
