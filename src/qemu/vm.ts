@@ -19,16 +19,19 @@ import { readFileSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
 import { assert } from '../base/assert.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { during } from '../base/loop-watch.ts';
 import type { PageRuns } from '../base/page-runs.ts';
 import { CapturePages } from './capture-pages.ts';
 import { CapturePool } from './capture-pool.ts';
 import { assertLoadable, packTemplate, snapshotTag } from './carrier.ts';
 import type { ClockPage } from './clock-page.ts';
+import type { SerialConsole } from './console.ts';
 import { alignClock } from './device-state.ts';
 import type { DirtyTracker } from './dirty/tracker.ts';
 import { runJob } from './job.ts';
 import { commandTimeoutMs, deviceSavesMax, pingTimeoutMs } from './limits.ts';
 import { diskNode, keptNodes, vmstateNode } from './machine.ts';
+import type { MachineFacts } from './machine-facts.ts';
 import type { ProcessEnd } from './process.ts';
 import type { Qmp } from './qmp.ts';
 import { goneWithin, startParts, type VmOptions, type VmParts } from './start.ts';
@@ -77,6 +80,7 @@ export interface CaptureOptions {
 export class Vm {
   readonly exited: Promise<ProcessEnd>;
   readonly qemuVersion: string;
+  readonly facts: MachineFacts;
   readonly #options: VmOptions;
   readonly #parts: VmParts;
   readonly #pool = new CapturePool();
@@ -93,6 +97,7 @@ export class Vm {
     this.#parts = parts;
     this.exited = endOf(parts);
     this.qemuVersion = parts.qemuVersion;
+    this.facts = parts.facts;
   }
 
   static async start(options: VmOptions): Promise<Vm> {
@@ -105,6 +110,11 @@ export class Vm {
 
   get qmp(): Qmp {
     return this.#parts.qmp;
+  }
+
+  /** What the guest writes to its first serial port. */
+  get console(): SerialConsole {
+    return this.#parts.console;
   }
 
   /** Guest RAM itself, read-write. Empty after kill(). */
@@ -221,7 +231,7 @@ export class Vm {
   }
 
   async #kill(): Promise<void> {
-    const { directory, process, qmp, mapping, tracker, carrier, clockPage } = this.#parts;
+    const { directory, process, qmp, mapping, tracker, carrier, console, clockPage } = this.#parts;
     qmp.close();
     process.kill();
     try {
@@ -230,6 +240,7 @@ export class Vm {
       tracker.close();
       mapping.close();
       carrier?.close();
+      console.close();
       clockPage?.close();
       directory.release();
     }
@@ -273,9 +284,9 @@ export class Vm {
       await this.#saveUntilQuiet(isQuiet);
       onStopped();
       lap();
-      pages.collect();
+      during('capture', () => pages.collect());
       lap();
-      pages.copy();
+      during('capture', () => pages.copy());
       lap();
       await beforeResume?.();
     } catch (error) {
