@@ -66,6 +66,10 @@ export const proxyLimits = {
    *  the client has not answered. Beyond: the oldest but the SYN is dropped; TCP sends again. */
   unpairedFramesMax: 8,
 
+  /** Times in headers that a client was told and this node's guest says otherwise (patches.ts). Beyond: such a difference is a
+   *  divergence. */
+  patchesMax: 4096,
+
   /** Bytes kept free for frames to come. Beyond: left to the garbage collector. Longer frames are never kept free. */
   pooledBytesMax: 8 << 20,
   frameBytesMax: 65_550,
