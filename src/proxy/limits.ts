@@ -94,6 +94,9 @@ export const windowUpdateBytes = 1460;
 /** Records of pieces, datagrams and held frames that are kept for reuse, each. More: left to the garbage collector. */
 export const sparePiecesMax = 4096;
 
+/** The part of an HTTP answer in which its Date header is looked for. Behind it a difference is a divergence. */
+export const answerHeadBytesMax = 4096;
+
 /** Addresses of a guest that are learned and announced after a takeover; of more, the ones learned last. */
 export const guestAddressesMax = 64;
 

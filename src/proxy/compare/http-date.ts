@@ -10,7 +10,8 @@
 //
 // Everything else of the answer must be equal, its length among it. Nothing inside TLS is ever seen here.
 
-const headBytesMax = 4096;
+import { answerHeadBytesMax } from '../limits.ts';
+
 const statusLine = 'HTTP/1.';
 const header = /\r\nDate: ([A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT)\r\n/i;
 
@@ -28,7 +29,7 @@ export function beginsAnswer(frame: Uint8Array, from: number, to: number): boole
 /** Where the value of the Date header begins in which byte `at` of the payload [from, to) lies; undefined: in none. */
 export function dateAround(frame: Buffer, from: number, to: number, at: number): number | undefined {
   if (!beginsAnswer(frame, from, to)) return undefined;
-  const text = frame.toString('latin1', from, Math.min(to, from + headBytesMax));
+  const text = frame.toString('latin1', from, Math.min(to, from + answerHeadBytesMax));
   const headEnd = text.indexOf('\r\n\r\n');
   const found = header.exec(headEnd < 0 ? text : text.slice(0, headEnd + 2));
   if (found === null) return undefined;
