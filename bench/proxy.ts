@@ -165,6 +165,7 @@ function newProxy(onNetwork: () => void): PrimaryProxy {
     ...{ progress: { taken: 0, settled: 0, lost: 0 }, unwritten: () => [] },
     toGuest: nothing,
     mirror: nothing,
+    tolerate: nothing,
     announceIsn: nothing,
     confirm: nothing,
     wantCheckpoint: nothing,
