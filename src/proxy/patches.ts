@@ -45,7 +45,9 @@ export function unpackPatch(packed: Uint8Array): Patch | undefined {
   const key = unpackFlowKey(packed, at.key, version === family.ipv6, ipProtocol.tcp);
   const epoch = read32(packed, at.epoch) * 2 ** 32 + read32(packed, at.epoch + 4);
   if (key === undefined || !Number.isSafeInteger(epoch)) return undefined;
-  return { key, epoch, sequence: read32(packed, at.sequence), bytes: packed.slice(at.bytes, at.bytes + dateBytes) };
+  // Copied: what comes over a link lies in a buffer that is used again.
+  const bytes = Uint8Array.from(packed.subarray(at.bytes, at.bytes + dateBytes));
+  return { key, epoch, sequence: read32(packed, at.sequence), bytes };
 }
 
 /**

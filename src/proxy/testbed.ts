@@ -190,10 +190,20 @@ export class Bed {
     this.answer();
   }
 
+  /** In a buffer that the link uses again. */
+  private overLink(patch: Uint8Array): void {
+    const buffer = Buffer.from(patch);
+    const isTaken = this.secondary.tolerate(buffer);
+    buffer.fill(0xaa);
+    const answer = Buffer.from(patch);
+    if (isTaken) this.primary.tolerated(answer, this.now);
+    answer.fill(0xaa);
+  }
+
   /** As over a link: never within the call that asked. */
   private answer(): void {
     for (let patch = this.unanswered.shift(); patch !== undefined; patch = this.unanswered.shift())
-      if (this.secondary.tolerate(patch)) this.primary.tolerated(patch, this.now);
+      this.overLink(patch);
   }
 
   client(frame: Uint8Array): void {
