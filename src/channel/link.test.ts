@@ -288,8 +288,8 @@ async function sendRaw(peer: Peer, opening: Buffer, bytes: Buffer): Promise<Hear
 }
 
 test('peers that are none are refused, counted, and never become a link', async (context) => {
-  const refused: ColoError[] = [];
-  const peer = await listen(context, { refused: (error) => void refused.push(error) });
+  const refused: string[] = [];
+  const peer = await listen(context, { refused: (_, text) => void refused.push(text) });
   const frame = (type: number, payload: Uint8Array): Buffer => {
     const outbox = new Outbox();
     outbox.add(type, [payload]);

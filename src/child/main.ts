@@ -7,7 +7,7 @@
 
 import { randomFillSync } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { mkdir, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import type { Arbiter } from '../arbiter/arbiter.ts';
 import { EtcdArbiter } from '../arbiter/etcd.ts';
 import { FolderArbiter } from '../arbiter/folder.ts';
@@ -15,7 +15,9 @@ import { WatchedArbiter } from '../arbiter/watched.ts';
 import { systemClock, wallMs } from '../base/clock.ts';
 import { errorText } from '../base/errors.ts';
 import { readIdentity } from '../base/identity.ts';
-import { type Log, openLog } from '../base/log.ts';
+import { endOnBug, type Log, openLog } from '../base/log.ts';
+import { makeFolder } from '../base/make-folder.ts';
+import { watchProcess } from '../base/own-process.ts';
 import { type NodeConfig, recordName } from '../node/config.ts';
 import type { NodeContext } from '../node/context.ts';
 import { ColoNode } from '../node/node.ts';
@@ -37,7 +39,7 @@ async function main(): Promise<void> {
     ...{ level: config.logLevel, file: config.logFile, bindings: { vm, node: name, pid: process.pid } },
     moment: () => (node === undefined ? {} : termAndEpoch(node)),
   });
-  await mkdir(config.node.runDir, { recursive: true, mode: 0o700 });
+  makeFolder(config.node.runDir, 0o700);
   const arbiter = watch(await openArbiter(config.node), config.node, log);
   const platform = realPlatform(() => context);
   const context: NodeContext = { config: config.node, clock: systemClock, wallMs, log, arbiter, platform };
@@ -54,11 +56,9 @@ async function main(): Promise<void> {
     if (config.identityPath !== undefined) await rm(config.identityPath, { force: true });
     process.exit(code);
   };
-  // A bug of ours ends the node: its peer takes over, which is the case COLO exists for.
-  process.on('uncaughtException', (error) => {
-    log.fatal({ error: errorText(error), stack: error.stack }, 'bug: this node ends');
-    process.exit(70);
-  });
+  endOnBug(log, 'this node ends');
+  // Whoever started it may be gone, and where its words went may be full: that is no reason to end.
+  process.stdout.on('error', () => undefined);
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const)
     process.on(
       signal,
@@ -72,10 +72,11 @@ async function main(): Promise<void> {
     process.stdin.on('end', () => stop(0));
     process.stdin.resume();
   }
+  const own = watchProcess(log);
   let api: ApiServer | undefined;
   try {
     await node.start();
-    api = await ApiServer.listen(config.apiPath, node, () => stop(0));
+    api = await ApiServer.listen(config.apiPath, { node, stop: () => stop(0), process: own.status });
     process.stdout.write('ready\n');
   } catch (error) {
     log.error({ error: errorText(error) }, 'the node did not start');

@@ -1,8 +1,9 @@
 // colo: the command line. Every command is a function of its own file; here are only their words. Exit codes: 0 done,
 // 1 it was tried and did not hold, 2 the call or the host is wrong and nothing was started, 130 interrupted.
 
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { Argument, Command, InvalidArgumentError, Option } from 'commander';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
+import { certificateRoles, roles } from '../base/roles.ts';
 import { faultKinds } from '../demo/faults.ts';
 import { Interrupted, isInterrupted } from './interrupt.ts';
 import { isCluster } from './target.ts';
@@ -44,6 +45,7 @@ function build(finish: (code: number) => void): Command {
   addDemo(program, finish);
   addControl(program, finish);
   addCluster(program, finish);
+  addCertificate(program, finish);
   addService(program, finish);
   addTools(program, finish);
   return program;
@@ -57,6 +59,17 @@ function addDemo(program: Command, finish: (code: number) => void): void {
     .addOption(
       new Option('--fault <fault>', 'what happens in the middle').choices([...faultKinds]).default('primary-kill'),
     )
+    .addOption(
+      new Option('--guest <guest>', 'demo: Linux with servers; bare: a guest of ours that runs under every KVM')
+        .choices(['demo', 'bare'])
+        .default('demo'),
+    )
+    .addOption(
+      new Option('--accel <accel>', 'QEMU emulates, or uses KVM, which has to run the guest')
+        .choices(['tcg', 'kvm'])
+        .default('tcg'),
+    )
+    .addOption(new Option('--machine <type>', 'of QEMU').choices(['pc', 'q35', 'microvm']))
     .addOption(new Option('--seconds <n>', 'how long the clients run').argParser(seconds).default(16))
     .addOption(
       new Option('--hosts <n>', 'on this many hosts, as network namespaces of this machine (needs root)').argParser(
@@ -115,6 +128,8 @@ function addControl(program: Command, finish: (code: number) => void): void {
         false,
       ),
   )
+    .addOption(logLevelOption())
+    .option('--monitor <port>', 'without --at: metrics and health at this port of 127.0.0.1', Number)
     .option('--on <node>', 'with --at: the node that boots it')
     .option('--no-wait', 'with --at: do not wait until it is protected')
     .option('--force', 'with --at: nodes that may still run a removed VM with its name or an address are off', false)
@@ -209,6 +224,7 @@ function addService(program: Command, finish: (code: number) => void): void {
   program
     .command('token <file> <name>')
     .description("make a token for the service's API; its hash goes into the file, the token to standard output")
+    .addOption(new Option('--role <role>', 'what its bearer may do').choices(roles).default('viewer' as const))
     .option('--json', 'as JSON', false)
     .action(async (file, name, options) => finish(await (await import('./service.ts')).token(file, name, options)));
 }
@@ -222,19 +238,50 @@ function addCluster(program: Command, finish: (code: number) => void): void {
     .action(async (folder, options) => finish(await (await import('./cluster.ts')).init(folder, options)));
   program
     .command('join <folder> <node>')
-    .description('make the certificate of a node, with the authority in the folder')
+    .description('make the certificate of a node, or of somebody with a role, with the authority in the folder')
     .option('--address <address...>', 'under which the node is reached', [])
+    .addOption(new Option('--role <role>', 'whom it is for').choices(certificateRoles).default('node' as const))
     .option('--json', 'as JSON', false)
     .action(async (folder, node, options) => finish(await (await import('./cluster.ts')).join(folder, node, options)));
 }
 
-function addTools(program: Command, finish: (code: number) => void): void {
+function addCertificate(program: Command, finish: (code: number) => void): void {
   program
-    .command('doctor')
-    .description('say what this host can do and what to do about what is missing')
-    .option('--install', 'first install the Debian packages that a node needs (as root)', false)
+    .command('certificate')
+    .description('renew a certificate, or revoke those of a name, with the authority in the folder')
+    .addArgument(new Argument('<what>', 'renew or revoke').choices(['renew', 'revoke'] as const))
+    .argument('<folder>', 'of the authority')
+    .argument('<name>', 'of the node or person')
+    .option('--old', 'revoke: all but the newest one', false)
     .option('--json', 'as JSON', false)
-    .action(async (options) => finish(await (await import('./dev/tools.ts')).doctorCommand(options)));
+    .action(async (what, folder, name, options) =>
+      finish(await (await import('./cluster.ts')).certificate(what, folder, name, options)),
+    );
+}
+
+function addTools(program: Command, finish: (code: number) => void): void {
+  asking(
+    program
+      .command('doctor')
+      .description('say what this host can do and what to do about what is missing; with --cluster, of a whole cluster')
+      .option('--install', 'first install the Debian packages that a node needs (as root)', false)
+      .option('--cluster', 'ask a colod about all nodes: etcd, bridges, certificates, clocks, versions', false)
+      .option(
+        '--prove',
+        'show it, in about a minute: 200 captures, 50 loads and a failover with TCP clients, everything verified',
+        false,
+      )
+      .addOption(new Option('--accel <accel>', 'with --prove: under this; KVM where it works').choices(['tcg', 'kvm']))
+      .option('--json', 'as JSON', false),
+  ).action(async (options) =>
+    finish(
+      options.cluster === true || isCluster(options)
+        ? await (await import('./nodes.ts')).clusterDoctor(options)
+        : options.prove === true
+          ? await (await import('./prove.ts')).proveCommand(options)
+          : await (await import('./dev/tools.ts')).doctorCommand(options),
+    ),
+  );
   program
     .command('bench <what>')
     .description(
@@ -249,6 +296,13 @@ function addTools(program: Command, finish: (code: number) => void): void {
       new Option('--pages <n>', 'checkpoint: only the guests that write so many pages (0, 1000 or 10000)').argParser(
         wholeNumber,
       ),
+    )
+    .addOption(new Option('--accel <name>', 'checkpoint: what runs the guest (default: tcg)').choices(['tcg', 'kvm']))
+    .addOption(
+      new Option('--guest <name>', 'checkpoint: which guest (default: linux; under kvm bare)').choices([
+        'linux',
+        'bare',
+      ]),
     )
     .option('--json', 'as JSON', false)
     .action(async (what, options) => finish(await (await import('./dev/tools.ts')).bench(what, options)));
@@ -272,6 +326,13 @@ function addTools(program: Command, finish: (code: number) => void): void {
     .option('--file <text>', 'only files whose path contains this')
     .option('--json', 'the totals as JSON; what the tests say goes to standard error', false)
     .action(async (suite, options) => finish(await (await import('./dev/tools.ts')).testCommand(suite, options)));
+}
+
+/** `debug` writes a line for each checkpoint: a gigabyte a day. */
+function logLevelOption(): Option {
+  return new Option('--log-level <level>', 'without --at: what the logs of the nodes tell')
+    .choices(['error', 'warn', 'info', 'debug', 'trace'])
+    .default('info');
 }
 
 async function main(): Promise<void> {

@@ -2,6 +2,8 @@
 
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { buildBareGuest } from '../../guest/bare/build.ts';
+import { bareCommandLine } from '../../guest/bare/guest.ts';
 import { buildGuest } from '../../guest/build.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import type { DaemonConfig } from '../child/config.ts';
@@ -10,7 +12,8 @@ import { checkSpec, type Spec } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';
 import { type BootFiles, machineOf } from '../local/machine.ts';
 import type { UplinkConfig } from '../node/config.ts';
-import type { ServiceConfig } from './config.ts';
+import { refuseOutsideHere } from './allowed-files.ts';
+import { filesFolders, type ServiceConfig } from './config.ts';
 
 /** Files of one child. */
 export interface ChildPaths {
@@ -19,12 +22,12 @@ export interface ChildPaths {
   config: string;
   identity: string;
   api: string;
+  /** What the process says besides its log, such as a crash: written by itself at once, so it is on no disk that could hang. */
+  output: string;
   /** Kept: logs. */
   logs: string;
   log: string;
   console: string;
-  /** What the process says besides its log, such as a crash. */
-  output: string;
 }
 
 export function childPaths(config: ServiceConfig, vm: string): ChildPaths {
@@ -35,10 +38,10 @@ export function childPaths(config: ServiceConfig, vm: string): ChildPaths {
     config: join(folder, 'config.json'),
     identity: join(folder, 'identity'),
     api: join(folder, 'api.sock'),
+    output: join(folder, 'output'),
     logs,
     log: join(logs, 'node.log'),
     console: join(logs, 'console'),
-    output: join(logs, 'output'),
   };
 }
 
@@ -62,6 +65,7 @@ export interface ChildOptions {
 export async function childConfig(config: ServiceConfig, options: ChildOptions): Promise<DaemonConfig> {
   const { record, role, port } = options;
   const spec = specOf(record);
+  if (record.confined === true) refuseOutsideHere(spec, filesFolders(config));
   const paths = childPaths(config, record.vm);
   const { arbiter } = config;
   const machine = machineOf(spec, await bootFiles(spec), paths.console);
@@ -112,6 +116,8 @@ async function bootFiles(spec: Spec): Promise<BootFiles> {
         });
     return { ...spec.boot, initrd: spec.boot.initrd };
   }
+  if (spec.boot.guest === 'bare')
+    return { kernel: await buildBareGuest(), initrd: undefined, cmdline: bareCommandLine({}) };
   const guest = await buildGuest({});
   return { kernel: guest.kernel, initrd: guest.initrd, cmdline: guest.cmdline };
 }

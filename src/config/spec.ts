@@ -33,7 +33,7 @@ const machineSchema = z.strictObject({
 
 const bootSchema = z.union(
   [
-    z.strictObject({ guest: z.literal('demo') }),
+    z.strictObject({ guest: z.enum(['demo', 'bare']) }),
     /** The machine starts from its first disk, by its BIOS. */
     z.strictObject({ from: z.literal('disk') }),
     z.strictObject({
@@ -42,7 +42,7 @@ const bootSchema = z.union(
       cmdline: z.string().default(''),
     }),
   ],
-  { error: 'either "guest: demo", or "from: disk", or "kernel", "initrd" and "cmdline"' },
+  { error: 'either "guest: demo" (or bare), or "from: disk", or "kernel", "initrd" and "cmdline"' },
 );
 
 /** An address of IPv4 or IPv6. */
@@ -117,6 +117,8 @@ export const protectSchema = z.strictObject({
   mode: z.enum(['colo', 'remus', 'none']).default('colo'),
   /** remus: time between two captures. */
   interval: durationSchema({ min: 5, max: 10_000, example: '25ms' }).prefault('25ms'),
+  /** remus: time between two states that the secondary loads to see that it can. */
+  tryLoad: durationSchema({ min: 1000, max: 3_600_000, example: '60s' }).prefault('60s'),
   /** colo: longest epoch. */
   epochMax: durationSchema({ min: 100, max: 600_000, example: '10s' }).prefault('10s'),
   /** colo: how long a packet waits for its equal. */

@@ -4,18 +4,19 @@
 // This process stands in the clients' namespace while the cluster lives: its ordinary sockets are those of a client that
 // reaches the guest over the bridge. Unix sockets know no namespaces, so the nodes' APIs stay in reach.
 
-import { mkdirSync, readlinkSync, rmSync } from 'node:fs';
+import { readlinkSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { NodeStatus } from '../api/node-status.ts';
 import { type Clock, delay } from '../base/clock.ts';
 import { enterNetwork } from '../base/descriptors.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { makeFolder } from '../base/make-folder.ts';
 import type { Spec } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';
 import { createAuthority, issueCertificate } from '../host/certificates.ts';
 import { withoutLate } from '../lan/turns.ts';
-import { logDirectory, releaseRunDirectory } from '../local/directories.ts';
+import { logDirectory, releaseRunDirectory, removeLogs } from '../local/directories.ts';
 import { type BootFiles, machineOf } from '../local/machine.ts';
 import { namespacePath } from '../local/namespace.ts';
 import { NodeProcess } from '../local/node-process.ts';
@@ -84,6 +85,10 @@ export class LocalCluster {
     await Promise.all(this.hosts.slice(1).map((host) => this.startNode(host, 'secondary')));
   }
 
+  log(host: string): string {
+    return join(this.logDir, `${host}.log`);
+  }
+
   serialLog(host: string): string {
     return join(this.logDir, `${host}.serial`);
   }
@@ -92,6 +97,11 @@ export class LocalCluster {
     const { node } = this.host(host);
     if (node === undefined) throw new ColoError(errorCodes.input, `no node runs on ${host}`);
     return node;
+  }
+
+  /** Where its links are had: HOST:PORT. */
+  linkOf(host: string): string {
+    return `${hostAddress(this.host(host).index)}:${linkPort}`;
   }
 
   statuses(): Promise<NodeStatus[]> {
@@ -186,13 +196,14 @@ export class LocalCluster {
 
   private async build(names: readonly string[]): Promise<void> {
     const { lab, logDir, directory } = this;
-    mkdirSync(logDir, { recursive: true, mode: 0o700 });
+    makeFolder(logDir, 0o700);
     const authority = join(directory, 'ca');
     await createAuthority(authority, this.options.spec.vm);
     const leave = enterNetwork(namespacePath(lab.clientNamespace));
     this.undo.push(leave);
     for (const [index, name] of names.entries()) {
-      for (const kind of ['log', 'etcd.log']) rmSync(join(logDir, `${name}.${kind}`), { force: true });
+      removeLogs(logDir, name);
+      rmSync(join(logDir, `${name}.etcd.log`), { force: true });
       const identityFolder = await issueCertificate(authority, { node: name, addresses: [hostAddress(index)] });
       const place = { name, index, identityFolder };
       const host: Host = { ...place, etcd: startMember(this, place), node: undefined };
@@ -221,7 +232,7 @@ export class LocalCluster {
     const { name, index, identityFolder } = host;
     const own = join(this.directory, name);
     const runDir = join(own, 'vm');
-    mkdirSync(runDir, { recursive: true, mode: 0o700 });
+    makeFolder(runDir, 0o700);
     const address = (at: number) => ({ host: hostAddress(at), port: linkPort });
     const hosts = this.lab.hosts.map((node, at) => ({ node, address: address(at) }));
     return {

@@ -10,6 +10,7 @@ import type { NodeStatus } from '../api/node-status.ts';
 import { wallTime } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { Fifo } from '../base/fifo.ts';
+import { during } from '../base/loop-watch.ts';
 import { Role, type RoleAction, type RoleEvent } from '../controller/role.ts';
 import { Tolerance } from '../heartbeat/tolerance.ts';
 import type { Uplink } from '../netdev/endpoint.ts';
@@ -69,10 +70,7 @@ export class ColoNode {
   async start(): Promise<void> {
     this.started.promise.catch(() => undefined);
     this.uplink = await this.context.platform.connectUplink({
-      frame: (frame) => {
-        if (this.primary !== undefined) this.primary.fromNetwork(frame);
-        else this.secondary?.fromNetwork(frame);
-      },
+      frame: (frame) => during('network frame', () => (this.primary ?? this.secondary)?.fromNetwork(frame)),
       maySend: () => this.primary?.maySpeak === true,
       settled: () => this.primary?.onSettled(),
       closed: () => this.context.log.error('the uplink is gone: nobody can reach the VM through this node'),
@@ -298,7 +296,7 @@ export class ColoNode {
 
   private disksOf(vm: GuestVm): { disks?: DiskSource } {
     const { config, platform } = this.context;
-    const disks = (config.disks ?? []).length === 0 ? undefined : platform.diskSource?.(vm);
+    const disks = (config.disks ?? []).length === 0 ? undefined : platform.diskSource(vm);
     return disks === undefined ? {} : { disks };
   }
 

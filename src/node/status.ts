@@ -1,6 +1,7 @@
 // A node's status for the API: read from the same records and counters that everything else reads.
 
 import type { CheckpointLine, NodeStatus } from '../api/node-status.ts';
+import { reasonOf } from '../api/reasons.ts';
 import type { CheckpointRecord } from '../checkpoint/record.ts';
 import type { Role } from '../controller/role.ts';
 import type { Tolerance } from '../heartbeat/tolerance.ts';
@@ -38,6 +39,11 @@ export function termAndEpoch(node: DescribedNode): { term: number; epoch: number
 }
 
 export function describeNode(node: DescribedNode, cores: number): NodeStatus {
+  const status = statusOf(node, cores);
+  return { ...status, reason: reasonOf(status) };
+}
+
+function statusOf(node: DescribedNode, cores: number): Omit<NodeStatus, 'reason'> {
   const { config } = node.context;
   const primary = node.primary;
   const state = primary?.pair.state ?? node.secondary?.pair.state;
@@ -144,11 +150,12 @@ function isWaiting(node: DescribedNode): boolean {
   return node.role.state.kind === 'deciding' && node.terms.record !== undefined;
 }
 
-/** A primary is protected once a first checkpoint is committed; a secondary when it holds one. */
+/** Protected is a primary whose secondary has loaded a checkpoint, and a secondary that has: what was never tried may fail. */
 function isProtected(node: DescribedNode): boolean {
   const primary = node.primary?.pair.state;
-  if (primary !== undefined) return primary.kind === 'protected' && primary.complete;
-  return node.secondary?.pair.state.kind === 'protected';
+  if (primary !== undefined) return primary.kind === 'protected' && primary.loaded;
+  const secondary = node.secondary?.pair.state;
+  return secondary?.kind === 'protected' && secondary.loaded;
 }
 
 function checkpointsOf(primary: PrimaryNode): NodeStatus['checkpoints'] {
@@ -162,6 +169,10 @@ function checkpointsOf(primary: PrimaryNode): NodeStatus['checkpoints'] {
     sentBytes: kept.reduce((sum, record) => sum + record.sentBytes, 0),
     dirtyBytes: kept.reduce((sum, record) => sum + record.rawBytes, 0),
     reasons: Object.fromEntries(records.reasons),
+    pauseSeconds: records.pauseSeconds.snapshot,
+    commitSeconds: records.commitSeconds.snapshot,
+    dirtyBytesTotal: records.dirtyBytes,
+    sentBytesTotal: records.sentBytes,
     last: records.newest(lastShown).map(lineOf),
   };
 }

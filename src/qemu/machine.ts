@@ -26,7 +26,7 @@ import { join } from 'node:path';
 export interface MachineSpec {
   machine: 'pc' | 'q35' | 'microvm';
   accel: 'tcg' | 'kvm';
-  /** undefined: `defaultCpu`. */
+  /** A model with its features, as QEMU writes it; undefined: that of `defaultCpus`. */
   cpu: string | undefined;
   vcpus: number;
   /** A multiple of 1 MiB. */
@@ -41,7 +41,7 @@ export interface MachineSpec {
   nics: { mac: string; mtu?: number }[];
   /** What the guest's real-time clock follows: the host's clock (the default), or the guest's own, which stops with it. */
   rtc?: 'host' | 'vm';
-  /** File that receives what the guest writes to its first serial port. */
+  /** The node's file of what the guest writes to its first serial port; QEMU is not told of it. */
   serialLog: string;
   extraArgs: string[];
 }
@@ -58,14 +58,30 @@ export interface VmFiles {
   disks?: DiskFiles[];
   ramPath: string;
   qmpPath: string;
+  /** Of the serial console's pipes, without their endings (console.ts). */
+  consolePath: string;
   nicPaths: string[];
   vmstatePath: string;
   deviceStatePath: string;
+  /** Under KVM: the page that holds QEMU's clock (clock-page.ts). */
+  clockPath: string;
 }
 
 // No RDRAND and no RDSEED: the two guests would draw different numbers. qemu64 is an AMD model, so the guest's
-// kernel does not isolate page tables against Meltdown, which costs much under TCG; the additions make it x86-64-v2.
-export const defaultCpu = 'qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,-svm';
+// kernel does not isolate page tables against Meltdown, which costs much under TCG; the additions make it x86-64-v2, which
+// every host with KVM has. There are hosts whose KVM runs all of it and names little of it as supported, so under KVM what a
+// host lacks is left out of the default model; two hosts that left out different things are no pair (node/pairing/alike.ts).
+const defaultCpu = 'qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,-svm';
+export const defaultCpus = { tcg: `${defaultCpu},enforce`, kvm: defaultCpu } as const;
+
+/**
+ * A model that somebody names is what the guest gets, or QEMU does not start: else a feature that the host lacks would be
+ * left out with a warning that nobody reads. `enforce=off` in the name says otherwise.
+ */
+function cpuArgument({ accel, cpu }: Pick<MachineSpec, 'accel' | 'cpu'>): string {
+  if (cpu === undefined) return defaultCpus[accel];
+  return /(^|,)enforce($|[,=])/.test(cpu) ? cpu : `${cpu},enforce`;
+}
 
 /** The id of the memory backend, and with it the name of the one RAM block that checkpoints cover. */
 export const ramBlockName = 'ram';
@@ -78,9 +94,11 @@ export function vmFiles(dir: string, nics: number): VmFiles {
     dir,
     ramPath: join(dir, 'ram'),
     qmpPath: join(dir, 'qmp.sock'),
+    consolePath: join(dir, 'console'),
     nicPaths: Array.from({ length: nics }, (_, index) => join(dir, `nic${index}.sock`)),
     vmstatePath: join(dir, 'vmstate.qcow2'),
     deviceStatePath: join(dir, 'device-state'),
+    clockPath: join(dir, 'clock'),
   };
 }
 
@@ -160,13 +178,13 @@ export function qemuArguments(spec: MachineSpec, files: VmFiles, options: { paus
   return [
     ...['-name', 'colo,debug-threads=on', '-no-user-config', '-nodefaults', '-display', 'none'],
     ...['-machine', `${spec.machine},accel=${spec.accel},memory-backend=${ramBlockName},suppress-vmdesc=on`],
-    ...['-cpu', spec.cpu ?? defaultCpu, '-smp', String(spec.vcpus), '-m', `${spec.ramBytes / 1024}K`],
+    ...['-cpu', cpuArgument(spec), '-smp', String(spec.vcpus), '-m', `${spec.ramBytes / 1024}K`],
     ...(spec.rtc === 'vm' ? ['-rtc', 'base=utc,clock=vm'] : []),
     ...['-object', `memory-backend-file,${memory}`],
     ...['-global', 'migration.send-configuration=off'],
     ...['-chardev', `socket,id=monitor,path=${quoted(files.qmpPath)},server=off`],
     ...['-mon', 'chardev=monitor,mode=control'],
-    ...['-serial', `file:${spec.serialLog}`],
+    ...['-chardev', `pipe,id=console,path=${quoted(files.consolePath)}`, '-serial', 'chardev:console'],
     ...[
       '-blockdev',
       `driver=qcow2,node-name=${vmstateNode},file.driver=file,file.filename=${quoted(files.vmstatePath)}`,

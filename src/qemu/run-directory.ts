@@ -4,10 +4,12 @@
 // A directory whose owner is dead is taken over and its leftovers are removed: QEMU died with its node (preload.c), so
 // nobody uses them. Only files of ours are ever removed, by name.
 
-import { chmodSync, mkdirSync, rmdirSync, rmSync, statfsSync } from 'node:fs';
+import { chmodSync, rmdirSync, rmSync, statfsSync } from 'node:fs';
 import { join } from 'node:path';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { makeFolder } from '../base/make-folder.ts';
 import { type HeldFile, takeFile } from '../base/owner-file.ts';
+import { consolePipes } from './console.ts';
 import type { VmFiles } from './machine.ts';
 
 const tmpfsMagic = 0x0102_1994;
@@ -25,7 +27,7 @@ export class RunDirectory {
 
   /** Takes the directory, or throws when another living process has it or it cannot hold the VM. */
   static take(files: VmFiles, ramBytes: number): RunDirectory {
-    mkdirSync(files.dir, { recursive: true, mode: 0o700 });
+    makeFolder(files.dir, 0o700);
     const directory = new RunDirectory(files);
     directory.#owner = directory.#own();
     try {
@@ -62,8 +64,10 @@ export class RunDirectory {
   }
 
   #removeFiles(): void {
-    const { ramPath, qmpPath, vmstatePath, deviceStatePath } = this.#files;
-    for (const path of [ramPath, qmpPath, vmstatePath, deviceStatePath]) rmSync(path, { force: true });
+    const { ramPath, qmpPath, consolePath, vmstatePath, deviceStatePath, clockPath } = this.#files;
+    const pipes = Object.values(consolePipes(consolePath));
+    for (const path of [ramPath, qmpPath, ...pipes, vmstatePath, deviceStatePath, clockPath])
+      rmSync(path, { force: true });
   }
 }
 

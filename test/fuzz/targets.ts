@@ -30,7 +30,7 @@ import { Qmp } from '../../src/qemu/qmp.ts';
 import { firstAnswer } from './answer.ts';
 import { type Target, words } from './fuzz.ts';
 import { closeHandlers, handlers } from './handlers.ts';
-import { idleNode } from './idle-node.ts';
+import { servedIdle } from './idle-node.ts';
 import { addressList, guestStream } from './network.ts';
 import { qmpReplies, turnsClock } from './qemu.ts';
 import { closeService, service } from './service.ts';
@@ -311,7 +311,7 @@ class Api {
   private server: Promise<ApiServer> | undefined;
 
   async ask(input: Uint8Array): Promise<string> {
-    this.server ??= ApiServer.listen(this.path, idleNode(), () => undefined);
+    this.server ??= ApiServer.listen(this.path, servedIdle());
     await this.server;
     const socket = createConnection(this.path);
     const isWhole = (answer: string) => answer.includes('\r\n\r\n');

@@ -14,7 +14,8 @@ import { ensurePackages, guestPackages, runtimePackages } from '../../host/packa
 import { doctor, formatDoctor } from '../doctor.ts';
 import { runTests, type Suite } from './test.ts';
 
-export async function doctorCommand(options: { install: boolean; json: boolean }): Promise<number> {
+export async function doctorCommand(options: { install: boolean; accel?: string; json: boolean }): Promise<number> {
+  if (options.accel !== undefined) throw new ColoError(errorCodes.input, '--accel goes with --prove');
   if (options.install)
     await ensurePackages([...runtimePackages, ...guestPackages, 'iproute2'], {
       why: 'run and protect VMs',
@@ -59,6 +60,8 @@ async function runMutants(only: string | undefined): Promise<number> {
 interface BenchOptions {
   rounds: number;
   pages?: number;
+  accel?: 'tcg' | 'kvm';
+  guest?: 'linux' | 'bare';
   json: boolean;
 }
 
@@ -78,8 +81,9 @@ export async function bench(what: string, options: Partial<BenchOptions> & { jso
     throw new ColoError(errorCodes.input, `there is no benchmark ${what}`, {
       hint: `there are: ${[...benchmarks.keys()].join(', ')}`,
     });
-  if (options.pages !== undefined && what !== 'checkpoint')
-    throw new ColoError(errorCodes.input, `--pages is for the benchmark checkpoint, not for ${what}`);
+  const foreign = (['pages', 'accel', 'guest'] as const).find((name) => options[name] !== undefined);
+  if (foreign !== undefined && what !== 'checkpoint')
+    throw new ColoError(errorCodes.input, `--${foreign} is for the benchmark checkpoint, not for ${what}`);
   await ensurePackages([...runtimePackages, ...guestPackages], {
     why: 'run the benchmark',
     onProgress: (line) => process.stderr.write(`- ${line}\n`),

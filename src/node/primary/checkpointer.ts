@@ -18,6 +18,7 @@ import type { CheckpointRecord } from '../../checkpoint/record.ts';
 import type { Reason } from '../../controller/primary-pair.ts';
 import type { Capture } from '../../qemu/vm.ts';
 import { settleMs } from '../limits.ts';
+import { encodeMachine, madeTraits, toldTraits, traitsType } from '../pairing/alike.ts';
 import { machineHash } from '../pairing/machine-hash.ts';
 import { encodeCount, messages } from '../pairing/message.ts';
 import { type GuestVm, type PeerLink, settle } from '../platform.ts';
@@ -34,7 +35,7 @@ interface InFlight {
   epoch: number;
   reason: Reason;
   capturedAt: number;
-  /** From the line until the guest ran again. */
+  /** From the line until the guest's clocks went on: behind it, or before it where they did not stand still. */
   standsMs: number;
   capture: Capture;
   captured: Closing;
@@ -65,6 +66,8 @@ export class Checkpointer {
     this.forget();
     const { config } = this.node.context;
     const link = this.bulkLink();
+    const machine = { node: config.node, told: toldTraits(config), made: madeTraits(this.node.parts.vm) };
+    await sendBulk(link, { type: traitsType, parts: [encodeMachine(machine)] });
     await this.node.disks?.announce(link);
     const message = await encodeTemplate(template, { specHash: machineHash(config), compressor: this.compressor });
     await sendBulk(link, message);
@@ -157,7 +160,8 @@ export class Checkpointer {
           if (taken.closing !== undefined) await node.disks?.sendHashes(taken.closing.epoch, link);
         },
       });
-      const standsMs = clock.now() - stoppedAt;
+      // Where the clocks run on during the pause, those of the state are of a moment before the line.
+      const standsMs = (capture.clocksOf ?? clock.now()) - stoppedAt;
       const closing = taken.closing;
       if (closing === undefined || !isCurrent()) {
         vm.tracker.putBack(capture.runs);

@@ -13,6 +13,7 @@
 
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
 import { Fifo } from '../../base/fifo.ts';
+import { during } from '../../base/loop-watch.ts';
 import { Records } from '../../checkpoint/record.ts';
 import { type PrimaryAction, type PrimaryEvent, PrimaryPair, type Reason } from '../../controller/primary-pair.ts';
 import type { Uplink } from '../../netdev/endpoint.ts';
@@ -101,8 +102,8 @@ export class PrimaryNode {
   /** Begins as a primary that is alone, and looks for its peer. */
   start(): void {
     const { clock } = this.context;
-    this.parts.nic.handler = (frame) => this.fromGuest(frame, clock.now());
-    this.stops.push(clock.every(tickMs, () => this.tick(clock.now())));
+    this.parts.nic.handler = (frame) => during('guest frame', () => this.fromGuest(frame, clock.now()));
+    this.stops.push(clock.every(tickMs, () => during('tick', () => this.tick(clock.now()))));
     this.stops.push(this.watch.start());
     if (this.context.config.protect.mode !== 'none') void this.peer.seek();
   }

@@ -7,6 +7,16 @@
 
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
 import type { Session } from '../../disk/message.ts';
+import { madeTraitsMs } from '../limits.ts';
+import {
+  type Machine,
+  madeTraits,
+  parseMachine,
+  refuseUnlike,
+  type Traits,
+  toldTraits,
+  traitsType,
+} from '../pairing/alike.ts';
 import { encodeCount, encodeText, messages } from '../pairing/message.ts';
 import { Applier, templateType } from './applier.ts';
 import { firstDiskMessage, readSession, SecondaryDisks } from './disks.ts';
@@ -19,6 +29,10 @@ export class SecondaryBulk {
   private isOpening = false;
   /** What disks the primary has, as its session says. */
   private diskSession: Session | undefined;
+  /** What machine the primary runs, as its session says. */
+  private machine: Machine | undefined;
+  /** What this node's QEMU last made of its machine. */
+  private made: { traits: Traits; at: number } | undefined;
 
   constructor(node: SecondaryNode) {
     this.node = node;
@@ -27,6 +41,7 @@ export class SecondaryBulk {
   /** A primary has opened its links: what an earlier one said of its disks is over. */
   paired(): void {
     this.diskSession = undefined;
+    this.machine = undefined;
   }
 
   /** A message of the bulk link; throws when the peer's stream is wrong. */
@@ -38,6 +53,10 @@ export class SecondaryBulk {
       this.opening = this.begin(Uint8Array.from(payload)).finally(() => {
         this.isOpening = false;
       });
+      return;
+    }
+    if (type === traitsType) {
+      this.machine = parseMachine(payload);
       return;
     }
     if (type === firstDiskMessage) {
@@ -52,6 +71,7 @@ export class SecondaryBulk {
       return;
     }
     const outcome = applier.stage(type, payload);
+    this.slowDown(applier);
     if (outcome === undefined) return;
     if (outcome.kind === 'complete') void this.completed(applier, outcome.epoch);
     // Pages of the initial copy are missing here now, and nothing that follows in this session can bring them again.
@@ -59,8 +79,29 @@ export class SecondaryBulk {
     else this.refuse(outcome.epoch, outcome.why);
   }
 
+  /** As of pages that are missing: nothing brings those of the first checkpoint again, and the session ends. */
+  private notSpilled(epoch: number, why: string): void {
+    if (this.node.pair.state.kind === 'joining') this.disksFailed(why);
+    else this.refuse(epoch, why);
+  }
+
+  /** The primary waits while the disk is far behind with what does not fit in memory. */
+  private slowDown(applier: Applier): void {
+    const caughtUp = applier.catchUp();
+    const link = this.node.links?.bulk;
+    if (caughtUp === undefined || link?.pause === undefined) return;
+    link.pause(true);
+    void caughtUp.then(() => link.pause?.(false));
+  }
+
   /** A checkpoint is staged: it may be committed when the disks have all of it, too. */
   private async completed(applier: Applier, epoch: number): Promise<void> {
+    const spilled = applier.settled(epoch);
+    if (spilled !== undefined) {
+      const wrong = await spilled.then(() => undefined, errorText);
+      if (this.node.applier !== applier) return;
+      if (wrong !== undefined) return this.notSpilled(epoch, wrong);
+    }
     try {
       if (applier.disks !== undefined) await applier.disks.complete(epoch);
     } catch (error) {
@@ -97,16 +138,34 @@ export class SecondaryBulk {
     });
   }
 
+  /**
+   * Another host that would run another machine, and could not load this one's state or go on from it. What is known of its
+   * own QEMU is compared before anything is started, or taken from a replica.
+   */
+  private refuseUnlike(): void {
+    const { machine, made, node } = this;
+    const { config, clock } = node.context;
+    if (machine === undefined)
+      throw new ColoError(errorCodes.channel, 'the primary did not say what machine it runs', {
+        hint: 'both nodes need the same version of COLO',
+      });
+    const ours = { node: config.node, told: toldTraits(config), made: made?.traits ?? {} };
+    refuseUnlike('told', machine, ours);
+    if (made !== undefined && clock.now() - made.at < madeTraitsMs) refuseUnlike('made', machine, ours);
+  }
+
   /** A session begins: starts the SVM, paused, with the primary's template. */
   private async begin(payload: Uint8Array): Promise<void> {
     const { diskSession, node } = this;
     const { links } = node;
     let disks: SecondaryDisks | undefined;
     try {
+      this.refuseUnlike();
       if (diskSession !== undefined) disks = await this.openDisks(diskSession, links?.packet.peer.term ?? 0);
       const applier = await Applier.open(node.context, payload, {
         disks,
         wrongWith: (state) => node.proxy.wrongWith(state),
+        mayTry: () => node.pair.state.kind === 'protected',
       });
       disks = undefined;
       if (node.links === undefined) {
@@ -114,6 +173,8 @@ export class SecondaryBulk {
         return;
       }
       node.adopt(applier);
+      this.made = { traits: madeTraits(applier.vm), at: node.context.clock.now() };
+      this.refuseUnlike();
       if (applier.disks?.kept !== undefined) node.links.packet.send(messages.diskKept, encodeCount(applier.disks.kept));
       node.links.packet.send(messages.ready);
     } catch (error) {
