@@ -9,6 +9,9 @@ export const replayWindowMs = 10;
 /** How long a capture or an apply waits until QEMU has read what it was given. Beyond: the last moments are repeated. */
 export const settleMs = 3;
 
+/** What a guest says between the takeover of its copy and the role of its new primary, some milliseconds. Further frames are dropped. */
+export const spokenFramesMax = 4096;
+
 /**
  * Frames of the network that arrive at the secondary and may have missed the primary, and for how long they are kept. The
  * oldest leave; what nobody got, TCP sends again.

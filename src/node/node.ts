@@ -270,7 +270,7 @@ export class ColoNode {
     const { config, clock, log } = this.context;
     const { inheritance, uplink, troubles } = this;
     if (uplink === undefined || inheritance === undefined) return;
-    const { applier, resend, early, why, detectedAt, takenOverAt } = inheritance;
+    const { applier, resend, spoken, early, why, detectedAt, takenOverAt } = inheritance;
     this.inheritance = undefined;
     this.vm = applier.vm;
     this.nic = applier.nic;
@@ -288,6 +288,7 @@ export class ColoNode {
     void applier.kept?.mayFold.then((may) => may && this.primary === primary && primary?.disks?.fold());
     troubles.isolate('announcement', () => this.announce(uplink));
     for (const frame of resend) uplink.send(frame);
+    for (const frame of spoken) primary?.fromGuest(frame, clock.now());
     for (const frame of early) primary?.fromNetwork(frame);
     this.context.platform.reached('takeover.announced', 0);
     this.failoverRecord = { why, detectedAt: wallTime(detectedAt), doneAt: wallTime(takenOverAt) };

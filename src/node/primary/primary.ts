@@ -108,7 +108,8 @@ export class PrimaryNode {
     if (this.context.config.protect.mode !== 'none') void this.peer.seek();
   }
 
-  private fromGuest(frame: Uint8Array, now: number): void {
+  /** A frame of the guest. */
+  fromGuest(frame: Uint8Array, now: number): void {
     // A node that was stopped wakes with frames of its guest waiting that the SVM has answered long ago.
     this.gate.checkLease(now);
     this.pcap?.write('primary', frame, now);

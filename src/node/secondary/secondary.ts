@@ -15,7 +15,15 @@ import { type SecondaryAction, type SecondaryEvent, SecondaryPair } from '../../
 import { HeartbeatSecondary } from '../../heartbeat/secondary.ts';
 import { SecondaryProxy } from '../../proxy/secondary.ts';
 import type { NodeContext } from '../context.ts';
-import { earlyFramesMax, earlyMs, takeoverRetryMs, takeoverTriesMax, tickMs, unprotectedSilenceMs } from '../limits.ts';
+import {
+  earlyFramesMax,
+  earlyMs,
+  spokenFramesMax,
+  takeoverRetryMs,
+  takeoverTriesMax,
+  tickMs,
+  unprotectedSilenceMs,
+} from '../limits.ts';
 import { PairLinks } from '../pairing/links.ts';
 import {
   countAt,
@@ -43,6 +51,8 @@ export interface Inheritance {
   takenOverAt: number;
   /** Frames for the network, in order, before anything else is said. */
   resend: Uint8Array[];
+  /** What the guest has said since this node stopped speaking for it as the secondary; it still grows. */
+  spoken: Uint8Array[];
   /** Frames of the network that came while nobody answered. */
   early: Uint8Array[];
 }
@@ -239,12 +249,16 @@ export class SecondaryNode {
     if (applier === undefined) return;
     this.context.platform.reached('takeover.claimed', 0);
     await this.applying;
+    const spoken: Uint8Array[] = [];
+    const listen = (frame: Uint8Array) => void (spoken.length < spokenFramesMax && spoken.push(Uint8Array.from(frame)));
+    // In remus mode the guest begins to run here, and nobody else listens to it.
+    if (this.context.config.protect.mode === 'remus') applier.nic.handler = listen;
     if (!(await this.untilRunnable(applier))) return;
     this.context.platform.reached('takeover.runnable', 0);
     const now = this.context.clock.now();
     // Without it connections from before are not gone on with; without the VM nothing is.
     const said = this.shared.troubles.isolate('table', () => this.proxy.takeover(now));
-    applier.nic.handler = undefined;
+    applier.nic.handler = listen;
     for (const frame of said?.replay ?? []) applier.nic.send(frame);
     this.forgetEarly(now);
     const early = [...this.early].map((entry) => entry.frame);
@@ -252,7 +266,7 @@ export class SecondaryNode {
     await this.shutDown('this node has taken the VM over');
     this.post({ kind: 'tookOver' });
     this.onTakenOver({
-      ...{ applier, why, early, resend: said?.resend ?? [] },
+      ...{ applier, why, early, spoken, resend: said?.resend ?? [] },
       ...(said === undefined ? {} : { table: said.table }),
       detectedAt: this.suspectedAt,
       takenOverAt: this.context.clock.now(),
