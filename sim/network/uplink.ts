@@ -97,6 +97,7 @@ export function openUplink(
   const frames = new FrameSocket(socketOf(), handlers, kernel);
   const uplink: Uplink = {
     counters: frames.counters,
+    problem: '',
     pause: () => undefined,
     resume: () => undefined,
     close: () => {

@@ -19,6 +19,7 @@
 //   applied      secondary  what the apply cost: `applied` of checkpoint/message.ts
 //   diskHeld     secondary  u64 position: its journal holds the records up to there
 //   diskFailed   secondary  text: its disk takes no more, no checkpoint can be completed
+//   uplink       secondary  text: why the network is not reached through its node; empty while it is
 //   diskKept     secondary  u64 position, before `ready`: its replica stands there, only what changed since is needed
 //
 // `committed` and `applied` travel here and not on the bulk link, so that they come before the answers of their epoch.
@@ -45,6 +46,7 @@ export const messages = {
   diskHeld: 21,
   diskFailed: 22,
   diskKept: 23,
+  uplink: 24,
 } as const;
 
 export function encodeNumber(value: number): Uint8Array {

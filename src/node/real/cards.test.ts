@@ -70,7 +70,7 @@ test('an uplink for each card; a failure to open one closes the others', async (
     return {
       send: (bytes) => void one.sent.push(bytes),
       close: () => void (one.isClosed = true),
-      ...{ pause: () => undefined, resume: () => undefined },
+      ...{ pause: () => undefined, resume: () => undefined, problem: '' },
       counters: { framesIn: 1, bytesIn: 2, framesOut: 3, bytesOut: 4 },
     };
   };
@@ -107,6 +107,7 @@ test('a frame that comes in with a mark is refused and counted, at every card an
         close: () => undefined,
         pause: () => undefined,
         resume: () => undefined,
+        problem: '',
         counters: { framesIn: 0, bytesIn: 0, framesOut: 0, bytesOut: 0 },
       };
     },

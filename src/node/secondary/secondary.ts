@@ -16,7 +16,7 @@ import { SecondaryProxy } from '../../proxy/secondary.ts';
 import type { NodeContext } from '../context.ts';
 import { earlyFramesMax, earlyMs, takeoverRetryMs, takeoverTriesMax, tickMs, unprotectedSilenceMs } from '../limits.ts';
 import { PairLinks } from '../pairing/links.ts';
-import { decodeNumbers, decodeText, encodeNumber, messages, numberAt } from '../pairing/message.ts';
+import { decodeNumbers, decodeText, encodeNumber, encodeText, messages, numberAt } from '../pairing/message.ts';
 import type { PeerLinks } from '../platform.ts';
 import type { SharedParts } from '../shared-parts.ts';
 import { signOfLife, watchMonitor } from '../vm-watch.ts';
@@ -54,6 +54,8 @@ export class SecondaryNode {
   private readonly early = new Fifo<{ at: number; frame: Uint8Array }>();
   private readonly stops: (() => void)[] = [];
   private suspectedAt = 0;
+  /** What the primary of now was told of the uplink of this node. */
+  private uplinkTold: string | undefined;
   /** When the primary last said anything. */
   private heardAt = 0;
   private applying: Promise<void> = Promise.resolve();
@@ -288,6 +290,7 @@ export class SecondaryNode {
   }
 
   private tick(now: number): void {
+    this.tellUplink();
     const state = this.pair.state;
     if (state.kind === 'protected' && this.heartbeat?.mayTakeOver(now) === true) this.post({ kind: 'silence' });
     // A host that died may never close a link, and this node must be free for another primary.
@@ -295,6 +298,13 @@ export class SecondaryNode {
     const why = 'the primary said nothing while its state was to be copied';
     this.links?.close(why);
     this.onLinksLost(why, true);
+  }
+
+  private tellUplink(): void {
+    const { problem } = this.shared.uplinkHealth;
+    if (this.links === undefined || this.uplinkTold === problem) return;
+    this.uplinkTold = problem;
+    this.links.packet.send(messages.uplink, encodeText(problem));
   }
 
   // ---- what the primary says ----
@@ -321,6 +331,7 @@ export class SecondaryNode {
   private follow(links: PeerLinks): void {
     const now = this.context.clock.now();
     this.bulk.paired();
+    this.uplinkTold = undefined;
     this.heardAt = now;
     this.post({ kind: 'session' });
     const { tolerance } = this.shared;
