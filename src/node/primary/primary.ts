@@ -14,7 +14,6 @@
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
 import { Fifo } from '../../base/fifo.ts';
 import { Records } from '../../checkpoint/record.ts';
-import { handsOverForUplink } from '../../controller/policy.ts';
 import { type PrimaryAction, type PrimaryEvent, PrimaryPair, type Reason } from '../../controller/primary-pair.ts';
 import type { Uplink } from '../../netdev/endpoint.ts';
 import { PrimaryProxy } from '../../proxy/primary.ts';
@@ -189,22 +188,11 @@ export class PrimaryNode {
     this.proxy.poll(now);
     this.gate.tellReleased();
     this.peer.tellNewAddresses(now);
-    this.lookAtUplinks(now);
+    this.offer.lookAtUplinks(now);
     const state = this.pair.state;
     if (state.kind !== 'protected' || state.phase !== 'running') return;
     const due = this.due.at(now);
     if (due !== undefined) this.post({ kind: 'want', reason: { kind: due } });
-  }
-
-  private lookAtUplinks(now: number): void {
-    const { troubles, uplinkHealth } = this.parts;
-    const own = uplinkHealth.news(now);
-    const peer = this.peer.uplinkNews(now);
-    if (peer.problem === undefined || peer.problem === '') troubles.over('peer uplink');
-    else troubles.tell('peer uplink', `the network would not be reached through the secondary: ${peer.problem}`);
-    const state = this.pair.state;
-    if (state.kind === 'protected' && state.complete && handsOverForUplink({ own, peer }))
-      void this.offer.ask(`the network is not reached through this node: ${own.problem}`).catch(() => undefined);
   }
 
   /** Whether this node may say something to the network now, by its term or by what the secondary lends it. */
