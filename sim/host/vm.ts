@@ -190,7 +190,7 @@ export class SimVm implements GuestVm {
     await this.spend(times.stopMs / 4);
     const all = pages;
     return {
-      ...{ deviceState, runs, pages, dirtyPages: runs.pages, dirtyRuns: runs.runs },
+      ...{ deviceState, runs, pages, dirtyPages: runs.pages, dirtyRuns: runs.runs, clocksOf: undefined },
       release: () => void all.fill(0xbd),
       phases: {
         ...{ stopMs: stoppedAt - start, saveMs: times.saveMs, scanMs: 0, copyMs: 0, resumeMs: 0 },

@@ -5,6 +5,7 @@
 //   --config FILE                     a child of the service, which may end and come back: it goes on alone, and says in
 //                                     an identity file who it is, so that the service finds it again
 
+import { randomFillSync } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import type { Arbiter } from '../arbiter/arbiter.ts';
@@ -14,12 +15,14 @@ import { WatchedArbiter } from '../arbiter/watched.ts';
 import { systemClock } from '../base/clock.ts';
 import { errorText } from '../base/errors.ts';
 import { readIdentity } from '../base/identity.ts';
-import { type Log, openLog } from '../base/log.ts';
+import { endOnBug, type Log, openLog } from '../base/log.ts';
+import { watchProcess } from '../base/own-process.ts';
 import { type NodeConfig, recordName } from '../node/config.ts';
 import type { NodeContext } from '../node/context.ts';
 import { ColoNode } from '../node/node.ts';
 import { realPlatform } from '../node/real/platform.ts';
 import { termAndEpoch } from '../node/status.ts';
+import { scatterHashes } from '../packet/flow-key.ts';
 import type { DaemonConfig } from './config.ts';
 import { takeIdentityFile } from './identity-file.ts';
 import { ApiServer } from './server.ts';
@@ -28,6 +31,7 @@ async function main(): Promise<void> {
   const fromFile = process.argv[2] === '--config' ? process.argv[3] : undefined;
   const config = fromFile === undefined ? await readConfig() : readConfigFile(fromFile);
   if (config.identityPath !== undefined) takeIdentityFile(config.identityPath);
+  scatterHashes([...randomFillSync(new Uint32Array(5))]);
   const { vm, node: name } = config.node;
   let node: ColoNode | undefined;
   const log = openLog({
@@ -51,11 +55,9 @@ async function main(): Promise<void> {
     if (config.identityPath !== undefined) await rm(config.identityPath, { force: true });
     process.exit(code);
   };
-  // A bug of ours ends the node: its peer takes over, which is the case COLO exists for.
-  process.on('uncaughtException', (error) => {
-    log.fatal({ error: errorText(error), stack: error.stack }, 'bug: this node ends');
-    process.exit(70);
-  });
+  endOnBug(log, 'this node ends');
+  // Whoever started it may be gone, and where its words went may be full: that is no reason to end.
+  process.stdout.on('error', () => undefined);
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const)
     process.on(
       signal,
@@ -69,10 +71,11 @@ async function main(): Promise<void> {
     process.stdin.on('end', () => stop(0));
     process.stdin.resume();
   }
+  const own = watchProcess(log);
   let api: ApiServer | undefined;
   try {
     await node.start();
-    api = await ApiServer.listen(config.apiPath, node, () => stop(0));
+    api = await ApiServer.listen(config.apiPath, { node, stop: () => stop(0), process: own.status });
     process.stdout.write('ready\n');
   } catch (error) {
     log.error({ error: errorText(error) }, 'the node did not start');

@@ -57,6 +57,17 @@ function addDemo(program: Command, finish: (code: number) => void): void {
     .addOption(
       new Option('--fault <fault>', 'what happens in the middle').choices([...faultKinds]).default('primary-kill'),
     )
+    .addOption(
+      new Option('--guest <guest>', 'demo: Linux with servers; bare: a guest of ours that runs under every KVM')
+        .choices(['demo', 'bare'])
+        .default('demo'),
+    )
+    .addOption(
+      new Option('--accel <accel>', 'QEMU emulates, or uses KVM, which has to run the guest')
+        .choices(['tcg', 'kvm'])
+        .default('tcg'),
+    )
+    .addOption(new Option('--machine <type>', 'of QEMU').choices(['pc', 'q35', 'microvm']))
     .addOption(new Option('--seconds <n>', 'how long the clients run').argParser(seconds).default(16))
     .addOption(
       new Option('--hosts <n>', 'on this many hosts, as network namespaces of this machine (needs root)').argParser(
@@ -115,6 +126,8 @@ function addControl(program: Command, finish: (code: number) => void): void {
         false,
       ),
   )
+    .addOption(logLevelOption())
+    .option('--monitor <port>', 'without --at: metrics and health at this port of 127.0.0.1', Number)
     .option('--on <node>', 'with --at: the node that boots it')
     .option('--no-wait', 'with --at: do not wait until it is protected')
     .option('--force', 'with --at: nodes that may still run a removed VM with its name or an address are off', false)
@@ -233,8 +246,20 @@ function addTools(program: Command, finish: (code: number) => void): void {
     .command('doctor')
     .description('say what this host can do and what to do about what is missing')
     .option('--install', 'first install the Debian packages that a node needs (as root)', false)
+    .option(
+      '--prove',
+      'show it, in about a minute: 200 captures, 50 loads and a failover with TCP clients, everything verified',
+      false,
+    )
+    .addOption(new Option('--accel <accel>', 'with --prove: under this; KVM where it works').choices(['tcg', 'kvm']))
     .option('--json', 'as JSON', false)
-    .action(async (options) => finish(await (await import('./dev/tools.ts')).doctorCommand(options)));
+    .action(async (options) =>
+      finish(
+        options.prove === true
+          ? await (await import('./prove.ts')).proveCommand(options)
+          : await (await import('./dev/tools.ts')).doctorCommand(options),
+      ),
+    );
   program
     .command('bench <what>')
     .description(
@@ -249,6 +274,13 @@ function addTools(program: Command, finish: (code: number) => void): void {
       new Option('--pages <n>', 'checkpoint: only the guests that write so many pages (0, 1000 or 10000)').argParser(
         wholeNumber,
       ),
+    )
+    .addOption(new Option('--accel <name>', 'checkpoint: what runs the guest (default: tcg)').choices(['tcg', 'kvm']))
+    .addOption(
+      new Option('--guest <name>', 'checkpoint: which guest (default: linux; under kvm bare)').choices([
+        'linux',
+        'bare',
+      ]),
     )
     .option('--json', 'as JSON', false)
     .action(async (what, options) => finish(await (await import('./dev/tools.ts')).bench(what, options)));
@@ -267,11 +299,18 @@ function addTools(program: Command, finish: (code: number) => void): void {
     .action(async (only, options) => finish(await (await import('./dev/check.ts')).check(only, options)));
   program
     .command('test [suite]')
-    .description('run tests: all (default), unit, integration, soak')
+    .description('run tests: all (default), unit, integration, soak; mutants: small mistakes, and what notices each')
     .option('--name <pattern>', 'only tests whose name matches')
     .option('--file <text>', 'only files whose path contains this')
     .option('--json', 'the totals as JSON; what the tests say goes to standard error', false)
     .action(async (suite, options) => finish(await (await import('./dev/tools.ts')).testCommand(suite, options)));
+}
+
+/** `debug` writes a line for each checkpoint: a gigabyte a day. */
+function logLevelOption(): Option {
+  return new Option('--log-level <level>', 'without --at: what the logs of the nodes tell')
+    .choices(['error', 'warn', 'info', 'debug', 'trace'])
+    .default('info');
 }
 
 async function main(): Promise<void> {

@@ -2,10 +2,15 @@
 // switches itself off.
 
 import { existsSync } from 'node:fs';
+import { buildBareGuest } from '../../guest/bare/build.ts';
 import { buildGuest } from '../../guest/build.ts';
+import { exposeNodes } from '../api/metrics.ts';
 import type { NodeStatus } from '../api/node-status.ts';
 import { delay, systemClock } from '../base/clock.ts';
+import { healthAnswer, metricsAnswer } from '../colod/monitor-answers.ts';
+import { openPlainDoor, type PlainDoor } from '../colod/plain-door.ts';
 import { checkLocal, readSpec, type Spec } from '../config/spec.ts';
+import { bareDemoGuest } from '../demo/guest.ts';
 import { readHeader } from '../disk/header.ts';
 import { refuseOwner } from '../disk/recovery.ts';
 import { Folder } from '../disk/storage.ts';
@@ -17,8 +22,15 @@ import { LocalPair, replicaDirectory } from '../local/pair.ts';
 import { Interrupted, interruptSignal } from './interrupt.ts';
 import { LiveBlock, statusBlock, statusLine } from './view.ts';
 
+export interface RunOptions {
+  json: boolean;
+  logLevel: string;
+  /** The port of 127.0.0.1 where metrics and health are had. */
+  monitor?: number | undefined;
+}
+
 /** Runs until Ctrl-C. */
-export async function run(path: string, options: { json: boolean }): Promise<number> {
+export async function run(path: string, options: RunOptions): Promise<number> {
   const clock = systemClock;
   const live = new LiveBlock(() => clock.now());
   const say = (line: string) => {
@@ -40,14 +52,20 @@ export async function run(path: string, options: { json: boolean }): Promise<num
     if (options.json) process.stderr.write(`${text}\n`);
     else live.say(`- ${text}`);
   };
-  const pair = await LocalPair.start({ spec, boot, forwards, clock, signal: interrupt, gatewayChanged });
+  const pair = await LocalPair.start({
+    ...{ spec, boot, forwards, clock, signal: interrupt, gatewayChanged },
+    logLevel: options.logLevel,
+  });
+  let door: PlainDoor | undefined;
   try {
+    if (options.monitor !== undefined) door = await openMonitor(options.monitor, () => pair.statuses());
     for (const forward of forwards)
       say(`127.0.0.1:${forward.hostPort} reaches the guest's ${forward.protocol} port ${forward.guestPort}`);
     if (spec.protect.mode !== 'none') await pair.startSecondary();
     say(`logs and consoles are in ${pair.logDir}; Ctrl-C ends the VM`);
     return await untilOver(pair, live, options.json, interrupt);
   } finally {
+    await door?.close();
     await pair.stop();
     for (const node of ['a', 'b']) {
       const folder = replicaDirectory(spec, node);
@@ -55,6 +73,14 @@ export async function run(path: string, options: { json: boolean }): Promise<num
         say(`node ${node} ran the VM last: its newest disks are in ${folder}`);
     }
   }
+}
+
+/** Both nodes are this machine's, so the label `node` tells their series apart. */
+function openMonitor(port: number, statuses: () => Promise<NodeStatus[]>): Promise<PlainDoor> {
+  return openPlainDoor({ host: '127.0.0.1', port }, async (path) => {
+    const all = await statuses();
+    return path === '/metrics' ? metricsAnswer(await exposeNodes(all)) : healthAnswer(path, all);
+  });
 }
 
 /** Until Ctrl-C, or until the VM is over: then nobody would want its ports and its name to be held any longer. */
@@ -95,6 +121,7 @@ async function repair(pair: LocalPair, live: LiveBlock, json: boolean): Promise<
 async function bootFiles(spec: Spec, say: (line: string) => void): Promise<BootFiles> {
   if ('from' in spec.boot) return { kernel: undefined, initrd: undefined, cmdline: '' };
   if ('kernel' in spec.boot) return { ...spec.boot, initrd: spec.boot.initrd };
+  if (spec.boot.guest === 'bare') return bareDemoGuest(await buildBareGuest()).boot;
   const guest = await buildGuest({ onProgress: say });
   if (!existsSync(guest.kernel)) throw new Error(`bug: the guest's kernel ${guest.kernel} is gone`);
   return { kernel: guest.kernel, initrd: guest.initrd, cmdline: guest.cmdline };

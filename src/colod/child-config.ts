@@ -2,6 +2,8 @@
 
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { buildBareGuest } from '../../guest/bare/build.ts';
+import { bareCommandLine } from '../../guest/bare/guest.ts';
 import { buildGuest } from '../../guest/build.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import type { DaemonConfig } from '../child/config.ts';
@@ -19,12 +21,12 @@ export interface ChildPaths {
   config: string;
   identity: string;
   api: string;
+  /** What the process says besides its log, such as a crash: written by itself at once, so it is on no disk that could hang. */
+  output: string;
   /** Kept: logs. */
   logs: string;
   log: string;
   console: string;
-  /** What the process says besides its log, such as a crash. */
-  output: string;
 }
 
 export function childPaths(config: ServiceConfig, vm: string): ChildPaths {
@@ -35,10 +37,10 @@ export function childPaths(config: ServiceConfig, vm: string): ChildPaths {
     config: join(folder, 'config.json'),
     identity: join(folder, 'identity'),
     api: join(folder, 'api.sock'),
+    output: join(folder, 'output'),
     logs,
     log: join(logs, 'node.log'),
     console: join(logs, 'console'),
-    output: join(logs, 'output'),
   };
 }
 
@@ -112,6 +114,8 @@ async function bootFiles(spec: Spec): Promise<BootFiles> {
         });
     return { ...spec.boot, initrd: spec.boot.initrd };
   }
+  if (spec.boot.guest === 'bare')
+    return { kernel: await buildBareGuest(), initrd: undefined, cmdline: bareCommandLine({}) };
   const guest = await buildGuest({});
   return { kernel: guest.kernel, initrd: guest.initrd, cmdline: guest.cmdline };
 }

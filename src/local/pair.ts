@@ -14,7 +14,7 @@ import type { WantedRole } from '../controller/role.ts';
 import { type Forward, Gateway } from '../lan/gateway.ts';
 import { Switch } from '../lan/switch.ts';
 import type { Strike } from '../node/fault-points.ts';
-import { logDirectory, releaseRunDirectory, takeRunDirectory } from './directories.ts';
+import { logDirectory, releaseRunDirectory, removeLogs, takeRunDirectory } from './directories.ts';
 import { type BootFiles, machineOf } from './machine.ts';
 import { NodeProcess } from './node-process.ts';
 import { Owners } from './owners.ts';
@@ -84,7 +84,7 @@ export class LocalPair {
     try {
       const logDir = logDirectory(spec.vm);
       mkdirSync(logDir, { recursive: true, mode: 0o700 });
-      for (const name of ['a', 'b']) rmSync(join(logDir, `${name}.log`), { force: true });
+      for (const name of ['a', 'b']) removeLogs(logDir, name);
       mkdirSync(join(directory, 'arbiter'), { mode: 0o700 });
       const owners = new Owners(join(directory, 'arbiter'));
       undo.push(() => owners.close());

@@ -111,3 +111,9 @@ export const plightCharactersMax = 200;
 
 /** Whether the network can be reached through this node is asked this often. */
 export const uplinkLookMs = 200;
+
+/** Staged pages that wait for the spill file. Beyond: the bulk link is not read until the disk has caught up. */
+export const spillWaitingBytesMax = 32 * 1024 * 1024;
+
+/** How far the clock of a state that is loaded may be behind this host's. More, or as much before it: the clock is left as it is. */
+export const clockLagMsMax = 3_600_000;

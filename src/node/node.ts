@@ -10,6 +10,7 @@ import type { NodeStatus } from '../api/node-status.ts';
 import { wallTime } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { Fifo } from '../base/fifo.ts';
+import { during } from '../base/loop-watch.ts';
 import { Role, type RoleAction, type RoleEvent } from '../controller/role.ts';
 import { Tolerance } from '../heartbeat/tolerance.ts';
 import type { Uplink } from '../netdev/endpoint.ts';
@@ -73,11 +74,9 @@ export class ColoNode {
   async start(): Promise<void> {
     this.started.promise.catch(() => undefined);
     this.uplink = await this.context.platform.connectUplink({
-      frame: (frame) => {
-        if (this.primary !== undefined) this.primary.fromNetwork(frame);
-        else this.secondary?.fromNetwork(frame);
-      },
+      frame: (frame) => during('network frame', () => (this.primary ?? this.secondary)?.fromNetwork(frame)),
       maySend: () => this.primary?.maySpeak === true,
+      settled: () => this.primary?.onSettled(),
       closed: () => this.context.log.error('the uplink is gone: nobody can reach the VM through this node'),
     });
     this.stopLooking = this.uplinkHealth.watch(this.uplink);
@@ -252,6 +251,7 @@ export class ColoNode {
     if (this.role.state.kind !== 'primary') return;
     const isAnew = (this.terms.record?.term ?? 0) > firstTerm;
     if (isAnew) this.context.log.error('the VM is booted anew: no node has its memory any more');
+    this.addresses.reset();
     this.becomePrimary({ vm, nic, uplink, template, ...this.disksOf(vm) });
     await vm.resume();
     // Booted anew: another node may have run the guest before, and be stopped with something on its way, as at a takeover.

@@ -1,6 +1,7 @@
 // A node's status for the API: read from the same records and counters that everything else reads.
 
 import type { CheckpointLine, NodeStatus } from '../api/node-status.ts';
+import { reasonOf } from '../api/reasons.ts';
 import type { CheckpointRecord } from '../checkpoint/record.ts';
 import type { Role } from '../controller/role.ts';
 import type { Tolerance } from '../heartbeat/tolerance.ts';
@@ -38,6 +39,11 @@ export function termAndEpoch(node: DescribedNode): { term: number; epoch: number
 }
 
 export function describeNode(node: DescribedNode, cores: number): NodeStatus {
+  const status = statusOf(node, cores);
+  return { ...status, reason: reasonOf(status) };
+}
+
+function statusOf(node: DescribedNode, cores: number): Omit<NodeStatus, 'reason'> {
   const { config } = node.context;
   const primary = node.primary;
   const state = primary?.pair.state ?? node.secondary?.pair.state;
@@ -162,6 +168,10 @@ function checkpointsOf(primary: PrimaryNode): NodeStatus['checkpoints'] {
     sentBytes: kept.reduce((sum, record) => sum + record.sentBytes, 0),
     dirtyBytes: kept.reduce((sum, record) => sum + record.rawBytes, 0),
     reasons: Object.fromEntries(records.reasons),
+    pauseSeconds: records.pauseSeconds.snapshot,
+    commitSeconds: records.commitSeconds.snapshot,
+    dirtyBytesTotal: records.dirtyBytes,
+    sentBytesTotal: records.sentBytes,
     last: records.newest(lastShown).map(lineOf),
   };
 }

@@ -41,7 +41,7 @@ export interface MachineSpec {
   nics: { mac: string; mtu?: number }[];
   /** What the guest's real-time clock follows: the host's clock (the default), or the guest's own, which stops with it. */
   rtc?: 'host' | 'vm';
-  /** File that receives what the guest writes to its first serial port. */
+  /** The node's file of what the guest writes to its first serial port; QEMU is not told of it. */
   serialLog: string;
   extraArgs: string[];
 }
@@ -58,9 +58,13 @@ export interface VmFiles {
   disks?: DiskFiles[];
   ramPath: string;
   qmpPath: string;
+  /** Of the serial console's pipes, without their endings (console.ts). */
+  consolePath: string;
   nicPaths: string[];
   vmstatePath: string;
   deviceStatePath: string;
+  /** Under KVM: the page that holds QEMU's clock (clock-page.ts). */
+  clockPath: string;
 }
 
 // No RDRAND and no RDSEED: the two guests would draw different numbers. qemu64 is an AMD model, so the guest's
@@ -78,9 +82,11 @@ export function vmFiles(dir: string, nics: number): VmFiles {
     dir,
     ramPath: join(dir, 'ram'),
     qmpPath: join(dir, 'qmp.sock'),
+    consolePath: join(dir, 'console'),
     nicPaths: Array.from({ length: nics }, (_, index) => join(dir, `nic${index}.sock`)),
     vmstatePath: join(dir, 'vmstate.qcow2'),
     deviceStatePath: join(dir, 'device-state'),
+    clockPath: join(dir, 'clock'),
   };
 }
 
@@ -166,7 +172,7 @@ export function qemuArguments(spec: MachineSpec, files: VmFiles, options: { paus
     ...['-global', 'migration.send-configuration=off'],
     ...['-chardev', `socket,id=monitor,path=${quoted(files.qmpPath)},server=off`],
     ...['-mon', 'chardev=monitor,mode=control'],
-    ...['-serial', `file:${spec.serialLog}`],
+    ...['-chardev', `pipe,id=console,path=${quoted(files.consolePath)}`, '-serial', 'chardev:console'],
     ...[
       '-blockdev',
       `driver=qcow2,node-name=${vmstateNode},file.driver=file,file.filename=${quoted(files.vmstatePath)}`,

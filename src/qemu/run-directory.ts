@@ -8,6 +8,7 @@ import { chmodSync, mkdirSync, rmdirSync, rmSync, statfsSync } from 'node:fs';
 import { join } from 'node:path';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { type HeldFile, takeFile } from '../base/owner-file.ts';
+import { consolePipes } from './console.ts';
 import type { VmFiles } from './machine.ts';
 
 const tmpfsMagic = 0x0102_1994;
@@ -62,8 +63,10 @@ export class RunDirectory {
   }
 
   #removeFiles(): void {
-    const { ramPath, qmpPath, vmstatePath, deviceStatePath } = this.#files;
-    for (const path of [ramPath, qmpPath, vmstatePath, deviceStatePath]) rmSync(path, { force: true });
+    const { ramPath, qmpPath, consolePath, vmstatePath, deviceStatePath, clockPath } = this.#files;
+    const pipes = Object.values(consolePipes(consolePath));
+    for (const path of [ramPath, qmpPath, ...pipes, vmstatePath, deviceStatePath, clockPath])
+      rmSync(path, { force: true });
   }
 }
 

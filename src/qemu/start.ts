@@ -10,6 +10,8 @@ import type { Clock } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { Carrier, createCarrier, unpackTemplate } from './carrier.ts';
+import { ClockPage } from './clock-page.ts';
+import { SerialConsole } from './console.ts';
 import { chooseTracker } from './dirty/choose.ts';
 import type { DirtyTracker, TrackerKind } from './dirty/tracker.ts';
 import { type Mapping, mapFile, takeRoom } from './libc.ts';
@@ -56,6 +58,9 @@ export interface VmParts {
   mapping: Mapping;
   tracker: DirtyTracker;
   carrier: Carrier | undefined;
+  console: SerialConsole;
+  /** Holds QEMU's clock over pauses; none under TCG, where the guest's TSC stands with the guest. */
+  clockPage: ClockPage | undefined;
   qemuVersion: string;
 }
 
@@ -84,6 +89,10 @@ async function startPartsInto(options: VmOptions, cleanups: Cleanups): Promise<V
   await prepareFiles(options);
   const carrier = options.vmstateTemplate === undefined ? undefined : new Carrier(files.vmstatePath);
   cleanups.push(() => carrier?.close());
+  const console = SerialConsole.open(files.consolePath, spec.serialLog);
+  cleanups.push(() => console.close());
+  const clockPage = spec.accel === 'kvm' ? new ClockPage(files.clockPath) : undefined;
+  cleanups.push(() => clockPage?.close());
   const { process, qmp } = await launch(options, preload.path, cleanups);
   const qemuVersion = await checkVersion(qmp);
   const capabilities = [{ capability: 'x-ignore-shared', state: true }];
@@ -93,7 +102,7 @@ async function startPartsInto(options: VmOptions, cleanups: Cleanups): Promise<V
   cleanups.push(() => mapping.close());
   const tracker = await openTracker(options, { process, qmp, mapping });
   log.info({ qemuPid: process.pid, qemu: qemuVersion, tracker: tracker.kind }, 'QEMU runs');
-  return { directory, process, qmp, mapping, tracker, carrier, qemuVersion };
+  return { directory, process, qmp, mapping, tracker, carrier, console, clockPage, qemuVersion };
 }
 
 function assertSize({ ramBytes }: MachineSpec): void {
@@ -141,6 +150,7 @@ async function launch(
     args: qemuArguments(spec, files, { paused: options.paused }),
     preload,
     ramPath: files.ramPath,
+    clockPath: spec.accel === 'kvm' ? files.clockPath : undefined,
   });
   cleanups.push(() => {
     process.kill();

@@ -13,6 +13,7 @@
 
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
 import { Fifo } from '../../base/fifo.ts';
+import { during } from '../../base/loop-watch.ts';
 import { Records } from '../../checkpoint/record.ts';
 import { type PrimaryAction, type PrimaryEvent, PrimaryPair, type Reason } from '../../controller/primary-pair.ts';
 import type { Uplink } from '../../netdev/endpoint.ts';
@@ -100,8 +101,8 @@ export class PrimaryNode {
   /** Begins as a primary that is alone, and looks for its peer. */
   start(): void {
     const { clock } = this.context;
-    this.parts.nic.handler = (frame) => this.fromGuest(frame, clock.now());
-    this.stops.push(clock.every(tickMs, () => this.tick(clock.now())));
+    this.parts.nic.handler = (frame) => during('guest frame', () => this.fromGuest(frame, clock.now()));
+    this.stops.push(clock.every(tickMs, () => during('tick', () => this.tick(clock.now()))));
     this.stops.push(this.watch.start());
     if (this.context.config.protect.mode !== 'none') void this.peer.seek();
   }
@@ -110,7 +111,6 @@ export class PrimaryNode {
     // A node that was stopped wakes with frames of its guest waiting that the SVM has answered long ago.
     this.gate.checkLease(now);
     this.pcap?.write('primary', frame, now);
-    if (this.parts.addresses.said(frame)) this.peer.hasNewAddresses = true;
     this.proxy.fromGuest(frame, now);
   }
 
@@ -121,8 +121,13 @@ export class PrimaryNode {
   }
 
   private toNetwork(frame: Uint8Array): void {
-    this.pcap?.write('released', frame, this.context.clock.now());
-    this.parts.uplink.send(frame);
+    const now = this.context.clock.now();
+    this.pcap?.write('released', frame, now);
+    const { uplink, addresses } = this.parts;
+    const { lost } = uplink.progress;
+    uplink.send(frame);
+    // What has not left is no claim: the survivor's guest may never have made it.
+    if (uplink.progress.lost === lost && addresses.said(frame, now)) this.peer.hasNewAddresses = true;
   }
 
   /** A frame of the network. */
@@ -187,6 +192,7 @@ export class PrimaryNode {
     this.peer.lookForSilence(now);
     this.proxy.poll(now);
     this.gate.tellReleased();
+    if (this.parts.addresses.expire(now)) this.peer.hasNewAddresses = true;
     this.peer.tellNewAddresses(now);
     this.offer.lookAtUplinks(now);
     const state = this.pair.state;
@@ -201,12 +207,20 @@ export class PrimaryNode {
     return this.gate.isOpen;
   }
 
+  /** The uplink has got on with what it was given: what has left is told to the secondary. */
+  onSettled(): void {
+    this.proxy.settled();
+    this.gate.tellReleased();
+  }
+
   private ports() {
     return {
       toNetwork: (frame: Uint8Array) => this.toNetwork(frame),
       toGuest: (frame: Uint8Array) => this.parts.nic.send(frame),
       mirror: (frame: Uint8Array) => this.peer.links?.packet.send(messages.ingress, frame),
       announceIsn: (key: Uint8Array, isn: number) => this.peer.links?.packet.send(messages.isn, encodeNumber(isn), key),
+      progress: this.parts.uplink.progress,
+      unwritten: () => this.parts.uplink.unwritten(),
       confirm: (ids: number[]) => this.peer.links?.packet.send(messages.confirm, encodeNumbers(ids)),
       wantCheckpoint: (reason: CheckpointReason) => this.post({ kind: 'want', reason }),
       pauseGuest: (paused: boolean) => this.parts.nic.pause(paused),

@@ -23,27 +23,36 @@ test('an uplink that is gone is opened again as often as it takes, counts on, an
       queueMicrotask(back.resolve);
     }
     const nothing = () => undefined;
-    return {
-      send: () => void sent.push(index),
-      pause: nothing,
-      resume: nothing,
-      close: nothing,
-      problem: '',
-      counters,
+    const progress = { taken: 0, settled: 0, lost: 0 };
+    // Of two frames that one of them is given, one is written.
+    const send = (): void => {
+      sent.push(index);
+      progress.taken += 1;
+      if (progress.taken > 1) return;
+      progress.settled += 1;
+      handlers.settled?.();
     };
+    const face = { pause: nothing, resume: nothing, close: nothing, problem: '', counters };
+    return { ...face, send, progress, unwritten: () => [] };
   };
   const handlers = { frame: () => undefined, closed: () => void (closedTold += 1), maySend: () => true };
   const lasting = await LastingUplink.open(openOne, handlers, clock);
   assert.equal(opened[0]?.maySend?.(), true);
   lasting.send(new Uint8Array(60));
+  lasting.send(new Uint8Array(60));
+  const { progress } = lasting;
+  assert.deepEqual(progress, { taken: 2, settled: 1, lost: 0 });
   opened[0]?.closed();
+  assert.deepEqual(progress, { taken: 2, settled: 2, lost: 1 });
   assert.match(lasting.problem, /gone/);
   lasting.send(new Uint8Array(60));
+  assert.deepEqual(progress, { taken: 3, settled: 3, lost: 2 });
   await back.promise;
   await new Promise(setImmediate);
   assert.equal(lasting.problem, '');
   lasting.send(new Uint8Array(60));
-  assert.deepEqual(sent, [1, 3]);
+  assert.deepEqual(sent, [1, 1, 3]);
+  assert.deepEqual(progress, { taken: 4, settled: 4, lost: 2 });
   assert.equal(closedTold, 1);
   assert.deepEqual(lasting.counters, { framesIn: 2, bytesIn: 120, framesOut: 4, bytesOut: 240 });
   lasting.close();

@@ -16,6 +16,9 @@ export class LastingUplink implements Uplink {
   private inner: Uplink | undefined;
   private why = '';
   private isClosed = false;
+  readonly progress = { taken: 0, settled: 0, lost: 0 };
+  /** Frames of uplinks that are gone, and while there was none. */
+  private readonly settled = { frames: 0, lost: 0 };
   /** Of those that are gone. */
   private readonly before = { framesIn: 0, bytesIn: 0, framesOut: 0, bytesOut: 0 };
 
@@ -33,7 +36,23 @@ export class LastingUplink implements Uplink {
   }
 
   send(frame: Uint8Array): void {
-    this.inner?.send(frame);
+    this.progress.taken += 1;
+    if (this.inner !== undefined) return this.inner.send(frame);
+    this.settled.frames += 1;
+    this.settled.lost += 1;
+    this.settle();
+  }
+
+  unwritten(): Uint8Array[] {
+    return this.inner?.unwritten() ?? [];
+  }
+
+  /** What became of all frames: of those before, and of the ones of now. */
+  private settle(): void {
+    const { progress } = this.inner ?? {};
+    this.progress.settled = this.settled.frames + (progress?.settled ?? 0);
+    this.progress.lost = this.settled.lost + (progress?.lost ?? 0);
+    this.handlers.settled?.();
   }
 
   pause(): void {
@@ -66,7 +85,8 @@ export class LastingUplink implements Uplink {
   }
 
   private async open(): Promise<void> {
-    const inner = await this.openOne({ ...this.handlers, closed: () => this.gone(inner) });
+    const settled = () => this.settle();
+    const inner = await this.openOne({ ...this.handlers, settled, closed: () => this.gone(inner) });
     if (this.isClosed) inner.close();
     else this.inner = inner;
   }
@@ -75,8 +95,12 @@ export class LastingUplink implements Uplink {
     if (this.inner !== inner || this.isClosed) return;
     const { counters } = this;
     Object.assign(this.before, counters);
+    // What it has not written it never will.
+    this.settled.lost += inner.progress.lost + inner.progress.taken - inner.progress.settled;
+    this.settled.frames = this.progress.taken;
     this.inner = undefined;
     inner.close();
+    this.settle();
     this.why = 'its device or socket is gone';
     this.handlers.closed();
     this.again();

@@ -8,6 +8,7 @@
 import { delay } from '../../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
 import { Fifo } from '../../base/fifo.ts';
+import { during } from '../../base/loop-watch.ts';
 import type { LinkKind } from '../../channel/link.ts';
 import { encodeApplied } from '../../checkpoint/message.ts';
 import { type SecondaryAction, type SecondaryEvent, SecondaryPair } from '../../controller/secondary-pair.ts';
@@ -16,7 +17,16 @@ import { SecondaryProxy } from '../../proxy/secondary.ts';
 import type { NodeContext } from '../context.ts';
 import { earlyFramesMax, earlyMs, takeoverRetryMs, takeoverTriesMax, tickMs, unprotectedSilenceMs } from '../limits.ts';
 import { PairLinks } from '../pairing/links.ts';
-import { decodeNumbers, decodeText, encodeNumber, encodeText, messages, numberAt } from '../pairing/message.ts';
+import {
+  countAt,
+  decodeNumbers,
+  decodeText,
+  encodeCount,
+  encodeEgressHead,
+  encodeText,
+  messages,
+  numberAt,
+} from '../pairing/message.ts';
 import type { PeerLinks } from '../platform.ts';
 import type { SharedParts } from '../shared-parts.ts';
 import { signOfLife, watchMonitor } from '../vm-watch.ts';
@@ -75,7 +85,7 @@ export class SecondaryNode {
       busy: () => (this.isBusy ? 'this node is paired already' : undefined),
       paired: (links) => void this.onPaired(links),
     });
-    this.stops.push(this.context.clock.every(tickMs, () => this.tick(this.context.clock.now())));
+    this.stops.push(this.context.clock.every(tickMs, () => during('tick', () => this.tick(this.context.clock.now()))));
     // One that hangs answers no guest's frame and applies nothing: its primary is better off alone. Once the primary is in
     // doubt this copy is better than none.
     this.stops.push(
@@ -174,7 +184,7 @@ export class SecondaryNode {
     switch (action.kind) {
       case 'commit':
         this.context.platform.reached('stage.complete', action.epoch);
-        this.links?.packet.send(messages.committed, encodeNumber(action.epoch));
+        this.links?.packet.send(messages.committed, encodeCount(action.epoch));
         this.context.platform.reached('commit.sent', action.epoch);
         return;
       case 'apply':
@@ -378,24 +388,24 @@ export class SecondaryNode {
       case messages.ingress:
         return this.proxy.fromPrimary(payload, now);
       case messages.isn:
-        return this.proxy.isn(payload.subarray(4), numberAt(payload, 0));
+        return this.proxy.isn(payload.subarray(4), numberAt(payload, 0), now);
       case messages.marker:
-        this.applier?.marked(numberAt(payload, 0), now);
-        return this.proxy.captureMarker(numberAt(payload, 0));
+        this.applier?.marked(countAt(payload, 0), now);
+        return this.proxy.captureMarker(countAt(payload, 0));
       case messages.abort:
-        return this.proxy.abortMarker(numberAt(payload, 0));
+        return this.proxy.abortMarker(countAt(payload, 0));
       case messages.replay:
         return this.proxy.logOnly(payload);
       case messages.confirm:
         return this.proxy.confirm(decodeNumbers(payload));
       case messages.released:
-        return this.proxy.released(numberAt(payload, 0));
+        return this.proxy.released(countAt(payload, 0));
       case messages.handover:
         return this.post({ kind: 'handover', why: decodeText(payload) });
       case messages.end:
         return this.post({ kind: 'guestEnded', why: decodeText(payload) });
       case messages.addresses:
-        if (this.shared.addresses.accept(payload)) return;
+        if (this.shared.addresses.accept(payload, now)) return;
         throw new ColoError(errorCodes.channel, 'the peer sent addresses that are none');
       default:
         throw new ColoError(errorCodes.channel, `the peer sent an unknown message of type ${type}`);
@@ -406,7 +416,7 @@ export class SecondaryNode {
   adopt(applier: Applier): void {
     this.applier = applier;
     this.proxy = this.newProxy();
-    applier.nic.handler = (frame) => this.proxy.fromGuest(frame, this.context.clock.now());
+    applier.nic.handler = (frame) => during('guest frame', () => this.proxy.fromGuest(frame, this.context.clock.now()));
     // Not the applier: this lives as long as the VM does, and the shadow of the RAM must not.
     const { vm } = applier;
     void vm.exited.then((end) => {
@@ -420,8 +430,7 @@ export class SecondaryNode {
     return new SecondaryProxy(
       {
         toGuest: (frame) => this.applier?.nic.send(frame),
-        toPrimary: (epoch, id, frame) =>
-          this.links?.packet.send(messages.egress, encodeNumber(epoch), encodeNumber(id), frame),
+        toPrimary: (epoch, id, frame) => this.links?.packet.send(messages.egress, encodeEgressHead(epoch, id), frame),
       },
       { mode, bypass: this.context.config.network?.bypass ?? [] },
     );
