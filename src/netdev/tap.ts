@@ -116,7 +116,8 @@ export class TapUplink implements Uplink {
     try {
       this.problem = uplinkProblem(readLinks(), this.name, bridge);
       if (this.problem === '') return;
-      attach(this.name, bridge);
+      if (isPortOf(this.name, bridge)) setUp(this.name);
+      else attach(this.name, bridge);
       this.problem = uplinkProblem(readLinks(), this.name, bridge);
     } catch (error) {
       if (this.problem === '') this.problem = errorText(error);
@@ -184,6 +185,12 @@ function attach(name: string, bridge: string): number {
       hint: `make the bridge first (ip link add ${bridge} type bridge), and give the node CAP_NET_ADMIN`,
     });
   }
+}
+
+function isPortOf(name: string, bridge: string): boolean {
+  const links = readLinks();
+  const index = links.find((link) => link.name === bridge)?.index;
+  return index !== undefined && links.some((link) => link.name === name && link.master === index);
 }
 
 function silenceHost(name: string): void {
