@@ -39,7 +39,7 @@ export type Sign = 'lives' | 'silent' | 'gone';
 
 export async function signOfLife(vm: Pick<GuestVm, 'ping'>): Promise<Sign> {
   try {
-    await vm.ping?.();
+    await vm.ping();
     return 'lives';
   } catch (error) {
     return isTimeout(error) ? 'silent' : 'gone';
@@ -74,7 +74,7 @@ export function watchMonitor(
   const asked = new WeakSet<GuestVm>();
   return clock.every(pingMs, () => {
     const one = vm();
-    if (one?.ping === undefined || asked.has(one)) return;
+    if (one === undefined || asked.has(one)) return;
     asked.add(one);
     one.ping().then(
       () => asked.delete(one),

@@ -17,6 +17,7 @@ import type { DirtyTracker, TrackerKind } from './dirty/tracker.ts';
 import { type Mapping, mapFile, takeRoom } from './libc.ts';
 import { commandTimeoutMs, killTimeoutMs, ramBytesMax, startTimeoutMs } from './limits.ts';
 import { type MachineSpec, qemuArguments, type VmFiles } from './machine.ts';
+import { type MachineFacts, readMachineFacts } from './machine-facts.ts';
 import { createOverlay } from './overlay.ts';
 import { type ProcessEnd, QemuProcess } from './process.ts';
 import { Qmp } from './qmp.ts';
@@ -62,6 +63,7 @@ export interface VmParts {
   /** Holds QEMU's clock over pauses; none under TCG, where the guest's TSC stands with the guest. */
   clockPage: ClockPage | undefined;
   qemuVersion: string;
+  facts: MachineFacts;
 }
 
 type Cleanups = (() => void | Promise<void>)[];
@@ -95,14 +97,15 @@ async function startPartsInto(options: VmOptions, cleanups: Cleanups): Promise<V
   cleanups.push(() => clockPage?.close());
   const { process, qmp } = await launch(options, preload.path, cleanups);
   const qemuVersion = await checkVersion(qmp);
+  const facts = await readMachineFacts(qmp);
   const capabilities = [{ capability: 'x-ignore-shared', state: true }];
   await qmp.execute('migrate-set-capabilities', { capabilities });
   assertCovered(parseRamBlocks(await qmp.human('info ramblock')), spec.ramBytes);
   const mapping = mapFile(files.ramPath, spec.ramBytes);
   cleanups.push(() => mapping.close());
   const tracker = await openTracker(options, { process, qmp, mapping });
-  log.info({ qemuPid: process.pid, qemu: qemuVersion, tracker: tracker.kind }, 'QEMU runs');
-  return { directory, process, qmp, mapping, tracker, carrier, console, clockPage, qemuVersion };
+  log.info({ qemuPid: process.pid, qemu: qemuVersion, tracker: tracker.kind, machine: facts.type }, 'QEMU runs');
+  return { directory, process, qmp, mapping, tracker, carrier, console, clockPage, qemuVersion, facts };
 }
 
 function assertSize({ ramBytes }: MachineSpec): void {

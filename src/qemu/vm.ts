@@ -31,6 +31,7 @@ import type { DirtyTracker } from './dirty/tracker.ts';
 import { runJob } from './job.ts';
 import { commandTimeoutMs, deviceSavesMax, pingTimeoutMs } from './limits.ts';
 import { diskNode, keptNodes, vmstateNode } from './machine.ts';
+import type { MachineFacts } from './machine-facts.ts';
 import type { ProcessEnd } from './process.ts';
 import type { Qmp } from './qmp.ts';
 import { goneWithin, startParts, type VmOptions, type VmParts } from './start.ts';
@@ -79,6 +80,7 @@ export interface CaptureOptions {
 export class Vm {
   readonly exited: Promise<ProcessEnd>;
   readonly qemuVersion: string;
+  readonly facts: MachineFacts;
   readonly #options: VmOptions;
   readonly #parts: VmParts;
   readonly #pool = new CapturePool();
@@ -93,6 +95,7 @@ export class Vm {
     this.#parts = parts;
     this.exited = endOf(parts);
     this.qemuVersion = parts.qemuVersion;
+    this.facts = parts.facts;
   }
 
   static async start(options: VmOptions): Promise<Vm> {

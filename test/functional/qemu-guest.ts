@@ -9,7 +9,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { buildGuest } from '../../guest/build.ts';
-import { defaultCpu, type MachineSpec } from '../../src/qemu/machine.ts';
+import type { MachineSpec } from '../../src/qemu/machine.ts';
 
 const firstProcess = `#!/bin/sh
 export PATH=/bin:/usr/bin:/usr/sbin PERL_HASH_SEED=0
@@ -79,7 +79,7 @@ export async function memoryGuest(options: MemoryGuestOptions): Promise<MachineS
   return {
     machine: options.machine,
     accel: 'tcg',
-    cpu: defaultCpu,
+    cpu: undefined,
     vcpus: 1,
     ramBytes: options.ramBytes,
     kernel: guest.kernel,
