@@ -87,6 +87,8 @@ export class Vm {
   #capturing = false;
   #killed: Promise<void> | undefined;
   #jobs = 0;
+  /** Device state was loaded since it ran last. */
+  #isLoaded = false;
   /** The moment of the state that is loaded next, of CLOCK_MONOTONIC. */
   #clocksOfNs: bigint | undefined;
 
@@ -153,6 +155,7 @@ export class Vm {
     if (carrier === undefined) throw new ColoError(errorCodes.checkpoint, 'This VM was started without a template.');
     const started = this.#options.clock.now();
     carrier.write(deviceState);
+    this.#isLoaded = true;
     this.#parts.clockPage?.beforeLoad(this.#clocksOfNs);
     try {
       await this.#job('snapshot-load');
@@ -190,8 +193,10 @@ export class Vm {
   startClocksFrom(moment: number | undefined): boolean {
     if (this.#parts.clockPage === undefined) return false;
     const agoMs = moment === undefined ? undefined : this.#options.clock.now() - moment;
-    this.#clocksOfNs =
+    const loadedNs =
       agoMs === undefined ? undefined : globalThis.process.hrtime.bigint() - BigInt(Math.round(agoMs * 1e6));
+    // Before this host started there was no moment of its clock.
+    this.#clocksOfNs = loadedNs !== undefined && loadedNs > 0n ? loadedNs : undefined;
     return true;
   }
 
@@ -203,7 +208,10 @@ export class Vm {
   async resume(): Promise<void> {
     const { clockPage } = this.#parts;
     if (this.#clocksOfNs !== undefined) clockPage?.beforeStart(this.#clocksOfNs);
+    // Nothing was loaded: it goes on from a stop.
+    else if (!this.#isLoaded) clockPage?.hold();
     this.#clocksOfNs = undefined;
+    this.#isLoaded = false;
     try {
       await this.qmp.execute('cont');
     } finally {
