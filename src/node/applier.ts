@@ -1,7 +1,7 @@
 // The secondary's half of a checkpoint: stage what arrives, and apply what is complete.
 //
 //   settle ─► stop ─► drop late output ─► roll back the SVM's own pages ─► write the primary's ─► align the clock
-//     ─► load the devices ─► put right what loading touched ─► (verify) ─► replay the ingress ─► cont
+//     ─► load the devices ─► put right what loading touched ─► (verify) ─► replay the ingress ─► cont ─► is it well?
 //
 // In remus mode the SVM never runs: pages are written, the device state is kept, and loading waits for a takeover.
 //
@@ -9,7 +9,7 @@
 // saved state is moved forward by that time, measured from the marker's arrival and with the rest predicted from earlier
 // loads, so that both guests read the same second.
 
-import { ColoError, errorCodes } from '../base/errors.ts';
+import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { PageRuns } from '../base/page-runs.ts';
 import { SecondaryRam } from '../checkpoint/apply.ts';
 import { type Applied, type CaptureState, checkpointTypes, encodings, parseTemplate } from '../checkpoint/message.ts';
@@ -21,6 +21,7 @@ import { settleMs } from './limits.ts';
 import { finishSending, type GuestCard, type GuestVm, settle } from './platform.ts';
 import type { SecondaryDisks } from './secondary-disks.ts';
 import { machineHash } from './session.ts';
+import { assertWell } from './vm-watch.ts';
 
 /** What a load and restart is taken to cost before one has been measured. */
 const firstLoadGuessMs = 9;
@@ -40,6 +41,8 @@ export class Applier {
   /** The template that this VM was started with: it serves its own secondary later. */
   readonly template: Uint8Array;
   readonly disks: SecondaryDisks | undefined;
+  /** A checkpoint was loaded here, and the machine was well after it: only then it is a copy that would go on. */
+  hasLoaded = false;
   /** After a takeover: what the SVM wrote may become part of the replicas. */
   mayFold = false;
   private readonly context: NodeContext;
@@ -116,6 +119,7 @@ export class Applier {
     const staged = this.staging.complete();
     if (staged?.epoch !== epoch) throw new ColoError(errorCodes.checkpoint, `checkpoint ${epoch} is not staged`);
     const applied = this.runs ? await this.applyRunning(staged, proxy) : await this.applyStanding(staged, proxy);
+    this.hasLoaded = true;
     this.staging.release(epoch);
     return applied;
   }
@@ -137,6 +141,21 @@ export class Applier {
       await this.vm.keepDisks?.();
     }
     if (standing) await this.vm.resume();
+    await this.wake();
+  }
+
+  /**
+   * It is the only copy now. One that waits (its own host's disk was full) is let try again; what else is wrong with it is
+   * told, since a machine that serves badly is better than none.
+   */
+  private async wake(): Promise<void> {
+    try {
+      const condition = await this.vm.condition?.();
+      if (condition !== undefined && condition.runState !== 'running') await this.vm.resume();
+      await assertWell(this.vm, 'runs');
+    } catch (error) {
+      this.context.log.error({ error: errorText(error) }, 'the machine that was taken over is not well');
+    }
   }
 
   async close(): Promise<void> {
@@ -174,6 +193,8 @@ export class Applier {
     nic.flush();
     await vm.resume();
     lap();
+    // Once before it counts as a copy; later loads are looked at beside the way (SecondaryNode.lookAt).
+    if (!this.hasLoaded) await assertWell(vm, 'runs');
     this.loadGuessMs = this.loadGuessMs * 0.5 + (clock.now() - loadStart) * 0.5;
     const phase = (index: number) => (times[index + 1] ?? 0) - (times[index] ?? 0);
     return {
@@ -215,6 +236,7 @@ export class Applier {
     await copyInSlices(ram, whole, () => this.context.platform.turn());
     this.vm.tracker.collect();
     await this.vm.load(deviceState);
+    await assertWell(this.vm, 'stands');
     this.loadTouches = this.vm.tracker.collect();
     this.loadTouches.forEach((start, end) => void whole.copy(ram, start, start, end));
   }

@@ -11,11 +11,12 @@ import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import type { LinkKind } from '../channel/link.ts';
 import { HeartbeatPrimary } from '../heartbeat/primary.ts';
 import type { Peer } from './context.ts';
-import { addressesEveryMs, reconnectMs, unprotectedSilenceMs } from './limits.ts';
+import { addressesEveryMs, diskPauseMsFirst, diskPauseMsMax, reconnectMs, unprotectedSilenceMs } from './limits.ts';
 import { PairLinks } from './links.ts';
 import { decodePosition, decodeText, messages, numberAt } from './message.ts';
 import { Plight } from './plight.ts';
 import type { PrimaryNode } from './primary.ts';
+import { troubleOf } from './vm-watch.ts';
 
 export class PrimaryPeer {
   links: PairLinks | undefined;
@@ -27,6 +28,9 @@ export class PrimaryPeer {
   private addressesToldAt = Number.NEGATIVE_INFINITY;
   /** When the peer last said anything. */
   private heardAt = 0;
+  /** After a secondary that took in everything and could not run it: the next one would most likely fare the same. */
+  private pauseMs = 0;
+  private notBefore = 0;
 
   constructor(node: PrimaryNode) {
     this.node = node;
@@ -63,15 +67,29 @@ export class PrimaryPeer {
     this.links = undefined;
   }
 
-  /** In how long another node is asked, while none is for a reason of the disks. */
+  /** In how long another node is asked, while none is for a reason of the disks or of the machine. */
   get waitMs(): number {
     const { disks, context } = this.node;
-    return disks === undefined ? 0 : disks.waitMs(context.clock.now());
+    const now = context.clock.now();
+    return Math.max(0, this.notBefore - now, disks === undefined ? 0 : disks.waitMs(now));
+  }
+
+  /** A checkpoint of this machine runs over there. */
+  loaded(): void {
+    this.pauseMs = 0;
+  }
+
+  /** A secondary leaves before it has loaded anything: each further try would copy everything for nothing. */
+  private pauseUnlessLoaded(now: number): void {
+    if (this.node.checkpointer.hasLoaded) return;
+    this.pauseMs = Math.min(diskPauseMsMax, Math.max(diskPauseMsFirst, this.pauseMs * 2));
+    this.notBefore = now + this.pauseMs;
   }
 
   /** Another node is asked at once; false when that was so anyway. */
   hurry(): boolean {
     const isWaiting = this.node.pair.state.kind === 'alone' && this.waitMs > 0;
+    this.notBefore = 0;
     this.node.disks?.hurry();
     return isWaiting;
   }
@@ -95,6 +113,7 @@ export class PrimaryPeer {
   private async tryPeer(peer: Peer): Promise<void> {
     const { context, parts, stopped, checkpointer } = this.node;
     try {
+      await this.refuseUnwell();
       const term = parts.terms.record?.term ?? 0;
       const opened = await context.platform.openLinks(peer, term, stopped.signal);
       if (!this.isSeeking) {
@@ -114,6 +133,18 @@ export class PrimaryPeer {
       this.plight.refused(peer.node, errorText(error));
       context.log.debug({ peer: peer.node, error: errorText(error) }, 'no secondary there yet');
     }
+  }
+
+  /**
+   * A machine that does not run, or lost a device, would make a secondary that is no better. One that was not started yet, or
+   * waits for room on its own disk, goes on by itself.
+   */
+  private async refuseUnwell(): Promise<void> {
+    const condition = await this.node.parts.vm.condition?.();
+    if (condition === undefined) return;
+    const goesOn = condition.runState === 'io-error' || condition.runState === 'prelaunch';
+    const trouble = troubleOf(condition, goesOn ? 'stands' : 'runs');
+    if (trouble !== undefined) throw new ColoError(errorCodes.machine, `this node cannot protect it: ${trouble}`);
   }
 
   /** Before it is protected nothing waits for the peer, so it has time; but a host that died may never close a link. */
@@ -178,6 +209,7 @@ export class PrimaryPeer {
         return;
       case messages.leaves:
         this.plight.said(decodeText(payload));
+        this.pauseUnlessLoaded(now);
         return;
       case messages.refused:
         node.post({ kind: 'refused', epoch: numberAt(payload, 0), why: decodeText(payload.subarray(4)) });

@@ -17,9 +17,9 @@ import type { NodeContext, SharedParts } from './context.ts';
 import { earlyFramesMax, earlyMs, tickMs, unprotectedSilenceMs } from './limits.ts';
 import { PairLinks } from './links.ts';
 import { decodeNumbers, decodeText, encodeNumber, encodeText, messages, numberAt } from './message.ts';
-import type { PeerLinks } from './platform.ts';
+import type { GuestVm, PeerLinks } from './platform.ts';
 import { SecondaryBulk } from './secondary-bulk.ts';
-import { signOfLife, watchMonitor } from './vm-watch.ts';
+import { signOfLife, troubleOf, watchMonitor } from './vm-watch.ts';
 
 /** What a node has in hand when it has taken over; it goes on as a primary with it. */
 export interface Inheritance {
@@ -80,8 +80,23 @@ export class SecondaryNode {
           this.post({ kind: 'vmEnded', why });
           vm.end?.();
         },
+        answered: (vm) => void this.lookAt(vm),
       }),
     );
+  }
+
+  /**
+   * A machine whose guest crashed or lost a device while it runs here is no copy of the primary's. One that waits for room on
+   * its own disk is let try again, by the next load or by a takeover.
+   */
+  private async lookAt(vm: GuestVm): Promise<void> {
+    const before = this.pair.state;
+    if (before.kind !== 'protected' || before.applying || this.context.config.protect.mode !== 'colo') return;
+    const condition = await vm.condition?.().catch(() => undefined);
+    // A load may have stopped it meanwhile, and looks at it itself.
+    if (this.pair.state !== before || this.applier?.vm !== vm || condition === undefined) return;
+    const trouble = troubleOf(condition, condition.runState === 'io-error' ? 'stands' : 'runs');
+    if (trouble !== undefined) this.post({ kind: 'vmEnded', why: `the SVM is not well: ${trouble}` });
   }
 
   /** A frame of the network: nobody asked us yet, so it is only remembered. */
@@ -202,7 +217,10 @@ export class SecondaryNode {
       this.context.platform.reached('apply.done', epoch);
       if (result.verified !== null) this.shared.verified[result.verified ? 'equal' : 'different'] += 1;
       if (result.verified === false) this.post({ kind: 'applyFailed', epoch, why: 'the RAM differs after the apply' });
-      else this.post({ kind: 'applied', epoch });
+      else {
+        this.post({ kind: 'applied', epoch });
+        void this.lookAt(applier.vm);
+      }
     } catch (error) {
       this.post({ kind: 'applyFailed', epoch, why: `checkpoint ${epoch} could not be applied: ${errorText(error)}` });
     }

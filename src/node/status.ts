@@ -121,11 +121,12 @@ function isWaiting(node: ColoNode): boolean {
   return node.role.state.kind === 'deciding' && node.terms.record !== undefined;
 }
 
-/** A primary is protected once a first checkpoint is committed; a secondary when it holds one. */
+/** Once a first checkpoint was loaded, and the secondary's machine was well after it. */
 function isProtected(node: ColoNode): boolean {
   const primary = node.primary?.pair.state;
-  if (primary !== undefined) return primary.kind === 'protected' && primary.complete;
-  return node.secondary?.pair.state.kind === 'protected';
+  if (primary !== undefined)
+    return primary.kind === 'protected' && primary.complete && node.primary?.checkpointer.hasLoaded === true;
+  return node.secondary?.pair.state.kind === 'protected' && node.secondary.applier?.hasLoaded === true;
 }
 
 function checkpointsOf(primary: PrimaryNode): NodeStatus['checkpoints'] {

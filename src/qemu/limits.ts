@@ -53,3 +53,7 @@ export const captureBuffersMax = 2;
 
 /** Sections of device state that are looked at. What stands behind more is not found, and the clock is not aligned. */
 export const sectionsMax = 1024;
+
+/** Virtio devices that are asked whether they work, and queues of one of them. What stands behind more is not asked. */
+export const virtioDevicesMax = 64;
+export const virtioQueuesMax = 64;

@@ -10,6 +10,10 @@
 //   blockdev vmstate                  the carrier, a small qcow2 through which device state is loaded (carrier.ts)
 //   netdev stream                     each card is an ordinary Unix socket of the node: the guest has no other way out
 //   no default devices, no display    a VGA card, for one, has RAM of its own that the RAM file does not cover
+//   only-migratable                   a device whose state cannot be saved ends QEMU at the start with its name (nvme and
+//                                     usb-serial crash QEMU 7.2 at the save)
+//   disable_s3, disable_s4            QEMU's `cont` does nothing to a machine that sleeps, and a load leaves one asleep: a
+//                                     guest that slept once would be a secondary that never runs
 //   blockdev disk0 ...                what the guest sees as its disk; below it are the node's own files:
 //
 //       primary    disk0 (raw or qcow2) ── disk0-file (the image)
@@ -94,6 +98,13 @@ export function replicaNode(index: number): string {
   return `${diskNode(index)}-replica`;
 }
 
+/** The guest finds no sleep state in its firmware's tables, so it never tries one. A microvm has none. */
+const noSleep: Record<MachineSpec['machine'], string[]> = {
+  pc: ['PIIX4_PM.disable_s3=1', 'PIIX4_PM.disable_s4=1'],
+  q35: ['ICH9-LPC.disable_s3=1', 'ICH9-LPC.disable_s4=1'],
+  microvm: [],
+};
+
 /** A file name inside a comma-separated option of QEMU: a comma is written twice. */
 function quoted(text: string): string {
   return text.replaceAll(',', ',,');
@@ -163,7 +174,8 @@ export function qemuArguments(spec: MachineSpec, files: VmFiles, options: { paus
     ...['-cpu', spec.cpu ?? defaultCpu, '-smp', String(spec.vcpus), '-m', `${spec.ramBytes / 1024}K`],
     ...(spec.rtc === 'vm' ? ['-rtc', 'base=utc,clock=vm'] : []),
     ...['-object', `memory-backend-file,${memory}`],
-    ...['-global', 'migration.send-configuration=off'],
+    '-only-migratable',
+    ...['migration.send-configuration=off', ...noSleep[spec.machine]].flatMap((one) => ['-global', one]),
     ...['-chardev', `socket,id=monitor,path=${quoted(files.qmpPath)},server=off`],
     ...['-mon', 'chardev=monitor,mode=control'],
     ...['-serial', `file:${spec.serialLog}`],

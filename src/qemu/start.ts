@@ -1,7 +1,7 @@
 // Starting a QEMU: its files, the process, the monitor, mapped RAM and the tracker of written pages. All or nothing: a
 // start that fails, hangs or is given up leaves no process and no file.
 //
-//   run directory -> RAM file, carrier, overlays -> process -> monitor -> version, RAM blocks -> mapping -> tracker
+//   run directory -> RAM file, carrier, overlays -> process -> monitor -> version, RAM blocks, guard -> mapping -> tracker
 
 import { closeSync, ftruncateSync, openSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
@@ -12,6 +12,7 @@ import type { Log } from '../base/log.ts';
 import { Carrier, createCarrier, unpackTemplate } from './carrier.ts';
 import { chooseTracker } from './dirty/choose.ts';
 import type { DirtyTracker, TrackerKind } from './dirty/tracker.ts';
+import { Guard } from './guard.ts';
 import { type Mapping, mapFile, takeRoom } from './libc.ts';
 import { commandTimeoutMs, killTimeoutMs, ramBytesMax, startTimeoutMs } from './limits.ts';
 import { type MachineSpec, qemuArguments, type VmFiles } from './machine.ts';
@@ -55,6 +56,7 @@ export interface VmParts {
   qmp: Qmp;
   mapping: Mapping;
   tracker: DirtyTracker;
+  guard: Guard;
   carrier: Carrier | undefined;
   qemuVersion: string;
 }
@@ -89,11 +91,14 @@ async function startPartsInto(options: VmOptions, cleanups: Cleanups): Promise<V
   const capabilities = [{ capability: 'x-ignore-shared', state: true }];
   await qmp.execute('migrate-set-capabilities', { capabilities });
   assertCovered(parseRamBlocks(await qmp.human('info ramblock')), spec.ramBytes);
+  const guard = await Guard.open(qmp, log);
   const mapping = mapFile(files.ramPath, spec.ramBytes);
   cleanups.push(() => mapping.close());
   const tracker = await openTracker(options, { process, qmp, mapping });
+  const warnings = process.takeStderr();
+  if (warnings !== '') log.warn({ qemu: warnings }, 'QEMU said as it started');
   log.info({ qemuPid: process.pid, qemu: qemuVersion, tracker: tracker.kind }, 'QEMU runs');
-  return { directory, process, qmp, mapping, tracker, carrier, qemuVersion };
+  return { directory, process, qmp, mapping, tracker, guard, carrier, qemuVersion };
 }
 
 function assertSize({ ramBytes }: MachineSpec): void {

@@ -21,6 +21,7 @@ import { type PageRuns, pageSize } from '../base/page-runs.ts';
 import { CapturePool } from './capture-pool.ts';
 import { assertLoadable, packTemplate, snapshotTag } from './carrier.ts';
 import type { DirtyTracker } from './dirty/tracker.ts';
+import type { Condition } from './guard.ts';
 import { runJob } from './job.ts';
 import { capturePagesBytesFirst, commandTimeoutMs, deviceSavesMax, pingTimeoutMs } from './limits.ts';
 import { diskNode, keptNodes, vmstateNode } from './machine.ts';
@@ -122,15 +123,22 @@ export class Vm {
     if (carrier === undefined) throw new ColoError(errorCodes.checkpoint, 'This VM was started without a template.');
     const started = this.#options.clock.now();
     carrier.write(deviceState);
+    this.#logWords();
     try {
       await this.#job('snapshot-load');
     } catch (cause) {
-      // What does not fit, QEMU tells its standard error alone.
-      const { stderr } = this.#parts.process;
+      // What does not fit, QEMU tells its standard error alone; its words may come a turn behind the job's end.
+      await nextTurn();
+      const stderr = this.#parts.process.takeStderr();
       if (stderr === '') throw cause;
       throw new ColoError(errorCodes.qemu, `QEMU said: ${stderr.split('\n').slice(-2).join(' ')}`, { cause });
     }
     return { loadMs: this.#options.clock.now() - started };
+  }
+
+  /** Whether the machine runs, and what of it does not work (guard.ts). */
+  condition(): Promise<Condition> {
+    return this.#parts.guard.ask();
   }
 
   /** Rejects when QEMU does not answer its monitor within limits.pingTimeoutMs: it hangs, or is gone. */
@@ -186,6 +194,12 @@ export class Vm {
     const job = { 'job-id': id, tag: snapshotTag, vmstate: vmstateNode, devices };
     const timeoutMs = this.#options.timeouts?.commandMs ?? commandTimeoutMs;
     await runJob({ qmp: this.qmp, clock: this.#options.clock, timeoutMs, id, command, arguments: job });
+  }
+
+  /** What QEMU said on standard error until now has nothing to do with what it is asked next. */
+  #logWords(): void {
+    const words = this.#parts.process.takeStderr();
+    if (words !== '') this.#options.log.warn({ qemu: words }, 'QEMU said');
   }
 
   #overlays(): string[] {
@@ -303,6 +317,10 @@ export class Vm {
       throw new ColoError(errorCodes.qemu, 'A checkpoint failed and the guest could not be resumed.', { cause });
     });
   }
+}
+
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
 }
 
 /** Why it ends QEMU says on its monitor, whose end may be heard after that of the process. */
