@@ -10,7 +10,6 @@
 // Every write to a page raises its version and the register `total`. So the sum of all versions equals the total, unless
 // a page is of another moment than the registers: the guest tells its clients when that is so.
 
-import { deserialize, serialize } from 'node:v8';
 import { crc32 } from 'node:zlib';
 import { pageSize } from '../src/base/page-runs.ts';
 import { announce } from '../src/packet/arp.ts';
@@ -18,6 +17,7 @@ import { type Address, buildUdp } from '../src/packet/build.ts';
 import { FrameView } from '../src/packet/frame-view.ts';
 import { sourceIp, targetIp } from './addresses.ts';
 import { Caller, type Calls, noCalls } from './calls.ts';
+import { deserialize, serialize } from './plain.ts';
 import {
   encodeAnswer,
   encodeDatagram,
@@ -48,7 +48,7 @@ interface Work {
 
 /** What the guest believes of its disk. */
 interface DiskBelief {
-  /** Of every sector. A typed array, because how v8 serializes a plain one depends on what it was optimized to. */
+  /** Of every sector. */
   sums: Uint32Array;
   underWay: { id: number; first: number; count: number }[];
   nextId: number;
@@ -171,7 +171,7 @@ export class Guest {
   }
 
   restore(state: Uint8Array): void {
-    this.registers = deserialize(Uint8Array.from(state)) as Registers;
+    this.registers = deserialize(state) as Registers;
   }
 
   /** When something is to be done next, in the guest's time. */

@@ -41,7 +41,7 @@ export class Path {
 
 type Item =
   | { kind: 'message'; type: number; parts: Uint8Array[]; bytes: number; event: number }
-  | { kind: 'bye' }
+  | { kind: 'bye'; why: string }
   | { kind: 'end' };
 
 const closeTimeoutMs = 1000;
@@ -67,6 +67,7 @@ export class SimLink implements PeerLink {
   private over = false;
   private told = false;
   endedByPeer = false;
+  farewell = '';
   readonly ends = { local: '', remote: '' };
   /** The next message is damaged on the way. */
   damageNext = false;
@@ -126,10 +127,10 @@ export class SimLink implements PeerLink {
     return new Promise((resolve) => void this.drainWaiters.push(resolve));
   }
 
-  close(): void {
-    if (this.process.paused) return this.process.run(() => this.close());
+  close(why = ''): void {
+    if (this.process.paused) return this.process.run(() => this.close(why));
     if (this.over || !this.process.alive) return;
-    this.put({ kind: 'bye' }, 16);
+    this.put({ kind: 'bye', why }, 16);
     this.finish();
     this.schedule.after(closeTimeoutMs * this.random(), () => this.process.run(() => this.tell(undefined)));
   }
@@ -211,7 +212,7 @@ export class SimLink implements PeerLink {
     if (other === undefined) return;
     const isDamaged = item.kind === 'message' && this.damageNext;
     if (isDamaged) this.damageNext = false;
-    other.process.run(() => (isDamaged ? other.fail('sent something damaged') : other.receive(item)));
+    other.process.run(() => (isDamaged ? other.fail('sent something damaged', true) : other.receive(item)));
     if (item.kind !== 'message') return;
     this.queuedBytes -= item.bytes;
     if (this.queuedBytes > 0 || !this.congested) return;
@@ -227,6 +228,7 @@ export class SimLink implements PeerLink {
     }
     if (item.kind !== 'message') this.endedByPeer = true;
     if (item.kind === 'bye') {
+      this.farewell = item.why;
       this.finish();
       this.tell(undefined);
     } else if (item.kind === 'end') this.fail('ended without saying bye: its process is gone');
@@ -237,14 +239,13 @@ export class SimLink implements PeerLink {
     }
   }
 
-  /** This side gives the link up; the other side hears the end of it. */
-  fail(what: string): void {
+  /** This side gives the link up; the other side hears the end of it, with `saysWhy` also the reason. */
+  fail(what: string, saysWhy = false): void {
     if (this.over) return;
     this.finish();
-    this.put({ kind: 'end' }, 0);
-    this.tell(
-      new ColoError(errorCodes.channel, `the ${this.kind} link to ${this.peer.node} is lost: the peer ${what}`),
-    );
+    const { kind, peer } = this;
+    this.tell(new ColoError(errorCodes.channel, `the ${kind} link to ${peer.node} is lost: the peer ${what}`));
+    this.put(saysWhy ? { kind: 'bye', why: `${peer.node} ${what}` } : { kind: 'end' }, 0);
   }
 
   private tell(error: ColoError | undefined): void {

@@ -130,7 +130,8 @@ export const diskDefects: readonly Defect[] = [
   {
     name: 'passing-writes-forgotten',
     mistake: 'What the guest writes while a changed block is read is sent, and then the block as it was read.',
-    seeds: 20,
+    seeds: 100,
+    from: 81,
     finds: 'disk-epoch',
     alone: true,
     changes: [{ owner: ChangedCopy, method: 'wrote', replace: nothing }],

@@ -49,6 +49,6 @@ export const firstSeeds: Readonly<Record<string, number>> = {
   'apply-not-announced': 8,
   'copy-not-flushed': 84,
   'zeroes-forgotten': 7,
-  'passing-writes-forgotten': 9,
+  'passing-writes-forgotten': 84,
   'note-replaced-too-early': 116,
 };

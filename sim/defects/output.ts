@@ -240,7 +240,7 @@ export const outputDefects: readonly Defect[] = [
     name: 'takeover-resets',
     mistake: 'A takeover resets the connections that it finds, for their clients to begin anew.',
     seeds: 30,
-    from: 17,
+    from: 24,
     finds: 'connection',
     alone: true,
     changes: [

@@ -1,22 +1,39 @@
 // A set of guest pages as runs of byte offsets into the RAM file: [start, end), ascending, not touching. One flat
 // array, because a checkpoint may name ten thousand of them and must not allocate an object for each.
+//
+// The order is asserted where a list is made, here, and nothing else can write one: a list out of order names pages twice,
+// a peer refuses it, and a union of two of them can lose a page in silence. Who reads runs from outside (the kernel, a
+// peer) checks them before they are added.
+
+import { assert } from './assert.ts';
 
 /** Bytes of a guest page, on every machine COLO supports. */
 export const pageSize = 4096;
 
 export class PageRuns {
   /** start0, end0, start1, end1, ...: bytes, multiples of pageSize. */
-  readonly bounds: number[] = [];
+  readonly #bounds: number[] = [];
 
-  /** Adds [start, end); joins it to the last run when it touches it. Runs come in ascending order. */
+  get bounds(): readonly number[] {
+    return this.#bounds;
+  }
+
+  /** Where the last run ends; 0 without any. */
+  get end(): number {
+    return this.#bounds[this.#bounds.length - 1] ?? 0;
+  }
+
+  /** Adds [start, end), which is not empty and begins at the end of the last run or behind it; joins them when they touch. */
   add(start: number, end: number): void {
-    const bounds = this.bounds;
-    if (bounds.length > 0 && bounds[bounds.length - 1] === start) bounds[bounds.length - 1] = end;
+    const last = this.end;
+    assert(start >= last && start < end, 'runs of pages are not empty, and ascend');
+    const bounds = this.#bounds;
+    if (last === start && bounds.length > 0) bounds[bounds.length - 1] = end;
     else bounds.push(start, end);
   }
 
   clear(): void {
-    this.bounds.length = 0;
+    this.#bounds.length = 0;
   }
 
   get runs(): number {

@@ -29,3 +29,6 @@ export const probeTimeoutMs = 1_000;
 
 /** What the peer's host has not acknowledged for so long ends the link: a path that carries other links may lose this one. */
 export const unacknowledgedMs = 5_000;
+
+/** Of what a side says when it ends a link. A longer text is cut. */
+export const farewellCharactersMax = 300;

@@ -1,10 +1,10 @@
 // The link over real sockets: handshake, order, ends of every kind, and peers that are none.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { createConnection, createServer } from 'node:net';
+import { createConnection, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -121,10 +121,79 @@ test('close delivers what was queued, and ends both sides without an error', asy
   const large = Buffer.alloc(3_000_000, 1);
   client.send(1, large);
   client.send(2, Buffer.from('last'));
-  client.close(patientClock);
+  client.close('', patientClock);
   assert.equal(await atServer.closed, undefined);
   assert.equal(await atClient.closed, undefined);
   assert.deepEqual(atServer.messages.at(-1), { type: 2, text: 'last' });
+});
+
+test('a side that ends a link says why, and the other one knows it in the same words', async (context) => {
+  const { client, server } = await pair(context);
+  const atServer = hear(server);
+  client.start({ message: () => undefined, closed: () => undefined });
+  client.close('the disk is full', patientClock);
+  assert.equal(await atServer.closed, undefined);
+  assert.equal(server.farewell, 'the disk is full');
+  assert.equal(client.farewell, '');
+});
+
+test('a side that refuses what it was sent says so: the other one does not take it for dead', async (context) => {
+  const { client, server } = await pair(context);
+  const [atClient, atServer] = [hear(client), hear(server)];
+  const socket: Socket = Reflect.get(server, 'socket');
+  socket.write(Buffer.from('c010010900000001ffffffff0000000000', 'hex'));
+  assert.ok(isChannelError(/the peer sent a message that has number/)(await atClient.closed));
+  assert.equal(await atServer.closed, undefined);
+  assert.match(server.farewell, /^right sent a message that has number/);
+});
+
+/** Stands still until what was written is readable in every socket: the loop finds all of it in one turn. */
+function letArrive(): void {
+  spawnSync('sleep', ['0.05']);
+}
+
+test('the owner of a link that is given up hears of it before the peer can see it, and before anything else is handled', async (context) => {
+  const { client, server } = await pair(context);
+  // Another source of frames, as the guest's card: what comes of it in between would leave with a right that is over.
+  const folder = mkdtempSync(join(tmpdir(), 'colo-card-'));
+  const card = createServer().listen(join(folder, 'card.sock'));
+  await once(card, 'listening');
+  const guest = createConnection(join(folder, 'card.sock'));
+  const [other] = (await once(card, 'connection')) as [Socket];
+  context.after(() => {
+    guest.destroy();
+    other.destroy();
+    card.close();
+    rmSync(folder, { recursive: true });
+  });
+  const order: string[] = [];
+  const framed = new Promise<void>((resolve) => {
+    guest.on('data', () => {
+      order.push(
+        order.includes('told') ? 'a frame afterwards' : client.ended ? 'a frame in between' : 'a frame before',
+      );
+      resolve();
+    });
+  });
+  client.start({ message: () => undefined, closed: () => void order.push('told') });
+  const seen = new Promise<void>((resolve) => {
+    server.start({
+      message: () => undefined,
+      closed: () => {
+        order.push('seen by the peer');
+        resolve();
+      },
+    });
+  });
+  // Everything is polled from here on.
+  for (let turn = 0; turn < 3; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+  const socket: Socket = Reflect.get(server, 'socket');
+  socket.write(Buffer.from('c010010900000001ffffffff0000000000', 'hex'));
+  other.write('frame');
+  letArrive();
+  await Promise.all([framed, seen]);
+  assert.ok(!order.includes('a frame in between'), order.join(', '));
+  assert.ok(order.indexOf('told') < order.indexOf('seen by the peer'), order.join(', '));
 });
 
 test('a peer that vanishes closes the link with an error', async (context) => {

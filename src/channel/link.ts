@@ -8,7 +8,11 @@
 // Promises:
 //  - `message` sees each message of the peer once, in order and undamaged, or the link closes with a ColoError.
 //  - `closed` is called exactly once, never from inside a call of ours, and nothing is called after it. Its error is
-//    undefined when either side closed in order (a bye was sent, or we destroyed it), and set when the peer vanished.
+//    undefined when either side closed in order (a bye was sent, or we destroyed it), and set when the peer vanished, or when
+//    this side gave the link up.
+//  - A link that ends otherwise than by a call of its owner is told to the owner before the peer can see it: a primary's right
+//    to speak is over then, and the peer may take it from that on. Nothing else is handled in between.
+//  - A side that ends a link says why in its bye, and the other one has that as `farewell`: both know the same reason.
 //  - `send` never blocks and never throws on a broken link: what was sent on one is lost, as if it were on the way.
 //
 // Reading uses plain data events. A socket with `onread` and one reused buffer moved 9.9 GB/s where data events moved
@@ -24,7 +28,7 @@ import type { Identity } from '../base/identity.ts';
 import { type FrameDecoder, lastUserType, linkTypes, type Refusal, type RefusalKind } from './frame.ts';
 import { afterHello, checkClientHello, type FirstMessage, readFirstMessage } from './handshake.ts';
 import { encodeHello, encodeRefuse, type Hello, parseHello, parseRefuse } from './hello.ts';
-import { closeTimeoutMs, congestedBytes, handshakesMax, queueBytesMax } from './limits.ts';
+import { closeTimeoutMs, congestedBytes, farewellCharactersMax, handshakesMax, queueBytesMax } from './limits.ts';
 import { Outbox } from './outbox.ts';
 import { type Address, addressText, bind, dial, peerName } from './socket.ts';
 
@@ -67,10 +71,13 @@ export class Link {
   private drainWaiters: (() => void)[] = [];
   /** The end came from the other end: a bye, the end of its stream, or a reset by its kernel. */
   endedByPeer = false;
+  /** Why the other end ended it, in its own words; '' when it said nothing. */
+  farewell = '';
   /** No message is delivered and none is taken any more. */
   private over = false;
   private failure: ColoError | undefined;
   private socketClosed = false;
+  private told = false;
 
   /** For `connect` and `LinkServer`, which have shaken hands on the socket. */
   constructor(socket: Socket, peer: Hello, parts: { decoder: FrameDecoder; outbox: Outbox }) {
@@ -119,7 +126,7 @@ export class Link {
       this.congestedNow = true;
       this.counters.congestions += 1;
     }
-    if (queued > queueBytesMax) this.fail(`has left ${queued} bytes unread`, undefined);
+    if (queued > queueBytesMax) this.fail(`has left ${queued} bytes unread`, { deaf: true });
   }
 
   /** Reading begins here; before it the peer's messages wait in the socket. */
@@ -127,7 +134,7 @@ export class Link {
     if (this.handlers !== undefined) throw new Error('bug: a link is started once');
     this.handlers = handlers;
     if (this.socketClosed) {
-      setImmediate(() => handlers.closed(this.failure));
+      setImmediate(() => this.tell());
       return;
     }
     this.socket.on('data', (chunk: Buffer) => this.onData(chunk));
@@ -141,22 +148,26 @@ export class Link {
     return new Promise((resolve) => void this.drainWaiters.push(resolve));
   }
 
-  /** Sends what is queued and a bye, then ends; `closed` follows, at the latest after limits.closeTimeoutMs. */
-  close(clock: Clock = systemClock): void {
+  /** Sends what is queued and a bye that says why, then ends; `closed` follows, at the latest after limits.closeTimeoutMs. */
+  close(why = '', clock: Clock = systemClock): void {
     if (this.over) return;
-    this.post(linkTypes.bye, []);
-    this.flush();
     this.finish();
-    this.socket.end();
-    this.socket.resume();
-    const cancel = clock.after(closeTimeoutMs, () => this.socket.destroy());
-    this.socket.once('close', cancel);
+    this.sayBye(why, clock);
   }
 
   /** Ends at once; what is queued is lost. */
   destroy(): void {
     this.finish();
     this.socket.destroy();
+  }
+
+  private sayBye(why: string, clock: Clock): void {
+    this.post(linkTypes.bye, [Buffer.from(why.slice(0, farewellCharactersMax))]);
+    this.flush();
+    this.socket.end();
+    this.socket.resume();
+    const cancel = clock.after(closeTimeoutMs, () => this.socket.destroy());
+    this.socket.once('close', cancel);
   }
 
   private post(type: number, parts: readonly Uint8Array[]): void {
@@ -181,17 +192,17 @@ export class Link {
     if (this.over) return;
     this.counters.bytesReceived += chunk.length;
     const refusal = this.decoder.push(chunk, (type, payload) => this.deliver(type, payload));
-    if (refusal !== undefined) this.fail(`sent a message that ${refusal.text}`, undefined);
+    if (refusal !== undefined) this.fail(`sent a message that ${refusal.text}`);
   }
 
   /** Returns whether to go on: a handler may have ended the link. */
   private deliver(type: number, payload: Buffer): boolean {
     if (type === linkTypes.bye) {
       this.endedByPeer = true;
-      this.finish();
-      this.socket.destroy();
+      this.farewell = payload.toString('utf8').slice(0, farewellCharactersMax);
+      this.end(() => this.socket.destroy());
     } else if (type > lastUserType) {
-      this.fail(`sent a message of type ${type} where none is due`, undefined);
+      this.fail(`sent a message of type ${type} where none is due`);
     } else {
       this.counters.messagesReceived += 1;
       this.handlers?.message(type, payload);
@@ -201,13 +212,14 @@ export class Link {
 
   private onError(cause: NodeJS.ErrnoException): void {
     if (!this.over) this.endedByPeer = cause.code === 'ECONNRESET' || cause.code === 'EPIPE';
-    this.fail(cause.code === 'ETIMEDOUT' ? 'has acknowledged nothing for too long' : 'broke', cause);
+    const what = cause.code === 'ETIMEDOUT' ? 'has acknowledged nothing for too long' : 'broke';
+    this.fail(what, { deaf: true, cause });
   }
 
   private onEnd(): void {
     if (!this.over) this.endedByPeer = true;
-    if (this.decoder.atBoundary) this.fail('ended without saying bye: its process is gone', undefined);
-    else this.fail('ended in the middle of a message', undefined);
+    if (this.decoder.atBoundary) this.fail('ended without saying bye: its process is gone', { deaf: true });
+    else this.fail('ended in the middle of a message', { deaf: true });
   }
 
   private onDrain(): void {
@@ -217,10 +229,27 @@ export class Link {
     if (!this.over) this.handlers?.drained?.();
   }
 
-  private fail(what: string, cause: unknown): void {
+  /** `deaf`: the peer would not hear why. */
+  private fail(what: string, { deaf = false, cause }: { deaf?: boolean; cause?: unknown } = {}): void {
     if (this.over) return;
-    this.failure = linkError(`the ${this.peer.kind} link to ${this.peer.node} is lost: the peer ${what}`, cause);
-    this.destroy();
+    const { kind, node } = this.peer;
+    this.failure = linkError(`the ${kind} link to ${node} is lost: the peer ${what}`, cause);
+    this.end(() => (deaf ? this.socket.destroy() : this.sayBye(`${node} ${what}`, systemClock)));
+  }
+
+  /** Tells the owner, in a turn of its own since this may be in a call of the owner, and then the peer. */
+  private end(tellPeer: () => void): void {
+    this.finish();
+    process.nextTick(() => {
+      this.tell();
+      tellPeer();
+    });
+  }
+
+  private tell(): void {
+    if (this.told || this.handlers === undefined) return;
+    this.told = true;
+    this.handlers.closed(this.failure);
   }
 
   private finish(): void {
@@ -237,7 +266,7 @@ export class Link {
   private onSocketClosed(): void {
     this.socketClosed = true;
     this.finish();
-    this.handlers?.closed(this.failure);
+    this.tell();
   }
 }
 

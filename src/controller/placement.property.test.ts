@@ -32,6 +32,8 @@ class Model {
   readonly children = new Map<string, ModelChild>();
   readonly reconcilers = new Map(this.names.map((name) => [name, new Reconciler(name)]));
   readonly views = new Map<string, { cluster: ClusterView; own: Hosted[] }>();
+  /** Nodes whose children take long to take over, and of which the others see what they said before. */
+  readonly slow = new Map<string, Hosted[]>();
   /** Children that are asked to leave after a while. */
   readonly late = new Map<string, PlacementAction[]>();
   readonly problems: string[] = [];
@@ -43,8 +45,10 @@ class Model {
 
   hosted(node: string): Hosted[] {
     const child = this.children.get(node);
-    if (child === undefined) return [];
+    const before = this.slow.get(node);
+    if (child === undefined || before?.length === 1) return child === undefined ? [] : (before ?? []);
     const kind = child.role.state.kind;
+    if (kind === 'deciding') return [hosted({ role: 'secondary', state: 'waiting', term: 0 })];
     const role = kind === 'primary' || kind === 'secondary' ? kind : 'stopped';
     const state = child.holds === 'nothing' ? 'idle' : child.peer === undefined ? 'alone' : 'protected';
     const term = role === 'primary' ? (this.terms.get('web')?.term ?? 0) : 0;
@@ -78,9 +82,10 @@ class Model {
         await registry.place(action.vm, action.placement);
         return;
       case 'start':
-        return this.startChild(node, action.first || this.terms.has('web') ? 'auto' : 'secondary');
+        if (action.as === 'secondary') return this.startChild(node, 'secondary');
+        return this.startChild(node, action.as === 'first' || this.terms.has('web') ? 'auto' : 'secondary');
       case 'bootAnew':
-        if (await this.leave(node)) await this.startChild(node, 'primary');
+        if (await this.leave(node)) await this.startChild(node, 'auto');
         return;
       case 'leave':
         await this.leave(node);
@@ -130,6 +135,8 @@ class Model {
           (known === undefined || known.owner === child.node) &&
           (await this.arbiter.claim('web', known?.term ?? 0, { owner: child.node, peer: null })).won;
         await this.act(child, child.role.on({ kind: 'claimed', outcome: won ? 'won' : 'lost' }));
+      } else if (action.kind === 'askPeer') {
+        await this.act(child, child.role.on({ kind: 'peerAsked', free: this.isFree(child, known?.peer ?? '') }));
       } else if (action.kind === 'startPrimary') {
         const holder = [...this.children.values()].find((one) => one.holds !== 'nothing');
         if (holder !== undefined) this.problems.push(`${child.node} boots while ${holder.node} holds the VM`);
@@ -139,13 +146,19 @@ class Model {
     }
   }
 
-  /** A primary that is alone protects itself by the first of its peers that waits for it. */
-  async pair(): Promise<void> {
+  /** A node accepts links only while it holds nothing. */
+  isFree(child: ModelChild, name: string): boolean {
+    const peer = child.peers.includes(name) ? this.children.get(name) : undefined;
+    return peer?.role.state.kind === 'secondary' && peer.holds === 'nothing';
+  }
+
+  /** What children do by themselves: they look again, take over, and a primary protects itself by a peer that is free. */
+  async goOnAll(): Promise<void> {
     for (const child of this.children.values()) {
+      if (child.role.state.kind === 'deciding') await this.act(child, child.role.on({ kind: 'start' }));
+      if (child.peer !== undefined && this.children.get(child.peer)?.peer !== child.node) await this.goOn(child);
       if (child.holds !== 'runs' || child.peer !== undefined) continue;
-      const peer = child.peers
-        .map((name) => this.children.get(name))
-        .find((one) => one?.role.state.kind === 'secondary' && one.holds === 'nothing');
+      const peer = this.children.get(child.peers.find((name) => this.isFree(child, name)) ?? '');
       const record = this.terms.get('web');
       if (peer === undefined || record === undefined) continue;
       const claim = await this.arbiter.claim('web', record.term, { owner: child.node, peer: peer.node });
@@ -175,9 +188,12 @@ class Model {
   }
 
   async goOn(child: ModelChild): Promise<void> {
+    if (this.slow.has(child.node)) return;
     const record = this.terms.get('web');
+    const isNamed = record?.owner === child.node || record?.peer === child.node;
     const claim = await this.arbiter.claim('web', record?.term ?? 0, { owner: child.node, peer: null });
     if (!claim.won) return;
+    if (!isNamed) this.problems.push(`${child.node} lost the term while it held the VM`);
     child.peer = undefined;
     child.holds = 'runs';
     if (child.role.state.kind === 'secondary') child.role.on({ kind: 'tookOver' });
@@ -186,7 +202,7 @@ class Model {
   async handOver(node: string): Promise<void> {
     const child = this.children.get(node);
     const heir = this.children.get(child?.peer ?? '');
-    if (child === undefined || heir === undefined) return;
+    if (child === undefined || heir === undefined || this.slow.has(heir.node)) return;
     await this.goOn(heir);
     Object.assign(child, { holds: 'nothing', peer: undefined, stateSince: this.now });
     child.role.on({ kind: 'fenced', why: '' });
@@ -218,13 +234,14 @@ const step = fc.oneof(
   },
   { weight: 1, arbitrary: fc.record({ kind: fc.constantFrom('drain' as const, 'undrain' as const), node: fc.nat(2) }) },
   { weight: 4, arbitrary: fc.record({ kind: fc.constant('wait' as const), ms: fc.nat(8000) }) },
+  { weight: 2, arbitrary: fc.record({ kind: fc.constantFrom('slow' as const, 'wake' as const), node: fc.nat(2) }) },
 );
 
 async function calm(model: Model): Promise<void> {
   for (let round = 0; round < 60; round += 1) {
     model.now += 1000;
     for (const node of model.names) await model.tick(node, { old: false, late: false });
-    await model.pair();
+    await model.goOnAll();
     model.check();
   }
 }
@@ -241,13 +258,16 @@ test('whatever dies, comes back, is drained or sees an old view: one copy runs, 
         else if (one.kind === 'boot') model.up.add(node);
         else if (one.kind === 'drain') await model.registry().drain(node);
         else if (one.kind === 'undrain') await undrain(model, node);
+        else if (one.kind === 'slow') model.slow.set(node, model.hosted(node));
+        else if (one.kind === 'wake') model.slow.delete(node);
         else {
           if (one.kind === 'die') model.up.delete(node);
           await model.loseChild(node);
         }
-        await model.pair();
+        await model.goOnAll();
         model.check();
       }
+      model.slow.clear();
       for (const node of model.names) {
         model.up.add(node);
         await undrain(model, node);
@@ -290,4 +310,29 @@ test('a secondary that is to leave, and takes over before it does, keeps the VM 
   const holds = [...model.children.values()].map((one) => one.holds).sort();
   assert.deepEqual(holds, ['checkpoint', 'runs']);
   assert.equal(model.children.has(secondary), true, 'no other node is there for both');
+});
+
+test('an owner that lost its child boots nothing while its peer holds the VM, whatever the registry says of that peer', async () => {
+  const model = new Model();
+  const now = { old: false, late: false };
+  const turn = async (...nodes: string[]) => {
+    model.now += 1000;
+    for (const node of nodes) await model.tick(node, now);
+    await model.goOnAll();
+    model.check();
+  };
+  await model.registry().createVm(vmRecord());
+  for (let round = 0; round < 10 && !model.children.has('h2'); round += 1) await turn('h1', 'h2');
+  // What it says from here on is of before the pair, and it takes its time to take over.
+  model.slow.set('h2', [hosted({ role: 'secondary', state: 'idle', term: 0 })]);
+  for (let round = 0; round < 3; round += 1) await turn('h1', 'h2');
+  assert.deepEqual(model.terms.get('web'), { term: 2, owner: 'h1', peer: 'h2' });
+  await model.loseChild('h1');
+  for (let round = 0; round < 20; round += 1) await turn('h1', 'h2');
+  assert.deepEqual(model.problems, []);
+  assert.equal(model.children.get('h1')?.role.state.kind, 'deciding', 'it asks, and waits');
+  model.slow.clear();
+  await calm(model);
+  assert.deepEqual({ problems: model.problems, boots: model.boots }, { problems: [], boots: 1 });
+  assert.equal(model.children.get('h2')?.holds, 'runs');
 });

@@ -55,8 +55,8 @@ test('the home of a VM places it, and only its home', () => {
 
 test('a placed node starts a child; only the first may boot; one that is not placed stops its secondary', () => {
   const view = cluster({ placements: placed('h1', 'h2') });
-  assert.deepEqual(plan('h1', view), [{ kind: 'start', vm: 'web', first: true }]);
-  assert.deepEqual(plan('h2', view), [{ kind: 'start', vm: 'web', first: false }]);
+  assert.deepEqual(plan('h1', view), [{ kind: 'start', vm: 'web', as: 'first' }]);
+  assert.deepEqual(plan('h2', view), [{ kind: 'start', vm: 'web', as: 'known' }]);
   assert.deepEqual(plan('h3', view), []);
   const secondary = hosted({ role: 'secondary', state: 'idle' });
   assert.deepEqual(
@@ -77,7 +77,21 @@ test('without the registry nothing is stopped and nothing is placed, but what di
   const at = (now: number) => reconciler.plan({ cluster: view, fresh: false, children: dead, records: new Map() }, now);
   assert.deepEqual(at(0), []);
   assert.deepEqual(at(499), []);
-  assert.deepEqual(at(500), [{ kind: 'start', vm: 'web', first: true }]);
+  assert.deepEqual(at(500), [{ kind: 'start', vm: 'web', as: 'known' }]);
+});
+
+test('a VM without a record is booted only while the registry says that no other node has it: records can be lost', () => {
+  const starts = (other: Partial<Hosted>, fresh = true) =>
+    plan(
+      'h1',
+      cluster({ placements: placed('h1', 'h2'), nodes: [info('h1'), info('h2', { hosted: [hosted(other)] })] }),
+      { fresh },
+    );
+  assert.deepEqual(starts({ role: 'primary' }), [{ kind: 'start', vm: 'web', as: 'secondary' }]);
+  for (const role of ['secondary', 'starting', 'dead'] as const)
+    assert.deepEqual(starts({ role, state: 'idle' }), [{ kind: 'start', vm: 'web', as: 'known' }], role);
+  assert.deepEqual(starts({ life: 'ffffffff' }), [{ kind: 'start', vm: 'web', as: 'first' }], 'another VM');
+  assert.deepEqual(starts({ life: 'ffffffff' }, false), [{ kind: 'start', vm: 'web', as: 'known' }]);
 });
 
 test('a child of a removed VM, or of an older life, is stopped before anything else is done with the name', () => {
@@ -195,5 +209,8 @@ test('both nodes back with empty hands: the owner boots anew, but never while th
   assert.deepEqual(kinds(with2({}), 'h2'), []);
   assert.deepEqual(kinds(with2({ state: 'suspecting' })), []);
   assert.deepEqual(kinds(with2({ role: 'primary' })), []);
+  const waiting = { ...idle, state: 'waiting' };
+  const asking = plan('h1', with2({}), { child: waiting, record });
+  assert.deepEqual(asking, [], 'it asks its peer already');
   assert.deepEqual(kinds(cluster({ placements: placed('h1', 'h2'), nodes: [info('h1')] })), []);
 });

@@ -17,7 +17,12 @@
 // secondary elsewhere. While there is no other node, nothing moves.
 //
 // Both nodes lost: the record names a pair, and both come back with empty hands. The owner boots the VM anew when the
-// peer is there and says that it holds nothing. A peer that is not there may hold everything: then a person decides.
+// peer is there and says that it holds nothing. What the registry says of the peer may be old, so its word is only a reason
+// to start the owner's child again: that child asks the peer itself (role.ts), and boots nothing before it has an answer. A
+// peer that is not there may hold everything: then a person decides.
+//
+// An arbiter that has lost its records, or was restored from an old copy, says as little. So a node boots the VM by the lack
+// of a record only while the registry says at that time that no other node has it, and never while one says that it runs it.
 
 import type { TermRecord } from '../failover/arbiter/arbiter.ts';
 import type { ClusterView, Hosted, NodeInfo, Placement, Removed, VmRecord } from '../registry/registry.ts';
@@ -48,8 +53,11 @@ export interface View {
 }
 
 export type PlacementAction =
-  /** `first`: this node may boot it when the arbiter has no record of it. */
-  | { kind: 'start'; vm: string; first: boolean }
+  /**
+   * first: this node may boot it when the arbiter has no record of it. known: it does what the record says. secondary:
+   * another node says that it runs it.
+   */
+  | { kind: 'start'; vm: string; as: 'first' | 'known' | 'secondary' }
   /** Whatever its role is: the VM is over. */
   | { kind: 'stop'; vm: string; why: string }
   /** This node has nothing of a removed VM, and is struck off the list of those that may have. */
@@ -58,7 +66,7 @@ export type PlacementAction =
   | { kind: 'leave'; vm: string; why: string }
   /** Stops a child that has no role any more; it is dead then, and started again after the pause of one that died. */
   | { kind: 'restart'; vm: string; why: string }
-  /** Stops the child and starts it as the one that boots the VM, by a claim at the arbiter. */
+  /** Starts the child again, which boots the VM by a claim at the arbiter once its peer has said that it holds nothing. */
   | { kind: 'bootAnew'; vm: string; why: string }
   | { kind: 'place'; vm: string; placement: Placement; why: string }
   | { kind: 'setPeers'; vm: string; peers: { node: string; host: string; port: number }[] }
@@ -113,7 +121,7 @@ export class Reconciler {
     }
     const leads = this.leads(view, child);
     if (!placement.nodes.includes(this.self) && !leads) return this.leave(view, child);
-    if (child === undefined || child.role === 'dead') return this.start(vm, { placement, child, now });
+    if (child === undefined || child.role === 'dead') return this.start(view, vm, { placement, child, now });
     this.startableAt.delete(vm.vm);
     const peers = this.peers(view, vm, placement);
     const led = leads && view.fresh ? this.lead(view, { vm, placement, child, now }) : [];
@@ -138,6 +146,7 @@ export class Reconciler {
   }
 
   private start(
+    view: View,
     vm: VmRecord,
     { placement, child, now }: { placement: Placement; child: Child | undefined; now: number },
   ): PlacementAction[] {
@@ -147,7 +156,13 @@ export class Reconciler {
     this.startableAt.set(vm.vm, at);
     if (now < at) return [];
     this.startableAt.delete(vm.vm);
-    return [{ kind: 'start', vm: vm.vm, first: placement.nodes[0] === this.self }];
+    return [{ kind: 'start', vm: vm.vm, as: this.startsAs(view, vm, placement) }];
+  }
+
+  private startsAs({ cluster, fresh }: View, vm: VmRecord, placement: Placement): 'first' | 'known' | 'secondary' {
+    const others = hostedBy(cluster.nodes, vm).filter(({ node }) => node.node !== this.self);
+    if (others.some(({ hosted }) => hosted.role === 'primary')) return 'secondary';
+    return fresh && others.length === 0 && placement.nodes[0] === this.self ? 'first' : 'known';
   }
 
   private peers({ cluster }: View, vm: VmRecord, placement: Placement): PlacementAction {

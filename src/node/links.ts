@@ -13,7 +13,10 @@ import type { PeerLink, PeerLinks } from './platform.ts';
 
 export type LinkMessageHandler = (kind: LinkKind, type: number, payload: Uint8Array) => void;
 
-/** `byPeer`: the other end is gone or closed them; else this node gave them up, and the peer may know nothing of it. */
+/**
+ * `byPeer`: the other end is gone or closed them; else this node gave them up, and the peer may know nothing of it. Called before
+ * the peer can see it: what it leaves this node the right to do is over first.
+ */
 export type LinksLostHandler = (why: string, byPeer: boolean) => void;
 
 export class PairLinks {
@@ -48,10 +51,14 @@ export class PairLinks {
     return !this.over;
   }
 
-  /** Sends what is queued, says goodbye; the owner is not told. */
-  close(): void {
+  /** Sends what is queued, says goodbye, and why; the owner is not told. */
+  close(why = ''): void {
     this.over = true;
-    for (const link of [this.packet, this.bulk, this.beat]) link.close();
+    for (const link of this.all) link.close(why);
+  }
+
+  private get all(): PeerLink[] {
+    return [this.packet, this.bulk, this.beat];
   }
 
   private deliver(handler: LinkMessageHandler, kind: LinkKind, type: number, payload: Uint8Array): void {
@@ -66,7 +73,9 @@ export class PairLinks {
   private lose(why: string, byPeer: boolean): void {
     if (this.over) return;
     this.over = true;
-    for (const link of [this.beat, this.packet, this.bulk]) link.destroy();
-    this.onLost(why, byPeer);
+    const said = this.all.map(({ farewell }) => farewell).find((text) => text !== '');
+    this.onLost(said === undefined ? why : `it says: ${said}`, byPeer);
+    if (byPeer) for (const link of this.all) link.destroy();
+    else this.close(why);
   }
 }

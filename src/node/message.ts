@@ -20,7 +20,6 @@
 //   diskHeld     secondary  u64 position: its journal holds the records up to there
 //   diskFailed   secondary  text: its disk takes no more, no checkpoint can be completed
 //   diskKept     secondary  u64 position, before `ready`: its replica stands there, only what changed since is needed
-//   leaves       secondary  text: it has nothing that may run, and why; it closes the links behind this
 //
 // `committed` and `applied` travel here and not on the bulk link, so that they come before the answers of their epoch.
 
@@ -46,7 +45,6 @@ export const messages = {
   diskHeld: 21,
   diskFailed: 22,
   diskKept: 23,
-  leaves: 24,
 } as const;
 
 export function encodeNumber(value: number): Uint8Array {

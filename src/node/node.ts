@@ -212,10 +212,12 @@ export class ColoNode {
     this.vm = vm;
     const template = await vm.makeTemplate();
     if (this.role.state.kind !== 'primary') return;
+    const isAnew = (this.terms.record?.term ?? 0) > firstTerm;
+    if (isAnew) this.context.log.error('the VM is booted anew: no node has its memory any more');
     this.becomePrimary({ vm, nic, uplink, template, ...this.disksOf(vm) });
     await vm.resume();
     // Booted anew: another node may have run the guest before, and be stopped with something on its way, as at a takeover.
-    if ((this.terms.record?.term ?? 0) > firstTerm) this.announce(uplink);
+    if (isAnew) this.announce(uplink);
     this.started.resolve();
   }
 

@@ -113,11 +113,14 @@ export interface PeerLink {
   readonly ended: boolean;
   /** It ended at the other end: the peer's process is gone, or closed it. False when this node gave it up. */
   readonly endedByPeer: boolean;
+  /** Why the peer ended it, in its own words; '' when it said nothing. */
+  readonly farewell: string;
   readonly ends: { local: string; remote: string };
   send(type: number, ...parts: Uint8Array[]): void;
   start(handlers: LinkHandlers): void;
   drain(): Promise<void>;
-  close(): void;
+  /** Says goodbye, and why. */
+  close(why?: string): void;
   destroy(): void;
 }
 

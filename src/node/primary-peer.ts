@@ -59,11 +59,11 @@ export class PrimaryPeer {
     this.plight.lost(why);
     this.heartbeat?.closed();
     this.heartbeat = undefined;
-    this.close();
+    this.close(why);
   }
 
-  close(): void {
-    this.links?.close();
+  close(why: string): void {
+    this.links?.close(why);
     this.links = undefined;
   }
 
@@ -79,11 +79,12 @@ export class PrimaryPeer {
     this.pauseMs = 0;
   }
 
-  /** A secondary leaves before it has loaded anything: each further try would copy everything for nothing. */
-  private pauseUnlessLoaded(now: number): void {
-    if (this.node.checkpointer.hasLoaded) return;
+  /** A secondary that had everything and leaves before it has loaded it: each further try would copy all of it for nothing. */
+  private pauseUnlessLoaded(): void {
+    const { checkpointer, pair, context } = this.node;
+    if (checkpointer.hasLoaded || pair.state.kind !== 'protected') return;
     this.pauseMs = Math.min(diskPauseMsMax, Math.max(diskPauseMsFirst, this.pauseMs * 2));
-    this.notBefore = now + this.pauseMs;
+    this.notBefore = context.clock.now() + this.pauseMs;
   }
 
   /** Another node is asked at once; false when that was so anyway. */
@@ -152,18 +153,21 @@ export class PrimaryPeer {
     const { kind } = this.node.pair.state;
     if (this.links === undefined || (kind !== 'alone' && kind !== 'syncing')) return;
     if (now - this.heardAt < unprotectedSilenceMs) return;
-    this.links.close();
-    this.onLost('it said nothing while it was to become the secondary');
+    const why = 'it said nothing while it was to become the secondary';
+    this.links.close(why);
+    this.onLost(why);
   }
 
   private onLost(why: string): void {
     const { disks, gate } = this.node;
+    // Before anything else: the peer may take over from the end of the links on.
+    gate.shutIfPaired();
+    this.heartbeat?.closed();
     this.links = undefined;
     this.plight.lost(why);
-    this.heartbeat?.closed();
+    this.pauseUnlessLoaded();
     // At once: a stop that is under way waits for writes that wait for the peer.
     disks?.drop(why);
-    gate.shutIfPaired();
     this.node.post({ kind: 'linkLost', why });
   }
 
@@ -206,10 +210,6 @@ export class PrimaryPeer {
       case messages.diskFailed:
         this.plight.said(decodeText(payload));
         node.disks?.failed(decodeText(payload));
-        return;
-      case messages.leaves:
-        this.plight.said(decodeText(payload));
-        this.pauseUnlessLoaded(now);
         return;
       case messages.refused:
         node.post({ kind: 'refused', epoch: numberAt(payload, 0), why: decodeText(payload.subarray(4)) });

@@ -179,7 +179,7 @@ export class PrimaryNode {
   shutDown(): void {
     this.stopped.abort();
     for (const stop of this.stops.splice(0)) stop();
-    this.peer.close();
+    this.peer.close('this node is no longer the primary');
     this.disks?.close('this node is no longer the primary');
     void this.pcap?.close();
     this.parts.nic.handler = undefined;

@@ -16,7 +16,7 @@ import type { Applier } from './applier.ts';
 import type { NodeContext, SharedParts } from './context.ts';
 import { earlyFramesMax, earlyMs, tickMs, unprotectedSilenceMs } from './limits.ts';
 import { PairLinks } from './links.ts';
-import { decodeNumbers, decodeText, encodeNumber, encodeText, messages, numberAt } from './message.ts';
+import { decodeNumbers, decodeText, encodeNumber, messages, numberAt } from './message.ts';
 import type { GuestVm, PeerLinks } from './platform.ts';
 import { SecondaryBulk } from './secondary-bulk.ts';
 import { signOfLife, troubleOf, watchMonitor } from './vm-watch.ts';
@@ -125,7 +125,7 @@ export class SecondaryNode {
 
   /** Ends this role; the VM with it. */
   async stop(): Promise<void> {
-    await this.shutDown();
+    await this.shutDown('this node ends its part in the VM');
     await this.leaving;
     await this.bulk.opening;
     const applier = this.applier;
@@ -140,9 +140,9 @@ export class SecondaryNode {
     this.run();
   }
 
-  private async shutDown(): Promise<void> {
+  private async shutDown(why: string): Promise<void> {
     for (const stop of this.stops.splice(0)) stop();
-    this.links?.close();
+    this.links?.close(why);
     this.links = undefined;
     await this.server?.close();
   }
@@ -240,7 +240,7 @@ export class SecondaryNode {
       for (const frame of replay) applier.nic.send(frame);
       const early = [...this.early].map((entry) => entry.frame);
       this.applier = undefined;
-      await this.shutDown();
+      await this.shutDown('this node has taken the VM over');
       this.post({ kind: 'tookOver' });
       this.onTakenOver({
         applier,
@@ -258,8 +258,7 @@ export class SecondaryNode {
 
   private async leave(why: string): Promise<void> {
     this.context.log.warn({ why }, 'this node holds no runnable copy');
-    this.links?.packet.send(messages.leaves, encodeText(why));
-    this.links?.close();
+    this.links?.close(why);
     this.links = undefined;
     this.heartbeat = undefined;
     await this.bulk.opening;
@@ -278,8 +277,9 @@ export class SecondaryNode {
     if (state.kind === 'protected' && this.heartbeat?.mayTakeOver(now) === true) this.post({ kind: 'silence' });
     // A host that died may never close a link, and this node must be free for another primary.
     if (state.kind !== 'joining' || now - this.heardAt < unprotectedSilenceMs) return;
-    this.links?.close();
-    this.onLinksLost('the primary said nothing while its state was to be copied', true);
+    const why = 'the primary said nothing while its state was to be copied';
+    this.links?.close(why);
+    this.onLinksLost(why, true);
   }
 
   // ---- what the primary says ----

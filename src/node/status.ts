@@ -28,7 +28,7 @@ export function describeNode(node: ColoNode, cores: number): NodeStatus {
     pid: process.pid,
     qemuPid: vm?.pid ?? null,
     role: roleOf(node),
-    state: state === undefined ? (isWaiting(node) ? 'idle' : 'stopped') : stateText(node, state.kind),
+    state: state === undefined ? (isWaiting(node) ? 'waiting' : 'stopped') : stateText(node, state.kind),
     why: whyOf(node, state),
     nextTryInMs: nextTryInMs(node),
     protected: isProtected(node),

@@ -10,7 +10,7 @@ import { mkdirSync, readFileSync, statfsSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { type Clock, delay } from '../base/clock.ts';
-import { errorText } from '../base/errors.ts';
+import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { readIdentity } from '../base/identity.ts';
 import type { Log } from '../base/log.ts';
 import { type PlacementAction, Reconciler } from '../controller/placement.ts';
@@ -202,12 +202,12 @@ export class Service {
         await registry.place(action.vm, action.placement);
         return;
       case 'start':
-        if (record !== undefined) await children.start(record, await this.roleOf(record, action.first));
+        if (record !== undefined) await children.start(record, await this.roleOf(record, action.as));
         return;
       case 'bootAnew':
-        this.log.error({ vm: action.vm, why: action.why }, 'the VM is booted anew');
         await children.leave(action.vm, { why: action.why, forget: false });
-        if (record !== undefined) await children.start(record, 'primary');
+        // Not `primary`: what the registry says of the peer may be old, so the child asks it first (controller/role.ts).
+        if (record !== undefined) await children.start(record, 'auto');
         return;
       case 'stop':
         await children.stop(action.vm, { why: action.why, forget: true });
@@ -233,10 +233,15 @@ export class Service {
   }
 
   /** A VM that the arbiter knows has run: then its record says what this node is. A new one is booted by its home alone. */
-  private async roleOf(record: { vm: string; life: string }, first: boolean): Promise<'auto' | 'secondary'> {
-    if (first) return 'auto';
-    const known = await this.arbiter.read(recordName(record)).catch(() => undefined);
-    return known === undefined ? 'secondary' : 'auto';
+  private async roleOf(
+    record: { vm: string; life: string },
+    as: 'first' | 'known' | 'secondary',
+  ): Promise<'auto' | 'secondary'> {
+    if (as !== 'known') return as === 'first' ? 'auto' : 'secondary';
+    const known = await this.arbiter.read(recordName(record));
+    if (known !== undefined) return 'auto';
+    if (this.registryProblem === '') return 'secondary';
+    throw new ColoError(errorCodes.arbiter, `neither the arbiter nor the registry says who runs ${record.vm}`);
   }
 }
 

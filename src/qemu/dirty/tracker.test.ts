@@ -28,6 +28,49 @@ test('the union has every page of both, once, in order', () => {
   );
 });
 
+/** Runs as lists are made: of any length, with gaps or touching. */
+const anyRuns = fc.array(fc.tuple(fc.nat(9), fc.integer({ min: 1, max: 9 })), { maxLength: 40 }).map((steps) => {
+  const runs = new PageRuns();
+  let at = 0;
+  for (const [gap, length] of steps) {
+    runs.add((at + gap) * pageSize, (at + gap + length) * pageSize);
+    at += gap + length;
+  }
+  return runs;
+});
+
+function pageSet(runs: PageRuns): Set<number> {
+  const set = new Set<number>();
+  runs.forEach((start, end) => {
+    for (let at = start; at < end; at += pageSize) set.add(at / pageSize);
+  });
+  return set;
+}
+
+test('the union of runs of any length has every page of both, and neither of them is changed by it', () => {
+  fc.assert(
+    fc.property(anyRuns, anyRuns, (left, right) => {
+      const before = [[...left.bounds], [...right.bounds]];
+      const union = unionRuns(left, right);
+      assert.deepEqual(union.bounds, runsOf([...pageSet(left), ...pageSet(right)]).bounds);
+      union.add(union.end + pageSize, union.end + 2 * pageSize);
+      assert.deepEqual([left.bounds, right.bounds], before);
+    }),
+  );
+});
+
+test('a list of pages that is not in order cannot be made', () => {
+  fc.assert(
+    fc.property(anyRuns, fc.nat(400), fc.integer({ min: -3, max: 9 }), (runs, start, length) => {
+      const before = [...runs.bounds];
+      const add = () => runs.add(start * pageSize, (start + length) * pageSize);
+      if (length > 0 && start * pageSize >= runs.end) return add();
+      assert.throws(add, /ascend/);
+      assert.deepEqual(runs.bounds, before);
+    }),
+  );
+});
+
 test('the first collect reports every page, later ones what was written and what was put back', () => {
   const ram = Buffer.alloc(pages * pageSize);
   const tracker = new RunTracker(new CompareScanner(ram), ram.length);

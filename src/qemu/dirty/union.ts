@@ -1,10 +1,9 @@
-// The union of two sets of pages, in one pass over both.
+// The union of two sets of pages, in one pass over both; runs ascend (PageRuns asserts it). Always a set of its own: who
+// changes it changes neither of the two.
 
 import { PageRuns } from '../../base/page-runs.ts';
 
 export function unionRuns(left: PageRuns, right: PageRuns): PageRuns {
-  if (left.runs === 0) return right;
-  if (right.runs === 0) return left;
   const union = new PageRuns();
   let start = -1;
   let end = -1;
@@ -25,6 +24,6 @@ export function unionRuns(left: PageRuns, right: PageRuns): PageRuns {
       end = nextEnd;
     }
   }
-  union.add(start, end);
+  if (start >= 0) union.add(start, end);
   return union;
 }

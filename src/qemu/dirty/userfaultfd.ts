@@ -10,6 +10,11 @@
 //   8 category_inverted  9 category_mask  10 category_anyof_mask  11 return_mask
 // struct page_region, 3 x u64: start, end, categories
 //
+// How far a call has come: the kernel hands regions over by 512, and `walk_end` is where it last had no room for another
+// (seen on Linux 6.18), so a call that found more than 512 regions and reached the end may say that it stopped in the
+// middle. What lies before the end of its last region was walked, whatever `walk_end` says, and is not walked again: a guest
+// that runs may have written pages of it, which belong into the next answer, and would be named here a second time.
+//
 // A kernel without the call, or a range that is not registered, is an error of the first scan: that is the probe.
 // Limits: x86-64 addresses are below 2^47, exact in a double.
 
@@ -56,8 +61,10 @@ export class UserfaultfdScanner implements PageScanner {
     for (let at = this.#ramStart; at < end; ) {
       const found = this.#walk(at, end, options.rearm);
       this.#append(runs, found);
-      const reached = Number(this.#argument[field.walkEnd] ?? 0n);
-      if (reached <= at) break;
+      const reached = this.#reached(found);
+      // Never a part of the answer: what was not walked would count as not written.
+      if (reached <= at)
+        throw new ColoError(errorCodes.checkpoint, "The kernel's walk over QEMU's pages does not go on.");
       at = reached;
     }
     return runs;
@@ -83,6 +90,12 @@ export class UserfaultfdScanner implements PageScanner {
     throw new ColoError(errorCodes.checkpoint, `The kernel cannot list QEMU's written pages (errno ${-found}).`, {
       hint: 'Linux 6.7 or later is needed, and the preload library must have registered guest RAM.',
     });
+  }
+
+  #reached(found: number): number {
+    const last = (found - 1) * wordsPerRegion;
+    const lastEnd = found === 0 ? 0 : (this.#words[last + 3] ?? 0) * two32 + (this.#words[last + 2] ?? 0);
+    return Math.max(lastEnd, Number(this.#argument[field.walkEnd] ?? 0n));
   }
 
   // Ten thousand regions are ordinary: read as pairs of 32-bit words, without a bigint for each.
