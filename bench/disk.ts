@@ -18,7 +18,7 @@ import { ColoError, errorCodes } from '../src/base/errors.ts';
 import { silentLog } from '../src/base/log.ts';
 import { median } from '../src/base/quantile.ts';
 import { checkSpec, type SpecInput } from '../src/config/spec.ts';
-import { openBank, Teller } from '../src/demo/bank.ts';
+import { openBank, Teller } from '../src/demo/bank/bank.ts';
 import { consoleSays } from '../src/demo/console.ts';
 import { flushEveryBytes, settledBytes, settleMs } from '../src/disk/limits.ts';
 import { diskMessages, parseMark } from '../src/disk/message.ts';
@@ -202,7 +202,7 @@ async function pauseCase(
   const applies: number[] = [];
   for (let round = 0; round < rounds; round += 1) {
     await write(vm, image, mib, round);
-    // As a node does (primary-disks.ts).
+    // As a node does (node/primary/disks.ts).
     const end = systemClock.now() + settleMs;
     while (sink.backlogBytes >= settledBytes && systemClock.now() < end) await delay(1);
     const epoch = next();
@@ -228,7 +228,7 @@ async function pauseCase(
   };
 }
 
-/** Writes as a guest's device does; the image is flushed now and then, as a node does (primary-disks.ts). */
+/** Writes as a guest's device does; the image is flushed now and then, as a node does (node/primary/disks.ts). */
 async function write(vm: Vm, image: string, mib: number, round: number): Promise<void> {
   const file = await open(image, 'r');
   try {

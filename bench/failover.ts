@@ -1,6 +1,6 @@
 // The gap that a client sees, for each kind of death. `colo bench failover` prints the table, or JSON with every sample.
 //
-// Three hosts as network namespaces on a bridge, an etcd with a member on each, TLS between them (src/local/cluster.ts; it
+// Three hosts as network namespaces on a bridge, an etcd with a member on each, TLS between them (src/lab/vm-nodes.ts; it
 // needs root), one guest that lives through all of it, and one client in a namespace of its own: a TCP session that sends
 // a numbered line every 10 ms and checks every reply. Fault after fault, in turn, each at a random moment, when the VM is
 // protected again and no suspicion of before is still remembered:
@@ -16,17 +16,17 @@
 
 import { buildGuest } from '../guest/build.ts';
 import { readyLine } from '../guest/recipe.ts';
-import { callNode } from '../src/api/client.ts';
-import type { NodeStatus } from '../src/api/status.ts';
+import { callNode } from '../src/api/node-client.ts';
+import type { NodeStatus } from '../src/api/node-status.ts';
 import { delay, systemClock, wallTime } from '../src/base/clock.ts';
 import { ColoError, errorCodes } from '../src/base/errors.ts';
 import { seededRandom } from '../src/base/random.ts';
 import { percentiles } from '../src/checkpoint/record.ts';
 import { checkSpec } from '../src/config/spec.ts';
+import { echoRules, LineClient } from '../src/demo/clients/lines.ts';
 import { consoleSays } from '../src/demo/console.ts';
-import { echoRules, LineClient } from '../src/demo/lines.ts';
 import { clusterPackages, ensurePackages } from '../src/host/packages.ts';
-import { LocalCluster } from '../src/local/cluster.ts';
+import { LocalCluster } from '../src/lab/vm-nodes.ts';
 
 export interface FailoverBenchOptions {
   /** Faults of each kind. */

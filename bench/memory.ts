@@ -21,12 +21,12 @@ import { readFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { smallBytes, smallSha256 } from '../guest/big-file.ts';
 import { buildGuest, type Guest } from '../guest/build.ts';
-import type { NodeStatus } from '../src/api/status.ts';
+import type { NodeStatus } from '../src/api/node-status.ts';
 import { delay, systemClock } from '../src/base/clock.ts';
 import { pageSize } from '../src/base/page-runs.ts';
 import { checkSpec } from '../src/config/spec.ts';
+import { DownloadClient } from '../src/demo/clients/download.ts';
 import { consoleSays } from '../src/demo/console.ts';
-import { DownloadClient } from '../src/demo/download.ts';
 import { freePorts } from '../src/lan/gateway.ts';
 import { LocalPair } from '../src/local/pair.ts';
 

@@ -12,14 +12,14 @@ import { createHash } from 'node:crypto';
 import { downloadSha256 } from '../guest/big-file.ts';
 import { buildGuest, type Guest } from '../guest/build.ts';
 import { readyLine } from '../guest/recipe.ts';
-import type { NodeStatus } from '../src/api/status.ts';
+import type { NodeStatus } from '../src/api/node-status.ts';
 import { delay, systemClock } from '../src/base/clock.ts';
 import { ColoError, errorCodes } from '../src/base/errors.ts';
 import { median } from '../src/base/quantile.ts';
 import { checkSpec } from '../src/config/spec.ts';
-import type { PlacedClient, WantedClient } from '../src/demo/clients.ts';
+import type { PlacedClient, WantedClient } from '../src/demo/clients/clients.ts';
+import { type Entrance, openEntrance } from '../src/demo/clients/entrance.ts';
 import { consoleSays } from '../src/demo/console.ts';
-import { type Entrance, openEntrance } from '../src/demo/entrance.ts';
 import { LocalPair } from '../src/local/pair.ts';
 
 export interface SimilarityBenchOptions {

@@ -7,9 +7,9 @@
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { checkers } from '../sim/checkers.ts';
+import { type Defect, defects } from '../sim/defects/defects.ts';
 import { firstSeeds } from '../sim/defects/first.ts';
-import { type Defect, defects } from '../sim/defects.ts';
+import { checkers } from '../sim/world/checkers.ts';
 
 export const simulationDocument = join(import.meta.dirname, 'simulation.md');
 

@@ -4,10 +4,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { claimOf } from '../src/packet/claim.ts';
-import { outside } from './outside.ts';
-import { drawPlan } from './plan.ts';
-import { Random } from './random.ts';
-import { World } from './world.ts';
+import { outside } from './world/outside.ts';
+import { drawPlan } from './world/plan.ts';
+import { Random } from './world/random.ts';
+import { World } from './world/world.ts';
 
 const killAtMs = 1500;
 /** The longest pause between two announcements (src/node/node.ts), and what a boot and the network add. */

@@ -3,10 +3,10 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { outside } from './outside.ts';
-import { drawPlan, type Fault } from './plan.ts';
-import { Random } from './random.ts';
-import { type Outcome, report, runSeed } from './run.ts';
+import { outside } from './world/outside.ts';
+import { drawPlan, type Fault } from './world/plan.ts';
+import { Random } from './world/random.ts';
+import { type Outcome, report, runSeed } from './world/run.ts';
 
 const seeds = Array.from({ length: 20 }, (_, index) => index + 1);
 const atMs = 1500;

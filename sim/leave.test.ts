@@ -3,11 +3,11 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { outside } from './outside.ts';
-import { drawPlan } from './plan.ts';
-import { Random } from './random.ts';
-import { checkers } from './run.ts';
-import { World } from './world.ts';
+import { outside } from './world/outside.ts';
+import { drawPlan } from './world/plan.ts';
+import { Random } from './world/random.ts';
+import { checkers } from './world/run.ts';
+import { World } from './world/world.ts';
 
 const seeds = [1, 2, 3, 4];
 const askFromMs = 2500;

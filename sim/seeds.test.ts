@@ -5,9 +5,9 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { outside } from './outside.ts';
-import type { DrawnPlan } from './plan.ts';
-import { report, runSeed } from './run.ts';
+import { outside } from './world/outside.ts';
+import type { DrawnPlan } from './world/plan.ts';
+import { report, runSeed } from './world/run.ts';
 
 interface KeptSeed {
   seed: number;

@@ -4,12 +4,12 @@ import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { checkers } from './checkers.ts';
-import { runSeeds } from './crowd.ts';
-import { outside } from './outside.ts';
-import { report, runSeed } from './run.ts';
-import { Schedule } from './schedule.ts';
-import { World } from './world.ts';
+import { checkers } from './world/checkers.ts';
+import { runSeeds } from './world/crowd.ts';
+import { outside } from './world/outside.ts';
+import { report, runSeed } from './world/run.ts';
+import { Schedule } from './world/schedule.ts';
+import { World } from './world/world.ts';
 
 test('events run in the order of their time, and promises run out between two of them', async () => {
   const seen = await outside(() => {

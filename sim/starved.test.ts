@@ -3,10 +3,10 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { outside } from './outside.ts';
-import { drawPlan, type Fault } from './plan.ts';
-import { Random } from './random.ts';
-import { report, runSeed } from './run.ts';
+import { outside } from './world/outside.ts';
+import { drawPlan, type Fault } from './world/plan.ts';
+import { Random } from './world/random.ts';
+import { report, runSeed } from './world/run.ts';
 
 /** Runs a guest whose secondary, or primary, stands still for these times; resolves to how often silence was suspected. */
 function suspicions(seed: number, on: Fault['on'], stillMs: readonly number[]): Promise<number> {

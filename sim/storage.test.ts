@@ -6,11 +6,11 @@ import { test } from 'node:test';
 import { encodeRecordHead, recordKinds } from '../src/disk/message.ts';
 import { type ReplicaState, recover } from '../src/disk/recovery.ts';
 import { Replica } from '../src/disk/replica.ts';
-import { outside } from './outside.ts';
-import { SimProcess } from './process.ts';
-import { Random } from './random.ts';
-import { Schedule } from './schedule.ts';
-import { SimFolder, SimStorage, sectorBytes } from './storage.ts';
+import { SimProcess } from './host/process.ts';
+import { SimFolder, SimStorage, sectorBytes } from './host/storage.ts';
+import { outside } from './world/outside.ts';
+import { Random } from './world/random.ts';
+import { Schedule } from './world/schedule.ts';
 
 const sectors = 8;
 

@@ -2,9 +2,9 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { outside } from './outside.ts';
-import { runSeed } from './run.ts';
 import { ask, compare, home, type TraceOf, traceOf } from './traces.ts';
+import { outside } from './world/outside.ts';
+import { runSeed } from './world/run.ts';
 
 const seeds = [901_999, 7_700_964, 904_060, 3];
 const others = Array.from({ length: 100 }, (_, index) => ({ seed: 600_001 + index }));

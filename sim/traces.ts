@@ -3,7 +3,7 @@
 //
 //   node sim/traces.ts OTHER [SEEDS [FIRST]]      this checkout against OTHER; 200 fresh seeds from 1,000,001 on
 //
-//   parent ── checkout, seeds ──► child: sim/run.ts of that checkout ── seed, hash, events ──► compares
+//   parent ── checkout, seeds ──► child: sim/world/run.ts of that checkout ── seed, hash, events ──► compares
 //
 // Each checkout has a process of its own, for both bring their own product. Of the first seed that differs the first line that
 // does is shown. The plans of kept seeds are those of this checkout.
@@ -12,9 +12,9 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { outside } from './outside.ts';
-import type { DrawnPlan } from './plan.ts';
-import type { RunOptions } from './world.ts';
+import { outside } from './world/outside.ts';
+import type { DrawnPlan } from './world/plan.ts';
+import type { RunOptions } from './world/world.ts';
 
 interface Wanted {
   seed: number;

@@ -1,10 +1,10 @@
-// Every queue and buffer of a node (sim/queues.ts) stays within its own limit, which some plans lower (sim/low-limits.ts). What
+// Every queue and buffer of a node (sim/world/queues.ts) stays within its own limit, which some plans lower (sim/world/low-limits.ts). What
 // gives its place back never gives back more. And where the limits are those of the product, two clients that ask one thing
 // at a time fill nothing: what grows shows long before its limit.
 
-import type { Checker } from '../checker.ts';
-import { queuesOf } from '../queues.ts';
-import type { World } from '../world.ts';
+import type { Checker } from '../world/checker.ts';
+import { queuesOf } from '../world/queues.ts';
+import type { World } from '../world/world.ts';
 
 /** Far beyond what two clients can cause, in anything that is counted by the piece. */
 const piecesMax = 3000;

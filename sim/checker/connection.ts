@@ -1,7 +1,7 @@
-// Clients compare every byte, answer and reset with what they have seen (sim/client.ts), and say so when one is not right.
+// Clients compare every byte, answer and reset with what they have seen (sim/network/client.ts), and say so when one is not right.
 
-import type { Checker } from '../checker.ts';
-import type { World } from '../world.ts';
+import type { Checker } from '../world/checker.ts';
+import type { World } from '../world/world.ts';
 
 export const sentence = 'What a client sees goes on exactly, whoever answers it.';
 

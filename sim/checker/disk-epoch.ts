@@ -4,11 +4,11 @@
 
 import { recover } from '../../src/disk/recovery.ts';
 import type { FaultPoint } from '../../src/node/context.ts';
-import type { Checker } from '../checker.ts';
-import type { Death, SimNode } from '../node.ts';
-import { SimStorage } from '../storage.ts';
-import type { SimVm } from '../vm.ts';
-import type { World } from '../world.ts';
+import type { Death, SimNode } from '../host/node.ts';
+import { SimStorage } from '../host/storage.ts';
+import type { SimVm } from '../host/vm.ts';
+import type { Checker } from '../world/checker.ts';
+import type { World } from '../world/world.ts';
 
 const name = 'disk-epoch';
 const capturesKept = 64;

@@ -1,7 +1,7 @@
 // When the faults stop, every client is answered again, and the VM is protected again, within a bounded time.
 
-import type { Checker } from '../checker.ts';
-import { recoverMs, type World } from '../world.ts';
+import type { Checker } from '../world/checker.ts';
+import { recoverMs, type World } from '../world/world.ts';
 
 const answersWanted = 2;
 

@@ -1,8 +1,8 @@
 // An error that nobody catches: of an event of a node, of a promise, or of a start that fails for another reason than those
 // that a node knows.
 
-import type { Checker } from '../checker.ts';
-import type { World } from '../world.ts';
+import type { Checker } from '../world/checker.ts';
+import type { World } from '../world/world.ts';
 
 export const sentence = 'No fault makes the code of a node throw where nobody catches.';
 

@@ -5,12 +5,12 @@
 // uplink counts as said: the primary tells its secondary in the same turn, and is not asked when the kernel had it.
 
 import { FrameView } from '../../src/packet/frame-view.ts';
-import { targetIp } from '../addresses.ts';
-import type { Checker } from '../checker.ts';
-import type { SimNode } from '../node.ts';
-import type { SimProcess } from '../process.ts';
-import type { SimVm } from '../vm.ts';
-import type { World } from '../world.ts';
+import { targetIp } from '../guest/addresses.ts';
+import type { SimNode } from '../host/node.ts';
+import type { SimProcess } from '../host/process.ts';
+import type { SimVm } from '../host/vm.ts';
+import type { Checker } from '../world/checker.ts';
+import type { World } from '../world/world.ts';
 
 const withinMs = 60;
 const capturesKept = 16;

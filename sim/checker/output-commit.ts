@@ -15,13 +15,13 @@
 
 import { FrameView } from '../../src/packet/frame-view.ts';
 import { distance } from '../../src/packet/sequence.ts';
-import { targetIp } from '../addresses.ts';
-import type { Checker } from '../checker.ts';
-import type { SimNode } from '../node.ts';
-import { flowOf, type Origins, ResetBook } from '../reset-book.ts';
-import { type TcpState, windowShift } from '../tcp.ts';
-import type { SimVm } from '../vm.ts';
-import type { World } from '../world.ts';
+import { targetIp } from '../guest/addresses.ts';
+import { type TcpState, windowShift } from '../guest/tcp.ts';
+import type { SimNode } from '../host/node.ts';
+import type { SimVm } from '../host/vm.ts';
+import type { Checker } from '../world/checker.ts';
+import { flowOf, type Origins, ResetBook } from '../world/reset-book.ts';
+import type { World } from '../world/world.ts';
 
 /** One connection, by its ports, the client's address and its initial sequence number: 0 while the guest calls and knows none. */
 interface Book extends Origins {

@@ -1,7 +1,7 @@
 // A machine that was loaded with a checkpoint runs from exactly the RAM of that capture, and never from a part of it.
 
-import type { Checker } from '../checker.ts';
-import type { World } from '../world.ts';
+import type { Checker } from '../world/checker.ts';
+import type { World } from '../world/world.ts';
 
 const capturesKept = 256;
 

@@ -2,13 +2,13 @@
 //
 // A node may still say what it was lent the right to say (heartbeat/lease.ts) while another one has claimed the term; but
 // from the owner's first frame on there is one voice. What it was stopped with between its look and its write no program
-// can take back: that may leave late, once (uplink.ts), and the other sentences must hold all the same.
+// can take back: that may leave late, once (network/uplink.ts), and the other sentences must hold all the same.
 //
 // And whether they say anything or not: at no instant do both nodes have the right to, by the term or by a lease.
 
-import type { Checker } from '../checker.ts';
-import type { SimNode } from '../node.ts';
-import type { World } from '../world.ts';
+import type { SimNode } from '../host/node.ts';
+import type { Checker } from '../world/checker.ts';
+import type { World } from '../world/world.ts';
 
 /** Whether it would let a frame leave now. While paired its gate opens and shuts with the lease, when it is looked at. */
 function maySpeak({ node, process }: SimNode): boolean {

@@ -3,11 +3,11 @@
 // as long as one is not struck by a fault, one can run. A primary that begins to doubt its secondary with a QEMU that is dead, or
 // hangs, and gets the term without a sign of life from it, has taken it from a copy that could run.
 
-import type { Checker } from '../checker.ts';
-import type { SimNode } from '../node.ts';
-import type { SimProcess } from '../process.ts';
-import type { SimVm } from '../vm.ts';
-import type { World } from '../world.ts';
+import type { SimNode } from '../host/node.ts';
+import type { SimProcess } from '../host/process.ts';
+import type { SimVm } from '../host/vm.ts';
+import type { Checker } from '../world/checker.ts';
+import type { World } from '../world/world.ts';
 
 export const sentence =
   'Whenever a primary that is protected is lost, the secondary holds a complete state that it can run; and while one copy ' +

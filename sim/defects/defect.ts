@@ -1,7 +1,7 @@
 // Deliberate defects, to show that the checkers bite. Each replaces a method of the product for as long as a test runs,
 // from outside: nothing of this is in the product. Every one is a mistake that somebody could have made.
 
-import type { FaultKind } from '../plan.ts';
+import type { FaultKind } from '../world/plan.ts';
 
 /** What a replaced method is called with, and the one that it replaces: it reaches into what is private, so it knows no types. */
 export type Self = Record<string, never> & { [name: string]: unknown };

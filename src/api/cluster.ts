@@ -1,8 +1,8 @@
-// What the service of a cluster (src/service) says over its API, as schemas: the OpenAPI document, the server, the command
+// What the service of a cluster (src/colod) says over its API, as schemas: the OpenAPI document, the server, the command
 // line and the tests read the same ones.
 
 import { z } from 'zod';
-import type { NodeStatus } from './status.ts';
+import type { NodeStatus } from './node-status.ts';
 
 export const nodeLineSchema = z.object({
   node: z.string(),

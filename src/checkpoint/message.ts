@@ -1,5 +1,5 @@
 // What a checkpoint is made of on its way. Big-endian; u64 stay below 2^53. Everything the primary sends here takes the
-// bulk link; the secondary answers on the packet link (node/message.ts: `committed`, `refused`, `applied`), so that an
+// bulk link; the secondary answers on the packet link (node/pairing/message.ts: `committed`, `refused`, `applied`), so that an
 // answer comes before the frames of its epoch. The payload of `applied` is here.
 //
 //    primary                                   secondary

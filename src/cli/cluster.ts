@@ -1,8 +1,8 @@
 // `colo init` and `colo join`: the authority of a cluster, and a certificate for each of its nodes.
 
 import { join as joinPath } from 'node:path';
+import { isName } from '../arbiter/names.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
-import { isName } from '../failover/arbiter/names.ts';
 import { createAuthority, issueCertificate, requireAuthority } from '../host/certificates.ts';
 import { ensurePackages } from '../host/packages.ts';
 

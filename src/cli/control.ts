@@ -2,8 +2,8 @@
 
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { callNode, nodeStatus } from '../api/client.ts';
-import type { NodeStatus } from '../api/status.ts';
+import { callNode, nodeStatus } from '../api/node-client.ts';
+import type { NodeStatus } from '../api/node-status.ts';
 import { delay } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { runDirectory, runningVms } from '../local/directories.ts';

@@ -2,8 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { parseTotals } from './dev/test.ts';
 import { formatDoctor, qemuLine, roomLine } from './doctor.ts';
-import { parseTotals } from './test.ts';
 
 test('a QEMU older than 7.2 counts as missing, newer ones are ok', () => {
   const said = (version: string): string => `QEMU emulator version ${version} (Debian)\n`;

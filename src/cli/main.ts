@@ -91,13 +91,13 @@ function addDemo(program: Command, finish: (code: number) => void): void {
     .option('--report <file>', 'write the report as JSON to a file')
     .option('--json', 'print only the report, as JSON', false)
     .action(async (options) => {
-      const { refuseContradiction, refuseUnwritable } = await import('./demo-arguments.ts');
+      const { refuseContradiction, refuseUnwritable } = await import('./demo/arguments.ts');
       refuseContradiction(options);
       await refuseUnwritable(options.report);
       finish(
         options.disk === true
-          ? await (await import('./bank-demo.ts')).bankDemo(options)
-          : await (await import('./demo.ts')).demo(options),
+          ? await (await import('./demo/bank.ts')).bankDemo(options)
+          : await (await import('./demo/demo.ts')).demo(options),
       );
     });
 }
@@ -229,7 +229,7 @@ function addTools(program: Command, finish: (code: number) => void): void {
     .description('say what this host can do and what to do about what is missing')
     .option('--install', 'first install the Debian packages that a node needs (as root)', false)
     .option('--json', 'as JSON', false)
-    .action(async (options) => finish(await (await import('./tools.ts')).doctorCommand(options)));
+    .action(async (options) => finish(await (await import('./dev/tools.ts')).doctorCommand(options)));
   program
     .command('bench <what>')
     .description(
@@ -246,7 +246,7 @@ function addTools(program: Command, finish: (code: number) => void): void {
       ),
     )
     .option('--json', 'as JSON', false)
-    .action(async (what, options) => finish(await (await import('./tools.ts')).bench(what, options)));
+    .action(async (what, options) => finish(await (await import('./dev/tools.ts')).bench(what, options)));
   program
     .command('sim')
     .description('simulate both nodes, network, arbiter and clients from seeds, with faults, and check every promise')
@@ -254,19 +254,19 @@ function addTools(program: Command, finish: (code: number) => void): void {
     .addOption(new Option('--seeds <count>', 'how many seeds (default 1000)').argParser(count))
     .option('--trace', 'print every event of one seed', false)
     .option('--json', 'as JSON', false)
-    .action(async (options) => finish(await (await import('./sim.ts')).sim(options)));
+    .action(async (options) => finish(await (await import('./dev/sim.ts')).sim(options)));
   program
     .command('check [only...]')
     .description('types, lint (with the layers), format: all of them, or those that are named')
     .option('--json', 'as JSON', false)
-    .action(async (only, options) => finish(await (await import('./check.ts')).check(only, options)));
+    .action(async (only, options) => finish(await (await import('./dev/check.ts')).check(only, options)));
   program
     .command('test [suite]')
     .description('run tests: all (default), unit, integration, soak')
     .option('--name <pattern>', 'only tests whose name matches')
     .option('--file <text>', 'only files whose path contains this')
     .option('--json', 'the totals as JSON; what the tests say goes to standard error', false)
-    .action(async (suite, options) => finish(await (await import('./tools.ts')).testCommand(suite, options)));
+    .action(async (suite, options) => finish(await (await import('./dev/tools.ts')).testCommand(suite, options)));
 }
 
 async function main(): Promise<void> {

@@ -1,8 +1,8 @@
 // The commands of a cluster. All of them ask a colod over its API, and any node answers for all of them.
 
 import type { Cluster, Logs, VmDetail, VmLine } from '../api/cluster.ts';
-import { callService, type Question, streamService, type Target } from '../api/service-client.ts';
-import type { NodeStatus } from '../api/status.ts';
+import { callService, type Question, streamService, type Target } from '../api/cluster-client.ts';
+import type { NodeStatus } from '../api/node-status.ts';
 import { delay } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { formatSize } from '../config/size.ts';

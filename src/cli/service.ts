@@ -2,12 +2,12 @@
 
 import { randomBytes } from 'node:crypto';
 import { appendFileSync, chmodSync, existsSync } from 'node:fs';
+import { isName } from '../arbiter/names.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
-import { isName } from '../failover/arbiter/names.ts';
+import { readTokens, tokenHash } from '../colod/authentication.ts';
+import { readServiceConfig } from '../colod/config.ts';
+import { runService } from '../colod/main.ts';
 import { ensurePackages, runtimePackages } from '../host/packages.ts';
-import { readTokens, tokenHash } from '../service/authentication.ts';
-import { readServiceConfig } from '../service/config.ts';
-import { runService } from '../service/main.ts';
 
 export async function colod(options: { config: string; check: boolean }): Promise<number> {
   const config = await readServiceConfig(options.config);

@@ -6,7 +6,7 @@
 
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Target } from '../api/service-client.ts';
+import type { Target } from '../api/cluster-client.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { identityFiles, readIdentity } from '../base/identity.ts';
 

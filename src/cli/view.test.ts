@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { CheckpointLine, NodeStatus } from '../api/status.ts';
+import type { CheckpointLine, NodeStatus } from '../api/node-status.ts';
 import { checkpointLine, describe, LiveBlock, Rates, statusBlock, statusLine } from './view.ts';
 
 class Terminal {

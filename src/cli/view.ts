@@ -1,6 +1,6 @@
 // How the command line shows things to people: one block that is redrawn in a terminal, plain lines otherwise.
 
-import type { CheckpointLine, NodeStatus } from '../api/status.ts';
+import type { CheckpointLine, NodeStatus } from '../api/node-status.ts';
 import { formatSize } from '../config/size.ts';
 
 /** What a host that is not starved has (src/heartbeat/limits.ts). */

@@ -5,16 +5,16 @@
 import { cpus } from 'node:os';
 import type { Guest } from '../../guest/build.ts';
 import { readyLine } from '../../guest/recipe.ts';
-import type { NodeStatus } from '../api/status.ts';
+import type { NodeStatus } from '../api/node-status.ts';
 import { type Clock, delay, wallTime } from '../base/clock.ts';
 import { checkSpec, type Spec } from '../config/spec.ts';
 import { describeTurns, type Turn, withoutLate } from '../lan/turns.ts';
 import type { BootFiles } from '../local/machine.ts';
 import { LocalPair } from '../local/pair.ts';
 import type { TrackerKind } from '../qemu/dirty/tracker.ts';
-import type { Client, ClientReport } from './client.ts';
+import type { Client, ClientReport } from './clients/client.ts';
+import { type Entrance, type EntranceKind, openEntrance } from './clients/entrance.ts';
 import { consoleSays } from './console.ts';
-import { type Entrance, type EntranceKind, openEntrance } from './entrance.ts';
 import { type FaultKind, faultTexts, injectInto, type Parts, partsOf } from './faults.ts';
 
 export interface DemoOptions {
@@ -124,7 +124,7 @@ async function protect(pair: LocalPair, options: DemoOptions): Promise<void> {
   options.say(`protected in ${options.mode} mode (${seconds(options.clock.now() - start)}), while the guest ran`);
 }
 
-/** What a story is about; the bank (bank-demo.ts) has one, too. */
+/** What a story is about; the bank (bank/story.ts) has one, too. */
 export interface Scene {
   options: Pick<DemoOptions, 'mode' | 'fault' | 'clock' | 'signal' | 'show'>;
   pair: LocalPair;

@@ -8,16 +8,16 @@
 
 import type { Guest } from '../../guest/build.ts';
 import { readyLine } from '../../guest/recipe.ts';
-import type { NodeStatus } from '../api/status.ts';
+import type { NodeStatus } from '../api/node-status.ts';
 import { type Clock, delay, wallTime } from '../base/clock.ts';
 import { checkSpec } from '../config/spec.ts';
-import { LocalCluster } from '../local/cluster.ts';
-import type { Client, ClientReport } from './client.ts';
+import { LocalCluster } from '../lab/vm-nodes.ts';
+import type { Client, ClientReport } from './clients/client.ts';
+import { DatagramClient } from './clients/datagrams.ts';
+import { DownloadClient } from './clients/download.ts';
+import { echoRules, LineClient, redisRules } from './clients/lines.ts';
 import { consoleSays } from './console.ts';
-import { DatagramClient } from './datagrams.ts';
 import type { DemoView } from './demo.ts';
-import { DownloadClient } from './download.ts';
-import { echoRules, LineClient, redisRules } from './lines.ts';
 
 export interface HostsOptions {
   /** Name of the VM. */

@@ -1,4 +1,4 @@
-// What the replica stands on: one folder with files. The real one is below; the simulation (sim/storage.ts) gives the same
+// What the replica stands on: one folder with files. The real one is below; the simulation (sim/host/storage.ts) gives the same
 // replica another one, whose writes are slow, fail, are torn by a crash, or are lost with the host's page cache.
 //
 // Names are those of files within the folder. Everything that changes a file's contents is asynchronous, everything that

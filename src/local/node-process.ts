@@ -4,14 +4,14 @@
 import type { ChildProcess } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { nodeStatus } from '../api/client.ts';
+import { nodeStatus } from '../api/node-client.ts';
 import { ColoError, type ErrorCode, errorCodes } from '../base/errors.ts';
 import { processIdentity } from '../base/processes.ts';
-import type { DaemonConfig } from '../daemon/config.ts';
+import type { DaemonConfig } from '../child/config.ts';
 import { statusTimeoutMs, stopTimeoutMs } from './limits.ts';
 import { spawnChild } from './namespace.ts';
 
-const program = fileURLToPath(new URL('../daemon/colod.ts', import.meta.url));
+const program = fileURLToPath(new URL('../child/main.ts', import.meta.url));
 
 export class NodeProcess {
   readonly name: string;

@@ -37,7 +37,7 @@ export class Owners {
       const term = Number(/\.term-(\d+)$/.exec(name)?.[1] ?? 0);
       if (term === 0 || this.byTerm.has(term)) continue;
       try {
-        // A record appears under its name whole (failover/arbiter/folder.ts).
+        // A record appears under its name whole (arbiter/folder.ts).
         const { owner } = JSON.parse(readFileSync(join(this.folder, name), 'utf8')) as { owner: string };
         this.byTerm.set(term, owner);
       } catch {

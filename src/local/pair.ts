@@ -7,7 +7,7 @@
 import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { NodeStatus } from '../api/status.ts';
+import type { NodeStatus } from '../api/node-status.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Spec } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';

@@ -1,7 +1,7 @@
 // What the nodes of a VM say of themselves, asked and waited for.
 
-import { nodeStatus } from '../api/client.ts';
-import type { NodeStatus } from '../api/status.ts';
+import { nodeStatus } from '../api/node-client.ts';
+import type { NodeStatus } from '../api/node-status.ts';
 import { type Clock, delay } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import type { NodeProcess } from './node-process.ts';

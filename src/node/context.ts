@@ -1,15 +1,15 @@
 // What a node is told when it starts (NodeConfig, from colod) and what its parts share (NodeContext).
 
+import type { Arbiter } from '../arbiter/arbiter.ts';
+import type { ArbiterProblem } from '../arbiter/watched.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Log } from '../base/log.ts';
 import type { Address } from '../channel/link.ts';
 import type { Protect } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';
-import type { GuestAddresses } from '../failover/addresses.ts';
-import type { Arbiter } from '../failover/arbiter/arbiter.ts';
-import type { ArbiterProblem } from '../failover/arbiter/watched.ts';
 import type { Tolerance } from '../heartbeat/tolerance.ts';
 import type { BypassRule } from '../proxy/bypass.ts';
+import type { GuestAddresses } from '../proxy/guest-addresses.ts';
 import type { MachineSpec } from '../qemu/machine.ts';
 import type { Platform } from './platform.ts';
 import type { Terms } from './terms.ts';
@@ -45,7 +45,7 @@ export interface CardConfig {
 export interface NodeConfig {
   vm: string;
   /**
-   * One run of a VM of a cluster (registry/registry.ts): part of the name by which the arbiter and the peers know it, so
+   * One run of a VM of a cluster (cluster/registry.ts): part of the name by which the arbiter and the peers know it, so
    * that nothing of an older run has anything to do with this one. None for a VM of one machine.
    */
   life?: string;
@@ -119,7 +119,7 @@ export interface NodeContext {
   config: NodeConfig;
   clock: Clock;
   log: Log;
-  /** With `problem` where it is watched (failover/arbiter/watched.ts). */
+  /** With `problem` where it is watched (arbiter/watched.ts). */
   arbiter: Arbiter & { readonly problem?: ArbiterProblem | undefined };
   platform: Platform;
 }

@@ -6,19 +6,19 @@
 // Everything that outlives a role (uplink, terms, log) is owned here; everything else by the role, and gone with it.
 
 import { cpus } from 'node:os';
-import type { NodeStatus } from '../api/status.ts';
+import type { NodeStatus } from '../api/node-status.ts';
 import { wallTime } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { Fifo } from '../base/fifo.ts';
 import { Role, type RoleAction, type RoleEvent } from '../controller/role.ts';
-import { type Card, GuestAddresses } from '../failover/addresses.ts';
 import { Tolerance } from '../heartbeat/tolerance.ts';
 import type { Uplink } from '../netdev/endpoint.ts';
+import { type Card, GuestAddresses } from '../proxy/guest-addresses.ts';
 import type { NodeContext, Peer, SharedParts } from './context.ts';
 import { announceEveryMs, announceEveryMsMax, announcements, lookAgainMs, stopClaimMs } from './limits.ts';
 import type { DiskSource, GuestCard, GuestVm } from './platform.ts';
-import { PrimaryNode, type PrimaryParts } from './primary.ts';
-import { type Inheritance, SecondaryNode } from './secondary.ts';
+import { PrimaryNode, type PrimaryParts } from './primary/primary.ts';
+import { type Inheritance, SecondaryNode } from './secondary/secondary.ts';
 import { describeNode } from './status.ts';
 import { Terms } from './terms.ts';
 

@@ -1,7 +1,7 @@
 // What a node stands on, as interfaces: QEMU, the sockets to its card, the links to its peer, the uplink. A real node
-// gets them from real-platform.ts; the simulation (sim/) gives the same node others, under one virtual clock.
+// gets them from real/platform.ts; the simulation (sim/) gives the same node others, under one virtual clock.
 //
-// The promises are those of the real things: src/qemu/vm.ts, src/node/nic.ts, src/channel/link.ts.
+// The promises are those of the real things: src/qemu/vm.ts, src/node/real/nic.ts, src/channel/link.ts.
 
 import type { Hello, LinkHandlers, LinkKind } from '../channel/link.ts';
 import type { Compressor } from '../checkpoint/compress.ts';
@@ -48,7 +48,7 @@ export interface GuestVm {
   keepDisks?(): Promise<void>;
 }
 
-/** The disks of a VM that runs here, as a primary needs them: disk-source.ts. */
+/** The disks of a VM that runs here, as a primary needs them: real/disks.ts. */
 export interface DiskSource {
   /** Every write goes to `request` as well from now on; `failed` when that ended by itself (see qemu/mirror.ts). */
   mirror(handlers: MirrorHandlers): Promise<DiskMirrors>;

@@ -1,9 +1,9 @@
 // A node's status for the API: read from the same records and counters that everything else reads.
 
-import type { CheckpointLine, NodeStatus } from '../api/status.ts';
+import type { CheckpointLine, NodeStatus } from '../api/node-status.ts';
 import type { CheckpointRecord } from '../checkpoint/record.ts';
 import type { ColoNode } from './node.ts';
-import type { PrimaryNode } from './primary.ts';
+import type { PrimaryNode } from './primary/primary.ts';
 
 const lastShown = 10;
 

@@ -2,9 +2,9 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { MemoryArbiter, type Terms as Records } from '../arbiter/memory.ts';
 import { systemClock } from '../base/clock.ts';
 import { silentLog } from '../base/log.ts';
-import { MemoryArbiter, type Terms as Records } from '../failover/arbiter/memory.ts';
 import { Terms } from './terms.ts';
 
 function termsOf(node: string, records: Records): Terms {

@@ -5,9 +5,9 @@
 // data or was restored from an old copy: it says nothing about who owns the VM, and counts as no answer. So nobody kills a
 // VM for it; a lone primary goes on unprotected, a pair that breaks meanwhile is silent until the record is right again.
 
+import type { TermRecord } from '../arbiter/arbiter.ts';
 import { errorText } from '../base/errors.ts';
 import type { Standing } from '../controller/role.ts';
-import type { TermRecord } from '../failover/arbiter/arbiter.ts';
 import { type NodeContext, recordName } from './context.ts';
 import { claimRetryMs } from './limits.ts';
 

@@ -7,7 +7,7 @@ import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import type { Condition } from '../qemu/guard.ts';
 import { endHeardMs, pingMs } from './limits.ts';
 import type { GuestVm, VmEnd } from './platform.ts';
-import type { PrimaryNode } from './primary.ts';
+import type { PrimaryNode } from './primary/primary.ts';
 
 export class VmWatch {
   private readonly node: PrimaryNode;

@@ -77,3 +77,6 @@ export const windowUpdateBytes = 1460;
 
 /** Records of pieces, datagrams and held frames that are kept for reuse, each. More: left to the garbage collector. */
 export const sparePiecesMax = 4096;
+
+/** Addresses of a guest that are learned and announced after a takeover; of more, the ones learned last. */
+export const guestAddressesMax = 64;

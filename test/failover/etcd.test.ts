@@ -5,16 +5,16 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { arbiterConformance } from '../../src/arbiter/arbiter.conformance.ts';
+import { EtcdArbiter } from '../../src/arbiter/etcd.ts';
 import { ColoError, errorCodes } from '../../src/base/errors.ts';
 import { readIdentity } from '../../src/base/identity.ts';
-import { arbiterConformance } from '../../src/failover/arbiter/arbiter.conformance.ts';
-import { EtcdArbiter } from '../../src/failover/arbiter/etcd.ts';
+import { EtcdStore } from '../../src/cluster/etcd-store.ts';
+import { storeConformance } from '../../src/cluster/store.conformance.ts';
 import { createAuthority, issueCertificate } from '../../src/host/certificates.ts';
 import { clusterPackages, ensurePackages } from '../../src/host/packages.ts';
+import { EtcdMember } from '../../src/lab/etcd.ts';
 import { freePorts } from '../../src/lan/gateway.ts';
-import { EtcdMember } from '../../src/local/etcd.ts';
-import { EtcdStore } from '../../src/registry/etcd-store.ts';
-import { storeConformance } from '../../src/registry/store.conformance.ts';
 
 const host = '127.0.0.1';
 /** An answer that has to come comes late on a starved host, which may be without a leader for a while. */

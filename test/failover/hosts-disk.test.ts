@@ -7,14 +7,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { buildDiskGuest, copyDisk } from '../../guest/disk/build.ts';
-import type { NodeStatus } from '../../src/api/status.ts';
+import type { NodeStatus } from '../../src/api/node-status.ts';
 import { delay, systemClock } from '../../src/base/clock.ts';
 import { checkSpec } from '../../src/config/spec.ts';
-import { audit, openBank, Teller } from '../../src/demo/bank.ts';
+import { audit, openBank, Teller } from '../../src/demo/bank/bank.ts';
 import { consoleSays } from '../../src/demo/console.ts';
 import { clusterPackages, ensurePackages } from '../../src/host/packages.ts';
-import { LocalCluster } from '../../src/local/cluster.ts';
-import { labRefusal } from '../../src/local/lab.ts';
+import { labRefusal } from '../../src/lab/lab.ts';
+import { LocalCluster } from '../../src/lab/vm-nodes.ts';
 
 const refusal = await labRefusal();
 const skip = refusal === undefined ? {} : { skip: refusal };

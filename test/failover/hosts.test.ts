@@ -7,8 +7,8 @@ import { buildGuest } from '../../guest/build.ts';
 import { systemClock } from '../../src/base/clock.ts';
 import { runHostsDemo } from '../../src/demo/hosts.ts';
 import { clusterPackages, ensurePackages } from '../../src/host/packages.ts';
-import { currentNetwork } from '../../src/local/cluster.ts';
-import { labRefusal } from '../../src/local/lab.ts';
+import { labRefusal } from '../../src/lab/lab.ts';
+import { currentNetwork } from '../../src/lab/vm-nodes.ts';
 
 const refusal = await labRefusal();
 const skip = refusal === undefined ? {} : { skip: refusal };

@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict';
 import { createConnection, type Socket } from 'node:net';
 import { test } from 'node:test';
-import type { NodeStatus } from '../../src/api/status.ts';
+import type { NodeStatus } from '../../src/api/node-status.ts';
 import { delay } from '../../src/base/clock.ts';
 import { untilSays } from './ask.ts';
 import { heldTakeover } from './held.ts';

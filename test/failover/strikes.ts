@@ -9,9 +9,9 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
+import { FolderArbiter } from '../../src/arbiter/folder.ts';
 import { delay, systemClock } from '../../src/base/clock.ts';
 import { quantile } from '../../src/base/quantile.ts';
-import { FolderArbiter } from '../../src/failover/arbiter/folder.ts';
 import { describeTurns, withoutLate } from '../../src/lan/turns.ts';
 import { runDirectory } from '../../src/local/directories.ts';
 import type { NodeProcess } from '../../src/local/node-process.ts';

@@ -91,7 +91,7 @@ const kindsOfLeft = ['process', 'namespace', 'device', 'socket', 'mount', 'tempo
 /** What of a run is there, by kinds: processes, network namespaces, devices (TAPs, veths), sockets, mounts, files. */
 function leftOf(run: Run): Record<(typeof kindsOfLeft)[number], string[]> {
   const directory = runDirectory(run.name);
-  // How a lab names its namespaces (src/local/lab.ts).
+  // How a lab names its namespaces (src/lab/lab.ts).
   const ownNamespace = `colo-${run.pid}.`;
   return {
     // What it is given tells whose it is from its first moment on: its command line is its parent's until it is its own.

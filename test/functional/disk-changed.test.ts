@@ -12,7 +12,7 @@ import { changedBlockBytes } from '../../src/disk/limits.ts';
 import { Replica } from '../../src/disk/replica.ts';
 import { replicaPath } from '../../src/disk/replica-files.ts';
 import { DiskSink } from '../../src/disk/sink.ts';
-import { QemuDisks } from '../../src/node/disk-source.ts';
+import { QemuDisks } from '../../src/node/real/disks.ts';
 import { vmFiles } from '../../src/qemu/machine.ts';
 import { Vm } from '../../src/qemu/vm.ts';
 import { io, linkTo, mebibyte, workplace } from './disks.ts';

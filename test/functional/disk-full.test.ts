@@ -9,11 +9,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { buildDiskGuest, copyDisk } from '../../guest/disk/build.ts';
-import { callNode } from '../../src/api/client.ts';
+import { callNode } from '../../src/api/node-client.ts';
 import { systemClock } from '../../src/base/clock.ts';
 import { checkSpec } from '../../src/config/spec.ts';
+import { Postgres } from '../../src/demo/bank/postgres.ts';
 import { consoleSays } from '../../src/demo/console.ts';
-import { Postgres } from '../../src/demo/postgres.ts';
 import { freePorts } from '../../src/lan/gateway.ts';
 import { LocalPair } from '../../src/local/pair.ts';
 

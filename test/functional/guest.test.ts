@@ -13,7 +13,7 @@ import { downloadSha256, smallSha256 } from '../../guest/big-file.ts';
 import { buildGuest, type Guest } from '../../guest/build.ts';
 import { guestAddress, readyLine } from '../../guest/recipe.ts';
 import { systemClock } from '../../src/base/clock.ts';
-import { CalledClient } from '../../src/demo/called.ts';
+import { CalledClient } from '../../src/demo/clients/called.ts';
 import { kernelArguments } from '../../src/local/machine.ts';
 
 const bootMsMax = 300_000;

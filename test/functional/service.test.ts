@@ -8,11 +8,11 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { after, before, test } from 'node:test';
 import type { Cluster, VmLine } from '../../src/api/cluster.ts';
+import { FolderStore } from '../../src/cluster/folder-store.ts';
+import { Registry } from '../../src/cluster/registry.ts';
 import { createAuthority, issueCertificate } from '../../src/host/certificates.ts';
 import { clusterPackages, ensurePackages } from '../../src/host/packages.ts';
 import { freePorts } from '../../src/lan/gateway.ts';
-import { FolderStore } from '../../src/registry/folder-store.ts';
-import { Registry } from '../../src/registry/registry.ts';
 
 const program = resolve(import.meta.dirname, '../../src/cli/main.ts');
 const folder = mkdtempSync(join(tmpdir(), 'colo-colod-'));

@@ -1,7 +1,7 @@
 // A node that is never started, for targets that ask its API: it answers as such.
 
+import { MemoryArbiter } from '../../src/arbiter/memory.ts';
 import { systemClock } from '../../src/base/clock.ts';
-import { MemoryArbiter } from '../../src/failover/arbiter/memory.ts';
 import type { NodeContext } from '../../src/node/context.ts';
 import { ColoNode } from '../../src/node/node.ts';
 

@@ -5,15 +5,15 @@
 //   addresses      0 a list of a peer, else one frame of a card: kind u8 │ the rest
 
 import assert from 'node:assert/strict';
-import { GuestAddresses } from '../../src/failover/addresses.ts';
 import { FrameParser } from '../../src/netdev/frame-parser.ts';
-import { Cards } from '../../src/node/cards.ts';
 import type { GuestCard } from '../../src/node/platform.ts';
+import { Cards } from '../../src/node/real/cards.ts';
 import { announce } from '../../src/packet/arp.ts';
 import { cardOf, withCard } from '../../src/packet/card.ts';
 import { announcementOf, type Claim, claimOf } from '../../src/packet/claim.ts';
 import { tagBytesMax } from '../../src/packet/limits.ts';
 import { frameCorpus } from '../../src/proxy/fuzz.ts';
+import { GuestAddresses } from '../../src/proxy/guest-addresses.ts';
 import type { Target } from './fuzz.ts';
 
 const macs = [Uint8Array.of(2, 0, 0, 0, 0, 1), Uint8Array.of(2, 0, 0, 0, 0, 3)];

@@ -17,9 +17,9 @@ import { routes } from '../../src/api/routes.ts';
 import { ColoError, errorCodes } from '../../src/base/errors.ts';
 import { type Identity, readIdentity } from '../../src/base/identity.ts';
 import { silentLog } from '../../src/base/log.ts';
+import { tokenHash } from '../../src/colod/authentication.ts';
+import { type Call, type Handlers, ServiceServer } from '../../src/colod/server.ts';
 import { createAuthority, issueCertificate } from '../../src/host/certificates.ts';
-import { tokenHash } from '../../src/service/authentication.ts';
-import { type Call, type Handlers, ServiceServer } from '../../src/service/server.ts';
 import { firstAnswer } from './answer.ts';
 import type { Target } from './fuzz.ts';
 

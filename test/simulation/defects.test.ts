@@ -1,13 +1,13 @@
-// The checkers of the simulation bite: every deliberate defect of sim/defects.ts is found within its number of seeds, and
+// The checkers of the simulation bite: every deliberate defect of sim/defects/defects.ts is found within its number of seeds, and
 // the product without it holds on the same seeds. By which checker is part of the promise; and every checker has a defect
 // that none of the others notices. docs/simulation.md lists them (docs/defects.ts).
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { checkers } from '../../sim/checkers.ts';
-import { defects } from '../../sim/defects.ts';
-import { outside } from '../../sim/outside.ts';
-import { runSeed } from '../../sim/run.ts';
+import { defects } from '../../sim/defects/defects.ts';
+import { checkers } from '../../sim/world/checkers.ts';
+import { outside } from '../../sim/world/outside.ts';
+import { runSeed } from '../../sim/world/run.ts';
 import { firstFound, firstFoundApart } from './found.ts';
 
 for (const defect of defects) {

@@ -2,10 +2,10 @@
 
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
-import { type Defect, switchOn } from '../../sim/defects.ts';
-import { drawPlan, type FaultKind } from '../../sim/plan.ts';
-import { Random } from '../../sim/random.ts';
-import { runSeed } from '../../sim/run.ts';
+import { type Defect, switchOn } from '../../sim/defects/defects.ts';
+import { drawPlan, type FaultKind } from '../../sim/world/plan.ts';
+import { Random } from '../../sim/world/random.ts';
+import { runSeed } from '../../sim/world/run.ts';
 
 export interface Found {
   seed: number;

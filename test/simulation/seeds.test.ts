@@ -2,8 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { runSeeds } from '../../sim/crowd.ts';
-import { report } from '../../sim/run.ts';
+import { runSeeds } from '../../sim/world/crowd.ts';
+import { report } from '../../sim/world/run.ts';
 
 test('five hundred seeds hold', async () => {
   const failures: string[] = [];

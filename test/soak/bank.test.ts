@@ -1,5 +1,5 @@
 // The bank, thirty kills of the primary at random moments, repaired after each: what is checked after each of them is in
-// src/demo/bank-rounds.ts. The kills come in guests of ten, in other modes and with another flush rule each; in the end of
+// src/demo/bank/rounds.ts. The kills come in guests of ten, in other modes and with another flush rule each; in the end of
 // each guest its disk is checked after an orderly shutdown, and a VM started from it has everything.
 //
 //   COLO_BANK_GUEST=2 ./colo test soak --file bank     only the second guest: a chunk of some eight minutes
@@ -8,7 +8,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { buildDiskGuest } from '../../guest/disk/build.ts';
 import { systemClock } from '../../src/base/clock.ts';
-import { runBankDemo } from '../../src/demo/bank-demo.ts';
+import { runBankDemo } from '../../src/demo/bank/story.ts';
 
 const killsOfGuest = 10;
 const guests = [

@@ -3,8 +3,8 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { defects } from '../../sim/defects/defects.ts';
 import { firstSeeds } from '../../sim/defects/first.ts';
-import { defects } from '../../sim/defects.ts';
 import { firstFoundApart } from '../simulation/found.ts';
 
 const seedsMax = 1000;

@@ -1,0 +1,113 @@
+// Asks the service of a node: on its Unix socket, or over TLS with a certificate or a token. For the command line, and
+// for one node that asks another.
+
+import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
+import { request as httpsRequest } from 'node:https';
+import { checkServerIdentity, type PeerCertificate } from 'node:tls';
+import { ColoError, errorCodes } from '../base/errors.ts';
+import type { Identity } from '../base/identity.ts';
+import { readBody } from './body.ts';
+import { answerBytesMax } from './limits.ts';
+import { refusalOf } from './node-client.ts';
+
+/** Where to ask, and as whom. */
+export type Target =
+  | { socketPath: string }
+  | {
+      host: string;
+      port: number;
+      /** The authority whose nodes are believed. */
+      ca: string;
+      /** Whom we mean to reach, by its certificate; without it, the certificate has to name the host. */
+      node?: string;
+      as: Pick<Identity, 'certificate' | 'key'> | { token: string };
+    };
+
+export interface Question {
+  method: 'GET' | 'POST' | 'DELETE';
+  path: string;
+  body?: unknown;
+  timeoutMs?: number;
+}
+
+function targetText(target: Target): string {
+  return 'socketPath' in target ? target.socketPath : `https://${target.host}:${target.port}`;
+}
+
+/** The answer's JSON; a refusal becomes the ColoError that the node meant. */
+export async function callService(target: Target, question: Question): Promise<unknown> {
+  const { timeoutMs = 10_000 } = question;
+  const timeout = AbortSignal.timeout(timeoutMs);
+  const answer = await ask(target, question, timeout).catch((cause: unknown) => {
+    throw unreachable(target, timeout.aborted ? new Error(`no answer for ${timeoutMs} ms`) : cause);
+  });
+  const text = await readBody(answer, answerBytesMax);
+  const body: unknown = text === '' ? undefined : JSON.parse(text);
+  if ((answer.statusCode ?? 500) >= 400) throw refusalOf(body);
+  return body;
+}
+
+/** Server-sent events of the service, until the signal or the server ends them. */
+export async function* streamService(target: Target, path: string, signal: AbortSignal): AsyncGenerator<unknown> {
+  const answer = await ask(target, { method: 'GET', path }, signal).catch((cause: unknown) => {
+    throw unreachable(target, cause);
+  });
+  if (answer.statusCode !== 200) throw refusalOf(JSON.parse(await readBody(answer, answerBytesMax)));
+  answer.setEncoding('utf8');
+  let text = '';
+  for await (const chunk of answer as AsyncIterable<string>) {
+    text += chunk;
+    if (text.length > answerBytesMax) throw unreachable(target, new Error('an event is too long'));
+    for (let end = text.indexOf('\n\n'); end >= 0; end = text.indexOf('\n\n')) {
+      const data = /^data: (.*)$/m.exec(text.slice(0, end))?.[1];
+      text = text.slice(end + 2);
+      if (data !== undefined) yield JSON.parse(data) as unknown;
+    }
+  }
+}
+
+interface CallOptions extends RequestOptions {
+  headers: Record<string, string | number>;
+}
+
+function ask(target: Target, question: Question, signal: AbortSignal): Promise<IncomingMessage> {
+  const body = question.body === undefined ? undefined : JSON.stringify(question.body);
+  const options: CallOptions = {
+    method: question.method,
+    path: question.path,
+    signal,
+    headers:
+      body === undefined ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) },
+  };
+  return new Promise((resolve, reject) => {
+    const call = 'socketPath' in target ? httpRequest({ ...options, ...target }) : secureRequest(target, options);
+    call.once('error', reject);
+    call.once('response', resolve);
+    call.end(body);
+  });
+}
+
+function secureRequest(target: Exclude<Target, { socketPath: string }>, options: CallOptions) {
+  const { host, port, ca, node, as } = target;
+  const token: Record<string, string> = 'token' in as ? { authorization: `Bearer ${as.token}` } : {};
+  const secret = 'token' in as ? {} : { cert: as.certificate, key: as.key };
+  return httpsRequest({
+    ...options,
+    ...{ host, port, ca, ...secret, minVersion: 'TLSv1.3', agent: false },
+    headers: { ...options.headers, ...token },
+    checkServerIdentity: (name: string, certificate: PeerCertificate) =>
+      node === undefined ? checkServerIdentity(name, certificate) : checkNode(node, certificate),
+  });
+}
+
+function checkNode(node: string, certificate: PeerCertificate): Error | undefined {
+  const name: unknown = certificate.subject?.CN;
+  return name === node ? undefined : new Error(`its certificate is that of ${String(name)}, not of ${node}`);
+}
+
+function unreachable(target: Target, cause: unknown): ColoError {
+  return new ColoError(errorCodes.host, `colod at ${targetText(target)} does not answer`, {
+    cause,
+    hint: 'See whether it runs (systemctl status colod), and whether address, certificates or token are right.',
+  });
+}

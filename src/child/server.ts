@@ -1,0 +1,104 @@
+// The node's API: HTTP on a Unix socket that only its owner can open.
+//
+//   GET  /status      NodeStatus
+//   POST /checkpoint  takes one now; answers when it is applied
+//   POST /failover    planned: the secondary takes over
+//   PUT  /peers       the nodes that can be the secondary: [{node, host, port}]
+//   POST /leave       ends the node, which is no longer to protect the VM; 409 when it has the VM, or is about to take over
+//   POST /stop        ends the node, its VM, and tells the peer that nothing is to be taken over
+
+import { chmod, rm } from 'node:fs/promises';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { z } from 'zod';
+import { parseJson, readBody } from '../api/body.ts';
+import { nodeBodyBytesMax } from '../api/limits.ts';
+import type { ApiError } from '../api/node-status.ts';
+import { ColoError, errorCodes, errorText } from '../base/errors.ts';
+import type { Peer } from '../node/context.ts';
+import type { ColoNode } from '../node/node.ts';
+
+export class ApiServer {
+  private readonly server: Server;
+
+  private constructor(server: Server) {
+    this.server = server;
+  }
+
+  static async listen(path: string, node: ColoNode, stop: () => void): Promise<ApiServer> {
+    await rm(path, { force: true });
+    const server = createServer((question, answer) => {
+      answerQuestion(node, stop, question)
+        .then((body) => send(answer, 200, body))
+        .catch((error: unknown) => sendError(answer, error));
+    });
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.listen(path, resolve);
+    });
+    await chmod(path, 0o600);
+    return new ApiServer(server);
+  }
+
+  async close(): Promise<void> {
+    this.server.closeAllConnections();
+    await new Promise<void>((resolve) => this.server.close(() => resolve()));
+  }
+}
+
+async function answerQuestion(node: ColoNode, stop: () => void, question: IncomingMessage): Promise<unknown> {
+  const body = await readBody(question, nodeBodyBytesMax);
+  switch (`${question.method} ${question.url}`) {
+    case 'GET /status':
+      return node.status();
+    case 'POST /checkpoint':
+      await node.checkpoint();
+      return node.status();
+    case 'POST /failover':
+      node.failover();
+      return node.status();
+    case 'PUT /peers':
+      node.setPeers(parsePeers(body));
+      return {};
+    case 'POST /leave':
+      node.leave();
+      setImmediate(stop);
+      return {};
+    case 'POST /stop':
+      setImmediate(stop);
+      return {};
+    default:
+      throw new ColoError(errorCodes.input, `there is no ${question.method} ${question.url}`);
+  }
+}
+
+const peersSchema = z
+  .array(z.strictObject({ node: z.string().min(1).max(64), host: z.string().min(1), port: z.int().min(1).max(65535) }))
+  .max(64);
+
+function parsePeers(body: string): Peer[] {
+  const parsed = peersSchema.safeParse(parseJson(body));
+  if (!parsed.success) throw new ColoError(errorCodes.input, `no list of peers: ${z.prettifyError(parsed.error)}`);
+  return parsed.data.map(({ node, host, port }) => ({ node, address: { host, port } }));
+}
+
+function send(answer: ServerResponse, status: number, body: unknown): void {
+  answer.writeHead(status, { 'content-type': 'application/json' });
+  answer.end(JSON.stringify(body));
+}
+
+function sendError(answer: ServerResponse, error: unknown): void {
+  const known = error instanceof ColoError ? error : undefined;
+  const body: ApiError = {
+    error: {
+      code: known?.code ?? 'COLO_E_BUG',
+      message: errorText(error),
+      ...(known?.hint === undefined ? {} : { hint: known.hint }),
+    },
+  };
+  send(answer, statusOf(known), body);
+}
+
+function statusOf(error: ColoError | undefined): number {
+  if (error?.code === errorCodes.needed) return 409;
+  return error?.code === errorCodes.input ? 400 : 500;
+}

@@ -1,0 +1,130 @@
+// `colo demo`: the main job, shown. The story itself is src/demo/; here it is told.
+
+import { buildGuest } from '../../../guest/build.ts';
+import { systemClock } from '../../base/clock.ts';
+import { ColoError, errorCodes } from '../../base/errors.ts';
+import type { ClientReport } from '../../demo/clients/client.ts';
+import type { EntranceKind } from '../../demo/clients/entrance.ts';
+import { type DemoReport, type DemoView, runDemo } from '../../demo/demo.ts';
+import type { FaultKind } from '../../demo/faults.ts';
+import { ensurePackages, guestPackages, runtimePackages } from '../../host/packages.ts';
+import type { TrackerKind } from '../../qemu/dirty/tracker.ts';
+import { interruptSignal } from '../interrupt.ts';
+import { LiveBlock, ms, type Rates, statusBlock, statusLine, table } from '../view.ts';
+import { writeReport } from './arguments.ts';
+
+export interface DemoArguments {
+  name: string;
+  mode: 'colo' | 'remus' | 'none';
+  fault: FaultKind;
+  seconds: number;
+  failovers: number;
+  hosts?: number;
+  verify: boolean;
+  tracker: TrackerKind | 'auto';
+  clients: EntranceKind | 'auto';
+  report: string | undefined;
+  json: boolean;
+}
+
+/** Runs the demo; 0 only if everything held. */
+export async function demo(options: DemoArguments): Promise<number> {
+  const { hosts, mode } = options;
+  if (hosts === undefined) return demoOfFaults(options);
+  if (mode === 'none') throw new ColoError(errorCodes.input, 'several hosts are shown in mode colo or remus');
+  return (await import('./hosts.ts')).demoOfHosts({ ...options, hosts, mode });
+}
+
+async function demoOfFaults(options: DemoArguments): Promise<number> {
+  const clock = systemClock;
+  const live = new LiveBlock(() => clock.now());
+  const say = (line: string) => {
+    if (!options.json) live.say(`- ${line}`);
+  };
+  const progress = (line: string) => say(line);
+  await ensurePackages([...runtimePackages, ...guestPackages], { why: 'run the demo', onProgress: progress });
+  const guest = await buildGuest({ onProgress: progress });
+  const interrupt = interruptSignal();
+  const show = (view: DemoView) => {
+    if (!options.json) live.show(block(view, live.rates), line(view));
+  };
+  const report = await runDemo({ ...options, guest, clock, say, show, signal: interrupt });
+  const text = await writeReport(report, options.report);
+  process.stdout.write(options.json ? text : `${summary(report).join('\n')}\n`);
+  return report.ok ? 0 : 1;
+}
+
+export function block(view: DemoView, rates: Rates): string[] {
+  const clients = view.clients.map((client) => `${client.name} ${client.progress}`).join('   ');
+  return ['', view.phase, ...statusBlock(view.statuses, rates), `clients: ${clients}`];
+}
+
+export function line(view: DemoView): string {
+  const clients = view.clients.map((client) => `${client.name} ${client.progress}`).join(', ');
+  return `${statusLine(view.statuses)}; ${clients}`;
+}
+
+function summary(report: DemoReport): string[] {
+  return ['', ...clientTable(report.clients), '', ...facts(report), '', ...verdict(report)];
+}
+
+/** What each client saw, as lines. */
+export function clientTable(clients: readonly ClientReport[]): string[] {
+  const rows = clients.map((client) => [
+    client.name,
+    client.ok ? 'ok' : 'FAILED',
+    String(client.connections),
+    String(client.sent),
+    String(client.received),
+    ms(client.gapBeforeFaultMsMax),
+    ms(client.gapAfterFaultMsMax),
+    client.latencyMsP50 === null ? '-' : ms(client.latencyMsP50),
+    client.detail,
+  ]);
+  const head = [
+    'client',
+    'result',
+    'connections',
+    'sent',
+    'received',
+    'gap before',
+    'gap after',
+    'latency',
+    'what it saw',
+  ];
+  return table(head, rows);
+}
+
+function facts(report: DemoReport): string[] {
+  const { checkpoints, released, failover, host, entrance } = report;
+  const lines = [
+    `mode ${report.mode}, fault ${report.fault}; QEMU ${host.qemu} ${host.accel}, tracker ${host.tracker}, ${host.cores} cores`,
+  ];
+  if (entrance.ipv6Refusal !== null) lines.push(`IPv6 was not tried: ${entrance.ipv6Refusal}`);
+  if (checkpoints !== null) {
+    const reasons = Object.entries(checkpoints.reasons).map(([reason, count]) => `${reason} ${count}`);
+    lines.push(
+      `checkpoints: ${checkpoints.count} (${reasons.join(', ')}), pause p50 ${ms(checkpoints.pauseMs.p50)} p99 ${ms(checkpoints.pauseMs.p99)}, commit p50 ${ms(checkpoints.commitMs.p50)}, dirty pages p50 ${checkpoints.dirtyPages.p50}`,
+    );
+  }
+  if (released !== null) {
+    const all = Math.max(1, released.byMatch + released.byCommit);
+    lines.push(
+      `data frames: ${released.byMatch} released by match, ${released.byCommit} by commit (${((released.byMatch * 100) / all).toFixed(2)} % by match), held p50 ${ms(released.holdMs.p50)} p99 ${ms(released.holdMs.p99)}`,
+    );
+  }
+  if (report.verified !== null) lines.push(`verified after the apply: ${report.verified.equal} checkpoints equal`);
+  if (failover !== null)
+    lines.push(
+      `failover: detected after ${ms(failover.detectMs)}, done ${ms(failover.takeoverMs)} later (${failover.why})`,
+    );
+  for (const { frames } of report.late)
+    lines.push(`late: ${frames} frames that the primary was just writing when it was stopped left when it woke`);
+  return lines;
+}
+
+function verdict(report: DemoReport): string[] {
+  if (!report.ok) return ['FAILED:', ...report.problems.map((problem) => `  ${problem}`)];
+  if (report.fault === 'none') return ['Everything held.'];
+  return ['Everything held: the same connections, every byte, every reply, and one voice.'];
+}

@@ -1,0 +1,81 @@
+// The three links of one pairing, opened by the primary and accepted by the secondary. They live and die together: when
+// one is lost all are closed and the owner is told once.
+//
+// A peer that closes says goodbye on all three, and what it said last is on the packet link: why it leaves, that this node is
+// to take over, or that the guest has ended. A goodbye that comes first on another link must not hide it, so these links are
+// over when the packet link is, or a second later.
+
+import type { Clock } from '../../base/clock.ts';
+import { ColoError } from '../../base/errors.ts';
+import { closeTimeoutMs } from '../../channel/limits.ts';
+import type { LinkKind } from '../../channel/link.ts';
+import type { PeerLink, PeerLinks } from '../platform.ts';
+
+export type LinkMessageHandler = (kind: LinkKind, type: number, payload: Uint8Array) => void;
+
+/**
+ * `byPeer`: the other end is gone or closed them; else this node gave them up, and the peer may know nothing of it. Called before
+ * the peer can see it: what it leaves this node the right to do is over first.
+ */
+export type LinksLostHandler = (why: string, byPeer: boolean) => void;
+
+export class PairLinks {
+  readonly beat: PeerLink;
+  readonly packet: PeerLink;
+  readonly bulk: PeerLink;
+  /** The peer has said goodbye; what it said before that may still come. */
+  ending = false;
+  private readonly onLost: LinksLostHandler;
+  private over = false;
+
+  constructor(links: PeerLinks, on: { message: LinkMessageHandler; lost: LinksLostHandler; clock: Clock }) {
+    this.beat = links.beat;
+    this.packet = links.packet;
+    this.bulk = links.bulk;
+    this.onLost = on.lost;
+    for (const kind of ['beat', 'packet', 'bulk'] as const)
+      links[kind].start({
+        message: (type, payload) => {
+          if (!this.over) this.deliver(on.message, kind, type, payload);
+        },
+        closed: (error) => {
+          const end = () => this.lose(error?.message ?? 'the peer closed the links', links[kind].endedByPeer);
+          if (error !== undefined || kind === 'packet') return end();
+          if (!this.ending && !this.over) on.clock.after(closeTimeoutMs, end);
+          this.ending = true;
+        },
+      });
+  }
+
+  get open(): boolean {
+    return !this.over;
+  }
+
+  /** Sends what is queued, says goodbye, and why; the owner is not told. */
+  close(why = ''): void {
+    this.over = true;
+    for (const link of this.all) link.close(why);
+  }
+
+  private get all(): PeerLink[] {
+    return [this.packet, this.bulk, this.beat];
+  }
+
+  private deliver(handler: LinkMessageHandler, kind: LinkKind, type: number, payload: Uint8Array): void {
+    try {
+      handler(kind, type, payload);
+    } catch (error) {
+      if (!(error instanceof ColoError)) throw error;
+      this.lose(`the peer sent something that is not ours: ${error.message}`, false);
+    }
+  }
+
+  private lose(why: string, byPeer: boolean): void {
+    if (this.over) return;
+    this.over = true;
+    const said = this.all.map(({ farewell }) => farewell).find((text) => text !== '');
+    this.onLost(said === undefined ? why : `it says: ${said}`, byPeer);
+    if (byPeer) for (const link of this.all) link.destroy();
+    else this.close(why);
+  }
+}

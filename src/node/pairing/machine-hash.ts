@@ -1,0 +1,13 @@
+// What both nodes of a pair must agree on before a checkpoint may travel: the machine, to the last detail, and how it is
+// protected. Paths differ between hosts and do not count; the kernel and initrd are in RAM once the guest runs.
+
+import { createHash } from 'node:crypto';
+import type { NodeConfig } from '../context.ts';
+
+/** A hash of all that makes device state loadable on the other side. */
+export function machineHash(config: NodeConfig): string {
+  const { machine, accel, cpu, vcpus, ramBytes, nics } = config.machine;
+  const extraArgs = config.machine.extraArgs;
+  const text = JSON.stringify([machine, accel, cpu ?? '', vcpus, ramBytes, nics, extraArgs, config.protect.mode]);
+  return createHash('sha256').update(text).digest('hex').slice(0, 32);
+}

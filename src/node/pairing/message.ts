@@ -1,0 +1,91 @@
+// What two nodes say on the packet link: the mirrored ingress one way, the secondary's answers the other way, and the
+// few words of control whose place between the packets matters. All fields big-endian.
+//
+//   type         from       payload
+//   ingress      primary    Ethernet frame, client space
+//   isn          primary    u32 initial sequence number, then what proxy/connection.ts of the proxy packs
+//   marker       primary    u32 epoch: everything after it came after that capture
+//   abort        primary    u32 epoch: that capture never happened
+//   replay       primary    Ethernet frame that the capture may not have seen: log it, do not deliver it now
+//   confirm      primary    u32 ids of secondary frames that it may forget
+//   released     primary    u32 epoch: what the checkpoint held has left
+//   handover     primary    text: take over now
+//   end          primary    text: the guest ended by itself
+//   addresses    primary    what is to be announced after a takeover: the list of proxy/guest-addresses.ts
+//   ready        secondary  (empty) its VM waits, paused
+//   egress       secondary  u32 epoch, u32 id, Ethernet frame in client space
+//   committed    secondary  u32 epoch: that checkpoint is complete here
+//   refused      secondary  u32 epoch, text
+//   applied      secondary  what the apply cost: `applied` of checkpoint/message.ts
+//   diskHeld     secondary  u64 position: its journal holds the records up to there
+//   diskFailed   secondary  text: its disk takes no more, no checkpoint can be completed
+//   diskKept     secondary  u64 position, before `ready`: its replica stands there, only what changed since is needed
+//
+// `committed` and `applied` travel here and not on the bulk link, so that they come before the answers of their epoch.
+
+import { ColoError, errorCodes } from '../../base/errors.ts';
+import { textBytesMax } from '../limits.ts';
+
+export const messages = {
+  ingress: 1,
+  isn: 2,
+  marker: 3,
+  abort: 4,
+  replay: 5,
+  confirm: 6,
+  released: 7,
+  handover: 8,
+  end: 9,
+  addresses: 10,
+  ready: 16,
+  egress: 17,
+  committed: 18,
+  refused: 19,
+  applied: 20,
+  diskHeld: 21,
+  diskFailed: 22,
+  diskKept: 23,
+} as const;
+
+export function encodeNumber(value: number): Uint8Array {
+  const bytes = new Uint8Array(4);
+  new DataView(bytes.buffer).setUint32(0, value >>> 0);
+  return bytes;
+}
+
+export function encodePosition(position: number): Uint8Array {
+  const bytes = new Uint8Array(8);
+  new DataView(bytes.buffer).setBigUint64(0, BigInt(position));
+  return bytes;
+}
+
+export function decodePosition(payload: Uint8Array): number {
+  return numberAt(payload, 0) * 2 ** 32 + numberAt(payload, 4);
+}
+
+export function encodeNumbers(values: readonly number[]): Uint8Array {
+  const bytes = new Uint8Array(values.length * 4);
+  const view = new DataView(bytes.buffer);
+  values.forEach((value, index) => view.setUint32(index * 4, value >>> 0));
+  return bytes;
+}
+
+/** The number at `at`; a payload that is too short is a peer's fault, not ours. */
+export function numberAt(payload: Uint8Array, at: number): number {
+  if (payload.length < at + 4) throw new ColoError(errorCodes.channel, 'a message from the peer is too short');
+  return new DataView(payload.buffer, payload.byteOffset).getUint32(at);
+}
+
+export function decodeNumbers(payload: Uint8Array): number[] {
+  const values: number[] = [];
+  for (let at = 0; at + 4 <= payload.length; at += 4) values.push(numberAt(payload, at));
+  return values;
+}
+
+export function encodeText(text: string): Uint8Array {
+  return Buffer.from(text.slice(0, textBytesMax / 4), 'utf8');
+}
+
+export function decodeText(payload: Uint8Array): string {
+  return Buffer.from(payload.subarray(0, textBytesMax)).toString('utf8');
+}

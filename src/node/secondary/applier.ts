@@ -1,0 +1,312 @@
+// The secondary's half of a checkpoint: stage what arrives, and apply what is complete.
+//
+//   settle ─► stop ─► drop late output ─► roll back the SVM's own pages ─► write the primary's ─► align the clock
+//     ─► load the devices ─► put right what loading touched ─► (verify) ─► replay the ingress ─► cont ─► is it well?
+//
+// In remus mode the SVM never runs: pages are written, the device state is kept, and loading waits for a takeover.
+//
+// Clock (docs/decisions/0007-clock-alignment.md): the SVM's clock stands still from the capture until it runs again. The
+// saved state is moved forward by that time, measured from the marker's arrival and with the rest predicted from earlier
+// loads, so that both guests read the same second.
+
+import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
+import { PageRuns } from '../../base/page-runs.ts';
+import { SecondaryRam } from '../../checkpoint/apply.ts';
+import {
+  type Applied,
+  type CaptureState,
+  checkpointTypes,
+  encodings,
+  parseTemplate,
+} from '../../checkpoint/message.ts';
+import { type StagedCheckpoint, Staging } from '../../checkpoint/stage.ts';
+import type { SecondaryProxy } from '../../proxy/secondary.ts';
+import { alignClock, tscTicksPerMs } from '../../qemu/device-state.ts';
+import type { NodeContext } from '../context.ts';
+import { settleMs } from '../limits.ts';
+import { machineHash } from '../pairing/machine-hash.ts';
+import { finishSending, type GuestCard, type GuestVm, settle } from '../platform.ts';
+import { assertWell } from '../vm-watch.ts';
+import type { SecondaryDisks } from './disks.ts';
+
+/** What a load and restart is taken to cost before one has been measured. */
+const firstLoadGuessMs = 9;
+const sliceBytes = 8 * 1024 * 1024;
+
+export type StageOutcome = { kind: 'complete'; epoch: number } | { kind: 'refused'; epoch: number; why: string };
+
+export interface ApplierParts {
+  disks: SecondaryDisks | undefined;
+  /** What the proxy could not go on from. */
+  wrongWith: (state: CaptureState) => string | undefined;
+}
+
+export class Applier {
+  readonly vm: GuestVm;
+  readonly nic: GuestCard;
+  /** The template that this VM was started with: it serves its own secondary later. */
+  readonly template: Uint8Array;
+  readonly disks: SecondaryDisks | undefined;
+  /** A checkpoint was loaded here, and the machine was well after it: only then it is a copy that would go on. */
+  hasLoaded = false;
+  /** After a takeover: what the SVM wrote may become part of the replicas. */
+  mayFold = false;
+  private readonly context: NodeContext;
+  private readonly staging: Staging;
+  private readonly secondaryRam: SecondaryRam;
+  private readonly runs: boolean;
+  private readonly markers = new Map<number, number>();
+  private loadGuessMs = firstLoadGuessMs;
+  /** remus: the device state of the newest checkpoint, and what must happen to make it run. */
+  private pending: StagedCheckpoint['state'] | undefined;
+  /** remus: pages that a load writes itself (the machine's reset puts ROM images back). */
+  private loadTouches = new PageRuns();
+
+  private constructor(
+    context: NodeContext,
+    parts: { vm: GuestVm; nic: GuestCard; template: Uint8Array } & ApplierParts,
+  ) {
+    this.context = context;
+    this.vm = parts.vm;
+    this.nic = parts.nic;
+    this.template = parts.template;
+    this.disks = parts.disks;
+    this.runs = context.config.protect.mode === 'colo';
+    const { ram } = parts.vm;
+    // Without an SVM that runs nothing has to be rolled back, so one copy of the RAM is enough.
+    this.secondaryRam = new SecondaryRam(ram, this.runs ? Buffer.alloc(ram.length) : ram);
+    this.staging = new Staging({
+      ramBytes: ram.length,
+      shadow: this.secondaryRam.shadow,
+      compressor: context.platform.compressor(),
+      wrongWith: parts.wrongWith,
+      openSpill: () => context.platform.openSpill(),
+    });
+  }
+
+  /** Starts the SVM, paused, from the primary's template message. */
+  static async open(context: NodeContext, payload: Uint8Array, parts: ApplierParts): Promise<Applier> {
+    const template = readTemplate(context, payload);
+    const nic = await context.platform.listenCard();
+    try {
+      const overlays = parts.disks?.count ?? 0;
+      const vm = await context.platform.startVm({ vmstateTemplate: template, overlays });
+      return new Applier(context, { vm, nic, template, ...parts });
+    } catch (error) {
+      await nic.close();
+      throw error;
+    }
+  }
+
+  /** A message of the bulk link. Pages of the initial rounds are written at once: nothing runs here yet. */
+  stage(type: number, payload: Uint8Array): StageOutcome | undefined {
+    const result = this.staging.receive(type, payload);
+    switch (result.kind) {
+      case 'batch':
+        this.secondaryRam.writeBatch(result.runs, result.contents);
+        return undefined;
+      case 'complete':
+        return { kind: 'complete', epoch: result.checkpoint.epoch };
+      case 'refused':
+        return { kind: 'refused', epoch: result.epoch, why: result.error.message };
+      default:
+        return undefined;
+    }
+  }
+
+  /** The primary captured at about this moment: the SVM's clock will be aligned to it. */
+  marked(epoch: number, now: number): void {
+    this.markers.clear();
+    this.markers.set(epoch, now);
+  }
+
+  /** Applies the staged checkpoint; the SVM runs from it when this resolves (remus: could run). */
+  async apply(epoch: number, proxy: SecondaryProxy): Promise<Applied> {
+    const staged = this.staging.complete();
+    if (staged?.epoch !== epoch) throw new ColoError(errorCodes.checkpoint, `checkpoint ${epoch} is not staged`);
+    const applied = this.runs ? await this.applyRunning(staged, proxy) : await this.applyStanding(staged, proxy);
+    this.hasLoaded = true;
+    this.staging.release(epoch);
+    return applied;
+  }
+
+  /**
+   * remus: loads what was kept and starts the VM; colo: it runs already. The disks become this node's: what the primary
+   * wrote behind the newest checkpoint never happened, what the SVM wrote itself is the truth from `term` on.
+   */
+  async makeRunnable(term: number): Promise<void> {
+    const pending = this.pending;
+    const standing = !this.runs && pending !== undefined;
+    if (standing) {
+      const kept = this.copyOf(this.loadTouches);
+      await this.vm.load(pending.deviceState);
+      this.restore(this.loadTouches, kept);
+    }
+    if (this.disks !== undefined) {
+      this.mayFold = await this.disks.takeOver(term);
+      await this.vm.keepDisks?.();
+    }
+    if (standing) await this.vm.resume();
+    await this.wake();
+  }
+
+  /**
+   * It is the only copy now. One that waits (its own host's disk was full) is let try again; what else is wrong with it is
+   * told, since a machine that serves badly is better than none.
+   */
+  private async wake(): Promise<void> {
+    try {
+      const condition = await this.vm.condition?.();
+      if (condition !== undefined && condition.runState !== 'running') await this.vm.resume();
+      await assertWell(this.vm, 'runs');
+    } catch (error) {
+      this.context.log.error({ error: errorText(error) }, 'the machine that was taken over is not well');
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.vm.kill();
+    await this.nic.close();
+    await this.disks?.close();
+  }
+
+  private async applyRunning(staged: StagedCheckpoint, proxy: SecondaryProxy): Promise<Applied> {
+    const { context, vm, nic, secondaryRam } = this;
+    const { clock } = context;
+    const times = [clock.now()];
+    const lap = () => times.push(clock.now());
+    await settle(nic, settleMs, context);
+    await vm.stop();
+    proxy.suspend();
+    await finishSending(nic, () => vm.ping?.() ?? Promise.resolve());
+    lap();
+    context.platform.reached('apply.stopped', staged.epoch);
+    const ownPages = secondaryRam.rollback(vm.tracker.collect());
+    lap();
+    await this.disks?.apply(staged.epoch);
+    await secondaryRam.write(staged, () => context.platform.turn());
+    lap();
+    context.platform.reached('apply.written', staged.epoch);
+    const loadStart = clock.now();
+    this.align(staged, loadStart);
+    await vm.load(staged.state.deviceState);
+    lap();
+    context.platform.reached('apply.loaded', staged.epoch);
+    secondaryRam.restoreAfterLoad(vm.tracker.collect());
+    const verified = await this.verify(staged.epoch, staged.state.ramHash);
+    lap();
+    proxy.resume(staged.epoch, staged.state.table, staged.state.held, clock.now());
+    nic.flush();
+    await vm.resume();
+    lap();
+    // Once before it counts as a copy; later loads are looked at beside the way (SecondaryNode.lookAt).
+    if (!this.hasLoaded) await assertWell(vm, 'runs');
+    this.loadGuessMs = this.loadGuessMs * 0.5 + (clock.now() - loadStart) * 0.5;
+    const phase = (index: number) => (times[index + 1] ?? 0) - (times[index] ?? 0);
+    return {
+      epoch: staged.epoch,
+      ok: verified !== false,
+      verified,
+      ownPages,
+      phases: {
+        stopMs: phase(0),
+        rollbackMs: phase(1),
+        writeMs: phase(2),
+        loadMs: phase(3),
+        fixMs: phase(4),
+        resumeMs: phase(5),
+      },
+    };
+  }
+
+  private async applyStanding(staged: StagedCheckpoint, proxy: SecondaryProxy): Promise<Applied> {
+    const { clock } = this.context;
+    const start = clock.now();
+    await this.disks?.apply(staged.epoch);
+    await this.secondaryRam.write(staged, () => this.context.platform.turn());
+    const writeMs = clock.now() - start;
+    const verified = await this.verify(staged.epoch, staged.state.ramHash);
+    const { state } = staged;
+    if (this.pending === undefined) await this.learnLoadTouches(state.deviceState);
+    this.pending = { ...state };
+    proxy.suspend();
+    proxy.resume(staged.epoch, state.table, state.held, clock.now());
+    const phases = { stopMs: 0, rollbackMs: 0, writeMs, loadMs: 0, fixMs: clock.now() - start - writeMs, resumeMs: 0 };
+    return { epoch: staged.epoch, ok: verified !== false, verified, ownPages: 0, phases };
+  }
+
+  /** remus keeps no second copy of the RAM to repair it from after a load; so one load shows which pages it writes. */
+  private async learnLoadTouches(deviceState: Uint8Array): Promise<void> {
+    const { ram } = this.vm;
+    const whole = Buffer.allocUnsafeSlow(ram.length);
+    await copyInSlices(ram, whole, () => this.context.platform.turn());
+    this.vm.tracker.collect();
+    await this.vm.load(deviceState);
+    await assertWell(this.vm, 'stands');
+    this.loadTouches = this.vm.tracker.collect();
+    this.loadTouches.forEach((start, end) => void whole.copy(ram, start, start, end));
+  }
+
+  private copyOf(runs: PageRuns): Buffer {
+    const pages: Buffer[] = [];
+    runs.forEach((start, end) => pages.push(this.vm.ram.subarray(start, end)));
+    return Buffer.concat(pages);
+  }
+
+  private restore(runs: PageRuns, contents: Buffer): void {
+    let at = 0;
+    runs.forEach((start, end) => {
+      at += contents.copy(this.vm.ram, start, at, at + end - start);
+    });
+  }
+
+  /** Moves the clock in the saved state to where the primary's will be when the SVM runs again. */
+  private align(staged: StagedCheckpoint, now: number): void {
+    const markedAt = this.markers.get(staged.epoch);
+    const { deviceState, standsMs } = staged.state;
+    const ticks = tscTicksPerMs(deviceState);
+    if (markedAt === undefined || ticks === undefined) return;
+    const lagMs = Math.max(0, now + this.loadGuessMs - markedAt - standsMs);
+    const aligned = alignClock(deviceState, lagMs, ticks);
+    this.context.log.debug({ epoch: staged.epoch, lagMs, aligned }, 'clock aligned');
+  }
+
+  private async verify(epoch: number, expected: string): Promise<boolean | null> {
+    if (!this.context.config.protect.verify) return null;
+    const { platform } = this.context;
+    const { equalToShadow, equalToPrimary } = await this.secondaryRam.verify(
+      expected,
+      (ram) => platform.hashRam(ram),
+      () => platform.turn(),
+    );
+    const disksEqual = await this.disks?.verify(epoch);
+    if (disksEqual === false) this.context.log.error({ epoch }, "the replica is not the primary's disk");
+    return equalToShadow && equalToPrimary !== false && disksEqual !== false;
+  }
+}
+
+/** Copies all of `from`; the event loop gets a turn after every slice, so that beats are echoed. */
+async function copyInSlices(from: Buffer, to: Buffer, turn: () => Promise<void>): Promise<void> {
+  for (let at = 0; at < from.length; at += sliceBytes) {
+    from.copy(to, at, at, Math.min(from.length, at + sliceBytes));
+    await turn();
+  }
+}
+
+/** The template's bytes, when it is of the machine that this node would start. */
+function readTemplate(context: NodeContext, payload: Uint8Array): Uint8Array {
+  const template = parseTemplate(payload);
+  if (template instanceof ColoError) throw template;
+  if (template.specHash !== machineHash(context.config))
+    throw new ColoError(errorCodes.input, 'the primary runs another machine than this node would start', {
+      hint: 'give both nodes the same spec file',
+    });
+  if (template.encoding === encodings.raw) return Uint8Array.from(template.data);
+  const bytes = Buffer.alloc(template.rawBytes);
+  if (context.platform.compressor().decode(template.encoding, template.data, bytes, template.rawBytes)) return bytes;
+  throw new ColoError(errorCodes.checkpoint, "the primary's template cannot be decoded", {
+    hint: 'install liblz4-1 on both nodes',
+  });
+}
+
+export const templateType = checkpointTypes.template;

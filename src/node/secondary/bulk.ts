@@ -1,0 +1,129 @@
+// What the primary sends its secondary in bulk: its session, which starts the SVM, then rounds and checkpoints.
+//
+//    disks of the session ─► template ─► SVM started, paused ─► ready
+//    round, checkpoint ─► staged; all of it here, the disks' part too ─► SecondaryPair: may be committed
+//                    ├──► the disks cannot have it ─► their failure is told, and the session ends
+//                    └──► not whole ─► refused; in the initial copy, which nothing can repair, the session ends
+
+import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
+import type { Session } from '../../disk/message.ts';
+import { encodeNumber, encodePosition, encodeText, messages } from '../pairing/message.ts';
+import { Applier, templateType } from './applier.ts';
+import { firstDiskMessage, readSession, SecondaryDisks } from './disks.ts';
+import type { SecondaryNode } from './secondary.ts';
+
+export class SecondaryBulk {
+  /** Resolves when no VM is being started. */
+  opening: Promise<void> = Promise.resolve();
+  private readonly node: SecondaryNode;
+  private isOpening = false;
+  /** What disks the primary has, as its session says. */
+  private diskSession: Session | undefined;
+
+  constructor(node: SecondaryNode) {
+    this.node = node;
+  }
+
+  /** A primary has opened its links: what an earlier one said of its disks is over. */
+  paired(): void {
+    this.diskSession = undefined;
+  }
+
+  /** A message of the bulk link; throws when the peer's stream is wrong. */
+  receive(type: number, payload: Uint8Array): void {
+    if (type === templateType) {
+      if (this.node.applier !== undefined || this.isOpening)
+        throw new ColoError(errorCodes.channel, 'the peer began its session twice');
+      this.isOpening = true;
+      this.opening = this.begin(Uint8Array.from(payload)).finally(() => {
+        this.isOpening = false;
+      });
+      return;
+    }
+    if (type === firstDiskMessage) {
+      this.diskSession = readSession(payload);
+      return;
+    }
+    const applier = this.node.applier;
+    if (applier === undefined) throw new ColoError(errorCodes.channel, 'the peer sent a checkpoint before its session');
+    if (type > firstDiskMessage) {
+      if (applier.disks === undefined) throw new ColoError(errorCodes.channel, 'the peer sent a disk it never named');
+      applier.disks.receive(type, payload);
+      return;
+    }
+    const outcome = applier.stage(type, payload);
+    if (outcome === undefined) return;
+    if (outcome.kind === 'complete') void this.completed(applier, outcome.epoch);
+    // Pages of the initial copy are missing here now, and nothing that follows in this session can bring them again.
+    else if (this.node.pair.state.kind === 'joining') throw new ColoError(errorCodes.checkpoint, outcome.why);
+    else this.refuse(outcome.epoch, outcome.why);
+  }
+
+  /** A checkpoint is staged: it may be committed when the disks have all of it, too. */
+  private async completed(applier: Applier, epoch: number): Promise<void> {
+    try {
+      if (applier.disks !== undefined) await applier.disks.complete(epoch);
+    } catch (error) {
+      if (this.node.applier === applier)
+        this.disksFailed(error instanceof ColoError ? error.message : errorText(error));
+      return;
+    }
+    if (this.node.applier === applier) this.node.post({ kind: 'staged', epoch });
+  }
+
+  /**
+   * The disks cannot have a checkpoint. The first one brings what no later one brings again: its session is over. Nor will
+   * they have a later one: a full disk that only refused would be dropped in the end, and then claim the term as a rival of
+   * its living primary, and not be able to serve.
+   */
+  private disksFailed(why: string): void {
+    this.node.context.log.error({ error: why }, 'the replica cannot be written');
+    this.node.links?.packet.send(messages.diskFailed, encodeText(why));
+    this.node.post({ kind: 'disksFailed', why });
+  }
+
+  private refuse(epoch: number, why: string): void {
+    this.node.links?.packet.send(messages.refused, encodeNumber(epoch), encodeText(why));
+  }
+
+  private openDisks(session: Session, term: number): Promise<SecondaryDisks> {
+    return SecondaryDisks.open(this.node.context, {
+      session,
+      term,
+      events: {
+        held: (position) => this.node.links?.packet.send(messages.diskHeld, encodePosition(position)),
+        failed: (error) => this.disksFailed(error.message),
+      },
+    });
+  }
+
+  /** A session begins: starts the SVM, paused, with the primary's template. */
+  private async begin(payload: Uint8Array): Promise<void> {
+    const { diskSession, node } = this;
+    const { links } = node;
+    let disks: SecondaryDisks | undefined;
+    try {
+      if (diskSession !== undefined) disks = await this.openDisks(diskSession, links?.packet.peer.term ?? 0);
+      const applier = await Applier.open(node.context, payload, {
+        disks,
+        wrongWith: (state) => node.proxy.wrongWith(state),
+      });
+      disks = undefined;
+      if (node.links === undefined) {
+        await applier.close();
+        return;
+      }
+      node.adopt(applier);
+      if (applier.disks?.kept !== undefined)
+        node.links.packet.send(messages.diskKept, encodePosition(applier.disks.kept));
+      node.links.packet.send(messages.ready);
+    } catch (error) {
+      const log = node.context.log;
+      // Files that cannot be closed either do not keep the primary from being told.
+      await disks?.close().catch((failed: unknown) => log.error({ error: errorText(failed) }, 'disks are not closed'));
+      log.error({ error: errorText(error) }, 'the SVM could not be started');
+      node.links?.packet.send(messages.diskFailed, encodeText(errorText(error)));
+      node.post({ kind: 'vmEnded', why: errorText(error) });
+    }
+  }
+}

@@ -1,0 +1,388 @@
+// The secondary's shell: owns the SVM, applies checkpoints, sends the SVM's answers to the primary, and takes over when
+// SecondaryPair (controller/) has the term. What comes over the bulk link is in bulk.ts.
+//
+//   packet link ──► proxy ──► nic ──► SVM ──► nic ──► proxy ──► packet link
+//   bulk link ────► stager ──complete──► SecondaryPair ──► commit, apply
+//   uplink ───────► (kept for the takeover; nothing is ever sent on it before)
+
+import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
+import { Fifo } from '../../base/fifo.ts';
+import type { LinkKind } from '../../channel/link.ts';
+import { encodeApplied } from '../../checkpoint/message.ts';
+import { type SecondaryAction, type SecondaryEvent, SecondaryPair } from '../../controller/secondary-pair.ts';
+import { HeartbeatSecondary } from '../../heartbeat/secondary.ts';
+import { SecondaryProxy } from '../../proxy/secondary.ts';
+import type { NodeContext, SharedParts } from '../context.ts';
+import { earlyFramesMax, earlyMs, tickMs, unprotectedSilenceMs } from '../limits.ts';
+import { PairLinks } from '../pairing/links.ts';
+import { decodeNumbers, decodeText, encodeNumber, messages, numberAt } from '../pairing/message.ts';
+import type { GuestVm, PeerLinks } from '../platform.ts';
+import { signOfLife, troubleOf, watchMonitor } from '../vm-watch.ts';
+import type { Applier } from './applier.ts';
+import { SecondaryBulk } from './bulk.ts';
+
+/** What a node has in hand when it has taken over; it goes on as a primary with it. */
+export interface Inheritance {
+  applier: Applier;
+  table: Uint8Array;
+  why: string;
+  detectedAt: number;
+  takenOverAt: number;
+  /** Frames for the network, in order, before anything else is said. */
+  resend: Uint8Array[];
+  /** Frames of the network that came while nobody answered. */
+  early: Uint8Array[];
+}
+
+export class SecondaryNode {
+  readonly pair = new SecondaryPair();
+  readonly context: NodeContext;
+  applier: Applier | undefined;
+  proxy: SecondaryProxy;
+  links: PairLinks | undefined;
+  private readonly bulk = new SecondaryBulk(this);
+  private readonly shared: SharedParts;
+  private readonly queue = new Fifo<SecondaryEvent>();
+  private performing = false;
+  private server: { close(): Promise<void> } | undefined;
+  private heartbeat: HeartbeatSecondary | undefined;
+  private readonly early = new Fifo<{ at: number; frame: Uint8Array }>();
+  private readonly stops: (() => void)[] = [];
+  private suspectedAt = 0;
+  /** When the primary last said anything. */
+  private heardAt = 0;
+  private applying: Promise<void> = Promise.resolve();
+  /** Resolves when nothing is being freed. */
+  private leaving: Promise<void> = Promise.resolve();
+  /** Called when this node has taken over: it is the primary from now on. */
+  onTakenOver: (inheritance: Inheritance) => void = () => undefined;
+
+  constructor(context: NodeContext, shared: SharedParts) {
+    this.context = context;
+    this.shared = shared;
+    this.proxy = this.newProxy();
+  }
+
+  async start(): Promise<void> {
+    this.server = await this.context.platform.acceptLinks({
+      busy: () =>
+        this.links !== undefined || this.pair.state.kind !== 'idle' ? 'this node is paired already' : undefined,
+      paired: (links) => this.onPaired(links),
+    });
+    this.stops.push(this.context.clock.every(tickMs, () => this.tick(this.context.clock.now())));
+    // One that hangs answers no guest's frame and applies nothing: its primary is better off alone. Once the primary is in
+    // doubt this copy is better than none.
+    this.stops.push(
+      watchMonitor(this.context.clock, {
+        vm: () => (this.pair.state.kind === 'protected' ? this.applier?.vm : undefined),
+        hangs: (why, vm) => {
+          if (this.pair.state.kind !== 'protected' || this.applier?.vm !== vm) return;
+          this.post({ kind: 'vmEnded', why });
+          vm.end?.();
+        },
+        answered: (vm) => void this.lookAt(vm),
+      }),
+    );
+  }
+
+  /**
+   * A machine whose guest crashed or lost a device while it runs here is no copy of the primary's. One that waits for room on
+   * its own disk is let try again, by the next load or by a takeover.
+   */
+  private async lookAt(vm: GuestVm): Promise<void> {
+    const before = this.pair.state;
+    if (before.kind !== 'protected' || before.applying || this.context.config.protect.mode !== 'colo') return;
+    const condition = await vm.condition?.().catch(() => undefined);
+    // A load may have stopped it meanwhile, and looks at it itself.
+    if (this.pair.state !== before || this.applier?.vm !== vm || condition === undefined) return;
+    const trouble = troubleOf(condition, condition.runState === 'io-error' ? 'stands' : 'runs');
+    if (trouble !== undefined) this.post({ kind: 'vmEnded', why: `the SVM is not well: ${trouble}` });
+  }
+
+  /** A frame of the network: nobody asked us yet, so it is only remembered. */
+  fromNetwork(frame: Uint8Array): void {
+    const now = this.context.clock.now();
+    this.early.push({ at: now, frame: Uint8Array.from(frame) });
+    for (let oldest = this.early.peek(); oldest !== undefined; oldest = this.early.peek()) {
+      if (this.early.length <= earlyFramesMax && now - oldest.at <= earlyMs) break;
+      this.early.shift();
+    }
+  }
+
+  /**
+   * Gives up the copy, at once: from then on this node does not claim the term. False, and nothing was done, when the
+   * primary is in doubt: then this copy may be the last one.
+   */
+  dismiss(why: string): boolean {
+    // What is to be noticed now is noticed first: this node may have stood still.
+    this.tick(this.context.clock.now());
+    // The links are lost, and only what was lent to the primary has to run out before that counts (onLinksLost).
+    const isInDoubt = this.pair.state.kind === 'protected' && this.links === undefined;
+    if (isInDoubt || this.pair.isNeeded) return false;
+    this.post({ kind: 'dismissed', why });
+    return true;
+  }
+
+  /** Ends this role; the VM with it. */
+  async stop(): Promise<void> {
+    await this.shutDown('this node ends its part in the VM');
+    await this.leaving;
+    await this.bulk.opening;
+    const applier = this.applier;
+    this.applier = undefined;
+    await applier?.close();
+  }
+
+  post(event: SecondaryEvent): void {
+    this.queue.push(event);
+    if (this.performing) return;
+    this.performing = true;
+    this.run();
+  }
+
+  private async shutDown(why: string): Promise<void> {
+    for (const stop of this.stops.splice(0)) stop();
+    this.links?.close(why);
+    this.links = undefined;
+    await this.server?.close();
+  }
+
+  private run(): void {
+    for (let event = this.queue.shift(); event !== undefined; event = this.queue.shift()) {
+      const before = this.pair.state.kind;
+      const actions = this.pair.on(event);
+      if (this.pair.state.kind !== before)
+        this.context.log.info(
+          { from: before, to: this.pair.state.kind, on: event.kind, why: 'why' in event ? event.why : undefined },
+          'secondary',
+        );
+      if (this.pair.state.kind === 'suspecting' && before !== 'suspecting') this.noteDoubt(event);
+      for (const action of actions) this.perform(action);
+    }
+    this.performing = false;
+  }
+
+  private noteDoubt(event: SecondaryEvent): void {
+    this.suspectedAt = this.context.clock.now();
+    if (event.kind === 'silence') this.shared.tolerance.suspects(this.links?.beat.peer.node ?? '', this.suspectedAt);
+  }
+
+  private perform(action: SecondaryAction): void {
+    switch (action.kind) {
+      case 'commit':
+        this.context.platform.reached('stage.complete', action.epoch);
+        this.links?.packet.send(messages.committed, encodeNumber(action.epoch));
+        this.context.platform.reached('commit.sent', action.epoch);
+        return;
+      case 'apply':
+        this.applying = this.apply(action.epoch);
+        return;
+      case 'withhold':
+        this.heartbeat?.withhold();
+        return;
+      case 'claimAlone':
+        void this.claimAlone();
+        return;
+      case 'takeOver':
+        void this.takeOver(action.why);
+        return;
+      case 'leave':
+        this.leaving = this.leave(action.why);
+        return;
+    }
+  }
+
+  /**
+   * Claims when the own QEMU gives a sign of life: the primary may be starved and no more, and a node whose QEMU hangs would
+   * take the term from it and could not serve. The primary claims as well, and does the same.
+   */
+  private async claimAlone(): Promise<void> {
+    const vm = this.applier?.vm;
+    while (vm !== undefined) {
+      const sign = await signOfLife(vm);
+      if (sign === 'lives') break;
+      // One that is gone says so; one that is silent is asked again, since there may be no other copy.
+      if (sign === 'gone' || this.pair.state.kind !== 'suspecting') return;
+      if (await this.shared.terms.isLost()) return this.post({ kind: 'aloneClaimed', outcome: 'lost' });
+    }
+    this.post({ kind: 'aloneClaimed', outcome: await this.shared.terms.claimAlone() });
+  }
+
+  private async apply(epoch: number): Promise<void> {
+    const applier = this.applier;
+    if (applier === undefined) return;
+    try {
+      const result = await applier.apply(epoch, this.proxy);
+      this.links?.packet.send(messages.applied, encodeApplied(result));
+      this.context.platform.reached('apply.done', epoch);
+      if (result.verified !== null) this.shared.verified[result.verified ? 'equal' : 'different'] += 1;
+      if (result.verified === false) this.post({ kind: 'applyFailed', epoch, why: 'the RAM differs after the apply' });
+      else {
+        this.post({ kind: 'applied', epoch });
+        void this.lookAt(applier.vm);
+      }
+    } catch (error) {
+      this.post({ kind: 'applyFailed', epoch, why: `checkpoint ${epoch} could not be applied: ${errorText(error)}` });
+    }
+  }
+
+  private async takeOver(why: string): Promise<void> {
+    const applier = this.applier;
+    if (applier === undefined) return;
+    try {
+      this.context.platform.reached('takeover.claimed', 0);
+      await this.applying;
+      await applier.makeRunnable(this.shared.terms.record?.term ?? 0);
+      this.context.platform.reached('takeover.runnable', 0);
+      const now = this.context.clock.now();
+      const { table, resend, replay } = this.proxy.takeover(now);
+      applier.nic.handler = undefined;
+      for (const frame of replay) applier.nic.send(frame);
+      const early = [...this.early].map((entry) => entry.frame);
+      this.applier = undefined;
+      await this.shutDown('this node has taken the VM over');
+      this.post({ kind: 'tookOver' });
+      this.onTakenOver({
+        applier,
+        table,
+        why,
+        detectedAt: this.suspectedAt,
+        takenOverAt: this.context.clock.now(),
+        resend,
+        early,
+      });
+    } catch (error) {
+      this.post({ kind: 'takeoverFailed', why: errorText(error) });
+    }
+  }
+
+  private async leave(why: string): Promise<void> {
+    this.context.log.warn({ why }, 'this node holds no runnable copy');
+    this.links?.close(why);
+    this.links = undefined;
+    this.heartbeat = undefined;
+    await this.bulk.opening;
+    await this.applying;
+    const applier = this.applier;
+    this.applier = undefined;
+    await applier
+      ?.close()
+      .catch((error: unknown) => this.context.log.error({ error: errorText(error) }, 'the SVM is not gone'));
+    this.proxy = this.newProxy();
+    this.post({ kind: 'left' });
+  }
+
+  private tick(now: number): void {
+    const state = this.pair.state;
+    if (state.kind === 'protected' && this.heartbeat?.mayTakeOver(now) === true) this.post({ kind: 'silence' });
+    // A host that died may never close a link, and this node must be free for another primary.
+    if (state.kind !== 'joining' || now - this.heardAt < unprotectedSilenceMs) return;
+    const why = 'the primary said nothing while its state was to be copied';
+    this.links?.close(why);
+    this.onLinksLost(why, true);
+  }
+
+  // ---- what the primary says ----
+
+  private onPaired(links: PeerLinks): void {
+    const now = this.context.clock.now();
+    if (this.pair.state.kind !== 'idle') {
+      for (const link of Object.values(links)) link.destroy();
+      return;
+    }
+    this.bulk.paired();
+    this.heardAt = now;
+    this.post({ kind: 'session' });
+    const { tolerance } = this.shared;
+    tolerance.paired(links.beat.peer.node, now);
+    const send = (type: number, payload: Uint8Array) => links.beat.send(type, payload);
+    this.heartbeat = new HeartbeatSecondary({ send }, { now, tolerance });
+    this.links = new PairLinks(links, {
+      message: (kind, type, payload) => this.onMessage(kind, type, payload),
+      lost: (why, byPeer) => this.onLinksLost(why, byPeer),
+      clock: this.context.clock,
+    });
+  }
+
+  /**
+   * Links that the peer ended leave it no lease. One that this node gave up may be all that is wrong: the primary may
+   * speak on what it was lent last, so that has to run out first.
+   */
+  onLinksLost(why: string, byPeer: boolean): void {
+    const { heartbeat } = this;
+    const { clock } = this.context;
+    this.links = undefined;
+    heartbeat?.withhold();
+    if (byPeer) heartbeat?.closed();
+    const waitMs = heartbeat === undefined ? 0 : heartbeat.grant.waitMs(clock.now());
+    if (waitMs <= 0) this.post({ kind: 'linkLost', why });
+    else
+      clock.after(waitMs, () => {
+        if (this.heartbeat === heartbeat) this.post({ kind: 'linkLost', why });
+      });
+  }
+
+  private onMessage(kind: LinkKind, type: number, payload: Uint8Array): void {
+    const now = this.context.clock.now();
+    this.heardAt = now;
+    if (kind === 'beat') {
+      if (this.heartbeat?.receive(type, payload, now) === false)
+        throw new ColoError(errorCodes.channel, 'the peer sent something else than a beat');
+    } else if (kind === 'bulk') this.bulk.receive(type, payload);
+    else this.onPacket(type, payload, now);
+  }
+
+  private onPacket(type: number, payload: Uint8Array, now: number): void {
+    switch (type) {
+      case messages.ingress:
+        return this.proxy.fromPrimary(payload, now);
+      case messages.isn:
+        return this.proxy.isn(payload.subarray(4), numberAt(payload, 0));
+      case messages.marker:
+        this.applier?.marked(numberAt(payload, 0), now);
+        return this.proxy.captureMarker(numberAt(payload, 0));
+      case messages.abort:
+        return this.proxy.abortMarker(numberAt(payload, 0));
+      case messages.replay:
+        return this.proxy.logOnly(payload);
+      case messages.confirm:
+        return this.proxy.confirm(decodeNumbers(payload));
+      case messages.released:
+        return this.proxy.released(numberAt(payload, 0));
+      case messages.handover:
+        return this.post({ kind: 'handover', why: decodeText(payload) });
+      case messages.end:
+        return this.post({ kind: 'guestEnded', why: decodeText(payload) });
+      case messages.addresses:
+        if (this.shared.addresses.accept(payload)) return;
+        throw new ColoError(errorCodes.channel, 'the peer sent addresses that are none');
+      default:
+        throw new ColoError(errorCodes.channel, `the peer sent an unknown message of type ${type}`);
+    }
+  }
+
+  /** The SVM of a session stands ready, paused. */
+  adopt(applier: Applier): void {
+    this.applier = applier;
+    this.proxy = this.newProxy();
+    applier.nic.handler = (frame) => this.proxy.fromGuest(frame, this.context.clock.now());
+    // Not the applier: this lives as long as the VM does, and the shadow of the RAM must not.
+    const { vm } = applier;
+    void vm.exited.then((end) => {
+      if (this.applier?.vm === vm)
+        this.post({ kind: 'vmEnded', why: `the SVM ended (${end.signal ?? `code ${end.code}`})` });
+    });
+  }
+
+  private newProxy(): SecondaryProxy {
+    const mode = this.context.config.protect.mode === 'remus' ? 'remus' : 'colo';
+    return new SecondaryProxy(
+      {
+        toGuest: (frame) => this.applier?.nic.send(frame),
+        toPrimary: (epoch, id, frame) =>
+          this.links?.packet.send(messages.egress, encodeNumber(epoch), encodeNumber(id), frame),
+      },
+      { mode, bypass: this.context.config.network?.bypass ?? [] },
+    );
+  }
+}
