@@ -9,7 +9,10 @@
 //                                     snapshot-load asks for these sections, xen-save-devices-state never writes them
 //   blockdev vmstate                  the carrier, a small qcow2 through which device state is loaded (carrier.ts)
 //   netdev stream                     each card is an ordinary Unix socket of the node: the guest has no other way out
-//   no default devices, no display    a VGA card, for one, has RAM of its own that the RAM file does not cover
+//   no default devices                what is in the machine is what is written here; memory of a device's own has to be known
+//                                     (furtherBlocks)
+//   pflash                            the firmware's code, read-only, and its variables, which QEMU writes through to a file
+//                                     of this node: at each write, and as a whole when it runs after a load
 //   only-migratable                   a device whose state cannot be saved ends QEMU at the start with its name (nvme and
 //                                     usb-serial crash QEMU 7.2 at the save)
 //   disable_s3, disable_s4            QEMU's `cont` does nothing to a machine that sleeps, and a load leaves one asleep: a
@@ -26,6 +29,23 @@
 // QEMU connects to our sockets, monitor included: when its first bytes arrive it is ready, and nothing is polled.
 
 import { join } from 'node:path';
+import type { FurtherBlock } from './ram-blocks.ts';
+
+/** vga: from the first moment on, by the BIOS; ramfb: from the firmware on; virtio: from the guest's driver on. */
+export type Display = 'vga' | 'virtio' | 'ramfb';
+
+export interface Firmware {
+  /** The file of its code. */
+  code: string;
+  /** The file that its variables begin as. */
+  variables: string;
+  /** Secure Boot: variables are written by the machine's management mode alone. */
+  secure: boolean;
+  /** Of the variables. */
+  variablesBytes: number;
+  /** A hash of both files: two nodes must have the same. */
+  hash: string;
+}
 
 export interface MachineSpec {
   machine: 'pc' | 'q35' | 'microvm';
@@ -43,6 +63,10 @@ export interface MachineSpec {
    * 1500.
    */
   nics: { mac: string; mtu?: number }[];
+  /** A screen, which is shown at VmFiles.screenPath (VNC); none when left out. */
+  display?: Display;
+  /** UEFI from flash; the machine's BIOS when left out. */
+  firmware?: Firmware;
   /** What the guest's real-time clock follows: the host's clock (the default), or the guest's own, which stops with it. */
   rtc?: 'host' | 'vm';
   /** File that receives what the guest writes to its first serial port. */
@@ -63,6 +87,10 @@ export interface VmFiles {
   ramPath: string;
   qmpPath: string;
   nicPaths: string[];
+  /** A Unix socket for VNC, where the machine has a display. */
+  screenPath: string;
+  /** This node's file of the firmware's variables, where the machine has UEFI. It is the owner's, and stays. */
+  variablesPath?: string;
   vmstatePath: string;
   deviceStatePath: string;
 }
@@ -83,6 +111,7 @@ export function vmFiles(dir: string, nics: number): VmFiles {
     ramPath: join(dir, 'ram'),
     qmpPath: join(dir, 'qmp.sock'),
     nicPaths: Array.from({ length: nics }, (_, index) => join(dir, `nic${index}.sock`)),
+    screenPath: join(dir, 'screen.sock'),
     vmstatePath: join(dir, 'vmstate.qcow2'),
     deviceStatePath: join(dir, 'device-state'),
   };
@@ -96,6 +125,50 @@ export function diskNode(index: number): string {
 /** The node under an overlay. */
 export function replicaNode(index: number): string {
   return `${diskNode(index)}-replica`;
+}
+
+const vgaMemoryMib = 16;
+
+/** Memory of the machine's devices that its guest can write. */
+export function furtherBlocks({ display, firmware }: Pick<MachineSpec, 'display' | 'firmware'>): FurtherBlock[] {
+  return [
+    ...(display === 'vga' ? [{ name: 'vga.vram', bytes: vgaMemoryMib * 2 ** 20 }] : []),
+    ...(firmware === undefined ? [] : [{ name: 'system.flash1', bytes: firmware.variablesBytes }]),
+  ];
+}
+
+/** A screen needs a password, which whoever wants to see it sets first (Vm.screen). */
+function displayArguments({ display, machine }: MachineSpec, { screenPath }: VmFiles): string[] {
+  if (display === undefined) return ['-display', 'none'];
+  const devices: Record<Display, string[]> = {
+    vga: [`VGA,vgamem_mb=${vgaMemoryMib}`],
+    virtio: ['virtio-gpu-pci'],
+    ramfb: ['ramfb'],
+  };
+  // A tablet says where the pointer is: that of the viewer and that of the guest are in one place.
+  const input = machine === 'microvm' ? [] : ['qemu-xhci,id=usb', 'usb-tablet,bus=usb.0', 'usb-kbd,bus=usb.0'];
+  return [
+    '-vnc',
+    `unix:${quoted(screenPath)},password=on`,
+    ...[...devices[display], ...input].flatMap((one) => ['-device', one]),
+  ];
+}
+
+function firmwareNodes({ code }: Firmware, variablesPath: string): Record<string, unknown>[] {
+  const fixed = { 'read-only': true, 'auto-read-only': false };
+  return [
+    { ...fixed, driver: 'file', 'node-name': 'flash0-file', filename: code, locking: 'off' },
+    { ...fixed, driver: 'raw', 'node-name': 'flash0', file: 'flash0-file' },
+    { driver: 'file', 'node-name': 'flash1-file', filename: variablesPath },
+    { driver: 'raw', 'node-name': 'flash1', file: 'flash1-file' },
+  ];
+}
+
+function firmwareArguments({ firmware }: MachineSpec, { variablesPath }: VmFiles): string[] {
+  if (firmware === undefined) return [];
+  const nodes = firmwareNodes(firmware, variablesPath ?? '');
+  const secure = firmware.secure ? ['-global', 'driver=cfi.pflash01,property=secure,value=on'] : [];
+  return [...nodes.flatMap((node) => ['-blockdev', JSON.stringify(node)]), ...secure];
 }
 
 /** The guest finds no sleep state in its firmware's tables, so it never tries one. A microvm has none. */
@@ -166,11 +239,16 @@ function diskArguments(spec: MachineSpec, disks: readonly DiskFiles[]): string[]
   ]);
 }
 
+function machineOption({ machine, accel, firmware }: MachineSpec): string {
+  const flash = firmware === undefined ? '' : `,pflash0=flash0,pflash1=flash1${firmware.secure ? ',smm=on' : ''}`;
+  return `${machine},accel=${accel},memory-backend=${ramBlockName},suppress-vmdesc=on${flash}`;
+}
+
 export function qemuArguments(spec: MachineSpec, files: VmFiles, options: { paused: boolean }): string[] {
   const memory = `id=${ramBlockName},size=${spec.ramBytes},mem-path=${quoted(files.ramPath)},share=on,prealloc=on`;
   return [
-    ...['-name', 'colo,debug-threads=on', '-no-user-config', '-nodefaults', '-display', 'none'],
-    ...['-machine', `${spec.machine},accel=${spec.accel},memory-backend=${ramBlockName},suppress-vmdesc=on`],
+    ...['-name', 'colo,debug-threads=on', '-no-user-config', '-nodefaults'],
+    ...['-machine', machineOption(spec)],
     ...['-cpu', spec.cpu ?? defaultCpu, '-smp', String(spec.vcpus), '-m', `${spec.ramBytes / 1024}K`],
     ...(spec.rtc === 'vm' ? ['-rtc', 'base=utc,clock=vm'] : []),
     ...['-object', `memory-backend-file,${memory}`],
@@ -183,6 +261,8 @@ export function qemuArguments(spec: MachineSpec, files: VmFiles, options: { paus
       '-blockdev',
       `driver=qcow2,node-name=${vmstateNode},file.driver=file,file.filename=${quoted(files.vmstatePath)}`,
     ],
+    ...displayArguments(spec, files),
+    ...firmwareArguments(spec, files),
     ...bootArguments(spec),
     ...nicArguments(spec, files.nicPaths),
     ...diskArguments(spec, files.disks ?? []),

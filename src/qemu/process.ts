@@ -26,10 +26,10 @@ export class QemuProcess {
   readonly #child: ChildProcess;
   #stderr = Buffer.alloc(0);
 
-  constructor(options: { path: string; args: string[]; preload: string | undefined; ramPath: string }) {
-    const { path, args, preload, ramPath } = options;
+  constructor(options: { path: string; args: string[]; preload: string | undefined; ramPath: string; blocks: string }) {
+    const { path, args, preload, ramPath, blocks } = options;
     const [command, commandArgs] = preload === undefined ? tiedToUs(path, args) : [path, args];
-    const environment = { COLO_RAM: ramPath, COLO_PARENT: String(process.pid) };
+    const environment = { COLO_RAM: ramPath, COLO_BLOCKS: blocks, COLO_PARENT: String(process.pid) };
     this.#child = spawn(command, commandArgs, {
       stdio: ['ignore', 'ignore', 'pipe'],
       env: childEnvironment(preload === undefined ? {} : { ...environment, LD_PRELOAD: preload }),

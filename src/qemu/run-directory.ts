@@ -62,8 +62,8 @@ export class RunDirectory {
   }
 
   #removeFiles(): void {
-    const { ramPath, qmpPath, vmstatePath, deviceStatePath } = this.#files;
-    for (const path of [ramPath, qmpPath, vmstatePath, deviceStatePath]) rmSync(path, { force: true });
+    const { ramPath, qmpPath, screenPath, vmstatePath, deviceStatePath } = this.#files;
+    for (const path of [ramPath, qmpPath, screenPath, vmstatePath, deviceStatePath]) rmSync(path, { force: true });
   }
 }
 

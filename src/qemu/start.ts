@@ -15,12 +15,12 @@ import type { DirtyTracker, TrackerKind } from './dirty/tracker.ts';
 import { Guard } from './guard.ts';
 import { type Mapping, mapFile, takeRoom } from './libc.ts';
 import { commandTimeoutMs, killTimeoutMs, ramBytesMax, startTimeoutMs } from './limits.ts';
-import { type MachineSpec, qemuArguments, type VmFiles } from './machine.ts';
+import { furtherBlocks, type MachineSpec, qemuArguments, type VmFiles } from './machine.ts';
 import { createOverlay } from './overlay.ts';
 import { type ProcessEnd, QemuProcess } from './process.ts';
 import { Qmp } from './qmp.ts';
-import { ramAddress } from './ram-address.ts';
-import { assertCovered, parseRamBlocks } from './ram-blocks.ts';
+import { blockAddress, ramAddress } from './ram-address.ts';
+import { assertCovered, parseRamBlocks, placeBlocks, placesText } from './ram-blocks.ts';
 import { countIn } from './reply.ts';
 import { RunDirectory } from './run-directory.ts';
 
@@ -81,18 +81,19 @@ async function startPartsInto(options: VmOptions, cleanups: Cleanups): Promise<V
   const preload = await buildPreload();
   if (preload.path === undefined) log.warn({ reason: preload.reason }, 'the preload library could not be compiled');
   options.signal?.throwIfAborted();
-  const directory = RunDirectory.take(files, spec.ramBytes);
+  const { placed, fileBytes } = placeBlocks(spec.ramBytes, furtherBlocks(spec));
+  const directory = RunDirectory.take(files, fileBytes);
   cleanups.push(() => directory.release());
-  await prepareFiles(options);
+  await prepareFiles(options, fileBytes);
   const carrier = options.vmstateTemplate === undefined ? undefined : new Carrier(files.vmstatePath);
   cleanups.push(() => carrier?.close());
   const { process, qmp } = await launch(options, preload.path, cleanups);
   const qemuVersion = await checkVersion(qmp);
   const capabilities = [{ capability: 'x-ignore-shared', state: true }];
   await qmp.execute('migrate-set-capabilities', { capabilities });
-  assertCovered(parseRamBlocks(await qmp.human('info ramblock')), spec.ramBytes);
+  assertCovered(parseRamBlocks(await qmp.human('info ramblock')), spec.ramBytes, placed);
   const guard = await Guard.open(qmp, log);
-  const mapping = mapFile(files.ramPath, spec.ramBytes);
+  const mapping = mapFile(files.ramPath, fileBytes);
   cleanups.push(() => mapping.close());
   const tracker = await openTracker(options, { process, qmp, mapping });
   const warnings = process.takeStderr();
@@ -122,8 +123,8 @@ async function makeRamFile({ dir, ramPath }: VmFiles, ramBytes: number): Promise
   }
 }
 
-async function prepareFiles({ spec, files, vmstateTemplate }: VmOptions): Promise<void> {
-  await makeRamFile(files, spec.ramBytes);
+async function prepareFiles({ files, vmstateTemplate }: VmOptions, fileBytes: number): Promise<void> {
+  await makeRamFile(files, fileBytes);
   // QEMU truncates and rewrites this file; made here so that its mode is ours.
   writeFileSync(files.deviceStatePath, '', { mode: 0o600 });
   if (vmstateTemplate === undefined) await createCarrier(files.vmstatePath);
@@ -146,6 +147,7 @@ async function launch(
     args: qemuArguments(spec, files, { paused: options.paused }),
     preload,
     ramPath: files.ramPath,
+    blocks: placesText(placeBlocks(spec.ramBytes, furtherBlocks(spec)).placed),
   });
   cleanups.push(() => {
     process.kill();
@@ -239,8 +241,12 @@ async function openTracker(
   const maps = readFileSync(`/proc/${pid}/maps`, 'utf8');
   const answer = await parts.qmp.human('gpa2hva 0');
   const ram = parts.mapping.buffer;
-  const address = ramAddress(maps, answer, realpathSync(options.files.ramPath), ram.length);
-  return chooseTracker(options.tracker ?? 'auto', { pid, ramAddress: address, ram }, options.log);
+  const path = realpathSync(options.files.ramPath);
+  const { ramBytes } = options.spec;
+  const { placed } = placeBlocks(ramBytes, furtherBlocks(options.spec));
+  const blocks = placed.map((block) => ({ ...block, address: blockAddress(maps, path, block) }));
+  const memory = [{ offset: 0, bytes: ramBytes, address: ramAddress(maps, answer, path, ramBytes) }, ...blocks];
+  return chooseTracker(options.tracker ?? 'auto', { pid, parts: memory, ram }, options.log);
 }
 
 /** Resolves when the killed process is gone; COLO_E_QEMU_TIMEOUT when it survives limits.killTimeoutMs. */
