@@ -10,6 +10,7 @@ import { Folder } from '../disk/storage.ts';
 import { checkImage } from '../host/disk-image.ts';
 import { ensurePackages, guestPackages, runtimePackages } from '../host/packages.ts';
 import { type Forward, refuseBusyPorts } from '../lan/gateway.ts';
+import { ensureFirmware } from '../local/firmware.ts';
 import type { BootFiles } from '../local/machine.ts';
 import { LocalPair, replicaDirectory } from '../local/pair.ts';
 import { Interrupted, interruptSignal } from './interrupt.ts';
@@ -29,6 +30,7 @@ export async function run(path: string, options: { json: boolean }): Promise<num
   );
   await refuseBusyPorts(forwards);
   await ensurePackages([...runtimePackages, ...guestPackages], { why: 'run a VM', onProgress: say });
+  await ensureFirmware(spec.machine, say);
   for (const disk of spec.disks) await checkImage(disk.path, disk.format);
   for (const node of ['a', 'b']) refuseOwner(replicaDirectory(spec, node));
   const boot = await bootFiles(spec, say);

@@ -8,6 +8,7 @@ import type { DaemonConfig } from '../child/config.ts';
 import type { VmRecord } from '../cluster/registry.ts';
 import { checkSpec, type Spec } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';
+import { ensureFirmware } from '../local/firmware.ts';
 import { type BootFiles, machineOf } from '../local/machine.ts';
 import type { UplinkConfig } from '../node/context.ts';
 import type { ServiceConfig } from './config.ts';
@@ -64,6 +65,7 @@ export async function childConfig(config: ServiceConfig, options: ChildOptions):
   const spec = specOf(record);
   const paths = childPaths(config, record.vm);
   const { arbiter } = config;
+  await ensureFirmware(spec.machine);
   const machine = machineOf(spec, await bootFiles(spec), paths.console);
   return {
     apiPath: paths.api,
@@ -84,6 +86,7 @@ export async function childConfig(config: ServiceConfig, options: ChildOptions):
       runDir: join(paths.folder, 'vm'),
       spillDir: config.stateFolder,
       disks: spec.disks,
+      ...(spec.machine.variables === undefined ? {} : { variables: spec.machine.variables }),
       replicaDir: join(spec.replicaFolder ?? join(config.stateFolder, 'replicas'), record.vm),
       uplink: uplinkOn(config.bridge),
       cards: spec.cards.map(({ mac, address, bridge }) => ({ mac, address, uplink: uplinkOn(bridge) })),

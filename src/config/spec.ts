@@ -8,6 +8,7 @@ import { dirname, resolve } from 'node:path';
 import { LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
+import { deviceHint, deviceName } from './devices.ts';
 import { durationSchema, sizeSchema } from './size.ts';
 
 const MiB = 1024 ** 2;
@@ -29,6 +30,13 @@ const machineSchema = z.strictObject({
   rtc: z.enum(['host', 'vm'], { error: '"host" or "vm"' }).default('host'),
   vcpus: z.number().int().min(1).max(16).default(1),
   memory: sizeSchema({ min: 64 * MiB, max: 64 * 1024 * MiB, example: '256M' }).prefault('256M'),
+  /** uefi: from flash, with variables that persist. uefi-secure: with Secure Boot, on a q35. */
+  firmware: z.enum(['bios', 'uefi', 'uefi-secure'], { error: '"bios", "uefi" or "uefi-secure"' }).default('bios'),
+  /** The file of the UEFI variables; beside the first disk when left out. */
+  variables: z.string().min(1).optional(),
+  /** vga: from the BIOS on. ramfb: from UEFI on. virtio: from the guest's driver on. Seen by `colo screen`. */
+  display: deviceName('display', ['none', 'vga', 'virtio', 'ramfb']).default('none'),
+  tpm: z.never({ error: deviceHint('tpm') }).optional(),
 });
 
 const bootSchema = z.union(
@@ -147,6 +155,24 @@ export const specSchema = z.strictObject(keysOfSpec, {
     code === 'invalid_type' ? 'a spec is keys with values, of which "vm" and "boot" are needed' : undefined,
 });
 
+/** What goes together: without it QEMU would refuse the machine in words of its own. */
+function checkMachine(spec: Spec, source: string): Spec {
+  const { type, firmware, display, variables } = spec.machine;
+  const refuse = (text: string, hint: string) =>
+    new ColoError(errorCodes.input, `${source}: machine.${text}`, { hint });
+  if (firmware !== 'bios' && type === 'microvm')
+    throw refuse(`firmware: a microvm has no flash for ${firmware}`, 'write "type: q35"');
+  if (firmware === 'uefi-secure' && type !== 'q35')
+    throw refuse('firmware: Secure Boot needs a machine with a management mode', 'write "type: q35"');
+  if (firmware === 'bios' && variables !== undefined)
+    throw refuse('variables: a BIOS keeps none', 'write "firmware: uefi", or leave it out');
+  if (display !== 'none' && type === 'microvm')
+    throw refuse('display: a microvm has no place for one', 'write "type: q35", or "display: none"');
+  if (display === 'ramfb' && firmware === 'bios')
+    throw refuse('display: a BIOS shows nothing on a ramfb', 'write "display: vga", or "firmware: uefi"');
+  return spec;
+}
+
 export type Spec = z.output<typeof specSchema>;
 export type SpecInput = z.input<typeof specSchema>;
 export type Protect = Spec['protect'];
@@ -154,7 +180,8 @@ export type Protect = Spec['protect'];
 /** Checks a parsed document; every mistake becomes a line of one error of code `input`. */
 export function checkSpec(document: unknown, source: string): Spec {
   const result = specSchema.safeParse(document);
-  if (result.success) return checkForwards(checkCards(checkDisks(result.data, source), source), source);
+  if (result.success)
+    return checkForwards(checkCards(checkDisks(checkMachine(result.data, source), source), source), source);
   const lines = result.error.issues.map((issue) => `${issue.path.map(String).join('.') || '(top)'}: ${issue.message}`);
   throw new ColoError(errorCodes.input, `${source}: ${lines.join('\n  ')}`, {
     hint: 'examples/ has spec files to start from; docs/operating.md explains every key',
@@ -217,7 +244,9 @@ export async function readSpecForNodes(path: string): Promise<Record<string, unk
   const spec = checkSpec(await readDocument(path), path);
   const document = (await readDocument(path)) as Record<string, unknown>;
   const folder = dirname(resolve(path));
-  const { disks, replicaFolder } = withFolder(spec, folder);
+  const { disks, replicaFolder, machine } = withFolder(spec, folder);
+  if (machine.variables !== undefined)
+    document['machine'] = { ...(document['machine'] as object), variables: machine.variables };
   if (disks.length > 0) document['disks'] = disks;
   if (replicaFolder !== undefined) document['replicaFolder'] = replicaFolder;
   const { pcap } = spec.network;
@@ -261,7 +290,14 @@ export function parseDocumentText(text: string, source: string): unknown {
 function withFolder(spec: Spec, folder: string): Spec {
   const disks = spec.disks.map((disk) => ({ ...disk, path: resolve(folder, disk.path) }));
   const { replicaFolder } = spec;
-  return { ...spec, disks, ...(replicaFolder === undefined ? {} : { replicaFolder: resolve(folder, replicaFolder) }) };
+  const machine = { ...spec.machine };
+  if (machine.variables !== undefined) machine.variables = resolve(folder, machine.variables);
+  return {
+    ...spec,
+    machine,
+    disks,
+    ...(replicaFolder === undefined ? {} : { replicaFolder: resolve(folder, replicaFolder) }),
+  };
 }
 
 async function refuseUnreadable(file: string, source: string): Promise<void> {

@@ -240,6 +240,7 @@ export class LocalCluster {
         runDir,
         spillDir: tmpdir(),
         disks: spec.disks,
+        ...(spec.machine.variables === undefined ? {} : { variables: spec.machine.variables }),
         replicaDir: replicaDirectory(spec, name),
         uplink: uplinkOn('br0'),
         cards: spec.cards.map(({ mac, address, bridge }) => ({ mac, address, uplink: uplinkOn(bridge) })),

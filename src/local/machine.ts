@@ -3,6 +3,7 @@
 import type { Spec } from '../config/spec.ts';
 import { tscKhz } from '../host/processor.ts';
 import type { MachineSpec } from '../qemu/machine.ts';
+import { firmwareOf } from './firmware.ts';
 
 export interface BootFiles {
   /** undefined: the machine starts from its first disk. */
@@ -12,6 +13,8 @@ export interface BootFiles {
 }
 
 export function machineOf(spec: Spec, boot: BootFiles, serialLog: string): MachineSpec {
+  const firmware = firmwareOf(spec.machine);
+  const { display } = spec.machine;
   return {
     machine: spec.machine.type,
     accel: spec.machine.accel,
@@ -23,6 +26,8 @@ export function machineOf(spec: Spec, boot: BootFiles, serialLog: string): Machi
     initrd: boot.initrd,
     // Without a kernel of ours the machine starts from its disk, and takes no arguments.
     cmdline: boot.kernel === undefined ? boot.cmdline : kernelArguments(spec.machine, boot.cmdline),
+    ...(firmware === undefined ? {} : { firmware }),
+    ...(display === 'none' ? {} : { display }),
     nics: [spec.network, ...spec.cards].map(({ mac, mtu }) => (mtu === undefined ? { mac } : { mac, mtu })),
     serialLog,
     extraArgs: [],

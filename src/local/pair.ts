@@ -218,6 +218,7 @@ function nodeOptions(
       runDir,
       spillDir: tmpdir(),
       disks: spec.disks,
+      ...(spec.machine.variables === undefined ? {} : { variables: spec.machine.variables }),
       replicaDir: replicaDirectory(spec, name),
       uplink,
       cards: spec.cards.map(({ mac, address }) => ({ mac, address, uplink })),

@@ -63,7 +63,9 @@ export class RunDirectory {
 
   #removeFiles(): void {
     const { ramPath, qmpPath, screenPath, vmstatePath, deviceStatePath } = this.#files;
-    for (const path of [ramPath, qmpPath, screenPath, vmstatePath, deviceStatePath]) rmSync(path, { force: true });
+    const variables = join(this.#files.dir, 'variables.fd');
+    for (const path of [ramPath, qmpPath, screenPath, vmstatePath, deviceStatePath, variables])
+      rmSync(path, { force: true });
   }
 }
 

@@ -23,6 +23,7 @@ import { blockAddress, ramAddress } from './ram-address.ts';
 import { assertCovered, parseRamBlocks, placeBlocks, placesText } from './ram-blocks.ts';
 import { countIn } from './reply.ts';
 import { RunDirectory } from './run-directory.ts';
+import { prepareVariables } from './variables.ts';
 
 export interface VmTimeouts {
   /** From starting the process to its first answered command. */
@@ -123,12 +124,14 @@ async function makeRamFile({ dir, ramPath }: VmFiles, ramBytes: number): Promise
   }
 }
 
-async function prepareFiles({ files, vmstateTemplate }: VmOptions, fileBytes: number): Promise<void> {
+async function prepareFiles({ spec, files, vmstateTemplate }: VmOptions, fileBytes: number): Promise<void> {
   await makeRamFile(files, fileBytes);
   // QEMU truncates and rewrites this file; made here so that its mode is ours.
   writeFileSync(files.deviceStatePath, '', { mode: 0o600 });
   if (vmstateTemplate === undefined) await createCarrier(files.vmstatePath);
   else await unpackTemplate(vmstateTemplate, files.vmstatePath);
+  if (spec.firmware !== undefined && files.variablesPath !== undefined)
+    prepareVariables(spec.firmware, files.variablesPath, vmstateTemplate !== undefined);
   for (const disk of files.disks ?? [])
     if (disk.kind === 'overlay') await createOverlay(disk.overlayPath, disk.replicaPath);
 }
