@@ -3,7 +3,7 @@
 // product's own `recover` brings to one whole epoch, or says that it is none.
 
 import { recover } from '../../src/disk/recovery.ts';
-import type { FaultPoint } from '../../src/node/context.ts';
+import type { FaultPoint } from '../../src/node/fault-points.ts';
 import type { Death, SimNode } from '../host/node.ts';
 import { SimStorage } from '../host/storage.ts';
 import type { SimVm } from '../host/vm.ts';

@@ -16,9 +16,10 @@ import { ColoError, errorCodes } from '../../src/base/errors.ts';
 import { Fifo } from '../../src/base/fifo.ts';
 import { PageRuns, pageSize } from '../../src/base/page-runs.ts';
 import type { GuestCard, GuestVm } from '../../src/node/platform.ts';
+import { copyRuns } from '../../src/qemu/capture-pages.ts';
 import { RunTracker } from '../../src/qemu/dirty/tracker.ts';
 import { pingTimeoutMs } from '../../src/qemu/limits.ts';
-import { type Capture, type CaptureOptions, copyRuns } from '../../src/qemu/vm.ts';
+import type { Capture, CaptureOptions } from '../../src/qemu/vm.ts';
 import { Guest, type GuestDisk, type GuestPorts, type GuestTraits } from '../guest/guest.ts';
 import type { TcpState } from '../guest/tcp.ts';
 import type { Random } from '../world/random.ts';
@@ -137,10 +138,11 @@ export class SimVm implements GuestVm {
     return Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8);
   }
 
-  async capture({ onStopped, beforeResume, isQuiet }: CaptureOptions): Promise<Capture> {
+  async capture({ beforeStop, onStopped, beforeResume, isQuiet }: CaptureOptions): Promise<Capture> {
     if (this.capturing) throw new Error('bug: a capture began while another one was running');
     this.capturing = true;
     try {
+      await beforeStop?.();
       // What a guest said that went on from a hang, and was stopped in the same instant, is before the line: the node reads it
       // first. Of others next to nothing waits by then, and seeds mean what they meant.
       const drained = () => {

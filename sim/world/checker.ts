@@ -1,7 +1,7 @@
 // What a checker may watch. Each is one file in checker/ and holds one sentence; it may look at everything, also at what no
 // node can know, and complains by the name of its sentence.
 
-import type { FaultPoint } from '../../src/node/context.ts';
+import type { FaultPoint } from '../../src/node/fault-points.ts';
 import type { TcpState } from '../guest/tcp.ts';
 import type { Death, SimNode } from '../host/node.ts';
 import type { SimVm } from '../host/vm.ts';

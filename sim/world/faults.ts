@@ -1,6 +1,6 @@
 // Does what a plan's faults say, and undoes all of them when the world heals.
 
-import type { FaultPoint } from '../../src/node/context.ts';
+import type { FaultPoint } from '../../src/node/fault-points.ts';
 import type { SimNode } from '../host/node.ts';
 import { type Fault, faultText } from './plan.ts';
 import type { World } from './world.ts';

@@ -2,7 +2,7 @@
 // so that a plan can be printed and read.
 
 import type { Protect } from '../../src/config/spec.ts';
-import { type FaultPoint, faultPoints } from '../../src/node/context.ts';
+import { type FaultPoint, faultPoints } from '../../src/node/fault-points.ts';
 import type { GuestTraits } from '../guest/guest.ts';
 import type { VmTimes } from '../host/vm.ts';
 import type { ClientTraits } from '../network/client.ts';

@@ -3,7 +3,7 @@
 import { crc32 } from 'node:zlib';
 import type { TermRecord } from '../../src/arbiter/arbiter.ts';
 import type { Terms } from '../../src/arbiter/memory.ts';
-import type { FaultPoint } from '../../src/node/context.ts';
+import type { FaultPoint } from '../../src/node/fault-points.ts';
 import type { Address } from '../../src/packet/build.ts';
 import { FrameView } from '../../src/packet/frame-view.ts';
 import type { TcpState } from '../guest/tcp.ts';

@@ -1,6 +1,6 @@
 // What colod is told on standard input.
 
-import type { NodeConfig } from '../node/context.ts';
+import type { NodeConfig } from '../node/config.ts';
 
 export interface DaemonConfig {
   node: NodeConfig;

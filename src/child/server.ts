@@ -14,7 +14,7 @@ import { parseJson, readBody } from '../api/body.ts';
 import { nodeBodyBytesMax } from '../api/limits.ts';
 import type { ApiError } from '../api/node-status.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
-import type { Peer } from '../node/context.ts';
+import type { Peer } from '../node/config.ts';
 import type { ColoNode } from '../node/node.ts';
 
 export class ApiServer {

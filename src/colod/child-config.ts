@@ -10,7 +10,7 @@ import { checkSpec, type Spec } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';
 import { ensureFirmware } from '../local/firmware.ts';
 import { type BootFiles, machineOf } from '../local/machine.ts';
-import type { UplinkConfig } from '../node/context.ts';
+import type { UplinkConfig } from '../node/config.ts';
 import type { ServiceConfig } from './config.ts';
 
 /** Files of one child. */

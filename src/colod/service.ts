@@ -20,7 +20,7 @@ import { EtcdStore } from '../cluster/etcd-store.ts';
 import { FolderStore } from '../cluster/folder-store.ts';
 import { type PlacementAction, Reconciler } from '../cluster/placement.ts';
 import { type ClusterView, type NodeInfo, Registry } from '../cluster/registry.ts';
-import { recordName } from '../node/context.ts';
+import { recordName } from '../node/config.ts';
 import { Children } from './children.ts';
 import type { ServiceConfig } from './config.ts';
 import { announceEveryMs, membershipMs, roundMs } from './limits.ts';

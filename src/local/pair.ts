@@ -13,7 +13,7 @@ import type { Spec } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';
 import { type Forward, Gateway } from '../lan/gateway.ts';
 import { Switch } from '../lan/switch.ts';
-import type { Strike } from '../node/context.ts';
+import type { Strike } from '../node/fault-points.ts';
 import { logDirectory, releaseRunDirectory, takeRunDirectory } from './directories.ts';
 import { type BootFiles, machineOf } from './machine.ts';
 import { NodeProcess } from './node-process.ts';

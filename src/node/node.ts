@@ -14,11 +14,13 @@ import { Role, type RoleAction, type RoleEvent } from '../controller/role.ts';
 import { Tolerance } from '../heartbeat/tolerance.ts';
 import type { Uplink } from '../netdev/endpoint.ts';
 import { type Card, GuestAddresses } from '../proxy/guest-addresses.ts';
-import type { NodeContext, Peer, SharedParts } from './context.ts';
+import type { Peer } from './config.ts';
+import type { NodeContext } from './context.ts';
 import { announceEveryMs, announceEveryMsMax, announcements, lookAgainMs, stopClaimMs } from './limits.ts';
 import type { DiskSource, GuestCard, GuestVm } from './platform.ts';
 import { PrimaryNode, type PrimaryParts } from './primary/primary.ts';
 import { type Inheritance, SecondaryNode } from './secondary/secondary.ts';
+import type { SharedParts } from './shared-parts.ts';
 import { describeNode } from './status.ts';
 import { Terms } from './terms.ts';
 

@@ -3,6 +3,7 @@
 //
 // The promises are those of the real things: src/qemu/vm.ts, src/node/real/nic.ts, src/channel/link.ts.
 
+import type { Clock } from '../base/clock.ts';
 import type { Hello, LinkHandlers, LinkKind } from '../channel/link.ts';
 import type { Compressor } from '../checkpoint/compress.ts';
 import type { Spill } from '../checkpoint/spill.ts';
@@ -16,7 +17,8 @@ import type { DirtyTracker } from '../qemu/dirty/tracker.ts';
 import type { Condition } from '../qemu/guard.ts';
 import type { Progress } from '../qemu/mirror.ts';
 import type { Capture, CaptureOptions } from '../qemu/vm.ts';
-import type { FaultPoint, NodeContext, Peer } from './context.ts';
+import type { Peer } from './config.ts';
+import type { FaultPoint } from './fault-points.ts';
 
 /** `byHost`: it ended in order, but not because its guest did. */
 export interface VmEnd {
@@ -153,7 +155,11 @@ export interface Platform {
 }
 
 /** Waits until QEMU has read all ingress, at most `waitMs`; false when it has not or nobody can tell. */
-export async function settle(card: GuestCard, waitMs: number, context: NodeContext): Promise<boolean> {
+export async function settle(
+  card: GuestCard,
+  waitMs: number,
+  context: { clock: Clock; platform: Pick<Platform, 'turn'> },
+): Promise<boolean> {
   const start = context.clock.now();
   for (;;) {
     const settled = card.settled();

@@ -2,13 +2,31 @@
 
 import type { CheckpointLine, NodeStatus } from '../api/node-status.ts';
 import type { CheckpointRecord } from '../checkpoint/record.ts';
-import type { ColoNode } from './node.ts';
+import type { Role } from '../controller/role.ts';
+import type { Tolerance } from '../heartbeat/tolerance.ts';
+import type { Uplink } from '../netdev/endpoint.ts';
+import type { NodeContext } from './context.ts';
 import type { PrimaryNode } from './primary/primary.ts';
+import type { SecondaryNode } from './secondary/secondary.ts';
+import type { Terms } from './terms.ts';
 
 const lastShown = 10;
 
+/** What of a node its status is made of. */
+export interface DescribedNode {
+  readonly context: NodeContext;
+  readonly terms: Pick<Terms, 'record'>;
+  readonly role: Role;
+  readonly tolerance: Tolerance;
+  readonly verified: { equal: number; different: number };
+  readonly primary: PrimaryNode | undefined;
+  readonly secondary: SecondaryNode | undefined;
+  readonly uplink: Uplink | undefined;
+  readonly failoverRecord: NodeStatus['failover'];
+}
+
 /** Where a node stands, for its log: the newest term it has seen, and the epoch it is in as a member of a pair. */
-export function termAndEpoch(node: ColoNode): { term: number; epoch: number } {
+export function termAndEpoch(node: DescribedNode): { term: number; epoch: number } {
   const state = node.primary?.pair.state ?? node.secondary?.pair.state;
   return {
     term: node.terms.record?.term ?? 0,
@@ -16,7 +34,7 @@ export function termAndEpoch(node: ColoNode): { term: number; epoch: number } {
   };
 }
 
-export function describeNode(node: ColoNode, cores: number): NodeStatus {
+export function describeNode(node: DescribedNode, cores: number): NodeStatus {
   const { config } = node.context;
   const primary = node.primary;
   const state = primary?.pair.state ?? node.secondary?.pair.state;
@@ -65,29 +83,29 @@ export function describeNode(node: ColoNode, cores: number): NodeStatus {
   };
 }
 
-function arbiterOf({ context }: ColoNode): NonNullable<NodeStatus['arbiter']> | null {
+function arbiterOf({ context }: DescribedNode): NonNullable<NodeStatus['arbiter']> | null {
   const { problem } = context.arbiter;
   return problem === undefined ? null : { why: problem.why, forMs: context.clock.now() - problem.since };
 }
 
-function linksOf({ primary, secondary }: ColoNode): NonNullable<NodeStatus['links']> {
+function linksOf({ primary, secondary }: DescribedNode): NonNullable<NodeStatus['links']> {
   const links = primary?.peer.links ?? secondary?.links;
   if (links === undefined) return [];
   return (['beat', 'packet', 'bulk'] as const).map((kind) => ({ kind, ...links[kind].ends }));
 }
 
-function heartbeatOf({ tolerance, context }: ColoNode): NonNullable<NodeStatus['heartbeat']> {
+function heartbeatOf({ tolerance, context }: DescribedNode): NonNullable<NodeStatus['heartbeat']> {
   const now = context.clock.now();
   const { wrongSuspicions } = tolerance;
   return { suspectAfterMs: tolerance.timeoutMs(now), largestGapMs: tolerance.largestGapMs(now), wrongSuspicions };
 }
 
 /** A primary whose first checkpoint is on its way is not protected yet, whatever its state machine calls it. */
-function stateText(node: ColoNode, kind: string): string {
+function stateText(node: DescribedNode, kind: string): string {
   return kind === 'protected' && node.primary !== undefined && !isProtected(node) ? 'first checkpoint' : kind;
 }
 
-function disksOf(node: ColoNode): NodeStatus['disks'] {
+function disksOf(node: DescribedNode): NodeStatus['disks'] {
   const { primary, secondary } = node;
   if (primary?.disks !== undefined) return { ...primary.disks.status, journalBytes: 0 };
   const disks = secondary?.applier?.disks;
@@ -96,14 +114,14 @@ function disksOf(node: ColoNode): NodeStatus['disks'] {
   return { ...none, journalBytes: disks.journalBytes };
 }
 
-function roleOf(node: ColoNode): NodeStatus['role'] {
+function roleOf(node: DescribedNode): NodeStatus['role'] {
   const { kind } = node.role.state;
   if (kind === 'primary' || kind === 'secondary') return kind;
   if (isWaiting(node)) return 'secondary';
   return kind === 'clearing' ? 'fenced' : 'stopped';
 }
 
-function whyOf(node: ColoNode, state: { kind: string; why?: string } | undefined): string {
+function whyOf(node: DescribedNode, state: { kind: string; why?: string } | undefined): string {
   const role = node.role.state;
   const peer = node.terms.record?.peer ?? 'its peer';
   if (isWaiting(node)) return `waits for ${peer} to take over, or to say that it holds no copy of the VM`;
@@ -111,18 +129,18 @@ function whyOf(node: ColoNode, state: { kind: string; why?: string } | undefined
   return state?.why ?? (isProtected(node) ? '' : (node.primary?.peer.why ?? ''));
 }
 
-function nextTryInMs({ primary }: ColoNode): number | null {
+function nextTryInMs({ primary }: DescribedNode): number | null {
   if (primary?.pair.state.kind !== 'alone' || primary.peer.links !== undefined || primary.peer.waitMs <= 0) return null;
   return Math.ceil(primary.peer.waitMs);
 }
 
 /** The owner of a pair that has started anew: it holds nothing until its peer has taken over or said the same. */
-function isWaiting(node: ColoNode): boolean {
+function isWaiting(node: DescribedNode): boolean {
   return node.role.state.kind === 'deciding' && node.terms.record !== undefined;
 }
 
 /** Once a first checkpoint was loaded, and the secondary's machine was well after it. */
-function isProtected(node: ColoNode): boolean {
+function isProtected(node: DescribedNode): boolean {
   const primary = node.primary?.pair.state;
   if (primary !== undefined)
     return primary.kind === 'protected' && primary.complete && node.primary?.checkpointer.hasLoaded === true;

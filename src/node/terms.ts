@@ -8,7 +8,8 @@
 import type { TermRecord } from '../arbiter/arbiter.ts';
 import { errorText } from '../base/errors.ts';
 import type { Standing } from '../controller/role.ts';
-import { type NodeContext, recordName } from './context.ts';
+import { recordName } from './config.ts';
+import type { NodeContext } from './context.ts';
 import { claimRetryMs } from './limits.ts';
 
 export type ClaimOutcome = 'won' | 'lost' | 'error';

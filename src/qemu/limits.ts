@@ -57,3 +57,12 @@ export const sectionsMax = 1024;
 /** Virtio devices that are asked whether they work, and queues of one of them. What stands behind more is not asked. */
 export const virtioDevicesMax = 64;
 export const virtioQueuesMax = 64;
+
+/** Written pages from which on a capture copies them while the guest still runs. Fewer: all are copied while it stands still. */
+export const earlyPagesMin = 256;
+
+/** Runs of pages that are copied so without letting the event loop do other work. More: it gets a turn in between. */
+export const earlyRunsAtOnce = 512;
+
+/** Bytes that are copied so without letting the event loop do other work. More: it gets a turn in between. */
+export const earlyBytesAtOnce = 8 * 1024 * 1024;

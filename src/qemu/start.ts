@@ -249,7 +249,8 @@ async function openTracker(
   const { placed } = placeBlocks(ramBytes, furtherBlocks(options.spec));
   const blocks = placed.map((block) => ({ ...block, address: blockAddress(maps, path, block) }));
   const memory = [{ offset: 0, bytes: ramBytes, address: ramAddress(maps, answer, path, ramBytes) }, ...blocks];
-  return chooseTracker(options.tracker ?? 'auto', { pid, parts: memory, ram }, options.log);
+  const underKvm = options.spec.accel === 'kvm';
+  return chooseTracker(options.tracker ?? 'auto', { pid, parts: memory, ram, underKvm }, options.log);
 }
 
 /** Resolves when the killed process is gone; COLO_E_QEMU_TIMEOUT when it survives limits.killTimeoutMs. */

@@ -5,25 +5,28 @@
 //
 // Capture, the only time the guest stands still:
 //
-//   node   stop          save, two turns (again until quiet)  scan  copy   cont
-//   QEMU    |--- stop ---|--- save ---|.|.|                                 |-- cont --|
-//                                   onStopped ---^   pages are listed and copied ^ beforeResume
+//   node   list, copy   stop          save, two turns (again until quiet)  scan  copy   cont
+//   QEMU   guest runs   |--- stop ---|--- save ---|.|.|                                 |-- cont --|
+//            beforeStop-^                       onStopped ---^   pages are listed and copied ^ beforeResume
 //
+// What was written until shortly before the stop is copied before it, when it is much (capture-pages.ts).
 // The pages are listed only after the devices are saved: saving may still write guest memory. `live: false`, because
 // `true` makes QEMU close its block devices for the other side of a migration, and `cont` open them again.
 // On every way out of a capture, also a failed one, the guest runs again: a capture may cost a checkpoint, never the VM.
 // When QEMU hangs, `cont` is already in its queue behind what it hangs on.
 
 import { readFileSync } from 'node:fs';
+import { setImmediate } from 'node:timers/promises';
 import { assert } from '../base/assert.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
-import { type PageRuns, pageSize } from '../base/page-runs.ts';
+import type { PageRuns } from '../base/page-runs.ts';
+import { CapturePages } from './capture-pages.ts';
 import { CapturePool } from './capture-pool.ts';
 import { assertLoadable, packTemplate, snapshotTag } from './carrier.ts';
 import type { DirtyTracker } from './dirty/tracker.ts';
 import type { Condition } from './guard.ts';
 import { runJob } from './job.ts';
-import { capturePagesBytesFirst, commandTimeoutMs, deviceSavesMax, pingTimeoutMs } from './limits.ts';
+import { commandTimeoutMs, deviceSavesMax, pingTimeoutMs } from './limits.ts';
 import { diskNode, keptNodes, vmstateNode } from './machine.ts';
 import type { ProcessEnd } from './process.ts';
 import type { Qmp } from './qmp.ts';
@@ -51,6 +54,8 @@ export interface Capture {
 }
 
 export interface CaptureOptions {
+  /** Right before the guest is stopped, when what can be done while it runs is done. */
+  beforeStop?: () => Promise<void>;
   /** The guest stands still and has nothing left to send; called before anything restarts it. */
   onStopped: () => void;
   /**
@@ -207,73 +212,48 @@ export class Vm {
     return disks.flatMap((disk, index) => (disk.kind === 'overlay' ? [diskNode(index)] : []));
   }
 
-  async #capture({ onStopped, beforeResume, isQuiet = () => true }: CaptureOptions): Promise<Capture> {
-    const now = () => this.#options.clock.now();
+  async #capture({ beforeStop, onStopped, beforeResume, isQuiet = () => true }: CaptureOptions): Promise<Capture> {
+    const { clock, files } = this.#options;
     const { qmp, tracker } = this.#parts;
-    const taken: { runs?: PageRuns; pages?: Buffer } = {};
-    await this.#reservePages();
-    const times = [now()];
+    const pages = new CapturePages({ ram: this.ram, tracker, pool: this.#pool, turn: async () => setImmediate() });
+    const times: number[] = [];
+    const lap = () => times.push(clock.now());
     try {
+      await pages.prepare();
+      await beforeStop?.();
+    } catch (error) {
+      pages.abandon();
+      throw error;
+    }
+    try {
+      lap();
       await qmp.execute('stop');
-      times.push(now());
+      lap();
       await this.#saveUntilQuiet(isQuiet);
       onStopped();
-      times.push(now());
-      const runs = tracker.collect();
-      taken.runs = runs;
-      times.push(now());
-      taken.pages = this.#pool.take(runs.bytes);
-      copyRuns(this.ram, runs, taken.pages);
-      times.push(now());
+      lap();
+      pages.collect();
+      lap();
+      pages.copy();
+      lap();
       await beforeResume?.();
     } catch (error) {
-      this.#abandon(taken);
+      pages.abandon();
       await this.#resumeAfter(error);
       throw error;
     }
     try {
       await qmp.execute('cont');
-      times.push(now());
-      const deviceState = readFileSync(this.#options.files.deviceStatePath);
+      lap();
+      const deviceState = readFileSync(files.deviceStatePath);
       assertLoadable(deviceState);
-      return this.#captured(deviceState, taken.runs, taken.pages, times);
+      const { runs, ...contents } = pages.merge();
+      const counts = { dirtyPages: runs.pages, dirtyRuns: runs.runs };
+      return { deviceState, runs, ...contents, ...counts, phases: phasesOf(times) };
     } catch (error) {
-      this.#abandon(taken);
+      pages.abandon();
       throw error;
     }
-  }
-
-  #captured(deviceState: Buffer, runs: PageRuns, pages: Buffer, times: readonly number[]): Capture {
-    const spent = (from: number, to: number) => (times[to] ?? 0) - (times[from] ?? 0);
-    let held = true;
-    return {
-      deviceState,
-      runs,
-      pages: pages.subarray(0, runs.bytes),
-      release: () => {
-        if (held) this.#pool.give(pages);
-        held = false;
-      },
-      phases: {
-        stopMs: spent(0, 1),
-        saveMs: spent(1, 2),
-        scanMs: spent(2, 3),
-        copyMs: spent(3, 4),
-        resumeMs: spent(4, 5),
-        pauseMs: spent(0, 5),
-      },
-      dirtyPages: runs.pages,
-      dirtyRuns: runs.runs,
-    };
-  }
-
-  // Growing during the pause would touch every new page for the first time, some 3 ms for 1 MiB on a virtual host.
-  // So the number of written pages is asked for while the guest still runs, with room for what it writes meanwhile.
-  // Comparing is as slow as the scan itself: there the pause may grow the buffer.
-  async #reservePages(): Promise<void> {
-    const expected = this.tracker.kind === 'compare' ? 0 : this.tracker.count() * pageSize;
-    const withRoom = Math.max(capturePagesBytesFirst, Math.ceil(expected * 1.25));
-    await this.#pool.reserve(Math.min(withRoom, this.ram.length));
   }
 
   async #saveUntilQuiet(isQuiet: () => boolean): Promise<void> {
@@ -301,11 +281,6 @@ export class Vm {
     await Promise.all(this.qmp.executeTogether([save, turn, turn]));
   }
 
-  #abandon(taken: { runs?: PageRuns; pages?: Buffer }): void {
-    if (taken.runs !== undefined) this.tracker.putBack(taken.runs);
-    if (taken.pages !== undefined) this.#pool.give(taken.pages);
-  }
-
   async #resumeAfter(error: unknown): Promise<void> {
     const resumed = this.qmp.execute('cont');
     if (error instanceof ColoError && error.code === errorCodes.qemuTimeout) {
@@ -323,6 +298,18 @@ function nextTurn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }
 
+function phasesOf(times: readonly number[]): CapturePhases {
+  const spent = (from: number, to: number) => (times[to] ?? 0) - (times[from] ?? 0);
+  return {
+    stopMs: spent(0, 1),
+    saveMs: spent(1, 2),
+    scanMs: spent(2, 3),
+    copyMs: spent(3, 4),
+    resumeMs: spent(4, 5),
+    pauseMs: spent(0, 5),
+  };
+}
+
 /** Why it ends QEMU says on its monitor, whose end may be heard after that of the process. */
 async function endOf({ process, qmp }: VmParts): Promise<ProcessEnd> {
   let byHost = false;
@@ -332,13 +319,4 @@ async function endOf({ process, qmp }: VmParts): Promise<ProcessEnd> {
   const end = await process.exited;
   await qmp.closed;
   return byHost ? { ...end, byHost } : end;
-}
-
-/** Copies the pages of `runs` out of guest RAM, one after the other. */
-export function copyRuns(ram: Buffer, runs: PageRuns, target: Buffer): void {
-  const { bounds } = runs;
-  let written = 0;
-  for (let at = 0; at < bounds.length; at += 2) {
-    written += ram.copy(target, written, bounds[at] ?? 0, bounds[at + 1] ?? 0);
-  }
 }

@@ -2,7 +2,7 @@
 // that ends half-way, for ever: then nobody may speak who is not the owner of the term, although a whole VM is awake.
 
 import assert from 'node:assert/strict';
-import type { FaultPoint, Strike } from '../../src/node/context.ts';
+import type { FaultPoint, Strike } from '../../src/node/fault-points.ts';
 import { untilAnswered } from './ask.ts';
 import {
   expectClients,

@@ -1,10 +1,10 @@
 // A node that dies, stands still or loses its QEMU at a phase of a checkpoint: the other goes on, every client keeps its
 // connection and gets every reply, and one node speaks at a time. Real QEMU, real guest, struck at the named point
-// (node/context.ts). All kinds at all points, in both modes: test/soak/phases.test.ts. Points of a takeover: held.ts.
+// (node/fault-points.ts). All kinds at all points, in both modes: test/soak/phases.test.ts. Points of a takeover: held.ts.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { faultPoints } from '../../src/node/context.ts';
+import { faultPoints } from '../../src/node/fault-points.ts';
 import { expectOneVoice, nodeOf, setStage } from './stage.ts';
 import { pointsOf, strikes } from './strikes.ts';
 

@@ -1,4 +1,4 @@
-// Faults at named points of a checkpoint (node/context.ts): one guest, two nodes, and at each point, one after the other, a
+// Faults at named points of a checkpoint (node/fault-points.ts): one guest, two nodes, and at each point, one after the other, a
 // node that is killed, stands still, or loses its QEMU. The clients are those of the beginning: every connection lives through all
 // of it, every reply is exact, and one node speaks at a time.
 //
@@ -15,7 +15,7 @@ import { quantile } from '../../src/base/quantile.ts';
 import { describeTurns, withoutLate } from '../../src/lan/turns.ts';
 import { runDirectory } from '../../src/local/directories.ts';
 import type { NodeProcess } from '../../src/local/node-process.ts';
-import type { FaultPoint } from '../../src/node/context.ts';
+import type { FaultPoint } from '../../src/node/fault-points.ts';
 import {
   expectClients,
   expectOneVoice,

@@ -3,15 +3,15 @@
 import { buildGuest } from '../../../guest/build.ts';
 import { systemClock } from '../../base/clock.ts';
 import { ColoError, errorCodes } from '../../base/errors.ts';
-import type { ClientReport } from '../../demo/clients/client.ts';
 import type { EntranceKind } from '../../demo/clients/entrance.ts';
 import { type DemoReport, type DemoView, runDemo } from '../../demo/demo.ts';
 import type { FaultKind } from '../../demo/faults.ts';
 import { ensurePackages, guestPackages, runtimePackages } from '../../host/packages.ts';
 import type { TrackerKind } from '../../qemu/dirty/tracker.ts';
 import { interruptSignal } from '../interrupt.ts';
-import { LiveBlock, ms, type Rates, statusBlock, statusLine, table } from '../view.ts';
+import { LiveBlock, ms } from '../view.ts';
 import { writeReport } from './arguments.ts';
+import { block, clientTable, line } from './show.ts';
 
 export interface DemoArguments {
   name: string;
@@ -54,45 +54,8 @@ async function demoOfFaults(options: DemoArguments): Promise<number> {
   return report.ok ? 0 : 1;
 }
 
-export function block(view: DemoView, rates: Rates): string[] {
-  const clients = view.clients.map((client) => `${client.name} ${client.progress}`).join('   ');
-  return ['', view.phase, ...statusBlock(view.statuses, rates), `clients: ${clients}`];
-}
-
-export function line(view: DemoView): string {
-  const clients = view.clients.map((client) => `${client.name} ${client.progress}`).join(', ');
-  return `${statusLine(view.statuses)}; ${clients}`;
-}
-
 function summary(report: DemoReport): string[] {
   return ['', ...clientTable(report.clients), '', ...facts(report), '', ...verdict(report)];
-}
-
-/** What each client saw, as lines. */
-export function clientTable(clients: readonly ClientReport[]): string[] {
-  const rows = clients.map((client) => [
-    client.name,
-    client.ok ? 'ok' : 'FAILED',
-    String(client.connections),
-    String(client.sent),
-    String(client.received),
-    ms(client.gapBeforeFaultMsMax),
-    ms(client.gapAfterFaultMsMax),
-    client.latencyMsP50 === null ? '-' : ms(client.latencyMsP50),
-    client.detail,
-  ]);
-  const head = [
-    'client',
-    'result',
-    'connections',
-    'sent',
-    'received',
-    'gap before',
-    'gap after',
-    'latency',
-    'what it saw',
-  ];
-  return table(head, rows);
 }
 
 function facts(report: DemoReport): string[] {

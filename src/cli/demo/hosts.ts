@@ -10,7 +10,7 @@ import { labRefusal } from '../../lab/lab.ts';
 import { interruptSignal } from '../interrupt.ts';
 import { LiveBlock } from '../view.ts';
 import { writeReport } from './arguments.ts';
-import { block, clientTable, line } from './demo.ts';
+import { block, clientTable, line } from './show.ts';
 
 export interface HostsArguments {
   name: string;

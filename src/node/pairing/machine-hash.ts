@@ -2,7 +2,7 @@
 // protected. Paths differ between hosts and do not count; the kernel and initrd are in RAM once the guest runs.
 
 import { createHash } from 'node:crypto';
-import type { NodeConfig } from '../context.ts';
+import type { NodeConfig } from '../config.ts';
 
 /** A hash of all that makes device state loadable on the other side. */
 export function machineHash(config: NodeConfig): string {

@@ -124,8 +124,7 @@ export class Checkpointer {
     const { clock, config } = node.context;
     const { vm, nic } = node.parts;
     await node.disks?.settle();
-    node.ingress.hold();
-    const settled = await settle(nic, settleMs, node.context);
+    let settled = false;
     const taken: { closing?: Closing } = {};
     let stoppedAt = 0;
     let hash = '';
@@ -133,6 +132,10 @@ export class Checkpointer {
     let bytesSeen = -1;
     try {
       const capture = await vm.capture({
+        beforeStop: async () => {
+          node.ingress.hold();
+          settled = await settle(nic, settleMs, node.context);
+        },
         onStopped: () => {
           stoppedAt = clock.now();
           // The secondary is gone: no line may be drawn that nobody would ever commit.

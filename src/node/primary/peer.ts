@@ -10,7 +10,7 @@
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
 import type { LinkKind } from '../../channel/link.ts';
 import { HeartbeatPrimary } from '../../heartbeat/primary.ts';
-import type { Peer } from '../context.ts';
+import type { Peer } from '../config.ts';
 import { addressesEveryMs, diskPauseMsFirst, diskPauseMsMax, reconnectMs, unprotectedSilenceMs } from '../limits.ts';
 import { PairLinks } from '../pairing/links.ts';
 import { decodePosition, decodeText, messages, numberAt } from '../pairing/message.ts';

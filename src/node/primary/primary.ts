@@ -18,11 +18,12 @@ import { type PrimaryAction, type PrimaryEvent, PrimaryPair, type Reason } from 
 import type { Uplink } from '../../netdev/endpoint.ts';
 import { PrimaryProxy } from '../../proxy/primary.ts';
 import type { CheckpointReason } from '../../proxy/reason.ts';
-import type { NodeContext, SharedParts } from '../context.ts';
+import type { NodeContext } from '../context.ts';
 import { tickMs } from '../limits.ts';
 import { encodeNumber, encodeNumbers, encodeText, messages } from '../pairing/message.ts';
 import type { DiskSource, GuestCard, GuestVm } from '../platform.ts';
 import { PcapLegs } from '../real/pcap-legs.ts';
+import type { SharedParts } from '../shared-parts.ts';
 import { VmWatch } from '../vm-watch.ts';
 import { CheckpointDue } from './checkpoint-due.ts';
 import { Checkpointer } from './checkpointer.ts';

@@ -18,6 +18,8 @@ export interface TrackedMemory {
   parts: readonly { offset: number; address: number; bytes: number }[];
   /** The RAM file. */
   ram: Buffer;
+  /** The guest runs under KVM, whose page tables an ordinary re-arming scan would cost it (userfaultfd.ts). */
+  underKvm: boolean;
 }
 
 /** Opens one way of tracking, or throws with the reason why it does not work here. */
@@ -27,7 +29,11 @@ function open(kind: TrackerKind, memory: TrackedMemory): PageScanner {
   const scanner = scannerOf(
     memory.parts.map(({ offset, address, bytes }) => {
       const target = { pid: memory.pid, ramAddress: address, ramBytes: bytes };
-      return { offset, scanner: kind === 'soft-dirty' ? new SoftDirtyScanner(target) : new UserfaultfdScanner(target) };
+      const scanner =
+        kind === 'soft-dirty'
+          ? new SoftDirtyScanner(target)
+          : new UserfaultfdScanner({ ...target, gently: memory.underKvm });
+      return { offset, bytes, scanner };
     }),
   );
   try {

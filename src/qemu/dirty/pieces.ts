@@ -7,9 +7,10 @@
 import { PageRuns } from '../../base/page-runs.ts';
 import type { PageScanner } from './tracker.ts';
 
-/** A scanner, and where its memory begins in the RAM file. Ascending. */
+/** A scanner, and where its memory is in the RAM file. Ascending. */
 export interface Piece {
   offset: number;
+  bytes: number;
   scanner: PageScanner;
 }
 
@@ -21,10 +22,12 @@ export function scannerOf(pieces: readonly Piece[]): PageScanner {
 }
 
 class PiecesScanner implements PageScanner {
+  readonly rearm?: (listed: PageRuns) => PageRuns;
   readonly #pieces: readonly Piece[];
 
   constructor(pieces: readonly Piece[]) {
     this.#pieces = pieces;
+    if (pieces.every(({ scanner }) => scanner.rearm !== undefined)) this.rearm = (listed) => this.#rearm(listed);
   }
 
   get kind(): PageScanner['kind'] {
@@ -45,7 +48,27 @@ class PiecesScanner implements PageScanner {
     return runs;
   }
 
+  #rearm(listed: PageRuns): PageRuns {
+    const runs = new PageRuns();
+    for (const piece of this.#pieces)
+      piece.scanner
+        .rearm?.(within(listed, piece))
+        .forEach((start, end) => runs.add(piece.offset + start, piece.offset + end));
+    return runs;
+  }
+
   close(): void {
     for (const { scanner } of this.#pieces) scanner.close();
   }
+}
+
+/** The part of a list that is of this memory, by its own offsets. */
+function within(listed: PageRuns, { offset, bytes }: Piece): PageRuns {
+  const runs = new PageRuns();
+  listed.forEach((start, end) => {
+    const from = Math.max(start, offset);
+    const to = Math.min(end, offset + bytes);
+    if (from < to) runs.add(from - offset, to - offset);
+  });
+  return runs;
 }

@@ -156,3 +156,27 @@ test('after a scan that failed in the middle every page counts as written: it ma
   assert.equal(tracker.collect().pages, pages);
   assert.equal(tracker.collect().pages, 0);
 });
+
+test('some pages of a list are collected early, and the rest with what was written since; not when pages were put back', () => {
+  const written = new Set([3, 4, 90]);
+  const scan = ({ rearm }: { rearm: boolean }) => {
+    const runs = runsOf(written);
+    if (rearm) written.clear();
+    return runs;
+  };
+  const rearm = (listed: PageRuns) => {
+    for (const page of pageSet(listed)) written.delete(page);
+    return listed;
+  };
+  const tracker = new RunTracker({ kind: 'userfaultfd', scan, rearm, close: () => undefined }, pages * pageSize);
+  assert.equal(tracker.collectListed(runsOf([3])), undefined, 'the first collect is of every page');
+  tracker.collect();
+  written.add(3).add(4).add(90);
+  assert.deepEqual(tracker.list().bounds, runsOf([3, 4, 90]).bounds);
+  assert.deepEqual(tracker.collectListed(runsOf([3, 4]))?.bounds, runsOf([3, 4]).bounds);
+  written.add(4);
+  assert.deepEqual(tracker.collect().bounds, runsOf([4, 90]).bounds);
+  tracker.putBack(runsOf([7]));
+  assert.equal(tracker.collectListed(runsOf([7])), undefined);
+  assert.deepEqual(tracker.collect().bounds, runsOf([7]).bounds);
+});

@@ -27,8 +27,15 @@ export interface DirtyTracker {
   readonly mustStand: boolean;
   /** Pages written since the last collect, which are tracked anew from here on. The first collect: every page. */
   collect(): PageRuns;
-  /** Number of pages that collect() would return now. Changes nothing. */
+  /** The pages that collect() would return now. Changes nothing. */
+  list(): PageRuns;
+  /** Their number. */
   count(): number;
+  /**
+   * Collects some pages of a list, while the guest runs: those, and perhaps others that were written, are tracked anew from here
+   * on and returned. Undefined: this tracker cannot, or pages were put back; then collect() alone is right.
+   */
+  collectListed(listed: PageRuns): PageRuns | undefined;
   /** These pages count as written again, beside those written since: a checkpoint that had them was abandoned. */
   putBack(runs: PageRuns): void;
   close(): void;
@@ -42,6 +49,8 @@ export interface PageScanner {
   readonly mustStand?: true | undefined;
   /** Pages written since the last re-arming scan. */
   scan(options: { rearm: boolean }): PageRuns;
+  /** Re-arms listed pages while the guest may write; returns what it re-armed, at least these. */
+  rearm?(listed: PageRuns): PageRuns;
   close(): void;
 }
 
@@ -72,11 +81,23 @@ export class RunTracker implements DirtyTracker {
 
   collect(): PageRuns {
     const owed = this.#owed;
-    // A scan that fails has re-armed pages that it will not report again.
+    return unionRuns(
+      owed,
+      this.#unlessItFails(() => this.#scanner.scan({ rearm: true })),
+    );
+  }
+
+  collectListed(listed: PageRuns): PageRuns | undefined {
+    if (this.#scanner.rearm === undefined || this.#owed.runs > 0) return undefined;
+    return this.#unlessItFails(() => this.#scanner.rearm?.(listed));
+  }
+
+  /** A scan that fails has re-armed pages that it will not report again; one that succeeds leaves none owed. */
+  #unlessItFails<Result>(rearming: () => Result): Result {
     this.#oweAll();
-    const written = this.#scanner.scan({ rearm: true });
+    const result = rearming();
     this.#owed = new PageRuns();
-    return unionRuns(owed, written);
+    return result;
   }
 
   #oweAll(): void {
@@ -84,8 +105,12 @@ export class RunTracker implements DirtyTracker {
     this.#owed.add(0, this.#ramBytes);
   }
 
+  list(): PageRuns {
+    return unionRuns(this.#owed, this.#scanner.scan({ rearm: false }));
+  }
+
   count(): number {
-    return unionRuns(this.#owed, this.#scanner.scan({ rearm: false })).pages;
+    return this.list().pages;
   }
 
   putBack(runs: PageRuns): void {

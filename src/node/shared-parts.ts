@@ -1,0 +1,14 @@
+// What outlives the roles of a node, and both roles use.
+
+import type { Tolerance } from '../heartbeat/tolerance.ts';
+import type { GuestAddresses } from '../proxy/guest-addresses.ts';
+import type { Terms } from './terms.ts';
+
+export interface SharedParts {
+  terms: Terms;
+  /** How much silence of a peer this node bears. */
+  tolerance: Tolerance;
+  addresses: GuestAddresses;
+  /** `protect.verify`: checkpoints whose state was equal to the capture after their apply, and others. */
+  verified: { equal: number; different: number };
+}
