@@ -34,8 +34,8 @@ const machineSchema = z.strictObject({
   firmware: z.enum(['bios', 'uefi', 'uefi-secure'], { error: '"bios", "uefi" or "uefi-secure"' }).default('bios'),
   /** The file of the UEFI variables; beside the first disk when left out. */
   variables: z.string().min(1).optional(),
-  /** vga: from the BIOS on. ramfb: from UEFI on. virtio: from the guest's driver on. Seen by `colo screen`. */
-  display: deviceName('display', ['none', 'vga', 'virtio', 'ramfb']).default('none'),
+  /** A screen, from the BIOS on. */
+  display: deviceName('display', ['none', 'vga']).default('none'),
   tpm: z.never({ error: deviceHint('tpm') }).optional(),
 });
 
@@ -168,8 +168,6 @@ function checkMachine(spec: Spec, source: string): Spec {
     throw refuse('variables: a BIOS keeps none', 'write "firmware: uefi", or leave it out');
   if (display !== 'none' && type === 'microvm')
     throw refuse('display: a microvm has no place for one', 'write "type: q35", or "display: none"');
-  if (display === 'ramfb' && firmware === 'bios')
-    throw refuse('display: a BIOS shows nothing on a ramfb', 'write "display: vga", or "firmware: uefi"');
   return spec;
 }
 

@@ -31,8 +31,8 @@
 import { join } from 'node:path';
 import type { FurtherBlock } from './ram-blocks.ts';
 
-/** vga: from the first moment on, by the BIOS; ramfb: from the firmware on; virtio: from the guest's driver on. */
-export type Display = 'vga' | 'virtio' | 'ramfb';
+/** What else there is, and why it is not here: config/devices.ts. */
+export type Display = 'vga';
 
 export interface Firmware {
   /** The file of its code. */
@@ -138,20 +138,11 @@ export function furtherBlocks({ display, firmware }: Pick<MachineSpec, 'display'
 }
 
 /** A screen needs a password, which whoever wants to see it sets first (Vm.screen). */
-function displayArguments({ display, machine }: MachineSpec, { screenPath }: VmFiles): string[] {
+function displayArguments({ display }: MachineSpec, { screenPath }: VmFiles): string[] {
   if (display === undefined) return ['-display', 'none'];
-  const devices: Record<Display, string[]> = {
-    vga: [`VGA,vgamem_mb=${vgaMemoryMib}`],
-    virtio: ['virtio-gpu-pci'],
-    ramfb: ['ramfb'],
-  };
   // A tablet says where the pointer is: that of the viewer and that of the guest are in one place.
-  const input = machine === 'microvm' ? [] : ['qemu-xhci,id=usb', 'usb-tablet,bus=usb.0', 'usb-kbd,bus=usb.0'];
-  return [
-    '-vnc',
-    `unix:${quoted(screenPath)},password=on`,
-    ...[...devices[display], ...input].flatMap((one) => ['-device', one]),
-  ];
+  const devices = [`VGA,vgamem_mb=${vgaMemoryMib}`, 'qemu-xhci,id=usb', 'usb-tablet,bus=usb.0', 'usb-kbd,bus=usb.0'];
+  return ['-vnc', `unix:${quoted(screenPath)},password=on`, ...devices.flatMap((one) => ['-device', one])];
 }
 
 function firmwareNodes({ code }: Firmware, variablesPath: string): Record<string, unknown>[] {

@@ -71,6 +71,51 @@ async function apply(vm: Vm, shadow: Buffer, capture: Capture): Promise<void> {
   restore(vm.tracker.collect());
 }
 
+/** What is on the machine's screen, as a picture. */
+async function picture(vm: Vm): Promise<Buffer> {
+  const filename = join(newDir(), 'screen.ppm');
+  await vm.qmp.execute('screendump', { filename });
+  return readFileSync(filename);
+}
+
+const isDark = (ppm: Buffer) => ppm.subarray(32).every((byte) => byte === 0);
+
+test('the copy of a machine with UEFI and a VGA card shows the same picture', async (context) => {
+  const dir = newDir();
+  // Without a kernel the firmware's own screen stands.
+  const { kernel: _, initrd: __, ...rest } = await variablesGuest({ ramBytes, dir, firmware: firmware() });
+  const spec: MachineSpec = { ...rest, kernel: undefined, initrd: undefined, display: 'vga' };
+  const primary = await startVm(context, { spec, variablesPath: join(newDir(), 'variables.fd'), paused: true });
+  // QEMU shows words of its own, or nothing, until the firmware draws.
+  const before = await picture(primary);
+  await primary.resume();
+  let shown = before;
+  for (
+    const deadline = systemClock.now() + 120_000;
+    isDark(shown) || shown.equals(before);
+    shown = await picture(primary)
+  ) {
+    if (systemClock.now() > deadline) throw new Error('nothing is shown');
+    await delay(200);
+  }
+  const vmstateTemplate = await primary.makeTemplate();
+  const secondSpec = { ...spec, serialLog: join(newDir(), 'serial.log') };
+  const variablesPath = join(newDir(), 'variables.fd');
+  const secondary = await startVm(context, { spec: secondSpec, variablesPath, paused: true, vmstateTemplate });
+  const shadow = Buffer.alloc(primary.ram.length);
+  const seen: { picture?: Buffer } = {};
+  const capture = await primary.capture({
+    onStopped: () => undefined,
+    beforeResume: async () => {
+      seen.picture = await picture(primary);
+    },
+  });
+  await apply(secondary, shadow, capture);
+  capture.release();
+  assert.ok(seen.picture !== undefined && !seen.picture.equals(before));
+  assert.ok((await picture(secondary)).equals(seen.picture), 'the pictures are equal');
+});
+
 test('variables of UEFI travel, and are there after a failover, a reboot and a power-off', async (context) => {
   const dir = newDir();
   const spec = await variablesGuest({ ramBytes, dir, firmware: firmware() });
