@@ -51,14 +51,15 @@ const buildsKeptMax = 3;
 
 async function recipeFiles(): Promise<string[]> {
   const paths = await readdir(import.meta.dirname, { recursive: true, withFileTypes: true });
-  // guest/disk is a guest of its own with a recipe of its own.
-  const own = paths.filter((each) => !each.parentPath.startsWith(join(import.meta.dirname, 'disk')));
+  // guest/disk and guest/bare are guests of their own with recipes of their own.
+  const others = ['disk', 'bare'].map((name) => join(import.meta.dirname, name));
+  const own = paths.filter((each) => !others.some((other) => each.parentPath.startsWith(other)));
   const files = own.filter((each) => each.isFile() && !each.name.endsWith('.test.ts'));
   return files.map((each) => join(each.parentPath, each.name)).sort();
 }
 
 /**
- * Changes with every file of guest/ except its tests and guest/disk, and with the recipe that this process has loaded: a
+ * Changes with every file of guest/ except its tests and the other guests', and with the recipe that this process has loaded: a
  * checkout may be updated under a process that runs, and what that one builds is of the recipe before.
  */
 export async function recipeHash(): Promise<string> {

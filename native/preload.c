@@ -1,5 +1,5 @@
 /*
- * preload.c - loaded into QEMU with LD_PRELOAD; the only C in COLO.
+ * preload.c - loaded into QEMU with LD_PRELOAD; the only C of the product (the bare guest is a test's).
  *
  * Three things can only be done from inside the process they concern:
  *

@@ -25,11 +25,11 @@ class DiskEpoch implements Checker {
   readonly name = name;
   readonly sentence = sentence;
   private readonly world: World;
-  /** By the capture's number, and by `PROCESS EPOCH` of its primary. */
+  /** By the capture's number, and by `SESSION EPOCH`: each pairing counts its epochs anew. */
   private readonly disks = new Map<number | string, Buffer>();
-  /** Of each node, the epoch that a primary captures. */
-  private readonly capturing = new Map<SimNode, number>();
-  /** Of each secondary's process, the newest epoch that it has applied. */
+  /** Of each node, the session and epoch that a primary captures. */
+  private readonly capturing = new Map<SimNode, string>();
+  /** Of each session, the newest epoch that its secondary has applied. */
   private readonly applied = new Map<string, number>();
 
   constructor(world: World) {
@@ -37,9 +37,9 @@ class DiskEpoch implements Checker {
   }
 
   reached(node: SimNode, point: FaultPoint, epoch: number): void {
-    if (point === 'capture.stopped') this.capturing.set(node, epoch);
+    if (point === 'capture.stopped') this.capturing.set(node, `${node.session} ${epoch}`);
     if (point !== 'apply.done') return;
-    this.applied.set(`${node.process?.name} ${node.replicaOf}`, epoch);
+    this.applied.set(node.replicaOf, epoch);
     const where = `${node.name}'s replica after applying ${epoch}`;
     this.mustBe(this.disks.get(`${node.replicaOf} ${epoch}`), node.folder.bytes('disk0.raw'), where);
   }
@@ -51,7 +51,7 @@ class DiskEpoch implements Checker {
     this.remember(captureId, disk);
     // A capture for a secondary that is gone has no epoch.
     const epoch = this.capturing.get(node);
-    if (epoch !== undefined) this.remember(`${node.process?.name} ${epoch}`, disk);
+    if (epoch !== undefined) this.remember(epoch, disk);
     this.capturing.delete(node);
   }
 
@@ -71,7 +71,7 @@ class DiskEpoch implements Checker {
   }
 
   folderLeft(node: SimNode, death: Death): void {
-    const newest = this.applied.get(`${node.process?.name} ${node.replicaOf}`) ?? 0;
+    const newest = this.applied.get(node.replicaOf) ?? 0;
     const where = `what ${node.name} left behind (${death} ended)`;
     this.judge(node, where, newest).catch((error: unknown) =>
       this.complain(`${where}: ${error instanceof Error ? error.message : String(error)}`),

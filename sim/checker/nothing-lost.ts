@@ -38,7 +38,7 @@ class NothingLost implements Checker {
   /** Of each machine: datagrams said since it was loaded, that have not left. */
   private readonly waiting = new Map<SimVm, Set<string>>();
   private readonly takeovers: Takeover[] = [];
-  private readonly known = new Set<SimProcess>();
+  private readonly known = new Set<SimVm>();
   /** Of the PVM: what has not left; and that as it was at each capture. */
   private unsaid = new Set<string>();
   private readonly atCapture = new Map<number, Set<string>>();
@@ -65,8 +65,10 @@ class NothingLost implements Checker {
   guestSaid(vm: SimVm, frame: Uint8Array): void {
     const said = this.view.parse(frame);
     if (said.kind !== 'udp') return;
-    const isPrimary = this.world.nodes.some(({ node, vm: own }) => own === vm && node?.primary !== undefined);
-    if (isPrimary) this.unsaid.add(contentOf(said));
+    const node = this.world.nodes.find((one) => one.vm === vm && one.node?.primary !== undefined);
+    // What a primary says that has lost the term, and does not know it yet, nobody is to say for it.
+    if (node !== undefined && (this.world.record?.owner ?? node.name) !== node.name) return;
+    if (node !== undefined) this.unsaid.add(contentOf(said));
     else this.waiting.get(vm)?.add(contentOf(said));
   }
 
@@ -98,8 +100,9 @@ class NothingLost implements Checker {
 
   private look(): void {
     for (const { node, process, vm } of this.world.nodes) {
-      if (process === undefined || vm === undefined || node?.primary === undefined || this.known.has(process)) continue;
-      this.known.add(process);
+      if (process === undefined || vm === undefined || node?.primary === undefined || this.known.has(vm)) continue;
+      // By its machine: one process may take over again and again.
+      this.known.add(vm);
       const due = new Set(this.waiting.get(vm) ?? []);
       if (vm.loadedFrom === 0) continue;
       // What the lost primary had said beyond it is gone with it, and was never promised.

@@ -130,9 +130,8 @@ class OutputCommit implements Checker {
     const words = this.words.get(vm) ?? new Map<string, Limits>();
     this.words.set(vm, words);
     const limits = words.get(key) ?? nowhere();
-    words.set(key, limits);
+    keepNewest(words, key, limits);
     extend(limits, said);
-    forgetOldest(words, connectionsKept);
   }
 
   private isPrimary(vm: SimVm): boolean {
@@ -303,15 +302,11 @@ class OutputCommit implements Checker {
   }
 
   private bookOf(key: string): Book {
-    let book = this.books.get(key);
-    if (book === undefined) {
-      book = {
-        ...{ isn: undefined, primary: undefined, replica: undefined },
-        ...{ left: nowhere(), covered: nowhere(), said: nowhere(), bytes: new Uint8Array(1024) },
-      };
-      this.books.set(key, book);
-      forgetOldest(this.books, connectionsKept);
-    }
+    const book = this.books.get(key) ?? {
+      ...{ isn: undefined, primary: undefined, replica: undefined },
+      ...{ left: nowhere(), covered: nowhere(), said: nowhere(), bytes: new Uint8Array(1024) },
+    };
+    keepNewest(this.books, key, book);
     return book;
   }
 
@@ -320,9 +315,12 @@ class OutputCommit implements Checker {
   }
 }
 
-function forgetOldest(map: Map<string, unknown>, kept: number): void {
+/** Of those that are too many the one is forgotten that was silent for longest: an old connection may still speak. */
+function keepNewest<T>(map: Map<string, T>, key: string, value: T): void {
+  map.delete(key);
+  map.set(key, value);
   const [oldest] = map.keys();
-  if (map.size > kept && oldest !== undefined) map.delete(oldest);
+  if (map.size > connectionsKept && oldest !== undefined) map.delete(oldest);
 }
 
 /** What a segment says; the window of a SYN is never scaled. */

@@ -48,6 +48,10 @@ export class SimArbiter implements Arbiter {
     return this.ask(() => this.inner.claim(vm, expectedTerm, next));
   }
 
+  probe(vm: string): Promise<void> {
+    return this.ask(() => this.inner.probe(vm));
+  }
+
   async close(): Promise<void> {}
 
   private ask<T>(operation: () => Promise<T>): Promise<T> {

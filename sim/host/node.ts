@@ -51,7 +51,9 @@ export class SimNode {
   failNextCapture: 'before' | 'stopped' | 'saved' | undefined = undefined;
   incarnation = 0;
   startedAt = 0;
-  /** Where its host keeps the replica of the disks, and of which process of its peer that replica is. */
+  /** Of the newest pair of links that it is, or was, an end of: another one for every pairing, also of the same processes. */
+  session = '';
+  /** Where its host keeps the replica of the disks, and of which session that replica is. */
   readonly folder: SimFolder;
   replicaOf = '';
   private acceptor: Acceptor | undefined;
@@ -237,7 +239,7 @@ export class SimNode {
         return disk;
       },
       openReplica: (options) => {
-        this.replicaOf = this.peerProcess?.name ?? '';
+        this.replicaOf = this.session;
         return Replica.begin({ folder: this.storage(process), vm: vmName, ...options });
       },
       hashFile: async () => hashOf(this.folder.bytes('disk0.raw') ?? Buffer.alloc(0)),
@@ -382,6 +384,8 @@ export class SimNode {
     if (beat === undefined || packet === undefined || bulk === undefined) return;
     other.peerProcess = process;
     this.peerProcess = peer;
+    other.session = session;
+    this.session = session;
     acceptor.paired({ beat: beat.far, packet: packet.far, bulk: bulk.far });
     process.clock.after(world.paths[other.name].delayMs, () =>
       on.resolve({ beat: beat.near, packet: packet.near, bulk: bulk.near }),

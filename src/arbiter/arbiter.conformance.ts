@@ -102,6 +102,20 @@ export function arbiterConformance(name: string, start: () => Promise<Cluster>):
     assert.ok(((await reader.read('guest'))?.term ?? 0) > 10);
   });
 
+  within(
+    'a probe goes well where a claim would, with and without a record, and makes no term',
+    async (cluster, arbiter) => {
+      await arbiter.probe('guest');
+      assert.equal(await arbiter.read('guest'), undefined);
+      await arbiter.claim('guest', 0, pair);
+      const other = await cluster.open();
+      for (let time = 0; time < 20; time += 1) await Promise.all([arbiter.probe('guest'), other.probe('guest')]);
+      assert.deepEqual(await arbiter.read('guest'), { term: 1, ...pair });
+      assert.equal((await other.claim('guest', 1, { owner: 'right', peer: null })).won, true);
+      await other.close();
+    },
+  );
+
   within('VMs do not touch each other', async (_, arbiter) => {
     await arbiter.claim('guest', 0, pair);
     await arbiter.claim('guest-1', 0, { owner: 'right', peer: null });
@@ -114,6 +128,7 @@ export function arbiterConformance(name: string, start: () => Promise<Cluster>):
     const refused = (error: unknown): boolean => error instanceof ColoError && error.code === errorCodes.input;
     for (const name of bad) {
       await assert.rejects(arbiter.read(name), refused);
+      await assert.rejects(arbiter.probe(name), refused);
       await assert.rejects(arbiter.claim(name, 0, pair), refused);
       await assert.rejects(arbiter.claim('guest', 0, { owner: name, peer: null }), refused);
       await assert.rejects(arbiter.claim('guest', 0, { owner: 'left', peer: name }), refused);

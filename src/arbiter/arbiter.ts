@@ -36,6 +36,11 @@ export interface Arbiter {
   read(vm: string): Promise<TermRecord | undefined>;
   /** Makes term `expectedTerm + 1`, if `expectedTerm` (0: none yet) is the newest. Returns the newest record. */
   claim(vm: string, expectedTerm: number, next: Roles): Promise<ClaimResult>;
+  /**
+   * Does all that a claim for the VM needs, a write included, and makes no term: rejects when no claim could be made now. An
+   * arbiter that answers and cannot write (a full disk, a share that went read-only) lets nobody take over.
+   */
+  probe(vm: string): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -46,8 +51,10 @@ export function resolveClaim(newest: TermRecord, expectedTerm: number, next: Rol
 }
 
 /** A claim from a term of which the arbiter knows nothing: it is not the arbiter that this pair was made with. */
-export function noRecord(vm: string, expectedTerm: number): ColoError {
-  return new ColoError(errorCodes.arbiter, `the arbiter has no record of ${vm}, though term ${expectedTerm} is known`, {
-    hint: 'Check that both nodes are configured with the arbiter that they were started with, and that it kept its data.',
-  });
+export class UnknownTerm extends ColoError {
+  constructor(vm: string, expectedTerm: number) {
+    super(errorCodes.arbiter, `the arbiter has no record of ${vm}, though term ${expectedTerm} is known`, {
+      hint: 'Check that both nodes are configured with the arbiter that they were started with, and that it kept its data.',
+    });
+  }
 }

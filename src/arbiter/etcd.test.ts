@@ -67,6 +67,19 @@ test('a member that forgot a question is asked again, and answers a later one', 
   forgetful.close();
 });
 
+test('a probe asks a member to write: one that can only be read fails it, and its answer is the reason', async () => {
+  const full: RequestListener = (request, answer) => {
+    if (request.url === '/v3/kv/range') answer.end('{"header":{}}');
+    else answer.writeHead(500).end('mvcc: database space exceeded');
+  };
+  const one = await member(full);
+  const arbiter = new EtcdArbiter({ endpoints: [one.url], askTimeoutMs: 600_000 });
+  assert.equal(await arbiter.read('guest'), undefined);
+  await assert.rejects(arbiter.probe('guest'), /database space exceeded/);
+  await arbiter.close();
+  one.close();
+});
+
 test('members that all refuse are an error at once, members that are silent one in bounded time', async () => {
   const refuses = await member(refusing);
   const says = await member(silent);

@@ -13,6 +13,11 @@
 // member may be cut off, or have lost its leader and never answer what it was asked before there is a new one (etcd 3.4
 // forgets such a read). So a takeover waits for the election and not for a timeout. Asking several at once is safe: the
 // same claim wins once at most, and winning it before counts as won (resolveClaim).
+//
+// The probe is a claim from a term that no VM ever has. It goes the way of a real one: through a member with its
+// certificate, a majority and the log on their disks, the quota (etcd counts a transaction's puts before it compares), and
+// the rights to the key. Its comparison fails, so it makes no revision, however often it is asked.
+//
 // When none answers the outcome is unknown: ColoError(arbiter), and the caller reads before it claims again (Terms).
 // A claim that was given up may still be committed later, by a member that had lost its majority. It is then the newest
 // record, as if it had been claimed then; a caller that always starts from what it reads is right in both cases.
@@ -20,7 +25,7 @@
 import { z } from 'zod';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { EtcdClient, type EtcdClientOptions, fromBase64, toBase64 } from '../etcd/client.ts';
-import { type Arbiter, type ClaimResult, noRecord, type Roles, resolveClaim, type TermRecord } from './arbiter.ts';
+import { type Arbiter, type ClaimResult, type Roles, resolveClaim, type TermRecord, UnknownTerm } from './arbiter.ts';
 import { recordBytesMax } from './limits.ts';
 import { checkNames, isName } from './names.ts';
 
@@ -28,6 +33,9 @@ export interface EtcdOptions extends EtcdClientOptions {
   /** Before all keys; several clusters of COLO may share an etcd. */
   prefix?: string;
 }
+
+/** The versions of a key never come near it: a claim each microsecond would take thirty years. */
+const termOfNobody = 999_999_999_999_999;
 
 const name = z.string().refine(isName);
 const valueSchema = z.object({ term: z.int().positive(), owner: name, peer: name.nullable() });
@@ -65,8 +73,14 @@ export class EtcdArbiter implements Arbiter {
     const answer = await this.client.ask('/v3/kv/txn', question, claimSchema);
     if (answer.succeeded === true) return { won: true, record };
     const newest = this.recordOf(vm, answer.responses?.[0]?.response_range ?? {});
-    if (newest === undefined) throw noRecord(vm, expectedTerm);
+    if (newest === undefined) throw new UnknownTerm(vm, expectedTerm);
     return resolveClaim(newest, expectedTerm, next);
+  }
+
+  async probe(vm: string): Promise<void> {
+    await this.claim(vm, termOfNobody, { owner: 'probe', peer: null }).catch((error: unknown) => {
+      if (!(error instanceof UnknownTerm)) throw error;
+    });
   }
 
   close(): Promise<void> {

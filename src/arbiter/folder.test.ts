@@ -104,6 +104,20 @@ test('a damaged record is an error that says what to do, never a guess', async (
   }
 });
 
+test('a folder that can be read and not written is found out by a probe, which leaves nothing in one that can', async (context) => {
+  // Nobody makes a file there, root included.
+  const readOnly = await FolderArbiter.open('/sys/kernel', patientClock);
+  assert.equal(await readOnly.read('guest'), undefined);
+  await assert.rejects(readOnly.probe('guest'), isArbiterError);
+  const folder = makeFolder(context);
+  const arbiter = await FolderArbiter.open(folder, patientClock);
+  await arbiter.probe('guest');
+  assert.deepEqual(readdirSync(folder), []);
+  await arbiter.claim('guest', 0, alone);
+  writeFileSync(join(folder, 'guest.term-2'), 'garbage');
+  await assert.rejects(arbiter.probe('guest'), isArbiterError, 'nobody could go on from a damaged record');
+});
+
 test('a folder that is missing or no folder is an error that says what to do', async (context) => {
   const folder = makeFolder(context);
   await assert.rejects(FolderArbiter.open(join(folder, 'unmounted')), isArbiterError);

@@ -12,7 +12,8 @@
 // other claims always shows one. On network storage a listing may be old, so a read goes on from it by opening the next
 // terms by name. Whatever error follows the link is resolved by reading too: the file is there and ours, or it is not.
 //
-// A claimer that dies in between leaves its .claim file, a few bytes that nobody reads; it may be removed at any time.
+// A claimer that dies in between leaves its .claim file, a few bytes that nobody reads; it may be removed at any time. So may
+// what a probe leaves: it makes a file and links it like a claim, under a name that is no term.
 //
 // The folder is never created here: an unmounted share would become two private folders, and both nodes would win.
 
@@ -23,7 +24,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
-import { type Arbiter, type ClaimResult, noRecord, type Roles, resolveClaim, type TermRecord } from './arbiter.ts';
+import { type Arbiter, type ClaimResult, type Roles, resolveClaim, type TermRecord, UnknownTerm } from './arbiter.ts';
 import { folderEntriesMax, operationTimeoutMs, readAttempts, recordBytesMax, termsKept } from './limits.ts';
 import { checkNames, isName } from './names.ts';
 
@@ -64,9 +65,22 @@ export class FolderArbiter implements Arbiter {
     checkNames(vm, next);
     return await this.bounded('claim', async () => {
       const newest = await this.readNewest(vm);
-      if (newest === undefined && expectedTerm > 0) throw noRecord(vm, expectedTerm);
+      if (newest === undefined && expectedTerm > 0) throw new UnknownTerm(vm, expectedTerm);
       if (newest !== undefined && newest.term !== expectedTerm) return resolveClaim(newest, expectedTerm, next);
       return await this.make(vm, { term: expectedTerm + 1, ...next });
+    });
+  }
+
+  async probe(vm: string): Promise<void> {
+    checkNames(vm);
+    await this.bounded('write', async () => {
+      await this.readNewest(vm);
+      const probe = join(this.folder, `.probe-${randomBytes(8).toString('hex')}`);
+      try {
+        await this.writeAndLink(`${JSON.stringify({ vm })}\n`, probe);
+      } finally {
+        await unlink(probe).catch(() => undefined);
+      }
     });
   }
 
@@ -74,22 +88,29 @@ export class FolderArbiter implements Arbiter {
 
   /** Makes the file of a term, and finds out by reading whether that succeeded. */
   private async make(vm: string, record: TermRecord): Promise<ClaimResult> {
-    const claim = join(this.folder, `.claim-${randomBytes(8).toString('hex')}`);
     let cause: unknown;
     try {
-      await this.writeWhole(claim, `${JSON.stringify({ vm, ...record })}\n`);
-      await link(claim, this.path(vm, record.term));
-      await this.syncFolder();
+      await this.writeAndLink(`${JSON.stringify({ vm, ...record })}\n`, this.path(vm, record.term));
     } catch (error) {
       cause = error;
-    } finally {
-      await unlink(claim).catch(() => undefined);
     }
     const newest = await this.readNewest(vm);
     if (newest === undefined || newest.term < record.term) throw cause ?? new Error('the record is not there');
     const result = resolveClaim(newest, record.term - 1, record);
     if (result.won) await this.prune(vm, record.term).catch(() => undefined);
     return result;
+  }
+
+  /** Makes the file whole or not at all, and for good; fails when there is one of this name. */
+  private async writeAndLink(text: string, path: string): Promise<void> {
+    const claim = join(this.folder, `.claim-${randomBytes(8).toString('hex')}`);
+    try {
+      await this.writeWhole(claim, text);
+      await link(claim, path);
+      await this.syncFolder();
+    } finally {
+      await unlink(claim).catch(() => undefined);
+    }
   }
 
   private async writeWhole(path: string, text: string): Promise<void> {

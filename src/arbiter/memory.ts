@@ -1,6 +1,6 @@
 // An arbiter in memory, for tests and the simulation. Nodes share one `Terms`; each opens its own arbiter on it.
 
-import { type Arbiter, type ClaimResult, noRecord, type Roles, resolveClaim, type TermRecord } from './arbiter.ts';
+import { type Arbiter, type ClaimResult, type Roles, resolveClaim, type TermRecord, UnknownTerm } from './arbiter.ts';
 import { checkNames } from './names.ts';
 
 /** The records, as if on a third machine. */
@@ -26,8 +26,12 @@ export class MemoryArbiter implements Arbiter {
       this.terms.set(vm, record);
       return { won: true, record };
     }
-    if (newest === undefined) throw noRecord(vm, expectedTerm);
+    if (newest === undefined) throw new UnknownTerm(vm, expectedTerm);
     return resolveClaim(newest, expectedTerm, next);
+  }
+
+  async probe(vm: string): Promise<void> {
+    checkNames(vm);
   }
 
   async close(): Promise<void> {}

@@ -1,4 +1,5 @@
-// The loss of an arbiter is noticed while nobody needs it, and so is its return; what it says is not touched.
+// The loss of an arbiter is noticed while nobody needs it, and so is its return; what it says is not touched. That it can be
+// read is no proof that it can be claimed at.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -34,20 +35,33 @@ class TestClock implements Clock {
 
 function stage() {
   const inner = new MemoryArbiter(new Map());
-  let reads = 0;
-  const state = { isDown: false };
+  let probes = 0;
+  const state = { isDown: false, isFull: false };
+  const fail = (isOver: boolean, why: string) => {
+    if (isOver) throw new ColoError(errorCodes.arbiter, why);
+  };
   const flaky: Arbiter = {
-    read: (vm) => {
-      reads += 1;
-      return state.isDown ? Promise.reject(new ColoError(errorCodes.arbiter, 'nobody answers')) : inner.read(vm);
+    read: async (vm) => {
+      fail(state.isDown, 'nobody answers');
+      return inner.read(vm);
     },
-    claim: (...claim) => inner.claim(...claim),
+    claim: async (...claim) => {
+      fail(state.isDown, 'nobody answers');
+      fail(state.isFull, 'no space');
+      return inner.claim(...claim);
+    },
+    probe: async (vm) => {
+      probes += 1;
+      fail(state.isDown, 'nobody answers');
+      fail(state.isFull, 'no space');
+      return inner.probe(vm);
+    },
     close: () => inner.close(),
   };
   const clock = new TestClock();
   const told: (ArbiterProblem | undefined)[] = [];
   const watched = new WatchedArbiter(flaky, { vm: 'guest', clock, changed: (problem) => told.push(problem) });
-  return { watched, clock, state, told, reads: () => reads };
+  return { watched, clock, state, told, probes: () => probes };
 }
 
 test('its loss is told once, with since when, and its return', async () => {
@@ -66,16 +80,40 @@ test('its loss is told once, with since when, and its return', async () => {
   assert.deepEqual(told, [{ since: 2 * probeEveryMs, why: 'nobody answers' }, undefined]);
 });
 
-test('an arbiter that is asked anyway is not probed besides, one that is closed is not asked again', async () => {
-  const { watched, clock, reads } = stage();
+test('one that can be read and takes no claim is lost before anybody claims, and its reads end no alarm', async () => {
+  const { watched, clock, state, told } = stage();
+  const alone = { owner: 'left', peer: null };
+  await watched.claim('guest', 0, alone);
+  state.isFull = true;
+  await clock.turn();
+  await clock.turn();
+  const problem = { since: 2 * probeEveryMs, why: 'no space' };
+  assert.deepEqual(watched.problem, problem);
+  for (let time = 0; time < 5; time += 1) {
+    assert.equal((await watched.read('guest'))?.term, 1);
+    await assert.rejects(watched.claim('guest', 1, alone), /no space/);
+  }
+  assert.deepEqual(told, [problem], 'it does not flap');
+  state.isFull = false;
+  // One that was lost has written nothing.
+  assert.equal((await watched.claim('guest', 0, { owner: 'right', peer: null })).won, false);
+  assert.deepEqual(watched.problem, problem);
+  assert.equal((await watched.claim('guest', 1, alone)).won, true);
+  assert.deepEqual(told, [problem, undefined]);
+});
+
+test('an arbiter that took a claim is not probed besides, one that is closed is not asked again', async () => {
+  const { watched, clock, probes } = stage();
   assert.equal(await watched.read('guest'), undefined);
   await clock.turn();
-  assert.equal(reads(), 1);
-  await clock.turn();
-  assert.equal(reads(), 2);
+  assert.equal(probes(), 1);
   assert.ok((await watched.claim('guest', 0, { owner: 'left', peer: null })).won);
+  await clock.turn();
+  assert.equal(probes(), 1);
+  await clock.turn();
+  assert.equal(probes(), 2);
   await watched.close();
   await clock.turn();
   await clock.turn();
-  assert.equal(reads(), 2);
+  assert.equal(probes(), 2);
 });

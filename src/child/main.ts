@@ -82,8 +82,8 @@ function watch(arbiter: Arbiter, node: NodeConfig, log: Log): WatchedArbiter {
     vm: recordName(node),
     clock: systemClock,
     changed: (problem) => {
-      if (problem === undefined) log.info('the arbiter answers again');
-      else log.error({ error: problem.why }, 'the arbiter does not answer: nobody could take over');
+      if (problem === undefined) log.info('the arbiter takes claims again');
+      else log.error({ error: problem.why }, 'the arbiter takes no claim: nobody could take over');
     },
   });
 }

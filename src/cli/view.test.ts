@@ -123,7 +123,7 @@ test('what an operator must see stands out: no protection, no arbiter, what is n
   const lines = statusBlock([alone]);
   assert.match(lines[0] ?? '', /^node a {2}primary {3}alone {2}term 3 /);
   assert.equal(lines[1], '  not protected: the secondary is silent');
-  assert.ok(lines.includes('  NOBODY COULD TAKE OVER: no answer of the arbiter for 12 s: no route'));
+  assert.ok(lines.includes('  NOBODY COULD TAKE OVER: the arbiter has taken no claim for 12 s: no route'));
   assert.ok(lines.includes('  NOT COMPARED by rule: udp port 53  4 frames 1K'));
   assert.equal(lines.at(-1), 'NOT PROTECTED: the loss of the primary would lose the VM');
 });

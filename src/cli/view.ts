@@ -197,7 +197,7 @@ function plightLines({ why, nextTryInMs }: NodeStatus): string[] {
 function arbiterLines({ arbiter }: NodeStatus): string[] {
   if (arbiter === undefined || arbiter === null) return [];
   return [
-    `  NOBODY COULD TAKE OVER: no answer of the arbiter for ${(arbiter.forMs / 1000).toFixed(0)} s: ${arbiter.why}`,
+    `  NOBODY COULD TAKE OVER: the arbiter has taken no claim for ${(arbiter.forMs / 1000).toFixed(0)} s: ${arbiter.why}`,
   ];
 }
 

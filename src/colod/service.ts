@@ -49,8 +49,8 @@ export class Service {
   refusedCalls: () => number = () => 0;
   /** What the registry said last. */
   cluster: ClusterView = nothing;
-  /** Why the registry did not answer; '' when it did. */
-  registryProblem = 'it was not asked yet';
+  /** Why the registry could not be read, or took no announcement; '' when it could and did. */
+  private readonly problems = { read: 'it was not asked yet', announce: '' };
   private readonly arbiter: Arbiter;
   private readonly reconciler: Reconciler;
   private readonly stopping = new AbortController();
@@ -93,6 +93,11 @@ export class Service {
   /** Looks at everything anew, so that an answer says what an operator has just done. */
   async refresh(): Promise<void> {
     await this.readRegistry();
+  }
+
+  /** Why the registry did not answer, or takes nothing; '' when all is well. */
+  get registryProblem(): string {
+    return this.problems.read === '' ? this.problems.announce : this.problems.read;
   }
 
   /** What this node says of itself to the others. */
@@ -141,8 +146,9 @@ export class Service {
     try {
       await this.registry.announce(info, membershipMs);
       this.announced = { text, at: now };
+      this.registrySaid('announce', '');
     } catch (error) {
-      this.registryFailed(error);
+      this.registrySaid('announce', errorText(error));
     }
   }
 
@@ -155,18 +161,21 @@ export class Service {
       if (read < this.newestRead) return;
       this.newestRead = read;
       this.cluster = cluster;
-      if (this.registryProblem !== '') this.log.info('the registry answers');
-      this.registryProblem = '';
+      this.registrySaid('read', '');
     } catch (error) {
-      this.registryFailed(error);
+      this.registrySaid('read', errorText(error));
     }
     this.events.emit('changed');
   }
 
-  private registryFailed(error: unknown): void {
-    if (this.registryProblem === '')
-      this.log.error({ error: errorText(error) }, 'the registry does not answer: VMs go on, and nothing is moved');
-    this.registryProblem = errorText(error);
+  /** One that is read and takes no entry (a full etcd) is lost as well: the problem ends when both go well. */
+  private registrySaid(what: 'read' | 'announce', problem: string): void {
+    const before = this.registryProblem;
+    this.problems[what] = problem;
+    const now = this.registryProblem;
+    if (before !== '' && now === '') this.log.info('the registry answers');
+    if (before === '' && now !== '')
+      this.log.error({ error: now }, 'the registry does not answer: VMs go on, and nothing is moved');
   }
 
   /** The arbiter's word on VMs of this node that nobody says to run. */

@@ -52,7 +52,7 @@ test('a closed link revokes the lease and allows the takeover at once', () => {
 });
 
 test('a link that this side gave up leaves the primary what it was lent', () => {
-  const secondary = new HeartbeatSecondary({ send: () => undefined }, { now: 0, tolerance: new Tolerance() });
+  const secondary = new HeartbeatSecondary({ send: () => undefined }, { now: 0, tolerance: new Tolerance(), term: 1 });
   assert.ok(secondary.grant.waitMs(5) <= 0, 'nothing was lent yet');
   assert.ok(secondary.receive(beatTypes.beat, encodeBeat({ sequence: 1, term: 1, sentAt: 0 }), 10));
   secondary.withhold();
@@ -62,9 +62,20 @@ test('a link that this side gave up leaves the primary what it was lent', () => 
   assert.equal(secondary.grant.waitMs(20), 0);
 });
 
+test('a beat of another term than the one that was agreed on is none, and lends nothing', () => {
+  const send = () => assert.fail('nothing is echoed');
+  const secondary = new HeartbeatSecondary({ send }, { now: 0, tolerance: new Tolerance(), term: 2 });
+  for (const term of [0, 1, 3])
+    assert.equal(secondary.receive(beatTypes.beat, encodeBeat({ sequence: 1, term, sentAt: 0 }), 10), false);
+  assert.ok(secondary.grant.waitMs(10) <= 0);
+});
+
 test('a secondary that asks the arbiter echoes no more', () => {
   let echoes = 0;
-  const secondary = new HeartbeatSecondary({ send: () => void (echoes += 1) }, { now: 0, tolerance: new Tolerance() });
+  const secondary = new HeartbeatSecondary(
+    { send: () => void (echoes += 1) },
+    { now: 0, tolerance: new Tolerance(), term: 1 },
+  );
   const beat = encodeBeat({ sequence: 1, term: 1, sentAt: 0 });
   assert.ok(secondary.receive(beatTypes.beat, beat, 10));
   secondary.withhold();
@@ -93,7 +104,7 @@ function run(seed: number, rates: { primary: number; secondary: number }): World
   });
   const tolerance = new Tolerance();
   const primary = new HeartbeatPrimary(post(toSecondary), { term: 1, now: primaryNow(), tolerance: new Tolerance() });
-  const secondary = new HeartbeatSecondary(post(toPrimary), { now: secondaryNow(), tolerance });
+  const secondary = new HeartbeatSecondary(post(toPrimary), { now: secondaryNow(), tolerance, term: 1 });
   const awakeAt = { primary: 0, secondary: 0 };
   const world: World = { leaseSeenAfterTakeover: false, tookOver: false };
   for (; real < 6_000; real += askPeriodMs / 2) {
@@ -154,7 +165,7 @@ test('an undisturbed pair keeps its lease and suspects nobody', () => {
   );
   const secondary = new HeartbeatSecondary(
     { send: (type, payload) => assert.ok(primary.receive(type, payload, now)) },
-    { now, tolerance: new Tolerance() },
+    { now, tolerance: new Tolerance(), term: 1 },
   );
   for (; now < 5_000; now += askPeriodMs) {
     primary.tick(now);

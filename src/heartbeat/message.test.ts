@@ -16,7 +16,7 @@ test('a beat arrives as it was sent', () => {
 test('other bytes are refused, by the codec and by both sides', () => {
   const refuse = { send: (): void => assert.fail('nothing is sent for a refused message') };
   const primary = new HeartbeatPrimary(refuse, { term: 1, now: 0, tolerance: new Tolerance() });
-  const secondary = new HeartbeatSecondary(refuse, { now: 0, tolerance: new Tolerance() });
+  const secondary = new HeartbeatSecondary(refuse, { now: 0, tolerance: new Tolerance(), term: 1 });
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 40 }), (bytes) => {
       if (bytes.length !== beatBytes) assert.equal(parseBeat(bytes), undefined);

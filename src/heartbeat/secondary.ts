@@ -14,18 +14,22 @@ export class HeartbeatSecondary {
   readonly grant = new Grant({ leaseMs, marginMs: takeoverMarginMs });
   readonly detector: Detector;
   private readonly ports: BeatPorts;
+  private readonly term: number;
   private linkClosed = false;
   private withheld = false;
 
-  constructor(ports: BeatPorts, options: { now: number; tolerance: Tolerance }) {
+  /** `term`: the primary's, as its hello said it. */
+  constructor(ports: BeatPorts, options: { now: number; tolerance: Tolerance; term: number }) {
     this.ports = ports;
+    this.term = options.term >>> 0;
     this.detector = new Detector({ periodMs: beatPeriodMs, tolerance: options.tolerance });
     this.detector.begin(options.now);
   }
 
-  /** Takes a message of the peer; false when it is none of this link, and the link is to be closed. */
+  /** Takes a message of the peer; false when it is no beat of this term, and the link is to be closed. */
   receive(type: number, payload: Uint8Array, now: number): boolean {
-    if (type !== beatTypes.beat || parseBeat(payload) === undefined) return false;
+    const beat = type === beatTypes.beat ? parseBeat(payload) : undefined;
+    if (beat?.term !== this.term) return false;
     this.detector.beat(now);
     if (this.withheld) return true;
     this.grant.echoSent(now);

@@ -11,37 +11,64 @@ export interface KvmProbe {
   detail: string;
 }
 
-/** Starts `kernel` under KVM and waits, within bounds, for its first line on the serial console. */
-function kernelSpeaks(kernel: string): Promise<boolean> {
-  const machine = ['-accel', 'kvm', '-M', 'pc', '-m', '128', '-nodefaults', '-display', 'none', '-no-reboot'];
-  const boot = ['-serial', 'stdio', '-kernel', kernel, '-append', 'console=ttyS0 earlyprintk=ttyS0 panic=-1'];
-  const qemu = spawn('qemu-system-x86_64', [...machine, ...boot], { stdio: ['ignore', 'pipe', 'ignore'] });
+interface Attempt {
+  kernel: string;
+  cmdline: string;
+  machine: 'pc' | 'microvm';
+  /** Said on the serial console by a kernel that runs. */
+  says: string;
+  timeoutMs: number;
+}
+
+/** Starts `kernel` under KVM and waits, within bounds, for its line on the serial console. */
+function kernelSpeaks({ kernel, cmdline, machine, says, timeoutMs }: Attempt): Promise<boolean> {
+  const host = ['-accel', 'kvm', '-M', machine, '-m', '128', '-nodefaults', '-display', 'none', '-no-reboot'];
+  const boot = ['-serial', 'stdio', '-kernel', kernel, '-append', cmdline];
+  const qemu = spawn('qemu-system-x86_64', [...host, ...boot], { stdio: ['ignore', 'pipe', 'ignore'] });
   return new Promise((resolve) => {
     let said = '';
-    const timer = setTimeout(() => qemu.kill('SIGKILL'), probeTimeoutMs);
+    const timer = setTimeout(() => qemu.kill('SIGKILL'), timeoutMs);
     qemu.stdout.on('data', (data) => {
       said = (said + String(data)).slice(-4096);
-      if (said.includes('Linux version')) qemu.kill('SIGKILL');
+      if (said.includes(says)) qemu.kill('SIGKILL');
     });
     const end = (): void => {
       clearTimeout(timer);
-      resolve(said.includes('Linux version'));
+      resolve(said.includes(says));
     };
     qemu.once('close', end);
     qemu.once('error', end);
   });
 }
 
-/** Tries KVM; `kernel` is a Linux kernel image to start, without one nothing can be promised. */
-export async function probeKvm(kernel: string | undefined): Promise<KvmProbe> {
-  if (!existsSync('/dev/kvm')) return { usable: false, detail: 'this host has no /dev/kvm' };
+/** Why /dev/kvm cannot even be opened; undefined when it can. */
+function kvmIsShut(): string | undefined {
+  if (!existsSync('/dev/kvm')) return 'this host has no /dev/kvm';
   try {
     accessSync('/dev/kvm', constants.R_OK | constants.W_OK);
+    return undefined;
   } catch {
-    return { usable: false, detail: '/dev/kvm may not be opened by this user' };
+    return '/dev/kvm may not be opened by this user';
   }
+}
+
+/** Tries KVM; `kernel` is a Linux kernel image to start, without one nothing can be promised. */
+export async function probeKvm(kernel: string | undefined): Promise<KvmProbe> {
+  const shut = kvmIsShut();
+  if (shut !== undefined) return { usable: false, detail: shut };
   if (kernel === undefined) return { usable: false, detail: 'KVM was not tried: there is no guest kernel yet' };
-  if (await kernelSpeaks(kernel)) return { usable: true, detail: 'a Linux kernel starts under KVM' };
+  const cmdline = 'console=ttyS0 earlyprintk=ttyS0 panic=-1';
+  const attempt = { kernel, cmdline, machine: 'pc', says: 'Linux version', timeoutMs: probeTimeoutMs } as const;
+  if (await kernelSpeaks(attempt)) return { usable: true, detail: 'a Linux kernel starts under KVM' };
   const seconds = probeTimeoutMs / 1000;
   return { usable: false, detail: `/dev/kvm opens, but no Linux kernel started under it within ${seconds} s` };
+}
+
+/** Tries KVM with the bare guest, which also a KVM that starts no Linux may run. */
+export async function probeBareGuest(kernel: string, timeoutMs = probeTimeoutMs): Promise<KvmProbe> {
+  const shut = kvmIsShut();
+  if (shut !== undefined) return { usable: false, detail: shut };
+  const attempt = { kernel, cmdline: '', machine: 'microvm', says: 'bare-guest ready', timeoutMs } as const;
+  if (await kernelSpeaks(attempt)) return { usable: true, detail: 'the bare guest runs under KVM' };
+  return { usable: false, detail: `/dev/kvm opens, but the bare guest did not run under it in ${timeoutMs / 1000} s` };
 }

@@ -26,6 +26,8 @@ export interface EtcdMemberOptions {
   /** Folder with this member's certificates (base/identity.ts): then clients and members are known by theirs. */
   identityFolder?: string;
   namespace?: string;
+  /** Of its data; beyond it nothing can be written, and everything read. */
+  quotaBytes?: number;
 }
 
 /** Shorter than etcd's own (100 ms and 1 s), for one machine: a dead leader is replaced within a second. */
@@ -135,7 +137,7 @@ function schemeOf(options: EtcdMemberOptions): 'http' | 'https' {
 }
 
 function argumentsOf(options: EtcdMemberOptions): string[] {
-  const { name, host, clientPort, peerPort, cluster, dataDir, identityFolder } = options;
+  const { name, host, clientPort, peerPort, cluster, dataDir, identityFolder, quotaBytes } = options;
   const client = `${schemeOf(options)}://${host}:${clientPort}`;
   const peer = `${schemeOf(options)}://${host}:${peerPort}`;
   return [
@@ -144,6 +146,7 @@ function argumentsOf(options: EtcdMemberOptions): string[] {
     ...['--listen-peer-urls', peer, '--initial-advertise-peer-urls', peer],
     ...['--initial-cluster', cluster.map((one) => `${one.name}=${one.peerUrl}`).join(',')],
     ...['--heartbeat-interval', String(heartbeatMs), '--election-timeout', String(electionMs)],
+    ...(quotaBytes === undefined ? [] : ['--quota-backend-bytes', String(quotaBytes)]),
     ...(identityFolder === undefined ? [] : certificateArguments(identityFolder)),
   ];
 }

@@ -25,6 +25,8 @@ export class Terms {
   private readonly vm: string;
   private readonly node: string;
   private last: Promise<unknown> = Promise.resolve();
+  /** Why the arbiter did not answer the last time; '' when it did. */
+  private failure = '';
 
   constructor(context: TermsContext) {
     this.context = context;
@@ -87,6 +89,21 @@ export class Terms {
     });
   }
 
+  /**
+   * Why a node that says that it is the primary, and of which term, is not followed; undefined when the record says the same.
+   * A secondary asks before anything of its state arrives: it would hold a copy that is nobody's, or drop out of a pair.
+   */
+  whyNotPrimary({ node, term }: { node: string; term: number }): Promise<string | undefined> {
+    return this.queue(async () => {
+      const known = await this.read(this.vm);
+      if (known === 'error') return 'the arbiter did not say who owns the VM';
+      if (known === undefined) return 'the arbiter has no record of the VM';
+      this.record = known;
+      if (known.owner !== node) return `${known.owner} owns the VM (term ${known.term}), not ${node}`;
+      return known.term === term ? undefined : `${node} is at term ${term}, and the arbiter at ${known.term}`;
+    });
+  }
+
   /** Whether the newest record does not name this node any more: it has lost the term without asking for it. */
   isLost(): Promise<boolean> {
     return this.queue(async () => {
@@ -122,13 +139,17 @@ export class Terms {
 
   /** The outcome is unknown: nothing is done on it, and the controller asks again after a pause. */
   private async failed(error: unknown): Promise<'error'> {
-    this.context.log.error({ error: errorText(error) }, 'the arbiter did not answer');
+    const text = errorText(error);
+    // Asked again five times a second: one line says it, until it is another reason or a claim has been answered.
+    if (text !== this.failure) this.context.log.error({ error: text }, 'the arbiter did not answer');
+    this.failure = text;
     await new Promise<void>((resolve) => void this.context.clock.after(claimRetryMs, resolve));
     return 'error';
   }
 
   private seen(record: TermRecord, outcome: ClaimOutcome): ClaimOutcome {
     this.record = record;
+    this.failure = '';
     this.context.log.info({ term: record.term, owner: record.owner, peer: record.peer, outcome }, 'term');
     return outcome;
   }

@@ -5,12 +5,16 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { z } from 'zod';
 import { arbiterConformance } from '../../src/arbiter/arbiter.conformance.ts';
 import { EtcdArbiter } from '../../src/arbiter/etcd.ts';
+import { WatchedArbiter } from '../../src/arbiter/watched.ts';
+import { systemClock } from '../../src/base/clock.ts';
 import { ColoError, errorCodes } from '../../src/base/errors.ts';
 import { readIdentity } from '../../src/base/identity.ts';
 import { EtcdStore } from '../../src/cluster/etcd-store.ts';
 import { storeConformance } from '../../src/cluster/store.conformance.ts';
+import { EtcdClient, toBase64 } from '../../src/etcd/client.ts';
 import { createAuthority, issueCertificate } from '../../src/host/certificates.ts';
 import { clusterPackages, ensurePackages } from '../../src/host/packages.ts';
 import { EtcdMember } from '../../src/lab/etcd.ts';
@@ -30,7 +34,7 @@ interface Etcd {
 }
 
 /** An etcd of `names.length` members; with `secure`, everybody shows a certificate of one authority. */
-async function startEtcd(names: string[], secure: boolean): Promise<Etcd> {
+async function startEtcd(names: string[], secure: boolean, quota: { quotaBytes?: number } = {}): Promise<Etcd> {
   const folder = mkdtempSync('/dev/shm/colo-etcd-');
   if (secure) await createAuthority(join(folder, 'ca'), 'test');
   const ports = await freePorts(2 * names.length);
@@ -44,7 +48,7 @@ async function startEtcd(names: string[], secure: boolean): Promise<Etcd> {
       : {};
     members.push(
       EtcdMember.spawn({
-        ...{ name, host, clientPort: ports[index] ?? 0, peerPort: peerPort(index), cluster, ...identity },
+        ...{ name, host, clientPort: ports[index] ?? 0, peerPort: peerPort(index), cluster, ...identity, ...quota },
         ...{ dataDir: join(folder, name), logFile: join(folder, `${name}.log`) },
       }),
     );
@@ -143,4 +147,35 @@ describe('three members with mutual TLS', () => {
     await assert.rejects(impatient.read('guest'), isUnreachable);
     for (const each of [arbiter, impatient]) await each.close();
   });
+});
+
+test('a full etcd answers reads and takes no claim: the probe says so before anybody needs one, and nothing flaps', async () => {
+  const etcd = await startEtcd(['full'], false, { quotaBytes: 4 * 2 ** 20 });
+  const endpoints = etcd.members.map((one) => one.clientUrl);
+  const client = new EtcdClient({ endpoints, askTimeoutMs });
+  const said: (string | undefined)[] = [];
+  const watched = new WatchedArbiter(new EtcdArbiter({ endpoints, askTimeoutMs }), {
+    ...{ vm: 'guest', clock: systemClock },
+    changed: (problem) => said.push(problem?.why),
+  });
+  try {
+    await watched.claim('guest', 0, { owner: 'left', peer: 'right' });
+    await watched.probe('guest');
+    const value = Buffer.alloc(2 ** 19, 1).toString('base64');
+    const fill = (index: number) => client.ask('/v3/kv/put', { key: toBase64(`x${index}`), value }, z.object({}));
+    const filling = Array.from({ length: 40 }, (_, index) => index).reduce(
+      (before, index) => before.then(() => fill(index)),
+      Promise.resolve({}),
+    );
+    await assert.rejects(filling, /space exceeded/);
+    await assert.rejects(watched.probe('guest'), /space exceeded/);
+    assert.match(watched.problem?.why ?? '', /space exceeded/);
+    assert.deepEqual(await watched.read('guest'), { term: 1, owner: 'left', peer: 'right' });
+    await assert.rejects(watched.claim('guest', 1, { owner: 'right', peer: null }), /space exceeded/);
+    assert.deepEqual(await watched.read('guest'), { term: 1, owner: 'left', peer: 'right' });
+    assert.equal(said.length, 1);
+  } finally {
+    await Promise.all([watched.close(), client.close()]);
+    await etcd.end();
+  }
 });

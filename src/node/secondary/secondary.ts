@@ -41,6 +41,8 @@ export class SecondaryNode {
   applier: Applier | undefined;
   proxy: SecondaryProxy;
   links: PairLinks | undefined;
+  /** Of a primary about which the arbiter is asked now. */
+  private candidate: PeerLinks | undefined;
   private readonly bulk = new SecondaryBulk(this);
   private readonly shared: SharedParts;
   private readonly queue = new Fifo<SecondaryEvent>();
@@ -66,9 +68,8 @@ export class SecondaryNode {
 
   async start(): Promise<void> {
     this.server = await this.context.platform.acceptLinks({
-      busy: () =>
-        this.links !== undefined || this.pair.state.kind !== 'idle' ? 'this node is paired already' : undefined,
-      paired: (links) => this.onPaired(links),
+      busy: () => (this.isBusy ? 'this node is paired already' : undefined),
+      paired: (links) => void this.onPaired(links),
     });
     this.stops.push(this.context.clock.every(tickMs, () => this.tick(this.context.clock.now())));
     // One that hangs answers no guest's frame and applies nothing: its primary is better off alone. Once the primary is in
@@ -104,6 +105,11 @@ export class SecondaryNode {
   fromNetwork(frame: Uint8Array): void {
     const now = this.context.clock.now();
     this.early.push({ at: now, frame: Uint8Array.from(frame) });
+    this.forgetEarly(now);
+  }
+
+  /** Frames of before are no news to a guest: whoever still wants an answer has asked again. */
+  private forgetEarly(now: number): void {
     for (let oldest = this.early.peek(); oldest !== undefined; oldest = this.early.peek()) {
       if (this.early.length <= earlyFramesMax && now - oldest.at <= earlyMs) break;
       this.early.shift();
@@ -145,6 +151,8 @@ export class SecondaryNode {
     for (const stop of this.stops.splice(0)) stop();
     this.links?.close(why);
     this.links = undefined;
+    if (this.candidate !== undefined) destroyAll(this.candidate);
+    this.candidate = undefined;
     await this.server?.close();
   }
 
@@ -239,6 +247,7 @@ export class SecondaryNode {
       const { table, resend, replay } = this.proxy.takeover(now);
       applier.nic.handler = undefined;
       for (const frame of replay) applier.nic.send(frame);
+      this.forgetEarly(now);
       const early = [...this.early].map((entry) => entry.frame);
       this.applier = undefined;
       await this.shutDown('this node has taken the VM over');
@@ -285,19 +294,34 @@ export class SecondaryNode {
 
   // ---- what the primary says ----
 
-  private onPaired(links: PeerLinks): void {
+  private get isBusy(): boolean {
+    return this.links !== undefined || this.candidate !== undefined || this.pair.state.kind !== 'idle';
+  }
+
+  /** Whoever has a certificate of the cluster may knock; the primary is who the arbiter says it is, and at its term. */
+  private async onPaired(links: PeerLinks): Promise<void> {
+    if (this.isBusy) return destroyAll(links);
+    this.candidate = links;
+    const { node, term } = links.beat.peer;
+    const isOne = [links.packet, links.bulk].every(({ peer }) => peer.node === node && peer.term === term);
+    const why = isOne ? await this.shared.terms.whyNotPrimary({ node, term }) : 'its links are of several nodes';
+    // This role has ended meanwhile.
+    if (this.candidate !== links) return;
+    this.candidate = undefined;
+    if (why === undefined) return this.follow(links);
+    this.context.log.warn({ peer: node, why }, 'a node that is not the primary was turned away');
+    for (const link of [links.packet, links.bulk, links.beat]) link.close(`you were turned away: ${why}`);
+  }
+
+  private follow(links: PeerLinks): void {
     const now = this.context.clock.now();
-    if (this.pair.state.kind !== 'idle') {
-      for (const link of Object.values(links)) link.destroy();
-      return;
-    }
     this.bulk.paired();
     this.heardAt = now;
     this.post({ kind: 'session' });
     const { tolerance } = this.shared;
     tolerance.paired(links.beat.peer.node, now);
     const send = (type: number, payload: Uint8Array) => links.beat.send(type, payload);
-    this.heartbeat = new HeartbeatSecondary({ send }, { now, tolerance });
+    this.heartbeat = new HeartbeatSecondary({ send }, { now, tolerance, term: links.beat.peer.term });
     this.links = new PairLinks(links, {
       message: (kind, type, payload) => this.onMessage(kind, type, payload),
       lost: (why, byPeer) => this.onLinksLost(why, byPeer),
@@ -386,4 +410,8 @@ export class SecondaryNode {
       { mode, bypass: this.context.config.network?.bypass ?? [] },
     );
   }
+}
+
+function destroyAll(links: PeerLinks): void {
+  for (const link of Object.values(links)) link.destroy();
 }
