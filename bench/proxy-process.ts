@@ -1,4 +1,4 @@
-// The primary's proxy in a process of its own behind three Unix sockets, fed as colo-compare is: for `colo bench proxy`.
+// The primary's proxy in a process of its own behind four Unix sockets, fed as colo-compare is: for `colo bench proxy`.
 // Started with a folder as its argument, this file is that process; imported, it starts one.
 
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -12,7 +12,7 @@ import { FrameParser } from '../src/netdev/frame-parser.ts';
 import { FrameSocket } from '../src/netdev/frame-socket.ts';
 import { PrimaryProxy } from '../src/proxy/primary.ts';
 
-const legs = ['primary', 'secondary', 'out'] as const;
+const legs = ['primary', 'secondary', 'client', 'out'] as const;
 type Leg = (typeof legs)[number];
 
 export class ProxyProcess {
@@ -51,6 +51,10 @@ export class ProxyProcess {
     return this.sockets.get(leg)?.write(packed) ?? false;
   }
 
+  acknowledge(packed: Buffer): void {
+    this.sockets.get('client')?.write(packed);
+  }
+
   async stop(): Promise<void> {
     for (const socket of this.sockets.values()) socket.destroy();
     this.child.kill('SIGKILL');
@@ -80,6 +84,7 @@ async function serve(directory: string): Promise<void> {
       id += 1;
       proxy.fromSecondary(1, id, frame, 0);
     },
+    client: (frame) => proxy.fromNetwork(frame, 0),
     out: nothing,
   };
   for (const leg of legs) {

@@ -70,6 +70,8 @@ interface Traffic {
   opening: Uint8Array[];
   primary: Uint8Array[];
   secondary: Uint8Array[];
+  /** What the client acknowledges behind the frames of the same place; most places have nothing. */
+  acks: (Uint8Array | undefined)[];
   /** Frames after which the primary's proxy commits a checkpoint; 0 for never. */
   commitEvery: number;
   /** Whether colo-compare takes it without asking for checkpoints. */
@@ -77,6 +79,8 @@ interface Traffic {
 }
 
 const batchFrames = 32;
+/** Segments of a connection that one acknowledgement of its client is for. */
+const ackedSegments = 2;
 const framesPerLeg = 40_000;
 const guest: Address = { mac: Uint8Array.of(2, 0, 0, 0, 0, 1), ip: 0x0a00020f, port: 80 };
 const guestIpv6: Address = { ...guest, ip: Uint8Array.of(0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1) };
@@ -107,6 +111,7 @@ function tcpTraffic(shape: Shape): Traffic {
   const opening = clients.map((client) => buildTcp(from, client, { sequence: 999, ack: 5001, flags: tcpFlag.syn }));
   const primary: Uint8Array[] = [];
   const secondary: Uint8Array[] = [];
+  const acks: (Uint8Array | undefined)[] = [];
   for (let index = 0; index < framesPerLeg; index += 1) {
     const client = clients[index % connections] as Address;
     const sequence = 1000 + Math.floor(index / connections) * payloadBytes;
@@ -116,10 +121,13 @@ function tcpTraffic(shape: Shape): Traffic {
     const other = payload.slice();
     if (differs > 0 && index % differs === 0) other[payloadBytes >> 1] = index + 1;
     secondary.push(buildTcp(from, client, { ...segment, payload: other }));
+    const isAcked = Math.floor(index / connections) % ackedSegments === ackedSegments - 1;
+    const ack = { sequence: 5001, ack: sequence + payloadBytes, flags: 0, options: timestampsOption(7, index) };
+    acks.push(isAcked ? Buffer.from(buildTcp(client, from, ack)) : undefined);
   }
   if (shuffled > 0) shuffle(secondary, shuffled);
   const isForBoth = shuffled === 0 && differs === 0 && !isIpv6;
-  return { name, opening, primary, secondary, commitEvery: differs, isForBoth };
+  return { name, opening, primary, secondary, acks, commitEvery: differs, isForBoth };
 }
 
 function udpTraffic(name: string, flows: number, payloadBytes: number): Traffic {
@@ -127,7 +135,7 @@ function udpTraffic(name: string, flows: number, payloadBytes: number): Traffic 
     buildUdp(guest, clientOf(index % flows), new Uint8Array(payloadBytes).fill(index)),
   );
   const secondary = primary.map((frame) => frame.slice());
-  return { name, opening: [], primary, secondary, commitEvery: 0, isForBoth: true };
+  return { name, opening: [], primary, secondary, acks: [], commitEvery: 0, isForBoth: true };
 }
 
 /** Turns the order round within each group. */
@@ -191,6 +199,10 @@ function feed(traffic: Traffic, isHeapMeasured = false): { ns: number; heapBytes
     if (at === heapFrom) heapBefore = heapAfterCollection();
     for (let index = at; index < end; index += 1) proxy.fromGuest(primary[index] as Buffer, now);
     for (let index = at; index < end; index += 1) proxy.fromSecondary(epoch, index, secondary[index] as Buffer, now);
+    for (let index = at; index < end; index += 1) {
+      const ack = traffic.acks[index];
+      if (ack !== undefined) proxy.fromNetwork(ack, now);
+    }
     sinceCommit += batchFrames;
     if (traffic.commitEvery > 0 && sinceCommit >= traffic.commitEvery) {
       sinceCommit = 0;
@@ -248,6 +260,8 @@ function measureInProcess(traffic: Traffic, rounds: number): { rate: Rate; heapB
 interface Peer {
   readonly pid: number;
   send(leg: 'primary' | 'secondary', packed: Buffer): boolean;
+  /** Frames of the clients, for who wants them. */
+  acknowledge?(packed: Buffer): void;
   stop(): Promise<void>;
 }
 
@@ -260,7 +274,8 @@ async function measureOverSockets(
   start: (released: () => void) => Promise<Peer>,
 ): Promise<SocketRate> {
   const all: SocketRate[] = [];
-  const packed = { primary: packAll(traffic.primary), secondary: packAll(traffic.secondary) };
+  const acks = packAll(traffic.acks);
+  const packed = { primary: packAll(traffic.primary), secondary: packAll(traffic.secondary), acks };
   for (let round = 0; round < rounds; round += 1) all.push(await feedOverSockets(traffic, packed, start));
   return {
     framesPerSecond: median(all.map(({ framesPerSecond }) => framesPerSecond)),
@@ -270,16 +285,15 @@ async function measureOverSockets(
 
 const stepFrames = 128;
 
-function packAll(frames: readonly Uint8Array[]): Buffer[] {
+function packAll(frames: readonly (Uint8Array | undefined)[]): Buffer[] {
   const steps = Math.ceil(frames.length / stepFrames);
-  return Array.from({ length: steps }, (_, index) =>
-    packFrames(frames.slice(index * stepFrames, (index + 1) * stepFrames)),
-  );
+  const stepOf = (index: number) => frames.slice(index * stepFrames, (index + 1) * stepFrames);
+  return Array.from({ length: steps }, (_, index) => packFrames(stepOf(index).filter((frame) => frame !== undefined)));
 }
 
 async function feedOverSockets(
   traffic: Traffic,
-  packed: { primary: Buffer[]; secondary: Buffer[] },
+  packed: { primary: Buffer[]; secondary: Buffer[]; acks: Buffer[] },
   start: (released: () => void) => Promise<Peer>,
 ): Promise<SocketRate> {
   let out = 0;
@@ -299,6 +313,8 @@ async function feedOverSockets(
     for (let step = from; step < to; step += 1) {
       peer.send('primary', packed.primary[step] as Buffer);
       peer.send('secondary', packed.secondary[step] as Buffer);
+      const acks = packed.acks[step];
+      if (acks !== undefined && acks.length > 0) peer.acknowledge?.(acks);
       await until(before + (step + 1) * stepFrames - onTheWayMax);
     }
     await until(before + Math.min(traffic.primary.length, to * stepFrames));

@@ -10,8 +10,9 @@
 //
 // [contentFrom, contentTo) is what is compared of a datagram; `key` names its flow. For `other` the content is the whole
 // frame. IP identification, time to live, flow label and checksums are never compared: they differ between two equal
-// guests, or follow from the rest. IPv4 options and IPv6 extension headers of datagrams are part of the flow's name, so
-// that a difference in them is found; those of TCP segments are not looked at.
+// guests, or follow from the rest. The content of a datagram with IPv4 options or IPv6 extension headers begins at these;
+// that of a UDP datagram with bytes behind its own length (RFC 9868) at that length, and reaches to the end of the packet.
+// What lies behind the packet (`endAt`) is padding, and no content.
 
 import { arp, checkArp } from './arp.ts';
 import { cardMarkBytes, cardOf } from './card.ts';
@@ -28,6 +29,9 @@ import { checkUdp, udp } from './udp.ts';
 export type FrameKind = 'tcp' | 'udp' | 'icmp' | 'arp' | 'neighbour' | 'fragment' | 'ip' | 'other';
 
 const empty = new Uint8Array(0);
+
+/** Beside the protocol in a flow's name: the datagrams end before their packets do. */
+const surplusMark = 1 << 31;
 
 export class FrameView {
   frame: Uint8Array = empty;
@@ -205,8 +209,10 @@ export class FrameView {
     const refusal = checkUdp(frame, at, this.endAt);
     if (refusal !== undefined) return refusal;
     this.takeDatagram('udp', read32(frame, at + udp.sourcePort) | 0);
-    this.contentFrom = at + udp.headerBytes;
-    this.contentTo = at + read16(frame, at + udp.length);
+    const hasSurplus = at + read16(frame, at + udp.length) < this.endAt;
+    // Where the datagram ends within the packet is then a part of what it says, and of the flow's name.
+    if (hasSurplus) this.key.protocol |= surplusMark;
+    if (!this.hasOptions) this.contentFrom = at + (hasSurplus ? udp.length : udp.headerBytes);
     return undefined;
   }
 
@@ -218,7 +224,7 @@ export class FrameView {
     const id = isIcmpQuery(type, isIpv6) ? read16(frame, at + icmp.id) : 0;
     const isNeighbour = isIpv6 && isNeighbourDiscovery(type);
     this.takeDatagram(isNeighbour ? 'neighbour' : 'icmp', (read16(frame, at + icmp.type) << 16) | id);
-    this.contentFrom = at + icmp.id;
+    if (!this.hasOptions) this.contentFrom = at + icmp.id;
     this.contentTo = isNeighbour ? neighbourContentEnd(frame, at, this.endAt) : this.endAt;
     if (isIcmpError(type, isIpv6)) this.quoteAt = at + icmp.headerBytes;
     return undefined;
@@ -237,13 +243,22 @@ export class FrameView {
     this.key.protocol = ((this.isIpv6 ? family.ipv6 : family.ipv4) << 16) | this.ipProtocol;
     this.contentFrom = this.transportAt;
     this.contentTo = this.endAt;
-    const optionsAt = this.ipAt + (this.isIpv6 ? ipv6.headerBytes : ipv4.headerBytesMin);
+    if (kind === 'fragment' || !this.hasOptions) return;
+    const { optionsAt } = this;
     // Never 0 for a flow with options: the count of their words is in it.
-    if (kind !== 'fragment' && this.transportAt > optionsAt) {
-      const sum = sumWords(this.frame, optionsAt, this.transportAt, this.transportAt - optionsAt);
-      this.key.protocol |= (sum & 0x7f) << 24;
-      this.key.ports ^= sum << 7;
-    }
+    const sum = sumWords(this.frame, optionsAt, this.transportAt, this.transportAt - optionsAt);
+    this.key.protocol |= (sum & 0x7f) << 24;
+    this.key.ports ^= sum << 7;
+    this.contentFrom = optionsAt;
+  }
+
+  /** Where IPv4 options or IPv6 extension headers stand, when there are any. */
+  get optionsAt(): number {
+    return this.ipAt + (this.isIpv6 ? ipv6.headerBytes : ipv4.headerBytesMin);
+  }
+
+  get hasOptions(): boolean {
+    return this.transportAt > this.optionsAt;
   }
 
   /** A request's target MAC is not compared: it has no meaning, and guests leave anything in it. */
@@ -255,8 +270,9 @@ export class FrameView {
     this.key.readAddresses(frame, at + arp.senderIp, at + arp.targetIp, false);
     this.key.ports = operation;
     this.key.protocol = etherType.arp;
+    this.endAt = at + arp.headerBytes;
     this.contentFrom = at + arp.senderMac;
-    this.contentTo = operation === arp.request ? at + arp.targetMac : at + arp.headerBytes;
+    this.contentTo = operation === arp.request ? at + arp.targetMac : this.endAt;
     return undefined;
   }
 
@@ -291,6 +307,7 @@ export class FrameView {
     key.protocol = 0;
     key.tags = 0;
     this.quoteAt = 0;
+    this.endAt = frame.length;
     this.contentFrom = 0;
     this.contentTo = frame.length;
   }

@@ -46,11 +46,7 @@ export interface SynOptions {
   mss: number;
   /** undefined when the option is absent: the window is then not scaled. */
   windowScale: number | undefined;
-  /** All bytes of every other option but timestamps: what they negotiate we do not know. */
-  others: readonly number[];
 }
-
-const noBytes: readonly number[] = [];
 
 /** Calls `visit` with kind, offset and length of every well-formed option in [from, to); stops at the first bad one. */
 export function forEachOption(
@@ -71,16 +67,31 @@ export function forEachOption(
 }
 
 export function synOptions(frame: Uint8Array, tcpAt: number): SynOptions {
-  const options: SynOptions = { kinds: 0, mss: 536, windowScale: undefined, others: noBytes };
+  const options: SynOptions = { kinds: 0, mss: 536, windowScale: undefined };
   forEachOption(frame, tcpAt + tcp.headerBytesMin, tcpAt + tcpHeaderBytes(frame, tcpAt), (kind, at, length) => {
     options.kinds |= 1 << Math.min(kind, 31);
     if (kind === option.mss && length === 4) options.mss = read16(frame, at + 2);
     else if (kind === option.windowScale && length === 3) options.windowScale = Math.min(frame[at + 2] as number, 14);
-    else if (kind !== option.timestamps && kind !== option.sackPermitted)
-      options.others = [...options.others, ...frame.subarray(at, at + length)];
   });
   return options;
 }
+
+/**
+ * What a SYN negotiates, for comparing: its header, of which everything else is 0. Flags (ECN, RFC 3168), reserved bits and
+ * options stay, and of the timestamps that they are there. One byte a character.
+ */
+export function synText(frame: Uint8Array, tcpAt: number): string {
+  const header = Buffer.from(frame.subarray(tcpAt, tcpAt + tcpHeaderBytes(frame, tcpAt)));
+  header.fill(0, 0, tcp.dataOffset);
+  header.fill(0, tcp.window, tcp.headerBytesMin);
+  header[tcp.flags] = (header[tcp.flags] as number) & negotiatingFlags;
+  const times = timestampsAt(header, 0);
+  if (times !== 0) header.fill(0, times, times + 8);
+  return header.toString('latin1');
+}
+
+/** ECE and CWR. */
+const negotiatingFlags = 0xc0;
 
 /** How guests lay out a timestamps option: two NOPs before it. */
 const paddedTimestamps = 0x0101080a;
@@ -103,6 +114,26 @@ export function timestampsAt(frame: Uint8Array, tcpAt: number): number {
     at += length;
   }
   return 0;
+}
+
+/**
+ * Whether the header of a segment that is no SYN carries only what is understood: timestamps, SACK blocks and padding. Any
+ * other option may mean anything.
+ */
+export function hasPlainOptions(frame: Uint8Array, tcpAt: number): boolean {
+  const end = tcpAt + tcpHeaderBytes(frame, tcpAt);
+  let at = tcpAt + tcp.headerBytesMin;
+  if (at === end || (at + 12 === end && read32(frame, at) === paddedTimestamps)) return true;
+  while (at < end) {
+    const kind = frame[at] as number;
+    if (kind === option.end) return frame.subarray(at, end).every((byte) => byte === 0);
+    const length = kind === option.nop ? 1 : at + 1 < end ? (frame[at + 1] as number) : 0;
+    const isTimestamps = kind === option.timestamps && length === 10;
+    const isSack = kind === option.sack && length > 2 && length % 8 === 2;
+    if (kind !== option.nop && !isTimestamps && !isSack) return false;
+    at += length;
+  }
+  return at === end;
 }
 
 /** Calls `visit` with the offset of both edges of every SACK block of the segment. */

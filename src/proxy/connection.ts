@@ -402,7 +402,7 @@ function noteGuestAck(connection: Connection<unknown>, view: FrameView): void {
 }
 
 /** Whether the guest may take what the client says at `sequence`; undefined when the guest has said nothing yet. */
-function isInWindow(connection: Connection<unknown>, sequence: number): boolean | undefined {
+export function isInWindow(connection: Connection<unknown>, sequence: number): boolean | undefined {
   if (!connection.hasGuestAck) return undefined;
   return distance(sequence, connection.guestAck) >= 0 && distance(sequence, connection.guestEdge) <= 0;
 }

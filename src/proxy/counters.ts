@@ -27,6 +27,8 @@ export interface PrimaryCounters {
   heldFrames: number;
   heldBytes: number;
   aheadBytes: number;
+  /** What has left and the client has not acknowledged. */
+  sentBytes: number;
   gatedBytes: number;
 }
 
@@ -57,6 +59,7 @@ export function newPrimaryCounters(): PrimaryCounters {
     heldFrames: 0,
     heldBytes: 0,
     aheadBytes: 0,
+    sentBytes: 0,
     gatedBytes: 0,
   };
 }

@@ -4,7 +4,8 @@
 //    piece  offset 0 ........ 1480 ........ 2960 .... 3400
 //           |------ more -----|----- more ----|- last -|
 //
-// Pieces that overlap without being equal never make a whole: such a packet waits for a commit.
+// Pieces that overlap without being equal never make a whole: such a packet waits for a commit. So does one of which a later
+// piece has other options than the first one, which are those that are compared.
 
 import { write16 } from '../packet/checksum.ts';
 import { FrameView } from '../packet/frame-view.ts';
@@ -21,20 +22,28 @@ export interface Piece {
   from: number;
   to: number;
   hasMore: boolean;
+  /** IPv4 options or IPv6 extension headers before the fragment header. */
+  options: Buffer;
 }
 
 const fragmentHeaderBytes = 8;
 const largestPacketBytes = 65_535;
 
 export function pieceOf(view: FrameView, order: number): Piece {
+  const frame = Buffer.from(view.frame);
   return {
-    frame: Buffer.from(view.frame),
+    frame,
     order,
     offset: view.fragmentOffset,
     from: view.contentFrom,
     to: view.contentTo,
     hasMore: view.hasMoreFragments,
+    options: frame.subarray(view.optionsAt, headerEndOf(view)),
   };
+}
+
+function headerEndOf(view: FrameView): number {
+  return view.transportAt - (view.isIpv6 ? fragmentHeaderBytes : 0);
 }
 
 const pieceView = new FrameView();
@@ -43,6 +52,8 @@ const pieceView = new FrameView();
 export function assemble(pieces: readonly Piece[]): Buffer | undefined {
   if (pieces.length > proxyLimits.fragmentsPerPacketMax) return undefined;
   const sorted = [...pieces].sort((a, b) => a.offset - b.offset);
+  const [first] = sorted;
+  if (first === undefined || sorted.some((piece) => hasOtherOptions(piece, first))) return undefined;
   const parts: Buffer[] = [];
   let at = 0;
   let isComplete = false;
@@ -54,8 +65,11 @@ export function assemble(pieces: readonly Piece[]): Buffer | undefined {
     at += bytes;
     isComplete = !piece.hasMore;
   }
-  const [first] = sorted;
-  return isComplete && first !== undefined && at < largestPacketBytes ? wholeOf(first, parts) : undefined;
+  return isComplete && at < largestPacketBytes ? wholeOf(first, parts) : undefined;
+}
+
+function hasOtherOptions({ options }: Piece, first: Piece): boolean {
+  return options.length > 0 && !options.equals(first.options);
 }
 
 function isRepeated(part: Buffer | undefined, piece: Piece): boolean {
@@ -64,7 +78,7 @@ function isRepeated(part: Buffer | undefined, piece: Piece): boolean {
 
 function wholeOf(first: Piece, parts: readonly Buffer[]): Buffer {
   const view = pieceView.parse(first.frame);
-  const headerEnd = view.transportAt - (view.isIpv6 ? fragmentHeaderBytes : 0);
+  const headerEnd = headerEndOf(view);
   const whole = Buffer.concat([first.frame.subarray(0, headerEnd), ...parts]);
   if (view.isIpv6) whole[view.nextHeaderAt] = view.ipProtocol;
   else {

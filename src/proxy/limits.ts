@@ -24,6 +24,10 @@ export const proxyLimits = {
   aheadBytesPerConnectionMax: 4 << 20,
   aheadPiecesOutOfOrderMax: 256,
   aheadBytesMax: 64 << 20,
+  /** Memory for what has left and the client has not acknowledged, of one connection and of all. Beyond: the oldest is
+   *  forgotten, and a retransmission of it leaves by a commit alone. */
+  sentBytesPerConnectionMax: 4 << 20,
+  sentBytesMax: 64 << 20,
   /** RST positions of the SVM remembered per connection; more are forgotten, oldest first. */
   resetsMax: 8,
   /** Ends of urgent data of the SVM remembered per connection; more are forgotten, oldest first. */

@@ -29,7 +29,14 @@ import { DatagramComparer, type DatagramFlow } from './compare/datagram.ts';
 import { type ActiveFlow, type CompareSink, classOf } from './compare/sink.ts';
 import { TcpComparer } from './compare/tcp.ts';
 import { TcpStream } from './compare/tcp-stream.ts';
-import { type Connection, ConnectionTable, hasClientReset, isKnownIsn, packAnnouncement } from './connection.ts';
+import {
+  type Connection,
+  ConnectionTable,
+  hasClientReset,
+  isInWindow,
+  isKnownIsn,
+  packAnnouncement,
+} from './connection.ts';
 import { newPrimaryCounters, type PrimaryCounters } from './counters.ts';
 import { Egress } from './egress.ts';
 import { FramePool } from './frame-pool.ts';
@@ -164,6 +171,9 @@ export class PrimaryProxy {
     const connection = this.table.ofClientFrame(view);
     if (connection === undefined) return view.frame;
     this.table.noteClientFrame(connection, view, now);
+    const { attachment } = connection;
+    if (attachment !== undefined && view.hasAck && isInWindow(connection, view.sequence) !== false)
+      this.tcp.fromClient(attachment, view.ack);
     return isTranslated(connection) ? toGuestSpace(view, connection) : view.frame;
   }
 
@@ -175,27 +185,25 @@ export class PrimaryProxy {
       this.gate.pass(frame, undefined);
       return;
     }
-    if (view.kind === 'tcp') this.translate(view, now);
-    else if (view.quoteAt !== 0) view.parse(this.quotes.toClient(view));
-    if (this.isAlone) this.passAlone(view);
+    const connection = view.kind === 'tcp' ? this.translate(view, now) : undefined;
+    if (view.quoteAt !== 0) view.parse(this.quotes.toClient(view));
+    if (this.isAlone) this.passAlone(view, connection);
     else if (this.isOverrun(view)) this.count.dropped.overrun += 1;
     else if (this.isInFlight) this.wait(this.next, view, now, this.nextOrder++);
-    else this.take(view, now, this.nextOrder++);
+    else this.take(view, connection, now, this.nextOrder++);
     this.checkLimits();
   }
 
-  /** From here on `view` is in client space. */
-  private translate(view: FrameView, now: number): void {
-    const connection = this.table.ofGuestFrame(view) ?? this.table.add(view.key);
-    if (connection === undefined) {
-      view.takeWhole();
-      return;
-    }
+  /** From here on `view` is in client space. Without a connection, as when the table is full, it is a frame like any other. */
+  private translate(view: FrameView, now: number): Connection<TcpStream> | undefined {
+    const connection = this.connectionOf(view);
+    if (connection === undefined) return undefined;
     if (view.isSyn) this.noteSyn(connection, view);
     this.table.noteGuestFrame(connection, view, now);
     // A reset that answers a segment without ACK has sequence number 0 in every space.
     const isNumbered = !(view.isReset && view.sequence === 0);
     if (isNumbered && isTranslated(connection)) view.parse(toClientSpace(view, connection));
+    return connection;
   }
 
   private noteSyn(connection: Connection<TcpStream>, view: FrameView): void {
@@ -209,20 +217,20 @@ export class PrimaryProxy {
     this.ports.announceIsn(packAnnouncement(connection.key, time), connection.clientIsn ?? view.sequence);
   }
 
-  private passAlone(view: FrameView): void {
-    const connection = view.kind === 'tcp' ? this.table.ofGuestFrame(view) : undefined;
+  private passAlone(view: FrameView, connection: Connection<TcpStream> | undefined): void {
     if (connection !== undefined) this.tcp.observe(connection, view);
     this.egress.how = 'alone';
     this.egress.leave(view.frame, classOf(view), undefined);
   }
 
-  private take(view: FrameView, now: number, order: number): void {
+  private take(view: FrameView, connection: Connection<TcpStream> | undefined, now: number, order: number): void {
     if (this.options.mode === 'remus') {
       this.wait(this.output.raw, view, now, order);
       return;
     }
     this.egress.how = 'match';
-    const connection = view.kind === 'tcp' ? this.connectionOf(view) : undefined;
+    // Nobody compares what lies behind the packet.
+    if (view.endAt < view.frame.length) view.frame.fill(0, view.endAt);
     if (connection === undefined) {
       const flow = this.datagrams.fromPrimary(view, now, order);
       if (flow.heldBytes > proxyLimits.heldBytesPerFlowMax) this.atLimit(flow.text);
@@ -324,8 +332,9 @@ export class PrimaryProxy {
     for (const { frame, time, order } of next) {
       this.heldChanged(-1, -frame.length);
       const view = this.view.parse(frame);
-      if (this.isAlone) this.passAlone(view);
-      else this.take(view, time, order);
+      const connection = view.kind === 'tcp' ? this.connectionOf(view) : undefined;
+      if (this.isAlone) this.passAlone(view, connection);
+      else this.take(view, connection, time, order);
     }
     this.setNow(now);
     this.checkLimits();
@@ -447,6 +456,7 @@ export class PrimaryProxy {
     count.connections = this.table.size;
     count.connectionsEvicted = this.table.evicted;
     count.aheadBytes = this.tcp.aheadBytes;
+    count.sentBytes = this.tcp.said.bytes;
     return count;
   }
 

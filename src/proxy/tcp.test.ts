@@ -424,3 +424,176 @@ test('both open at once: a second call of the client that only one of the guests
     [5001],
   );
 });
+
+/** Ten bytes of a connection, which have left. */
+function withSaid(content = '0123456789'): Bed {
+  const bed = connected(overIpv4);
+  bed.pvm(data(overIpv4, pIsn, 0, content));
+  bed.svm(data(overIpv4, sIsn, 0, content));
+  assert.deepEqual(bed.left().map(text), [content]);
+  return bed;
+}
+
+const acknowledge = (bed: Bed, bytesOfGuest: number, sequence = 5001) =>
+  bed.client(buildTcp(overIpv4.client, overIpv4.guest, { sequence, ack: pIsn + 1 + bytesOfGuest, flags: 0 }));
+
+test('a retransmission leaves at once, however it is cut, and with another byte by a commit alone', () => {
+  const bed = withSaid();
+  bed.pvm(data(overIpv4, pIsn, 2, '234'));
+  bed.pvm(data(overIpv4, pIsn, 0, '0123456789'));
+  assert.deepEqual(bed.left().map(text), ['234', '0123456789']);
+  bed.pvm(data(overIpv4, pIsn, 3, '3x5'));
+  assert.equal(bed.left().length, 0);
+  assert.deepEqual(
+    bed.primary.divergences().map(({ kind, offset }) => [kind, offset]),
+    [['payload', 3]],
+  );
+  bed.checkpoint();
+  assert.deepEqual(bed.left().map(text), ['3x5']);
+  // The survivor has this one now.
+  bed.pvm(data(overIpv4, pIsn, 0, '0123x5678'));
+  assert.deepEqual(bed.left().map(text), ['0123x5678']);
+});
+
+test('a retransmission with another byte that waits behind the first one does not leave with it', () => {
+  const bed = connected(overIpv4);
+  bed.pvm(data(overIpv4, pIsn, 0, 'abcd'));
+  bed.pvm(data(overIpv4, pIsn, 0, 'abXd'));
+  bed.svm(data(overIpv4, sIsn, 0, 'abcd'));
+  assert.deepEqual(bed.left().map(text), ['abcd']);
+  assert.equal(bed.primary.divergences().length, 1);
+});
+
+test('a retransmission leaves without what the client has acknowledged, whatever stands there', () => {
+  const bed = withSaid();
+  acknowledge(bed, 4);
+  bed.pvm(data(overIpv4, pIsn, 0, '0X23456789'));
+  const [rest] = bed.left();
+  assert.equal(rest === undefined ? '' : text(rest), '456789');
+  assertValid(rest?.frame ?? assert.fail());
+  acknowledge(bed, 10);
+  // As guests do that ask whether the other end lives: one byte of rubbish before the next one (RFC 9293, 3.8.4).
+  bed.pvm(data(overIpv4, pIsn, 9, 'X'));
+  const [probe] = bed.left();
+  assert.deepEqual([probe?.sequence, probe?.payloadBytes, bed.primary.divergences().length], [pIsn + 10, 0, 0]);
+  assertValid(probe?.frame ?? assert.fail());
+});
+
+test('an acknowledgement that the guest does not take, or of what has not left, makes nothing known', () => {
+  const bed = withSaid();
+  acknowledge(bed, 10, 4_000_000);
+  bed.pvm(data(overIpv4, pIsn, 0, '0123456789'));
+  assert.deepEqual(bed.left().map(text), ['0123456789']);
+  acknowledge(bed, 2000);
+  bed.pvm(data(overIpv4, pIsn, 0, 'x123456789'));
+  assert.equal(bed.left().length, 0);
+});
+
+test('a FIN is repeated where it has left, and nowhere else', () => {
+  const bed = withSaid();
+  const fin = (isn: number, at: number, content: string) => {
+    const { guest, client } = overIpv4;
+    return buildTcp(guest, client, { sequence: isn + 1 + at, ack: 5001, flags: tcpFlag.fin, payload: bytes(content) });
+  };
+  bed.pvm(fin(pIsn, 0, '01234'));
+  assert.equal(bed.left().length, 0, 'an end amid what has left');
+  bed.checkpoint();
+  bed.left();
+  const other = withSaid();
+  other.pvm(fin(pIsn, 10, ''));
+  other.svm(fin(sIsn, 10, ''));
+  other.pvm(fin(pIsn, 5, '56789'));
+  assert.deepEqual(
+    other.left().map((view) => [text(view), view.isFin]),
+    [
+      ['', true],
+      ['56789', true],
+    ],
+  );
+  acknowledge(other, 10);
+  other.pvm(fin(pIsn, 5, '56789'));
+  assert.deepEqual(
+    other.left().map((view) => [text(view), view.isFin, view.sequence]),
+    [['', true, pIsn + 11]],
+  );
+});
+
+test('a SYN-ACK is repeated as it has left, or as the secondary repeats it', () => {
+  const { guest, client } = overIpv4;
+  const answer = (isn: number, ecn: number, options = synOptionBytes) =>
+    buildTcp(guest, client, { sequence: isn, ack: 5001, flags: tcpFlag.syn | ecn, window: 1000, options });
+  const bed = new Bed();
+  bed.protect();
+  bed.client(buildTcp(client, guest, { sequence: 5000, flags: tcpFlag.syn | 0xc0, options: synOptionBytes }));
+  bed.pvm(answer(pIsn, 0x40));
+  bed.svm(answer(sIsn, 0x40));
+  assert.equal(bed.left().length, 1);
+  bed.checkpoint();
+  bed.pvm(answer(pIsn, 0x40));
+  assert.equal(bed.left().length, 1, 'the same again');
+  // It offers no ECN any more, as guests do whose SYN-ACK seems to be lost because of it.
+  bed.svm(answer(pIsn, 0));
+  bed.pvm(answer(pIsn, 0));
+  assert.equal(bed.left().length, 1, 'what the secondary has repeated too');
+  bed.pvm(answer(pIsn, 0, Uint8Array.of(2, 4, 5, 0)));
+  assert.deepEqual([bed.left().length, bed.primary.divergences().map(({ kind }) => kind)], [0, ['options']]);
+});
+
+test('a SYN-ACK that agrees to ECN does not leave when the secondary did not agree', () => {
+  const { guest, client } = overIpv4;
+  const bed = new Bed();
+  bed.protect();
+  bed.client(buildTcp(client, guest, { sequence: 5000, flags: tcpFlag.syn | 0xc0, options: synOptionBytes }));
+  const answer = (isn: number, ecn: number) =>
+    buildTcp(guest, client, {
+      sequence: isn,
+      ack: 5001,
+      flags: tcpFlag.syn | ecn,
+      window: 1000,
+      options: synOptionBytes,
+    });
+  bed.pvm(answer(pIsn, 0x40));
+  bed.svm(answer(sIsn, 0));
+  assert.equal(bed.left().length, 0);
+  assert.match(bed.primary.divergences()[0]?.detail ?? '', /ECN/);
+});
+
+test('what has left and is not acknowledged is remembered within bounds; beyond them it leaves by a commit', () => {
+  const bed = connected(overIpv4);
+  const piece = 'x'.repeat(1400);
+  const count = Math.ceil(proxyLimits.sentBytesPerConnectionMax / 1400) + 10;
+  for (let at = 0; at < count; at += 1) {
+    bed.pvm(data(overIpv4, pIsn, at * 1400, piece));
+    bed.svm(data(overIpv4, sIsn, at * 1400, piece));
+  }
+  assert.equal(bed.left().length, count);
+  assert.ok(bed.primary.counters.sentBytes <= proxyLimits.sentBytesPerConnectionMax);
+  bed.pvm(data(overIpv4, pIsn, 0, piece));
+  assert.equal(bed.left().length, 0, 'forgotten');
+  bed.checkpoint();
+  assert.equal(bed.left().length, 1);
+  bed.pvm(data(overIpv4, pIsn, (count - 1) * 1400, piece));
+  assert.equal(bed.left().length, 1, 'remembered');
+  acknowledge(bed, count * 1400);
+  assert.equal(bed.primary.counters.sentBytes, 0);
+});
+
+test('a segment with an option that is not understood leaves by a commit alone', () => {
+  const { guest, client } = overIpv4;
+  const bed = connected(overIpv4);
+  const segment = (isn: number, flags: number, options: Uint8Array, content: string) =>
+    buildTcp(guest, client, { sequence: isn + 1, ack: 5001, flags, window: 1000, options, payload: bytes(content) });
+  const multipath = Uint8Array.of(30, 4, 1, 2);
+  for (const [flags, options, content] of [
+    [0, multipath, 'data'],
+    [0, multipath, ''],
+    [tcpFlag.rst, new Uint8Array(0), 'why'],
+  ] as const) {
+    bed.pvm(segment(pIsn, flags, options, content));
+    bed.svm(segment(pIsn, flags, options, content));
+    assert.equal(bed.left().length, 0);
+    assert.equal(bed.primary.divergences().at(-1)?.kind, 'options');
+    bed.checkpoint();
+    assert.deepEqual(bed.left().map(text), [content]);
+  }
+});

@@ -30,12 +30,14 @@ export class HeldSegments {
   }
 
   /** Puts the segment in its place; false when what waits already says all of it. */
-  add(stream: TcpStream, view: FrameView, order: number): boolean {
+  add(stream: TcpStream, view: FrameView, order: number, isOpaque: boolean): boolean {
     const held = this.takeSpare(view, order);
+    held.isOpaque = isOpaque;
     let at = stream.held.length;
     if (!view.isReset) {
       while (at > 0 && isBehind(stream.held[at - 1] as Held, held)) at -= 1;
-      if (isRepeated(stream.held[at - 1], held) || isRepeated(stream.held[at], held)) {
+      const isKnown = isRepeated(stream.held[at - 1], held) || isRepeated(stream.held[at], held);
+      if (isKnown && !isOpaque) {
         this.giveBack(held);
         return false;
       }
@@ -85,7 +87,7 @@ export class HeldSegments {
   }
 
   private takeSpare(view: FrameView, order: number): Held {
-    const held = this.spare.pop() ?? { ...emptyParts(), time: 0, order: 0, owned: false };
+    const held = this.spare.pop() ?? { ...emptyParts(), time: 0, order: 0, owned: false, isOpaque: false };
     held.time = this.moment.now;
     held.order = order;
     return fillParts(held, view);

@@ -7,7 +7,7 @@
 import { read16 } from '../../packet/checksum.ts';
 import type { FrameView } from '../../packet/frame-view.ts';
 import { advance, distance, later } from '../../packet/sequence.ts';
-import { synOptions, tcp, tcpFlag } from '../../packet/tcp.ts';
+import { synText, tcp, tcpFlag } from '../../packet/tcp.ts';
 import { asBuffer } from '../byte-stream.ts';
 import { proxyLimits } from '../limits.ts';
 import type { CompareSink } from './sink.ts';
@@ -88,11 +88,13 @@ export class SecondarySide {
 
   private takeSyn(stream: TcpStream, view: FrameView): void {
     if (view.hasAck) stream.sSynAck = view.ack;
+    if (stream.sSyn === undefined) stream.sSynFlags = view.flags;
+    // A guest may offer less when it repeats its SYN.
+    const isSameKind = ((view.flags ^ stream.sSynFlags) & tcpFlag.ack) === 0;
+    if (isSameKind) stream.sSyn = synText(view.frame, view.transportAt);
     if (stream.sSynSeen) return;
     stream.sSynSeen = true;
     stream.sKnown = true;
-    stream.sSyn = synOptions(view.frame, view.transportAt);
-    stream.sSynFlags = view.flags;
     stream.ahead.reset(advance(view.sequence, 1));
   }
 

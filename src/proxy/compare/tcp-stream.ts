@@ -8,11 +8,11 @@
 // At the start of an epoch the SVM is the PVM as it was at the capture: the SVM's side starts as a copy of the PVM's.
 
 import { flowText } from '../../packet/flow-key.ts';
-import type { SynOptions } from '../../packet/tcp.ts';
 import { ByteStream } from '../byte-stream.ts';
 import type { Connection } from '../connection.ts';
 import type { FramePool } from '../frame-pool.ts';
 import type { SegmentParts } from '../rewrite.ts';
+import type { SentBytes } from './sent-bytes.ts';
 import type { ActiveFlow } from './sink.ts';
 
 /** A segment of the PVM that waits. */
@@ -22,6 +22,8 @@ export interface Held extends SegmentParts {
   order: number;
   /** Whether `frame` is our own copy yet. */
   owned: boolean;
+  /** It says something that cannot be compared: it leaves by a commit alone. */
+  isOpaque: boolean;
 }
 
 /** An acknowledgement or window that the PVM gave and the client has not been given in full. */
@@ -56,10 +58,20 @@ export class TcpStream implements ActiveFlow {
   rEdge = 0;
   rTimeKnown = false;
   rTime = 0;
+  /** What the SYN that has left negotiates, and its flags; where the FIN that has left stands. */
+  rSyn: string | undefined = undefined;
+  rSynFlags = 0;
+  rFinAt: number | undefined = undefined;
+  /** What has left and the client has not acknowledged; undefined before the first byte. */
+  sent: SentBytes | undefined = undefined;
+  /** The client's latest acknowledgement. */
+  cAckKnown = false;
+  cAck = 0;
 
   sKnown = false;
   sSynSeen = false;
-  sSyn: SynOptions | undefined = undefined;
+  /** What its latest SYN negotiates (synText). */
+  sSyn: string | undefined = undefined;
   sSynFlags = 0;
   /** What the SVM's SYN-ACK acknowledges: sent at once, or after a SYN of its own (simultaneous open). */
   sSynAck: number | undefined = undefined;

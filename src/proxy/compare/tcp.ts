@@ -4,7 +4,8 @@
 // - Nothing leaves that acknowledges, or opens the window, beyond what both guests did. What the PVM wanted to say beyond
 //   that is *owed*, and said by an ACK of ours when the SVM has caught up.
 // - SYN, FIN and RST leave when the SVM has sent them at the same place.
-// - What has left once (or is covered by a commit) may leave again at once.
+// - A segment that says something which cannot be compared leaves by a commit alone.
+// - What has left once may leave again at once (tcp-said.ts knows what that is).
 // - No TSval leaves that is beyond the SVM's latest, or before one that has left. So whoever carries the connection on is
 //   never behind what the client has seen, and the client drops nothing as an old duplicate (RFC 7323, PAWS).
 //
@@ -13,7 +14,7 @@
 
 import { FrameView } from '../../packet/frame-view.ts';
 import { advance, distance, later } from '../../packet/sequence.ts';
-import { tcpFlag } from '../../packet/tcp.ts';
+import { hasPlainOptions, tcp, tcpFlag } from '../../packet/tcp.ts';
 import { asBuffer } from '../byte-stream.ts';
 import type { Connection } from '../connection.ts';
 import type { FramePool } from '../frame-pool.ts';
@@ -33,6 +34,7 @@ import type { CompareSink, Moment } from './sink.ts';
 import { edgeOf, noteLeft, shiftOf, TcpClamp } from './tcp-clamp.ts';
 import { HeldSegments } from './tcp-held.ts';
 import { OwedAcks } from './tcp-owed.ts';
+import { ackedBytes, noteEnds, SaidBefore } from './tcp-said.ts';
 import { resetName, SecondarySide, urgentEnd } from './tcp-secondary.ts';
 import { type Held, TcpStream } from './tcp-stream.ts';
 import { synDifference } from './tcp-syn.ts';
@@ -52,6 +54,7 @@ export class TcpComparer {
   private readonly clamp: TcpClamp;
   private readonly held: HeldSegments;
   private readonly secondary: SecondarySide;
+  readonly said: SaidBefore;
   private readonly aheadStreams = new Set<TcpStream>();
   private readonly parkedView = new FrameView();
   private readonly moment: Moment = { now: 0 };
@@ -65,6 +68,7 @@ export class TcpComparer {
     this.owed = new OwedAcks(sink, { clamp: this.clamp, moment: this.moment, similarity });
     this.held = new HeldSegments(sink, pool, this.moment);
     this.secondary = new SecondarySide(sink);
+    this.said = new SaidBefore(pool);
   }
 
   /** The stream of a connection, made when it is first needed. */
@@ -85,6 +89,7 @@ export class TcpComparer {
     if (view.isSyn) this.noteSyn(stream, view);
     if (view.isReset) return;
     this.notePrimary(stream, view);
+    if (view.isSyn || view.isFin) noteEnds(stream, fillParts(this.passing, view));
     stream.rNext = stream.pNext;
     stream.rTimeKnown = stream.pTimeKnown;
     stream.rTime = stream.pTime;
@@ -97,17 +102,23 @@ export class TcpComparer {
     this.moment.now = now;
     const stream = this.streamOf(connection);
     if (view.isSyn) this.noteSyn(stream, view);
-    if (view.isReset) this.hold(stream, view, order);
+    if (!view.isReset) this.notePrimary(stream, view);
+    const opaque = isOpaque(view);
+    if (view.isReset || opaque) this.hold(stream, view, order, opaque);
     else {
-      this.notePrimary(stream, view);
       const bytes = view.payloadBytes + (view.isSyn ? 1 : 0) + (view.isFin ? 1 : 0);
       if (bytes === 0) this.fromPrimaryPureAck(stream, view);
-      else if (this.isOldNews(stream, view, bytes)) this.leaveWhole(stream, fillParts(this.passing, view), undefined);
-      else this.hold(stream, view, order);
+      else if (this.isOldNews(stream, view, bytes)) this.leaveAgain(stream, fillParts(this.passing, view), undefined);
+      else this.hold(stream, view, order, false);
     }
     this.progress(stream);
     this.held.keepFresh();
     this.settle(stream);
+  }
+
+  /** The client acknowledges what the guest has said, in a segment that the guest takes. */
+  fromClient(stream: TcpStream, ack: number): void {
+    this.said.acked(stream, ack);
   }
 
   /** A frame of the SVM of this epoch, in client space. */
@@ -151,6 +162,7 @@ export class TcpComparer {
     stream.rTimeKnown = false;
     stream.owed = undefined;
     stream.diverged = false;
+    this.said.forget(stream);
     this.secondary.clear(stream);
     for (const frame of parked) this.takeSecondary(stream, this.parkedView.parse(frame));
   }
@@ -195,8 +207,9 @@ export class TcpComparer {
   }
 
   private isOldNews(stream: TcpStream, view: FrameView, bytes: number): boolean {
-    const end = advance(view.sequence, bytes);
-    return distance(end, stream.rNext) <= 0 && (!view.hasAck || stream.sAckKnown) && marksNothingNew(stream, view);
+    if (distance(advance(view.sequence, bytes), stream.rNext) > 0) return false;
+    if ((view.hasAck && !stream.sAckKnown) || !marksNothingNew(stream, view)) return false;
+    return this.said.has(stream, fillParts(this.passing, view));
   }
 
   private fromPrimaryPureAck(stream: TcpStream, view: FrameView): void {
@@ -218,8 +231,8 @@ export class TcpComparer {
     this.clamp.noteSaid(stream, parts);
   }
 
-  private hold(stream: TcpStream, view: FrameView, order: number): void {
-    if (!this.held.add(stream, view, order) && view.hasAck) this.owed.owe(stream, ackTemplate(view));
+  private hold(stream: TcpStream, view: FrameView, order: number, opaque: boolean): void {
+    if (!this.held.add(stream, view, order, opaque) && view.hasAck) this.owed.owe(stream, ackTemplate(view));
   }
 
   /** Lets leave what the SVM has confirmed, from the oldest on. */
@@ -233,10 +246,11 @@ export class TcpComparer {
 
   /** True when the head has left whole. */
   private tryHead(stream: TcpStream, head: Held): boolean {
+    if (head.isOpaque) return this.diverge(stream, 'options', head.sequence, none, none, opaqueText);
     if ((head.flags & tcpFlag.rst) !== 0) return this.tryReset(stream, head);
     if ((head.flags & tcpFlag.ack) !== 0 && !stream.sAckKnown) return false;
-    if ((head.flags & tcpFlag.syn) !== 0) return this.trySyn(stream, head);
     if (!marksNothingNew(stream, head)) return this.blocked(stream);
+    if ((head.flags & tcpFlag.syn) !== 0) return this.trySyn(stream, head);
     if (distance(head.sequence, stream.rNext) > 0) return this.blocked(stream);
     return this.tryBytes(stream, head);
   }
@@ -248,7 +262,8 @@ export class TcpComparer {
   }
 
   private trySyn(stream: TcpStream, head: Held): boolean {
-    if (stream.sSyn === undefined) return distance(head.sequence, stream.rNext) < 0 && this.finishHead(stream, head);
+    if (stream.sSyn === undefined && distance(head.sequence, stream.rNext) < 0) return this.tryAgain(stream, head);
+    if (stream.sSyn === undefined) return false;
     // Simultaneous open: both guests sent SYN, and the PVM has answered the client's. So will the SVM.
     const isAnswer = distance(head.sequence, stream.rNext) < 0 && (head.flags & tcpFlag.ack) !== 0;
     if (isAnswer && stream.sSynAck === undefined) return this.blocked(stream);
@@ -264,6 +279,7 @@ export class TcpComparer {
   private tryBytes(stream: TcpStream, head: Held): boolean {
     const done = Math.max(0, distance(stream.rNext, head.sequence));
     const rest = Math.max(0, head.payloadBytes - done);
+    if (done >= head.payloadBytes + (head.flags & tcpFlag.fin)) return this.tryAgain(stream, head);
     const from = advance(head.sequence, done);
     if (rest > 0) {
       const here = stream.sKnown && distance(from, stream.ahead.base) >= 0 ? distance(stream.ahead.next, from) : 0;
@@ -274,6 +290,20 @@ export class TcpComparer {
     }
     if ((head.flags & tcpFlag.fin) !== 0 && !this.finAgrees(stream, head, done)) return false;
     return this.finishHead(stream, head);
+  }
+
+  /** All of the head stands where something has left before: the same, or something else. */
+  private tryAgain(stream: TcpStream, head: Held): boolean {
+    const isSyn = (head.flags & tcpFlag.syn) !== 0;
+    if (this.said.has(stream, head)) {
+      this.held.removeHead(stream, head);
+      this.leaveAgain(stream, head, head);
+      this.held.giveBack(head);
+      return true;
+    }
+    const end = head.payloadAt + Math.min(head.payloadBytes, proxyLimits.divergenceBytes);
+    const primary = head.frame.subarray(head.payloadAt, end);
+    return this.diverge(stream, isSyn ? 'options' : 'payload', head.sequence, primary, none, againText);
   }
 
   /** `count` more bytes of the head may leave; the SVM has no more for now. */
@@ -295,7 +325,7 @@ export class TcpComparer {
 
   private finAgrees(stream: TcpStream, head: Held, done: number): boolean {
     const finAt = advance(head.sequence, head.payloadBytes);
-    if (distance(finAt, stream.rNext) < 0 || stream.sFinAt === finAt) return true;
+    if (stream.sFinAt === finAt) return true;
     if (head.payloadBytes > done) this.leavePart(stream, head, done, head.payloadBytes);
     const goesOn = stream.sKnown && distance(stream.ahead.next, finAt) > 0;
     if (!goesOn && stream.sFinAt === undefined) return this.blocked(stream);
@@ -334,7 +364,22 @@ export class TcpComparer {
     this.clamp.clamp(stream, head);
     this.split += 1;
     this.sink.leave(cutSegment(head, from, to, false, this.clamp.out), 'part', head);
+    this.said.note(stream, head, from, to);
     this.left(stream, head, advance(head.sequence, to));
+  }
+
+  /** What has left leaves again, without the bytes that the client has acknowledged. */
+  private leaveAgain(stream: TcpStream, parts: SegmentParts, held: Held | undefined): void {
+    const { out } = this.clamp;
+    this.clamp.clamp(stream, parts);
+    const fin = parts.flags & tcpFlag.fin;
+    const acked = (parts.flags & tcpFlag.syn) === 0 ? ackedBytes(stream, parts) : 0;
+    const isKept = parts.payloadBytes === 0 || acked <= 0;
+    const isGone = acked >= parts.payloadBytes + fin;
+    const rest = () => cutSegment(parts, acked, parts.payloadBytes, true, out);
+    const frame = isKept ? rewriteInPlace(parts, out) : isGone ? pureAck(parts, parts.sequence, out) : rest();
+    this.sink.leave(frame, parts.payloadBytes > 0 ? 'data' : 'other', held);
+    this.left(stream, parts, stream.rNext);
   }
 
   /** Lets what is left of the head leave, and takes it from the list. */
@@ -356,7 +401,10 @@ export class TcpComparer {
     const frameClass = parts.payloadBytes > 0 ? 'data' : 'other';
     const frame = isTail ? cutSegment(parts, done, parts.payloadBytes, true, out) : rewriteInPlace(parts, out);
     this.sink.leave(frame, frameClass, held);
-    if ((parts.flags & tcpFlag.rst) === 0) this.left(stream, parts, advance(parts.sequence, bytes));
+    if ((parts.flags & tcpFlag.rst) !== 0) return;
+    if ((parts.flags & (tcpFlag.syn | tcpFlag.fin)) !== 0) noteEnds(stream, parts);
+    this.said.note(stream, parts, isTail ? done : 0, parts.payloadBytes, held);
+    this.left(stream, parts, advance(parts.sequence, bytes));
   }
 
   private left(stream: TcpStream, parts: SegmentParts, next: number): void {
@@ -395,6 +443,7 @@ export class TcpComparer {
   /** The connection is forgotten: so is everything that waits in it. */
   abandon(stream: TcpStream): void {
     this.held.takeAll(stream);
+    this.said.forget(stream);
     stream.owed = undefined;
     stream.parked = [];
     stream.parkedBytes = 0;
@@ -416,6 +465,23 @@ export class TcpComparer {
     if (this.aheadBytes <= proxyLimits.aheadBytesMax) return;
     this.sink.want({ kind: 'limit', detail: 'the secondary is too far ahead on all connections together' });
   }
+}
+
+const againText = 'a retransmission says something else than what has left';
+const opaqueText = 'the segment says something that cannot be compared: an option, or a text in a reset';
+
+/**
+ * Whether the segment says something beside its payload that nobody compares: options that are not understood (those of a
+ * SYN are compared), IP options or extension headers, a text in a reset (RFC 9293, 3.5.3).
+ */
+function isOpaque(view: FrameView): boolean {
+  if (view.hasOptions) return true;
+  const headerBytes = view.payloadAt - view.transportAt;
+  const isUsual =
+    headerBytes === tcp.headerBytesMin || (headerBytes === 32 && view.timestampsAt === view.transportAt + 24);
+  if ((view.flags & (tcpFlag.rst | tcpFlag.syn)) === 0 && isUsual) return false;
+  if (view.isReset && view.payloadBytes > 0) return true;
+  return !view.isSyn && !hasPlainOptions(view.frame, view.transportAt);
 }
 
 /** Whether the segment marks no urgent data, or some that the SVM has marked too: a receiver may take it out of the stream. */
