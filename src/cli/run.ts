@@ -3,7 +3,7 @@
 import { existsSync } from 'node:fs';
 import { buildGuest } from '../../guest/build.ts';
 import { delay, systemClock } from '../base/clock.ts';
-import { checkLocal, readSpec, type Spec } from '../config/spec.ts';
+import { checkLocal, readSpec, type Spec, writtenDisks } from '../config/spec.ts';
 import { readHeader } from '../disk/header.ts';
 import { refuseOwner } from '../disk/recovery.ts';
 import { Folder } from '../disk/storage.ts';
@@ -11,7 +11,7 @@ import { checkImage } from '../host/disk-image.ts';
 import { ensurePackages, guestPackages, runtimePackages } from '../host/packages.ts';
 import { type Forward, refuseBusyPorts } from '../lan/gateway.ts';
 import { ensureFirmware } from '../local/firmware.ts';
-import type { BootFiles } from '../local/machine.ts';
+import { addedWords, type BootFiles } from '../local/machine.ts';
 import { LocalPair, replicaDirectory } from '../local/pair.ts';
 import { Interrupted, interruptSignal } from './interrupt.ts';
 import { LiveBlock, statusBlock, statusLine } from './view.ts';
@@ -31,7 +31,8 @@ export async function run(path: string, options: { json: boolean }): Promise<num
   await refuseBusyPorts(forwards);
   await ensurePackages([...runtimePackages, ...guestPackages], { why: 'run a VM', onProgress: say });
   await ensureFirmware(spec.machine, say);
-  for (const disk of spec.disks) await checkImage(disk.path, disk.format);
+  const written = writtenDisks(spec);
+  for (const disk of spec.disks) await checkImage(disk.path, disk.format, written.includes(disk));
   for (const node of ['a', 'b']) refuseOwner(replicaDirectory(spec, node));
   const boot = await bootFiles(spec, say);
   const interrupt = interruptSignal();
@@ -40,6 +41,7 @@ export async function run(path: string, options: { json: boolean }): Promise<num
     for (const forward of forwards)
       say(`127.0.0.1:${forward.hostPort} reaches the guest's ${forward.protocol} port ${forward.guestPort}`);
     if (spec.protect.mode !== 'none') await pair.startSecondary();
+    if ('kernel' in spec.boot) sayAdded(spec, boot, say);
     say(`logs and consoles are in ${pair.logDir}; Ctrl-C ends the VM`);
     await untilInterrupted(pair, live, options.json, interrupt);
     return 0;
@@ -77,6 +79,12 @@ async function repair(pair: LocalPair, live: LiveBlock, json: boolean): Promise<
     if (!json) live.say(`- node ${node.name} died; it is started again`);
     await pair.restart(node.name === 'a' ? 'a' : 'b');
   }
+}
+
+/** The command line is the operator's: what is added to it is said. */
+function sayAdded(spec: Spec, boot: BootFiles, say: (line: string) => void): void {
+  const words = addedWords(spec, boot);
+  if (words.length > 0) say(`the kernel is also told ${words.join(' ')} (boot.clockRate: false leaves it out)`);
 }
 
 async function bootFiles(spec: Spec, say: (line: string) => void): Promise<BootFiles> {

@@ -25,6 +25,34 @@ const refused = (why: string, instead: string) => ({ how: 'refused' as const, wh
 
 export const devices: readonly Device[] = [
   {
+    ...{ kind: 'disk', name: 'virtio', qemu: 'virtio-blk-pci' },
+    support: supported('a driver in the guest; microvm: virtio-blk-device', 'test/functional/disk.test.ts'),
+  },
+  {
+    ...{ kind: 'disk', name: 'scsi', qemu: 'virtio-scsi-pci, scsi-hd, scsi-cd' },
+    support: supported('a driver in the guest', 'test/functional/disk-buses.test.ts'),
+  },
+  {
+    ...{ kind: 'disk', name: 'sata', qemu: 'ide-hd, ide-cd' },
+    support: supported('nothing; AHCI on q35 (6 places), IDE on pc (4)', 'test/functional/disk-buses.test.ts'),
+  },
+  {
+    ...{ kind: 'disk', name: 'nvme', qemu: 'nvme' },
+    support: refused('QEMU cannot save it, and 7.2 dies as it tries', 'virtio, scsi or sata'),
+  },
+  {
+    ...{ kind: 'disk', name: 'ide', qemu: 'ide-hd' },
+    support: refused('it is called sata here, on every machine', 'sata'),
+  },
+  {
+    ...{ kind: 'card', name: 'virtio', qemu: 'virtio-net-pci' },
+    support: supported('a driver in the guest; microvm: virtio-net-device', 'test/failover/faults.test.ts'),
+  },
+  ...(['e1000', 'e1000e', 'rtl8139', 'vmxnet3'] as const).map((name) => ({
+    ...{ kind: 'card' as const, name, qemu: name },
+    support: supported('a driver in the guest; tried without one: saved and loaded', 'test/functional/cards.test.ts'),
+  })),
+  {
     ...{ kind: 'display', name: 'vga', qemu: 'VGA' },
     support: supported(
       '16 MiB of memory of its own, part of every checkpoint',

@@ -43,11 +43,17 @@ const bootSchema = z.union(
   [
     z.strictObject({ guest: z.literal('demo') }),
     /** The machine starts from its first disk, by its BIOS. */
-    z.strictObject({ from: z.literal('disk') }),
+    z.strictObject({
+      from: z.literal('disk'),
+      /** Which of the disks are tried, by their place in the list; all of them in their order when left out. */
+      order: z.array(z.number().int().min(0).max(7)).min(1).max(8).optional(),
+    }),
     z.strictObject({
       kernel: z.string().min(1),
       initrd: z.string().min(1).optional(),
       cmdline: z.string().default(''),
+      /** Emulated: whether the kernel is told the rate of its time stamp counter, as a further word of its command line. */
+      clockRate: z.boolean().default(true),
     }),
   ],
   { error: 'either "guest: demo", or "from: disk", or "kernel", "initrd" and "cmdline"' },
@@ -67,8 +73,12 @@ const bypassSchema = z.strictObject({
 /** The guest's card tells it this MTU; a guest that is told none takes 1500. At least what IPv6 needs. */
 const mtu = z.number({ error: 'a number of bytes from 1280 to 65521' }).int().min(1280).max(65521).optional();
 
+/** e1000 and its like are for guests without a driver for virtio. */
+const cardModel = deviceName('card', ['virtio', 'e1000', 'e1000e', 'rtl8139', 'vmxnet3']).default('virtio');
+
 const networkSchema = z.strictObject({
   mac: mac.default('52:54:00:12:34:56'),
+  model: cardModel,
   /** The guest's IPv4 address. On one machine it is in the user-mode network 10.0.2.0/24 (checkLocal). */
   address: z
     .string()
@@ -87,6 +97,7 @@ const networkSchema = z.strictObject({
 
 const cardSchema = z.strictObject({
   mac,
+  model: cardModel,
   /** The guest's IPv4 address on this card, to be announced after a takeover; what it claims itself is learned. */
   address: z
     .string()
@@ -114,6 +125,12 @@ const diskSchema = z.strictObject({
   /** The image on the node that starts the VM; a secondary makes its own replica. */
   path: z.string().min(1),
   format: z.enum(['raw', 'qcow2'], { error: '"raw" or "qcow2"' }),
+  /** Which controller it stands at. */
+  bus: deviceName('disk', ['virtio', 'scsi', 'sata']).optional(),
+  /** Never written, and never copied: the file must be at the same path on every node. */
+  readonly: z.boolean().default(false),
+  /** A CD: read-only, with a drive that can be ejected. */
+  cdrom: z.boolean().default(false),
   /** local: a write is done with the primary's own disk. replicated: only with the secondary's disk as well. */
   flush: z.enum(['local', 'replicated'], { error: '"local" or "replicated"' }).default('local'),
 });
@@ -187,6 +204,15 @@ export function checkSpec(document: unknown, source: string): Spec {
 }
 
 function checkCards(spec: Spec, source: string): Spec {
+  const other = [spec.network, ...spec.cards].find(({ model, mtu: told }) => model !== 'virtio' && told !== undefined);
+  if (other !== undefined)
+    throw new ColoError(errorCodes.input, `${source}: a card of kind ${other.model} cannot tell its guest an MTU`, {
+      hint: 'leave "mtu" out and set it in the guest, or write "model: virtio"',
+    });
+  if (spec.machine.type === 'microvm' && [spec.network, ...spec.cards].some(({ model }) => model !== 'virtio'))
+    throw new ColoError(errorCodes.input, `${source}: a microvm has only virtio cards`, {
+      hint: 'write "model: virtio"',
+    });
   const macs = [spec.network, ...spec.cards].map((card) => card.mac);
   const twice = macs.find((one, index) => macs.indexOf(one) !== index);
   if (twice === undefined) return spec;
@@ -205,10 +231,34 @@ function checkForwards(spec: Spec, source: string): Spec {
 }
 
 function checkDisks(spec: Spec, source: string): Spec {
-  if (!('from' in spec.boot) || spec.disks.length > 0) return spec;
-  throw new ColoError(errorCodes.input, `${source}: "boot: {from: disk}" needs a disk`, {
-    hint: 'add it: disks: [{path: IMAGE, format: qcow2}]',
-  });
+  const refuse = (text: string, hint: string) => new ColoError(errorCodes.input, `${source}: ${text}`, { hint });
+  for (const [index, { bus, cdrom }] of spec.disks.entries()) {
+    if (spec.machine.type === 'microvm' && (cdrom || (bus ?? 'virtio') !== 'virtio'))
+      throw refuse(`disks.${index}: a microvm has only virtio disks`, 'write "bus: virtio", or "type: q35"');
+    if (cdrom && bus === 'virtio')
+      throw refuse(`disks.${index}.bus: there is no CD drive of virtio`, 'write "bus: sata" or "bus: scsi"');
+  }
+  const sata = spec.disks.filter((disk) => busOf(disk) === 'sata').length;
+  const sataPlaces = spec.machine.type === 'pc' ? 4 : 6;
+  if (sata > sataPlaces)
+    throw refuse(`disks: a ${spec.machine.type} has ${sataPlaces} places for sata`, 'use "bus: scsi"');
+  if (!('from' in spec.boot)) return spec;
+  if (spec.disks.length === 0)
+    throw refuse('"boot: {from: disk}" needs a disk', 'add it: disks: [{path: IMAGE, format: qcow2}]');
+  const { order = [] } = spec.boot;
+  const wrong = order.find((one, at) => one >= spec.disks.length || order.indexOf(one) !== at);
+  if (wrong === undefined) return spec;
+  throw refuse(`boot.order: ${wrong} is no disk of the list, or is there twice`, 'the first disk is 0');
+}
+
+/** The controller of a disk: what the spec says, or what suits it. */
+export function busOf({ bus, cdrom }: Pick<Spec['disks'][number], 'bus' | 'cdrom'>): 'virtio' | 'scsi' | 'sata' {
+  return bus ?? (cdrom ? 'sata' : 'virtio');
+}
+
+/** Disks that the guest writes: each secondary has a replica of them. */
+export function writtenDisks(spec: Pick<Spec, 'disks'>): Spec['disks'] {
+  return spec.disks.filter(({ readonly, cdrom }) => !readonly && !cdrom);
 }
 
 const localAddress = /^10\.0\.2\.(1[5-9]|[2-9]\d|1\d\d|2[0-4]\d)$/;

@@ -11,7 +11,7 @@ import type { NodeStatus } from '../api/node-status.ts';
 import { type Clock, delay } from '../base/clock.ts';
 import { enterNetwork } from '../base/descriptors.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
-import type { Spec } from '../config/spec.ts';
+import { type Spec, writtenDisks } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';
 import { createAuthority, issueCertificate } from '../host/certificates.ts';
 import { withoutLate } from '../lan/turns.ts';
@@ -239,7 +239,7 @@ export class LocalCluster {
         guest: { mac: spec.network.mac, address: spec.network.address },
         runDir,
         spillDir: tmpdir(),
-        disks: spec.disks,
+        disks: writtenDisks(spec),
         ...(spec.machine.variables === undefined ? {} : { variables: spec.machine.variables }),
         replicaDir: replicaDirectory(spec, name),
         uplink: uplinkOn('br0'),

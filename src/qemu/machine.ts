@@ -31,6 +31,22 @@
 import { join } from 'node:path';
 import type { FurtherBlock } from './ram-blocks.ts';
 
+export type CardModel = 'virtio' | 'e1000' | 'e1000e' | 'rtl8139' | 'vmxnet3';
+
+export interface DiskPlace {
+  bus: 'virtio' | 'scsi' | 'sata';
+  /** Its turn when the machine looks for what to boot from; none when left out. */
+  bootIndex?: number;
+}
+
+export interface Medium extends DiskPlace {
+  path: string;
+  format: 'raw' | 'qcow2';
+  cdrom: boolean;
+  /** Of its contents: two nodes must have the same. */
+  hash: string;
+}
+
 /** What else there is, and why it is not here: config/devices.ts. */
 export type Display = 'vga';
 
@@ -62,7 +78,11 @@ export interface MachineSpec {
    * One per guest card; each gets its own stream socket. `mtu`: what the card tells the guest; one that is told none takes
    * 1500.
    */
-  nics: { mac: string; mtu?: number }[];
+  nics: { mac: string; mtu?: number; model?: CardModel }[];
+  /** How the disks of VmFiles.disks stand in the machine, in their order; virtio and the boot order of the list when left out. */
+  disks?: DiskPlace[];
+  /** Disks and CDs that the guest only reads: the same files on every node. */
+  media?: Medium[];
   /** A screen, which is shown at VmFiles.screenPath (VNC); none when left out. */
   display?: Display;
   /** UEFI from flash; the machine's BIOS when left out. */
@@ -181,15 +201,22 @@ function bootArguments(spec: MachineSpec): string[] {
 }
 
 function nicArguments(spec: MachineSpec, nicPaths: readonly string[]): string[] {
-  return spec.nics.flatMap(({ mac, mtu }, index) => [
+  return spec.nics.flatMap((nic, index) => [
     '-netdev',
     `stream,id=nic${index},server=off,addr.type=unix,addr.path=${quoted(nicPaths[index] ?? '')}`,
     '-device',
-    // Without romfile= a PCI card brings a boot ROM that only costs start-up time.
-    spec.machine === 'microvm'
-      ? `virtio-net-device,netdev=nic${index},mac=${mac}${mtu === undefined ? '' : `,host_mtu=${mtu}`}`
-      : `virtio-net-pci,netdev=nic${index},mac=${mac}${mtu === undefined ? '' : `,host_mtu=${mtu}`},romfile=`,
+    `${cardDevice(spec, nic.model ?? 'virtio')},netdev=nic${index},mac=${nic.mac}${cardOptions(spec, nic)}`,
   ]);
+}
+
+function cardDevice({ machine }: MachineSpec, model: CardModel): string {
+  if (model !== 'virtio') return model;
+  return machine === 'microvm' ? 'virtio-net-device' : 'virtio-net-pci';
+}
+
+/** Without romfile= a PCI card brings a boot ROM that only costs start-up time. */
+function cardOptions({ machine }: MachineSpec, { mtu }: { mtu?: number }): string {
+  return `${mtu === undefined ? '' : `,host_mtu=${mtu}`}${machine === 'microvm' ? '' : ',romfile='}`;
 }
 
 function diskNodes(files: DiskFiles, index: number): Record<string, unknown>[] {
@@ -220,14 +247,50 @@ export function keptNodes(files: Extract<DiskFiles, { kind: 'overlay' }>, index:
   ];
 }
 
+/** Places at the machine's own SATA controller: q35 has six buses of one, a pc two of two. */
+function sataPlace(machine: MachineSpec['machine'], place: number): string {
+  return machine === 'q35' ? `bus=ide.${place}` : `bus=ide.${place >> 1},unit=${place & 1}`;
+}
+
+/** The options of a disk's device, apart from its name and drive; `sata` counts the places that are taken. */
+function diskDevice(machine: MachineSpec['machine'], place: DiskPlace & { cdrom?: boolean }, sata: number): string {
+  const kind = place.cdrom === true ? 'cd' : 'hd';
+  if (place.bus === 'scsi') return `scsi-${kind},bus=scsi.0`;
+  if (place.bus === 'sata') return `ide-${kind},${sataPlace(machine, sata)}`;
+  return machine === 'microvm' ? 'virtio-blk-device' : 'virtio-blk-pci';
+}
+
+function mediumNodes({ path, format }: Medium, node: string): Record<string, unknown>[] {
+  const fixed = { 'read-only': true, 'auto-read-only': false };
+  return [
+    { ...fixed, driver: 'file', 'node-name': `${node}-file`, filename: path },
+    { ...fixed, driver: format, 'node-name': node, file: `${node}-file` },
+  ];
+}
+
+/** All disks: first those that are written, then the media. */
 function diskArguments(spec: MachineSpec, disks: readonly DiskFiles[]): string[] {
-  const driver = spec.machine === 'microvm' ? 'virtio-blk-device' : 'virtio-blk-pci';
-  return disks.flatMap((files, index) => [
-    ...diskNodes(files, index).flatMap((node) => ['-blockdev', JSON.stringify(node)]),
-    '-device',
+  const { media = [] } = spec;
+  const written = disks.map((files, index) => {
     // Without a kernel of ours the machine starts from its first disk.
-    `${driver},id=${diskNode(index)},drive=${diskNode(index)}${spec.kernel === undefined ? `,bootindex=${index}` : ''}`,
-  ]);
+    const usual: DiskPlace = { bus: 'virtio', ...(spec.kernel === undefined ? { bootIndex: index } : {}) };
+    return { node: diskNode(index), nodes: diskNodes(files, index), place: spec.disks?.[index] ?? usual };
+  });
+  const read = media.map((medium, index) => {
+    const node = `medium${index}`;
+    return { node, nodes: mediumNodes(medium, node), place: medium };
+  });
+  const all = [...written, ...read];
+  const controller = all.some(({ place }) => place.bus === 'scsi') ? ['-device', 'virtio-scsi-pci,id=scsi'] : [];
+  let sata = 0;
+  const devices = all.flatMap(({ node, nodes, place }) => {
+    const boot = place.bootIndex === undefined ? '' : `,bootindex=${place.bootIndex}`;
+    const device = diskDevice(spec.machine, place, place.bus === 'sata' ? sata++ : sata);
+    const [name, ...options] = device.split(',');
+    const option = [name, `id=${node}`, `drive=${node}`, ...options].join(',');
+    return [...nodes.flatMap((one) => ['-blockdev', JSON.stringify(one)]), '-device', `${option}${boot}`];
+  });
+  return [...controller, ...devices];
 }
 
 function machineOption({ machine, accel, firmware }: MachineSpec): string {

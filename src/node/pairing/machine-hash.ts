@@ -9,7 +9,10 @@ export function machineHash(config: NodeConfig): string {
   const { machine, accel, cpu, vcpus, ramBytes, nics } = config.machine;
   const extraArgs = config.machine.extraArgs;
   const { display, firmware } = config.machine;
-  const devices = [nics, display ?? '', firmware?.hash ?? '', firmware?.secure ?? false, extraArgs];
+  // The media by their contents: their paths may differ.
+  const media = (config.machine.media ?? []).map((medium) => ({ ...medium, path: '' }));
+  const disks = [config.machine.disks ?? [], media];
+  const devices = [nics, disks, display ?? '', firmware?.hash ?? '', firmware?.secure ?? false, extraArgs];
   const text = JSON.stringify([machine, accel, cpu ?? '', vcpus, ramBytes, devices, config.protect.mode]);
   return createHash('sha256').update(text).digest('hex').slice(0, 32);
 }
