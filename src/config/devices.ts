@@ -129,9 +129,14 @@ function named(kind: DeviceKind, name: string): Device | undefined {
 }
 
 /** Why a device is refused, and what to take; '' for one that is not. */
-export function deviceHint(name: string): string {
-  const support = devices.find((device) => device.name === name)?.support;
+function refusalOf(device: Device | undefined): string {
+  const support = device?.support;
   return support?.how === 'refused' ? `cannot be protected: ${support.why}; take ${support.instead}` : '';
+}
+
+/** Why the device of that kind and name is refused. */
+export function deviceHint(kind: DeviceKind, name: string): string {
+  return refusalOf(named(kind, name));
 }
 
 /** A word of the spec for a device of that kind; one that is known and refused is refused with what to take instead. */
@@ -140,7 +145,7 @@ export function deviceName<const Words extends readonly [string, ...string[]]>(k
     error: ({ input }) => {
       const device = typeof input === 'string' ? named(kind, input) : undefined;
       return device?.support.how === 'refused'
-        ? `${device.name} ${deviceHint(device.name)}`
+        ? `${device.name} ${refusalOf(device)}`
         : `one of ${words.map((word) => `"${word}"`).join(', ')}`;
     },
   });

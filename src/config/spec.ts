@@ -36,7 +36,7 @@ const machineSchema = z.strictObject({
   variables: z.string().min(1).optional(),
   /** A screen, from the BIOS on. */
   display: deviceName('display', ['none', 'vga']).default('none'),
-  tpm: z.never({ error: deviceHint('tpm') }).optional(),
+  tpm: z.never({ error: deviceHint('tpm', 'tpm') }).optional(),
 });
 
 const bootSchema = z.union(
