@@ -68,6 +68,7 @@ async function serve(directory: string): Promise<void> {
   const nothing = () => undefined;
   const ports = {
     toNetwork: (frame: Uint8Array) => out?.send(frame),
+    ...{ progress: { taken: 0, settled: 0, lost: 0 }, unwritten: () => [] },
     toGuest: nothing,
     mirror: nothing,
     announceIsn: nothing,

@@ -57,6 +57,7 @@ export interface ProxyReport {
   host: { node: string; cores: number; cpu: string };
   cases: ProxyCase[];
   memory: { connections: number; megabytes: number; megabytesMax: number; tableMegabytes: number };
+  flood: { calls: number; nsPerCall: number; nsPerCallFull: number };
   ratios: {
     inProcessOverColoCompare: Record<string, number>;
     overSocketsOverColoCompare: Record<string, number>;
@@ -161,6 +162,7 @@ function newProxy(onNetwork: () => void): PrimaryProxy {
   const nothing = () => undefined;
   const ports = {
     toNetwork: onNetwork,
+    ...{ progress: { taken: 0, settled: 0, lost: 0 }, unwritten: () => [] },
     toGuest: nothing,
     mirror: nothing,
     announceIsn: nothing,
@@ -372,9 +374,36 @@ export function measureMemory(): ProxyReport['memory'] {
   };
 }
 
+/**
+ * What a stranger costs whose calls nobody completes: of each the SYN, and both guests' answers. Nanoseconds of the thread while the
+ * table fills, and when it is full.
+ */
+export function measureFlood(): ProxyReport['flood'] {
+  const calls = 200_000;
+  const proxy = newProxy(() => undefined);
+  const half: number[] = [];
+  for (const from of [0, calls / 2]) {
+    const frames = Array.from({ length: calls / 2 }, (_, index) => {
+      const client = clientOf(from + index);
+      const answer = buildTcp(guest, client, { sequence: 999 + index, ack: 5001, flags: tcpFlag.syn });
+      return { syn: buildTcp(client, guest, { sequence: 5000, flags: tcpFlag.syn }), answer, other: answer.slice() };
+    });
+    const begin = process.threadCpuUsage();
+    for (const { syn, answer, other } of frames) {
+      proxy.fromNetwork(syn, 0);
+      proxy.fromGuest(answer, 0);
+      proxy.fromSecondary(1, 0, other, 0);
+    }
+    const used = process.threadCpuUsage(begin);
+    half.push(((used.user + used.system) * 1000) / frames.length);
+  }
+  return { calls, nsPerCall: half[0] ?? 0, nsPerCallFull: half[1] ?? 0 };
+}
+
 export async function benchProxy(options: ProxyBenchOptions): Promise<ProxyReport> {
   const print = options.print ?? ((text: string) => void process.stdout.write(text));
   const memory = measureMemory();
+  const flood = measureFlood();
   const cases: ProxyCase[] = [];
   if (!options.json) print(heading());
   for (const traffic of allTraffic()) {
@@ -398,7 +427,7 @@ export async function benchProxy(options: ProxyBenchOptions): Promise<ProxyRepor
   }
   const [first] = cpus();
   const host = { node: process.version, cores: cpus().length, cpu: first?.model ?? '' };
-  const report = { host, cases, memory, ratios: ratiosOf(cases) };
+  const report = { host, cases, memory, flood, ratios: ratiosOf(cases) };
   print(options.json ? `${JSON.stringify(report, null, 2)}\n` : footer(report));
   return report;
 }
@@ -440,7 +469,7 @@ function row(each: ProxyCase): string {
   return columns([each.name, rate(each.inProcess), ns, heap, both(each.overSockets), both(each.coloCompare)]);
 }
 
-function footer({ host, memory, ratios }: ProxyReport): string {
+function footer({ host, memory, flood, ratios }: ProxyReport): string {
   const list = (all: Record<string, number>) =>
     Object.entries(all)
       .map(([name, ratio]) => `${ratio.toFixed(1)} (${name})`)
@@ -451,6 +480,7 @@ function footer({ host, memory, ratios }: ProxyReport): string {
     `ours over sockets over colo-compare: ${list(ratios.overSocketsOverColoCompare)}`,
     `CPU of colo-compare over ours: ${list(ratios.cpuOfColoCompareOverOurs)}`,
     `${memory.connections} connections held: ${memory.megabytes.toFixed(0)} of ${memory.megabytesMax} MB, ${memory.tableMegabytes.toFixed(1)} MB in a checkpoint`,
+    `a flood of ${flood.calls} calls that nobody completes: ${flood.nsPerCall.toFixed(0)} ns a call while the table fills, ${flood.nsPerCallFull.toFixed(0)} when it is full`,
     '',
   ].join('\n');
 }

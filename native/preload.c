@@ -1,7 +1,7 @@
 /*
  * preload.c - loaded into QEMU with LD_PRELOAD; the only C of the product (the bare guest is a test's).
  *
- * Three things can only be done from inside the process they concern:
+ * Five things can only be done from inside the process they concern:
  *
  *   1. Write tracking. A userfaultfd belongs to the process that owns the memory. When QEMU maps the guest's
  *      RAM file, the mapping is registered for *asynchronous* write protection: nobody has to answer faults,
@@ -12,6 +12,18 @@
  *      size, before anything uses it: a block whose size is one of those we are told moves into the RAM file, behind
  *      the guest's RAM, at the offset that stands with its size. From then on it is RAM like any other to the node.
  *   3. Dying with the parent. prctl(PR_SET_PDEATHSIG): a node that is killed leaves no virtual machine behind.
+ *   4. Not ending by a signal. QEMU leaves on SIGTERM, SIGINT and SIGHUP, which a host that is shut down sends to every
+ *      process: the only copy of a guest would be gone. Its node hears the same signal and hands the guest over first.
+ *   5. Time under KVM. Around every pause QEMU stops its own clock (PM timer, HPET) and puts kvmclock back to where it was at
+ *      the stop, while the TSC runs on: the guest loses each pause on some of its clocks and not on the others. Here all
+ *      run on (docs/decisions/0007-clock-alignment.md): the node holds the clock that QEMU reads before it stops the guest, and
+ *      QEMU's order to put kvmclock back is left out, which also lets the held clock go.
+ *
+ *          node: hold   QEMU: stop, its clock stops at H    cont, its clock goes on from H    KVM_SET_CLOCK: let go
+ *          clock_gettime() ----H----------------------------------------H--------------------------|---- now ----
+ *
+ *      So QEMU finds that no time has passed between its stop and its cont, and right after that its clock shows the true time.
+ *      A loaded state is started in the same way: the held time is the moment, on this host, of which the state is.
  *
  *     QEMU --mmap(RAM file, MAP_SHARED)--> this library --> the real mmap
  *                                                      \--> UFFDIO_REGISTER (write protect) of the result
@@ -20,6 +32,7 @@
  * Environment: COLO_RAM    path of the guest's RAM file (no tracking without it)
  *              COLO_BLOCKS further blocks, "OFFSET:BYTES,OFFSET:BYTES": each is taken by the first block of its size
  *              COLO_PARENT process id of the node (no death signal without it)
+ *              COLO_CLOCK  path of the clock's page, which the node maps too (time is left as QEMU does it without it)
  *
  * A failure is one line on standard error and QEMU goes on: the node asks the kernel whether the range is
  * tracked, and takes another tracker when it is not; it refuses a machine one of whose blocks is not in the file.
@@ -29,8 +42,11 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kvm.h>
 #include <linux/userfaultfd.h>
 #include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,6 +56,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Numbers of the kernel's interface that older header packages do not name yet. */
@@ -160,10 +177,131 @@ int madvise(void *start, size_t length, int advice) {
     return next(start, length, advice);
 }
 
+int sigaction(int number, const struct sigaction *action, struct sigaction *before) {
+    static int (*next)(int, const struct sigaction *, struct sigaction *);
+    struct sigaction deaf = {.sa_handler = SIG_IGN};
+    if (next == NULL) next = (int (*)(int, const struct sigaction *, struct sigaction *))dlsym(RTLD_NEXT, "sigaction");
+    int ends = number == SIGTERM || number == SIGINT || number == SIGHUP;
+    return next(number, action != NULL && ends && getenv("COLO_PARENT") != NULL ? &deaf : action, before);
+}
+
 __attribute__((constructor)) static void die_with_parent(void) {
     const char *parent = getenv("COLO_PARENT");
     if (parent == NULL) return;
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) fprintf(stderr, "colo: no death signal: %s\n", strerror(errno));
     /* The parent may have died before the line above: then no signal ever comes. */
     if (getppid() != (pid_t)atol(parent)) _exit(1);
+}
+
+/* One page that the node and QEMU share; the layout is that of src/qemu/clock-page.ts. */
+enum { RUNNING = 0, HOLDING = 1, STARTING = 2 };
+struct clock_page {
+    _Atomic uint32_t state;    /* The node sets it, and `held` before; the order to set kvmclock puts it back. */
+    _Atomic uint32_t kept;     /* How often kvmclock was left running. */
+    _Atomic uint64_t held;     /* What the clock shows while it is held, in ns; 0: as it is when it is first read. */
+    _Atomic uint64_t loaded;   /* Of what moment the TSC is that is loaded now, in ns; 0: nothing is loaded. */
+    _Atomic uint32_t started;  /* How often kvmclock was set to a later moment than that of the loaded state. */
+    _Atomic uint32_t tsc_moved; /* How often the TSC of a vCPU was. */
+    _Atomic uint64_t read;     /* When QEMU last read kvmclock, which it does when the guest has stopped, in ns. */
+};
+
+static struct clock_page *clock_page;
+
+__attribute__((constructor)) static void map_clock_page(void) {
+    const char *path = getenv("COLO_CLOCK");
+    if (path == NULL) return;
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    void *page = fd < 0 ? MAP_FAILED : mmap(NULL, sizeof(struct clock_page), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (page == MAP_FAILED) fprintf(stderr, "colo: no clock page: %s\n", strerror(errno));
+    else clock_page = page;
+    if (fd >= 0) close(fd);
+}
+
+static uint64_t nanoseconds(const struct timespec *time) {
+    return (uint64_t)time->tv_sec * 1000000000 + (uint64_t)time->tv_nsec;
+}
+
+static int real_clock(clockid_t id, struct timespec *time) {
+    static int (*next)(clockid_t, struct timespec *);
+    if (next == NULL) next = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
+    return next(id, time);
+}
+
+static uint64_t since(uint64_t moment) {
+    struct timespec now;
+    real_clock(CLOCK_MONOTONIC, &now);
+    return nanoseconds(&now) > moment ? nanoseconds(&now) - moment : 0;
+}
+
+/*
+ * CLOCK_MONOTONIC, which all of QEMU's timers follow, as it is held. While the guest runs it never goes back: who finds it not
+ * held, before and after reading the time, has read it before it was held.
+ */
+int clock_gettime(clockid_t id, struct timespec *time) {
+    if (id != CLOCK_MONOTONIC || clock_page == NULL) return real_clock(id, time);
+    for (;;) {
+        uint32_t before = atomic_load(&clock_page->state);
+        int result = real_clock(id, time);
+        if (before != atomic_load(&clock_page->state)) continue;
+        if (before == RUNNING || result != 0) return result;
+        uint64_t held = 0;
+        if (atomic_compare_exchange_strong(&clock_page->held, &held, nanoseconds(time))) return 0;
+        time->tv_sec = (time_t)(held / 1000000000);
+        time->tv_nsec = (long)(held % 1000000000);
+        return 0;
+    }
+}
+
+static int real_ioctl(int fd, unsigned long request, void *argument) {
+    static int (*next)(int, unsigned long, void *);
+    if (next == NULL) next = (int (*)(int, unsigned long, void *))dlsym(RTLD_NEXT, "ioctl");
+    return next(fd, request, argument);
+}
+
+/*
+ * At every restart QEMU puts kvmclock back to its value of the stop, or to the one that it loaded. After a mere pause the order is
+ * left out: KVM's clock has never stopped. After a load the time since the moment of the loaded state is added.
+ */
+static int set_kvmclock(int fd, const struct kvm_clock_data *data) {
+    uint32_t state = atomic_exchange(&clock_page->state, RUNNING);
+    if (state == HOLDING) {
+        atomic_fetch_add(&clock_page->kept, 1);
+        return 0;
+    }
+    struct kvm_clock_data set = *data;
+    if (state == STARTING) {
+        set.clock += since(atomic_load(&clock_page->held));
+        atomic_fetch_add(&clock_page->started, 1);
+    }
+    return real_ioctl(fd, KVM_SET_CLOCK, &set);
+}
+
+/* A TSC that is loaded is set while the machine stands, and runs from then on: the time since its moment is added. */
+static void move_tsc(int vcpu, struct kvm_msrs *msrs) {
+    enum { IA32_TSC = 0x10 };
+    uint64_t loaded = atomic_load(&clock_page->loaded);
+    if (loaded == 0) return;
+    for (uint32_t at = 0; at < msrs->nmsrs; at++) {
+        struct kvm_msr_entry *msr = &msrs->entries[at];
+        if (msr->index != IA32_TSC || msr->data == 0) continue; /* 0: the reset before a load. */
+        int khz = real_ioctl(vcpu, KVM_GET_TSC_KHZ, NULL);
+        if (khz <= 0) return;
+        msr->data += (uint64_t)((unsigned __int128)since(loaded) * (unsigned)khz / 1000000);
+        atomic_fetch_add(&clock_page->tsc_moved, 1);
+    }
+}
+
+int ioctl(int fd, unsigned long request, ...) {
+    va_list arguments;
+    va_start(arguments, request);
+    void *argument = va_arg(arguments, void *);
+    va_end(arguments);
+    if (clock_page == NULL) return real_ioctl(fd, request, argument);
+    /* QEMU keeps the number in an int, whose highest bit is set where the kernel writes: then the rest of it is, too. */
+    uint32_t number = (uint32_t)request;
+    if (number == KVM_SET_CLOCK) return set_kvmclock(fd, argument);
+    if (number == KVM_SET_MSRS) move_tsc(fd, argument);
+    int result = real_ioctl(fd, request, argument);
+    if (number == KVM_GET_CLOCK) atomic_store(&clock_page->read, since(0));
+    return result;
 }

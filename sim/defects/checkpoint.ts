@@ -4,7 +4,7 @@ import { SecondaryRam as Replica } from '../../src/checkpoint/apply.ts';
 import { checkpointTypes } from '../../src/checkpoint/message.ts';
 import { Staging } from '../../src/checkpoint/stage.ts';
 import { PrimaryPair } from '../../src/controller/primary-pair.ts';
-import { encodeNumber, messages } from '../../src/node/pairing/message.ts';
+import { encodeCount, messages } from '../../src/node/pairing/message.ts';
 import type { GuestVm, PeerLink } from '../../src/node/platform.ts';
 import { Checkpointer } from '../../src/node/primary/checkpointer.ts';
 import { SecondaryBulk } from '../../src/node/secondary/bulk.ts';
@@ -33,7 +33,7 @@ export const checkpointDefects: readonly Defect[] = [
             const bytes = Buffer.from(payload as Uint8Array);
             if (type === checkpointTypes.begin && bytes[20] === 2) {
               const { links } = this['node'] as unknown as { links: { packet: PeerLink } };
-              links.packet.send(messages.committed, encodeNumber(bytes.readUInt32BE(4)));
+              links.packet.send(messages.committed, encodeCount(bytes.readUInt32BE(4)));
             }
             return before.call(this, type, payload);
           },

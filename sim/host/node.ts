@@ -141,6 +141,16 @@ export class SimNode {
     });
   }
 
+  /** SIGTERM: the process ends when its node has given the VM up. */
+  signal(): void {
+    const { node, process } = this;
+    if (node === undefined || process === undefined) return;
+    const end = () => {
+      if (this.process === process && process.alive) this.kill('process');
+    };
+    process.run(() => void node.retire('SIGTERM').then(end));
+  }
+
   private supervise(delayMs: number): void {
     const { incarnation } = this;
     this.world.schedule.after(delayMs, () => {

@@ -34,6 +34,8 @@ export class SimFolder {
   slowMs = 0;
   failing = false;
   full = false;
+  /** What waits for a disk that hangs; undefined: it answers. */
+  private waiting: (() => void)[] | undefined;
   /** A write of a replica, or of what it is said to be, has failed. */
   onRefused: () => void = () => undefined;
   /** Anything in it has failed: its node may give it up. */
@@ -47,6 +49,21 @@ export class SimFolder {
   constructor(path: string, random: Random) {
     this.path = path;
     this.random = random;
+  }
+
+  hang(): void {
+    this.waiting ??= [];
+  }
+
+  answer(): void {
+    for (const action of this.waiting?.splice(0) ?? []) action();
+    this.waiting = undefined;
+  }
+
+  /** Does it now, or when the disk answers again. */
+  whenAnswering(action: () => void): void {
+    if (this.waiting === undefined) action();
+    else this.waiting.push(action);
   }
 
   /** The process that used it is gone: of what it was writing some part has happened. */
@@ -160,7 +177,8 @@ export class SimStorage implements Storage {
     return this.root.names.get(name)?.cache.toString('utf8');
   }
 
-  replaceText(name: string, text: string, flush: boolean): void {
+  async replaceText(name: string, text: string, flush: boolean): Promise<void> {
+    await this.answered();
     if (!this.reaches) return;
     if (this.root.failing) {
       this.root.onTrouble();
@@ -182,6 +200,13 @@ export class SimStorage implements Storage {
     });
   }
 
+  /** At once, unless the disk hangs. */
+  private answered(): Promise<void> {
+    return new Promise((resolve) => {
+      this.root.whenAnswering(() => (this.process === undefined ? resolve() : this.process.run(() => resolve())));
+    });
+  }
+
   /** Does it after a while: whole, or as far as `tear` lets it when the process ends before. */
   work(bytes: number, act: (bytes: number) => void, refused: () => void = () => undefined): Promise<void> {
     const { process, root } = this;
@@ -193,7 +218,7 @@ export class SimStorage implements Storage {
     if (!process.alive) return promise;
     const tear = (torn: number) => act(Math.min(torn, bytes));
     if (bytes > 0) root.underWay.add(tear);
-    process.clock.after(this.delayMs() + root.slowMs, () => {
+    const done = () => {
       root.underWay.delete(tear);
       if (root.failing) {
         root.onTrouble();
@@ -202,7 +227,9 @@ export class SimStorage implements Storage {
       }
       act(bytes);
       resolve();
-    });
+    };
+    const answer = () => process.run(done);
+    process.clock.after(this.delayMs() + root.slowMs, () => root.whenAnswering(answer));
     return promise;
   }
 }

@@ -43,6 +43,8 @@ const heardMsFirst = 0.2;
 export interface VmFaults {
   failCapture?: 'before' | 'stopped' | 'saved' | undefined;
   failLoad?: boolean | undefined;
+  /** Until it is over. */
+  failKeep?: boolean | undefined;
 }
 
 /** What the checkers see of machines. */
@@ -188,7 +190,7 @@ export class SimVm implements GuestVm {
     await this.spend(times.stopMs / 4);
     const all = pages;
     return {
-      ...{ deviceState, runs, pages, dirtyPages: runs.pages, dirtyRuns: runs.runs },
+      ...{ deviceState, runs, pages, dirtyPages: runs.pages, dirtyRuns: runs.runs, clocksOf: undefined },
       release: () => void all.fill(0xbd),
       phases: {
         ...{ stopMs: stoppedAt - start, saveMs: times.saveMs, scanMs: 0, copyMs: 0, resumeMs: 0 },
@@ -214,6 +216,11 @@ export class SimVm implements GuestVm {
     this.loadedFrom = devices.captureId;
     this.checkOnResume = true;
     return { loadMs };
+  }
+
+  async keepDisks(): Promise<void> {
+    await this.spend(this.parts.times.stopMs / 4);
+    if (this.faults.failKeep === true) throw new ColoError(errorCodes.qemu, 'blockdev-reopen failed (simulated)');
   }
 
   async stop(): Promise<void> {

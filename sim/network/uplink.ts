@@ -95,8 +95,22 @@ export function openUplink(
 ): SimUplink {
   const kernel = new SimKernel(process, on.leave);
   const frames = new FrameSocket(socketOf(), handlers, kernel);
+  /** Handed in, and on their way to the socket while the process stands still. */
+  const underWay = new Set<Uint8Array>();
   const uplink: Uplink = {
     counters: frames.counters,
+    progress: {
+      get taken() {
+        return frames.progress.taken + underWay.size;
+      },
+      get settled() {
+        return frames.progress.settled;
+      },
+      get lost() {
+        return frames.progress.lost;
+      },
+    },
+    unwritten: () => [...frames.unwritten(), ...underWay],
     pause: () => undefined,
     resume: () => undefined,
     close: () => {
@@ -111,7 +125,9 @@ export function openUplink(
         return;
       }
       const copy = Uint8Array.from(frame);
+      underWay.add(copy);
       process.run(() => {
+        underWay.delete(copy);
         on.release(copy);
         frames.send(copy);
       });

@@ -2,6 +2,7 @@
 
 import type { FaultPoint } from '../../src/node/fault-points.ts';
 import type { SimNode } from '../host/node.ts';
+import type { SimVm } from '../host/vm.ts';
 import { type Fault, faultText } from './plan.ts';
 import type { World } from './world.ts';
 
@@ -139,6 +140,25 @@ export class Faults {
         if (node.vm !== undefined)
           node.vm.faults.failCapture = (['before', 'stopped', 'saved'] as const)[fault.choice % 3];
         return;
+      case 'signal':
+        // No copy is struck: who has the only one keeps it.
+        node.signal();
+        return;
+      case 'shutdown':
+        node.signal();
+        this.cutPower(fault, node);
+        return;
+      case 'keep-fails':
+        if (node.vm === undefined) return;
+        node.vm.faults.failKeep = true;
+        this.keepAgain(fault, node.vm);
+        return;
+      case 'disk-hang':
+        // Until its primary gives it up: the loss of that one in between is a second fault.
+        world.hinder(node);
+        node.folder.hang();
+        this.later(fault, () => node.folder.answer());
+        return;
       case 'fail-load':
         world.strike(node);
         if (node.vm === undefined) node.failNextLoad = true;
@@ -237,11 +257,26 @@ export class Faults {
     this.later(fault, () => vm.parts.qemu.wake());
   }
 
+  /** What has not ended by then ends with its host. */
+  private cutPower(fault: Fault, node: SimNode): void {
+    const { incarnation } = node;
+    this.world.schedule.after(fault.forMs, () => {
+      if (node.incarnation !== incarnation || !node.isUp) return;
+      this.world.aboutToStrike(node, fault.kind);
+      this.world.strike(node);
+      node.kill('host');
+    });
+  }
+
+  private keepAgain(fault: Fault, vm: SimVm): void {
+    this.later(fault, () => {
+      vm.faults.failKeep = false;
+    });
+  }
+
   private failover(node: SimNode): void {
-    try {
-      node.node?.failover();
-    } catch (error) {
+    node.node?.failover().catch((error: unknown) => {
       node.say(`failover refused: ${error instanceof Error ? error.message : String(error)}`);
-    }
+    });
   }
 }

@@ -40,6 +40,10 @@ export const faultKinds = [
   'uplink-full',
   'kill-vm-unheard',
   'hang-vm',
+  'disk-hang',
+  'keep-fails',
+  'signal',
+  'shutdown',
 ] as const;
 export type FaultKind = (typeof faultKinds)[number];
 
@@ -102,6 +106,8 @@ export function drawPlan(seed: number, random: Random): DrawnPlan {
     ...drawWake(random.fork('wake')),
     ...drawUnheard(random.fork('unheard')),
     ...drawHang(random.fork('hang')),
+    ...drawEnds(random.fork('ends')),
+    ...(disk === undefined ? [] : drawTakeoverDisk(random.fork('takeover disk'))),
   ];
   const calls = random.fork('calls');
   const latest = faults.reduce((last, fault) => Math.max(last, untilMs(fault)), 1500);
@@ -135,7 +141,7 @@ export function drawPlan(seed: number, random: Random): DrawnPlan {
 /** When it is over that all faults are to be over; a hang is not cut short. */
 function untilMs({ kind, when, forMs }: Fault): number {
   if (!('atMs' in when)) return 0;
-  return when.atMs + (kind === 'hang-vm' ? forMs : 0);
+  return when.atMs + (kind === 'hang-vm' || kind === 'disk-hang' || kind === 'keep-fails' ? forMs : 0);
 }
 
 function drawProtect(random: Random): Protect {
@@ -184,6 +190,7 @@ const weights: Record<FaultKind, number> = {
   ...{ 'disk-slow': 0, 'disk-error': 0, 'disk-full': 0 },
   // Drawn beside the others, so that they change nothing of what a seed meant before.
   ...{ 'stop-amid': 0, 'uplink-full': 0, 'arbiter-member': 0, 'kill-vm-unheard': 0, 'hang-vm': 0 },
+  ...{ 'disk-hang': 0, 'keep-fails': 0, signal: 0, shutdown: 0 },
 };
 
 function drawDisk(random: Random): DiskPlan | undefined {
@@ -283,6 +290,36 @@ function drawHang(random: Random): Fault[] {
   const forMs = random.pick([random.between(20, 500), random.between(500, 1600), random.between(3000, 5500)]);
   const hang: Fault = { kind: 'hang-vm', on, when: { atMs }, forMs, choice: random.below(1000) };
   return random.chance(0.4) ? [hang] : [hang, drawDoubt(random, atMs + random.next() * Math.min(forMs, 1500))];
+}
+
+/** Processes are told to end by a signal, hosts are shut down, one after the other or while the nodes do not hear each other. */
+function drawEnds(random: Random): Fault[] {
+  if (!random.chance(0.15)) return [];
+  const atMs = random.between(200, 1800);
+  const end = (on: Fault['on'], at: number): Fault => ({
+    ...{ kind: random.pick(['signal', 'shutdown', 'shutdown'] as const), on, when: { atMs: at } },
+    ...{ forMs: random.pick([random.between(1, 60), random.between(60, 900)]), choice: random.below(1000) },
+  });
+  const first = end(random.pick(['primary', 'primary', 'secondary'] as const), atMs);
+  const what = random.below(4);
+  if (what === 0) return [first];
+  if (what === 1) return [first, end('primary', atMs + random.between(0, 40))];
+  if (what === 2) return [first, end(random.pick(['a', 'b'] as const), atMs + random.between(300, 1600))];
+  return [first, drawDoubt(random, atMs + random.between(-30, 60))];
+}
+
+/** The secondary's disk hangs, or QEMU does not keep its overlays, about when it takes over. */
+function drawTakeoverDisk(random: Random): Fault[] {
+  if (!random.chance(0.2)) return [];
+  const atMs = random.between(400, 2300);
+  const kind = random.pick(['disk-hang', 'keep-fails'] as const);
+  const on = 'secondary' as const;
+  const trouble: Fault = { kind, on, when: { atMs }, forMs: random.between(300, 4000), choice: random.below(1000) };
+  const end: Fault = {
+    kind: random.pick(['kill-process', 'kill-vm', 'pause-host', 'operator-failover', 'kill-host'] as const),
+    ...{ on: 'primary', when: { atMs: atMs + random.between(0, 60) }, forMs: 1200, choice: random.below(1000) },
+  };
+  return [trouble, end];
 }
 
 /** The nodes do not hear each other, or believe so. */

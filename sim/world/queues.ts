@@ -78,7 +78,7 @@ function frames({ name, node, world }: SimNode): Queue[] {
     },
     { what: 'early frames are kept', size: numberAt(node?.secondary, 'early', 'length'), max: earlyFramesMax },
     { what: 'bytes wait for the kernel', size: waiting, max: sendQueueBytesMax + oneFrame },
-    { what: 'addresses are known', size: node?.addresses.count ?? 0, max: guestAddressesMax + 1 },
+    { what: 'addresses are known', size: node?.addresses.count ?? 0, max: guestAddressesMax },
   ];
 }
 

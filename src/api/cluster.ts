@@ -2,7 +2,8 @@
 // line and the tests read the same ones.
 
 import { z } from 'zod';
-import type { NodeStatus } from './node-status.ts';
+import type { NodeStatus, ProcessStatus } from './node-status.ts';
+import { type ReasonCode, reasonCodes } from './reasons.ts';
 
 export const nodeLineSchema = z.object({
   node: z.string(),
@@ -47,6 +48,10 @@ export type Cluster = z.output<typeof clusterSchema>;
 
 const percentiles = z.object({ p50: z.number(), p99: z.number(), max: z.number() });
 
+const histogram = z
+  .object({ buckets: z.array(z.number()), sum: z.number() })
+  .meta({ description: 'Since this role began, in seconds; for metrics.' });
+
 const diskStatus = z.object({
   copying: z.object({ what: z.enum(['copy', 'fold']), doneBytes: z.number(), totalBytes: z.number() }).nullable(),
   backlogBytes: z.number(),
@@ -55,6 +60,21 @@ const diskStatus = z.object({
   journalBytes: z.number(),
   problem: z.string(),
 });
+
+const stall = z.object({
+  ms: z.number(),
+  cause: z.string(),
+  at: z.number().meta({ description: 'In milliseconds since 1970.' }),
+});
+
+export const processSchema = z.object({
+  losses: z
+    .array(z.object({ path: z.string(), pieces: z.int(), bytes: z.int(), problem: z.string() }))
+    .meta({ description: 'Logs, consoles and recordings of which something is lost, or that cannot be written now.' }),
+  loop: z
+    .object({ stalls: z.int(), longest: stall.nullable(), newest: z.array(stall) })
+    .meta({ description: 'Stalls of its event loop of 100 ms and more, and what ran meanwhile.' }),
+}) satisfies z.ZodType<ProcessStatus>;
 
 export const nodeStatusSchema = z.looseObject({
   vm: z.string(),
@@ -67,6 +87,10 @@ export const nodeStatusSchema = z.looseObject({
     description:
       'Of a primary that is not protected: what ended its last secondary, and what the nodes that it asks answer.',
   }),
+  reason: z
+    .enum(Object.keys(reasonCodes) as [ReasonCode, ...ReasonCode[]])
+    .optional()
+    .meta({ description: 'Why a primary is not protected, in one of few words.' }),
   nextTryInMs: z.number().nullish().meta({
     description: 'In how long it looks for a secondary again; null while it does so all the time, or has one.',
   }),
@@ -91,6 +115,10 @@ export const nodeStatusSchema = z.looseObject({
       sentBytes: z.number(),
       dirtyBytes: z.number(),
       reasons: z.record(z.string(), z.number()),
+      pauseSeconds: histogram.optional(),
+      commitSeconds: histogram.optional(),
+      dirtyBytesTotal: z.number().optional(),
+      sentBytesTotal: z.number().optional(),
       last: z.array(
         z.object({
           epoch: z.int(),
@@ -130,6 +158,7 @@ export const nodeStatusSchema = z.looseObject({
   verified: z.object({ equal: z.int(), different: z.int() }).nullish().meta({
     description: 'With protect.verify: checkpoints that this node applied and compared with the capture.',
   }),
+  process: processSchema.optional(),
   disks: diskStatus.nullish(),
 }) satisfies z.ZodType<NodeStatus>;
 
@@ -167,6 +196,7 @@ export const localSchema = z.object({
   version: z.string(),
   pid: z.int(),
   refused: z.record(z.string(), z.int()).meta({ description: 'Refused calls by reason.' }),
+  process: processSchema,
   vms: z.array(nodeStatusSchema),
 });
 

@@ -1,5 +1,8 @@
 // What a node says of itself: the body of GET /status, and all that the command line knows of a VM.
 
+import type { HistogramCounts } from '../base/histogram.ts';
+import type { ReasonCode } from './reasons.ts';
+
 export interface Percentiles {
   p50: number;
   p99: number;
@@ -35,6 +38,21 @@ export interface BypassLine {
   bytes: number;
 }
 
+/** A process of a node: what it could not write, and what held it up. */
+export interface ProcessStatus {
+  /** Logs, consoles and recordings of which something is lost, or that cannot be written now. */
+  losses: { path: string; pieces: number; bytes: number; problem: string }[];
+  /** The event loop, which carries beats, frames and calls: its stalls of 100 ms and more since the start. */
+  loop: { stalls: number; longest: StallLine | null; newest: StallLine[] };
+}
+
+/** A stall of the event loop: how long, what ran meanwhile, and when, in milliseconds since 1970. */
+export interface StallLine {
+  ms: number;
+  cause: string;
+  at: number;
+}
+
 export interface NodeStatus {
   vm: string;
   node: string;
@@ -48,6 +66,8 @@ export interface NodeStatus {
    */
   state: string;
   why: string;
+  /** The same in one of few words (reasons.ts); '' where there is nothing to say. */
+  reason?: ReasonCode | undefined;
   /** In how long a primary without a secondary looks for one; null while it does so all the time, or has one. */
   nextTryInMs?: number | null | undefined;
   /** True only when the loss of this VM's primary would lose nothing. */
@@ -64,6 +84,11 @@ export interface NodeStatus {
     sentBytes: number;
     dirtyBytes: number;
     reasons: Record<string, number>;
+    /** Since this role began, in seconds: for metrics (base/histogram.ts). */
+    pauseSeconds?: HistogramCounts | undefined;
+    commitSeconds?: HistogramCounts | undefined;
+    dirtyBytesTotal?: number | undefined;
+    sentBytesTotal?: number | undefined;
     last: CheckpointLine[];
   } | null;
   released: { byMatch: number; byCommit: number; holdMs: { p50: number; p99: number } } | null;
@@ -78,6 +103,10 @@ export interface NodeStatus {
   verified?: { equal: number; different: number } | null | undefined;
   /** Why the arbiter does not answer, and for how long; null while it does. Without it nobody can take over. */
   arbiter?: { why: string; forMs: number } | null;
+  /** The VM has ended on this node and is not to be run by another: why, and whether its guest wanted it; null while it has not. */
+  over?: { why: string; byGuest: boolean } | null | undefined;
+  /** What is wrong on this node and costs itself alone, as a recording that cannot be written or an uplink that is gone. */
+  problems?: string[] | undefined;
   /** The connections to the peer, where there is one, so that they can be told apart on the network. */
   links?: { kind: string; local: string; remote: string }[];
   /** How much silence of the peer raises a suspicion now; it grows with the gaps of the last minute. */
@@ -87,6 +116,8 @@ export interface NodeStatus {
     /** Suspicions for silence of a peer that was there all the time, since this node started. */
     wrongSuspicions: number;
   };
+  /** Of the process that answers. */
+  process?: ProcessStatus | undefined;
   /** The VM's disks; null for a VM without. */
   disks?:
     | {

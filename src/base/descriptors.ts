@@ -14,6 +14,8 @@ const setsockoptFunction = libc.func(
   'int setsockopt(int fd, int level, int name, const uint8_t *value, uint32_t length)',
 );
 const flockFunction = libc.func('int flock(int fd, int operation)');
+const mkfifoFunction = libc.func('int mkfifo(const char *path, uint32_t mode)');
+const fcntlFunction = libc.func('int fcntl(int fd, int command, int argument)');
 const setnsFunction = libc.func('int setns(int fd, int kind)');
 
 const unixFamily = 1;
@@ -49,6 +51,18 @@ export function tryLock(fd: number): boolean {
 
 export function openSocket(family: number, kind: number, protocol: number): number {
   return checked(socketFunction(family, kind | nonBlocking | closeOnExec, protocol), 'socket');
+}
+
+/** Makes a named pipe that only its owner can open. */
+export function makePipe(path: string): void {
+  checked(mkfifoFunction(path, 0o600), 'mkfifo');
+}
+
+const setPipeSize = 1031;
+
+/** Gives a pipe room for so many bytes, where this user may have as much. */
+export function growPipe(fd: number, bytes: number): void {
+  fcntlFunction(fd, setPipeSize, bytes);
 }
 
 /** Two connected Unix stream sockets. */

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { openLog } from './log.ts';
+import { flushWriters } from './writer.ts';
 
 test('every line carries the moment in which it was written, and what a line says itself wins', () => {
   const folder = mkdtempSync(join(tmpdir(), 'colo-log-'));
@@ -17,6 +18,7 @@ test('every line carries the moment in which it was written, and what a line say
     term = 2;
     log.info({ epoch: 8 }, 'two');
     log.debug('not written');
+    assert.ok(flushWriters(30_000));
     const lines = readFileSync(file, 'utf8')
       .trimEnd()
       .split('\n')

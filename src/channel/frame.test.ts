@@ -117,3 +117,12 @@ test('any messages in any pieces round trip', () => {
     }),
   );
 });
+
+test('messages go on beyond the wrap of their number', () => {
+  const outbox = new Outbox();
+  const decoder = new FrameDecoder();
+  for (const one of [outbox, decoder]) Reflect.set(one, 'sequence', 0xfffffffe);
+  for (const { type, payload } of three) outbox.add(type, [payload]);
+  assert.deepEqual(decodeAll([Buffer.concat(outbox.take())], decoder), { messages: three });
+  assert.equal(Reflect.get(decoder, 'sequence'), 1);
+});

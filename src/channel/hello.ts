@@ -6,7 +6,7 @@ import { z } from 'zod';
 import type { Refusal } from './frame.ts';
 
 /** Versions of the messages inside the frames that this build understands, oldest and newest. */
-export const protocolVersions = { min: 1, max: 1 } as const;
+export const protocolVersions = { min: 2, max: 2 } as const;
 
 /** Beats, packets and bulk state each have a connection, so that none waits behind another. */
 export type LinkKind = 'beat' | 'packet' | 'bulk';

@@ -32,3 +32,19 @@ export const unacknowledgedMs = 5_000;
 
 /** Of what a side says when it ends a link. A longer text is cut. */
 export const farewellCharactersMax = 300;
+
+/**
+ * TLS handshakes on a port of links: of one source at once and per second, of all sources that have proven nothing, and
+ * begun at the same time. One costs the event loop about a millisecond. Who comes beyond is reset at once and counted.
+ */
+export const linkDoorLimits = {
+  burst: 48,
+  perSecond: 16,
+  strangersBurst: 32,
+  strangersPerSecond: 16,
+  atOnce: 32,
+} as const;
+
+/** Sources of connections that are remembered: strangers, and those that have proven who they are. The oldest leaves. */
+export const sourcesMax = 1024;
+export const knownSourcesMax = 64;

@@ -288,14 +288,14 @@ async function sendRaw(peer: Peer, opening: Buffer, bytes: Buffer): Promise<Hear
 }
 
 test('peers that are none are refused, counted, and never become a link', async (context) => {
-  const refused: ColoError[] = [];
-  const peer = await listen(context, { refused: (error) => void refused.push(error) });
+  const refused: string[] = [];
+  const peer = await listen(context, { refused: (_, text) => void refused.push(text) });
   const frame = (type: number, payload: Uint8Array): Buffer => {
     const outbox = new Outbox();
     outbox.add(type, [payload]);
     return Buffer.concat(outbox.take());
   };
-  const versions = Buffer.from(JSON.stringify({ ...hello, versions: { min: 2, max: 9 } }));
+  const versions = Buffer.from(JSON.stringify({ ...hello, versions: { min: 3, max: 9 } }));
   const cases: [string, Buffer][] = [
     ['magic', Buffer.from('GET / HTTP/1.1\r\nHost: colo\r\n\r\n')],
     ['length', frame(linkTypes.hello, Buffer.alloc(helloBytesMax + 1))],
@@ -389,4 +389,30 @@ test('a socket left over by a dead process is replaced, one in use and a file ar
   assert.equal(statSync(leftOver, { throwIfNoEntry: false }), undefined);
   writeFileSync(`${path}.txt`, 'precious');
   await assert.rejects(LinkServer.listen({ path: `${path}.txt` }, options), isChannelError(/not a socket/));
+});
+
+test('a link on which nothing was acknowledged for too long is given up by this side: its peer may live, and speak', async (context) => {
+  for (const [code, byPeer] of [
+    ['ETIMEDOUT', false],
+    ['EHOSTUNREACH', false],
+    ['ECONNRESET', true],
+    ['EPIPE', true],
+  ] as const) {
+    const { client } = await pair(context);
+    const heard = hear(client);
+    const socket = Reflect.get(client, 'socket') as Socket;
+    socket.destroy(Object.assign(new Error(code), { code }));
+    await heard.closed;
+    assert.equal(client.endedByPeer, byPeer, code);
+  }
+});
+
+test('who answers for another VM, or with another kind of link, is no peer', async (context) => {
+  for (const [other, text] of [
+    [{ vm: 'another' }, /protects another, not guest/],
+    [{ kind: 'bulk' }, /offers a bulk link/],
+  ] as const) {
+    const peer = await listen(context, { local: (asked) => ({ ...asked, node: 'right', ...other }) });
+    await assert.rejects(connect(peer.address, hello, { timeoutMs: patientMs }), isChannelError(text));
+  }
 });

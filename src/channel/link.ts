@@ -142,6 +142,12 @@ export class Link {
     this.socket.resume();
   }
 
+  /** Stops reading, or goes on: what the peer sends waits at its side. Not for longer than a moment, or the link is lost. */
+  pause(paused: boolean): void {
+    if (paused) this.socket.pause();
+    else this.socket.resume();
+  }
+
   /** Resolves when the link is not congested, or is over (see `ended`). */
   drain(): Promise<void> {
     if (!this.congestedNow || this.over) return Promise.resolve();
@@ -333,8 +339,8 @@ export interface LinkServerOptions {
   handshakeTimeoutMs: number;
   /** This node's certificate; needed on TCP. */
   identity?: Identity;
-  /** A connection that got no link, for the log. */
-  refused?(error: ColoError): void;
+  /** A connection that got no link: what was wrong with it, and in words. It may be a stranger's, and there may be many. */
+  refused?(kind: RefusalKind | 'unwanted' | 'rate' | 'busy', text: string): void;
 }
 
 export class LinkServer {
@@ -342,11 +348,13 @@ export class LinkServer {
   readonly counters: {
     accepted: number;
     busy: number;
+    rate: number;
     unwanted: number;
     refused: Partial<Record<RefusalKind, number>>;
   } = {
     accepted: 0,
     busy: 0,
+    rate: 0,
     unwanted: 0,
     refused: {},
   };
@@ -364,6 +372,7 @@ export class LinkServer {
       accept: (socket: Socket) => void links.onSocket(socket),
       refused: (cause: unknown) =>
         links.count({ kind: 'identity', text: `did not prove who it is: ${errorText(cause)}` }),
+      turnedBack: (verdict: 'rate' | 'busy', address: string) => links.turnBack(verdict, address),
       handshakeTimeoutMs: options.handshakeTimeoutMs,
     };
     links.server = await bind(address, acceptor, options.identity);
@@ -389,8 +398,8 @@ export class LinkServer {
   private async onSocket(socket: Socket): Promise<void> {
     socket.on('error', () => undefined);
     if (this.handshakes.size >= handshakesMax) {
-      this.counters.busy += 1;
       socket.destroy();
+      this.turnBack('busy', socket.remoteAddress ?? '');
       return;
     }
     this.handshakes.add(socket);
@@ -411,7 +420,7 @@ export class LinkServer {
     if (reason !== undefined) {
       this.counters.unwanted += 1;
       turnAway(socket, reason);
-      this.options.refused?.(linkError(`${peer.node} was turned away: ${reason}`, undefined));
+      this.options.refused?.('unwanted', `${peer.node} was turned away: ${reason}`);
       return;
     }
     this.counters.accepted += 1;
@@ -428,7 +437,12 @@ export class LinkServer {
 
   private count(refusal: Refusal): void {
     this.counters.refused[refusal.kind] = (this.counters.refused[refusal.kind] ?? 0) + 1;
-    this.options.refused?.(linkError(`a connection was refused: it ${refusal.text}`, undefined));
+    this.options.refused?.(refusal.kind, `a connection was refused: it ${refusal.text}`);
+  }
+
+  private turnBack(verdict: 'rate' | 'busy', address: string): void {
+    this.counters[verdict] += 1;
+    this.options.refused?.(verdict, `connections from ${address} come too fast`);
   }
 }
 

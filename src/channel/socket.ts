@@ -16,11 +16,14 @@ import { lstatSync, unlinkSync } from 'node:fs';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import { connect as connectTls, createServer as createTlsServer, type SecureVersion, TLSSocket } from 'node:tls';
 import { isMainThread } from 'node:worker_threads';
+import { systemClock } from '../base/clock.ts';
 import { setSocketOption } from '../base/descriptors.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import type { Identity } from '../base/identity.ts';
 import { socketDescriptor } from '../base/socket-queue.ts';
-import { probeTimeoutMs, unacknowledgedMs } from './limits.ts';
+import { Door, type Verdict } from './door.ts';
+import { guard } from './guard.ts';
+import { linkDoorLimits, probeTimeoutMs, unacknowledgedMs } from './limits.ts';
 
 const tcpLevel = 6;
 const tcpUserTimeout = 18;
@@ -84,6 +87,8 @@ export interface Acceptor {
   accept(socket: Socket): void;
   /** A connection that did not get through the TLS handshake, with the reason. */
   refused?(cause: unknown): void;
+  /** A connection that was not let to begin one (door.ts). */
+  turnedBack?(verdict: Exclude<Verdict, 'admitted'>, address: string): void;
   handshakeTimeoutMs?: number;
 }
 
@@ -130,6 +135,10 @@ function secureServer(address: Address, acceptor: Acceptor, identity: Identity |
   server.on('tlsClientError', (cause, socket) => {
     socket.destroy();
     acceptor.refused?.(cause);
+  });
+  guard(server, {
+    ...{ door: new Door(linkDoorLimits, systemClock.now()), clock: systemClock },
+    refused: (verdict, address) => acceptor.turnedBack?.(verdict, address),
   });
   return server;
 }

@@ -10,6 +10,7 @@ import { connect as connectTls } from 'node:tls';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { type Identity, readIdentity } from '../base/identity.ts';
 import { createAuthority, issueCertificate } from '../host/certificates.ts';
+import { linkDoorLimits } from './limits.ts';
 import { type Address, connect, type Hello, LinkServer } from './link.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'colo-tls-'));
@@ -56,8 +57,8 @@ async function listen(
       local: (peer) => ({ ...peer, node: 'right' }),
       handshakeTimeoutMs: 60_000,
       link: (link) => link.start({ message: (type, payload) => link.send(type, payload), closed: () => undefined }),
-      refused: (error) => {
-        said.push(error.message);
+      refused: (_, text) => {
+        said.push(text);
         told.resolve();
         told = Promise.withResolvers<void>();
       },
@@ -142,6 +143,34 @@ test('without a certificate, with an older TLS, or with no TLS at all nobody get
   await refusals(attempts.length);
   assert.equal(server.counters.accepted, 0);
   assert.equal(server.counters.refused.identity, attempts.length);
+});
+
+test('strangers that knock as fast as they can cost a bounded number of handshakes, and a peer is let in meanwhile', async (context) => {
+  const { server } = await listen(context, 'right');
+  const { port } = server.address as { port: number };
+  (await dial(server.address, 'left')).destroy();
+  const { ca } = identity('left');
+  const knocks = 600;
+  const knock = (index: number) => {
+    const options = { port, host: '127.0.0.1', localAddress: `127.0.2.${index % 200}` };
+    const socket = connectTls({ ...options, ca, checkServerIdentity: () => undefined });
+    socket.on('error', () => undefined);
+    socket.resume();
+    return new Promise((resolve) => void socket.once('close', resolve));
+  };
+  const begun = performance.now();
+  const all = Array.from({ length: knocks }, (_, index) => knock(index));
+  const link = await dial(server.address, 'left', { peerNode: 'right' });
+  await Promise.all(all);
+  const seconds = (performance.now() - begun) / 1000;
+  const { refused, rate, busy, accepted } = server.counters;
+  const { strangersBurst, strangersPerSecond } = linkDoorLimits;
+  const begunMax = strangersBurst + Math.ceil(seconds * strangersPerSecond);
+  const handshakes = refused.identity ?? 0;
+  assert.ok(handshakes > 0 && handshakes <= begunMax, `${handshakes} handshakes, at most ${begunMax}`);
+  assert.equal(handshakes + rate + busy, knocks);
+  assert.equal(accepted, 2);
+  link.destroy();
 });
 
 test('TCP without certificates is refused before anything is sent', async () => {

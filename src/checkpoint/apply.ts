@@ -11,6 +11,7 @@
 // only forward, so nothing here refuses: a failure stops the process.
 
 import { assert } from '../base/assert.ts';
+import { during } from '../base/loop-watch.ts';
 import { type PageRuns, pageSize } from '../base/page-runs.ts';
 import { writeSliceBytes } from './limits.ts';
 import type { StagedCheckpoint } from './stage.ts';
@@ -28,15 +29,15 @@ export class SecondaryRam {
 
   /** Takes back what the SVM wrote itself; returns how many pages that were. */
   rollback(ownDirty: PageRuns): number {
-    this.restore(ownDirty);
+    during('apply', () => this.restore(ownDirty));
     return ownDirty.pages;
   }
 
   /** Writes a checkpoint's pages. Everything else gets a `turn` now and then, so that beats are echoed. */
   async write(staged: StagedCheckpoint, turn: () => Promise<void>): Promise<void> {
     let sinceTurn = 0;
-    for (const batch of staged.batches()) {
-      this.writeBatch(batch.runs, batch.contents);
+    for await (const batch of staged.batches()) {
+      during('apply', () => this.writeBatch(batch.runs, batch.contents));
       sinceTurn += batch.contents.length;
       if (sinceTurn < writeSliceBytes) continue;
       sinceTurn = 0;
@@ -59,7 +60,7 @@ export class SecondaryRam {
 
   /** Puts back what loading the device state wrote to RAM; returns how many pages that were. */
   restoreAfterLoad(dirtyAfterLoad: PageRuns): number {
-    this.restore(dirtyAfterLoad);
+    during('apply', () => this.restore(dirtyAfterLoad));
     return dirtyAfterLoad.pages;
   }
 

@@ -17,7 +17,7 @@ import type { DeltaBase } from './delta.ts';
 import { batches, CheckpointEncoder, encodeTemplate, type OutgoingMessage } from './encode.ts';
 import { batchRawBytes, batchRunsMax } from './limits.ts';
 import { type CaptureState, checkpointTypes, encodePagesHead, parseTemplate } from './message.ts';
-import { SpillFile } from './spill.ts';
+import { type Spill, SpillFile } from './spill.ts';
 import { type StageResult, Staging } from './stage.ts';
 
 const compressor = openCompressor();
@@ -389,6 +389,7 @@ test('what does not fit in memory is spilled and applied whole, or refused when 
     assert.equal(receiveAll(staging, wire).at(-1)?.kind, 'complete');
     assert.ok(staging.counters.spilledBytes > 0);
     assert.ok(staging.heldBytes <= bounds.stagedBytesMax);
+    await staging.settled(1);
     assert.deepEqual(readdirSync(folder), []);
     const secondaryRam = new SecondaryRam(Buffer.alloc(ram.length), Buffer.alloc(ram.length));
     const staged = staging.complete();
@@ -399,6 +400,45 @@ test('what does not fit in memory is spilled and applied whole, or refused when 
   } finally {
     rmSync(folder, { recursive: true });
   }
+});
+
+test('a spill that fails is told before the commit, and the checkpoint never was: the next one builds on the one before', async () => {
+  const random = seededRandom(9);
+  const ram = Buffer.alloc(1500 * pageSize);
+  const wire = await checkpoint(ram, dirty(ram, random, 1), { epoch: 1, base: 0 });
+  const failing: Spill = {
+    ...{ write: () => 0, waitingBytes: 0, read: () => Promise.reject(new Error('no')), close: () => undefined },
+    settled: () => Promise.reject(new Error('ENOSPC: no space left')),
+  };
+  let spill = failing;
+  const bounds = { ramBytes: ram.length, compressor, stagedBytesMax: 2 * batchRawBytes };
+  const staging = new Staging({ ...bounds, openSpill: () => spill });
+  assert.equal(receiveAll(staging, wire).at(-1)?.kind, 'complete');
+  await assert.rejects(
+    staging.settled(1) ?? assert.fail(),
+    /checkpoint 1 is refused: it does not fit in memory.*ENOSPC/,
+  );
+  assert.equal(staging.complete(), undefined);
+  assert.equal(staging.committedEpoch, 0);
+  assert.equal(staging.heldBytes, 0);
+  const folder = mkdtempSync(join(tmpdir(), 'colo-spill-'));
+  try {
+    spill = SpillFile.open(folder);
+    assert.equal(receiveAll(staging, wire).at(-1)?.kind, 'complete');
+    await staging.settled(1);
+    assert.equal(staging.committedEpoch, 1);
+    staging.release(1);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test('a folder that is not there costs the checkpoint when it is to be committed', async () => {
+  const spill = SpillFile.open('/nowhere/at/all');
+  assert.equal(spill.write(Buffer.from('pages')), 0);
+  await assert.rejects(spill.settled(), /ENOENT/);
+  assert.equal(spill.waitingBytes, 0);
+  spill.close();
 });
 
 test('batches cover every page once, in order, within the limits', () => {

@@ -18,6 +18,7 @@
 import { crc32 } from 'node:zlib';
 import { assert } from '../base/assert.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { during } from '../base/loop-watch.ts';
 import { PageRuns, pageSize } from '../base/page-runs.ts';
 import type { Compressor } from './compress.ts';
 import { type DeltaBase, type DeltaBatch, DeltaEncoder } from './delta.ts';
@@ -73,7 +74,11 @@ export class CheckpointEncoder {
     for (const batch of batches(runs)) {
       const raw = contents.subarray(at, at + batch.bytes);
       at += raw.length;
-      const news = deltas?.encode(batch, raw, memory.buffer) ?? { runs: batch, deltas: new PageRuns(), contents: raw };
+      const news = during('encode', () => deltas?.encode(batch, raw, memory.buffer)) ?? {
+        runs: batch,
+        deltas: new PageRuns(),
+        contents: raw,
+      };
       if (news.runs.runs === 0) continue;
       const message = await this.pages(news);
       memory.leftWith(message);

@@ -128,3 +128,9 @@ test('a state too large to travel is an error before anything is sent', () => {
     (error) => isRefusal(error) && /held frames/.test(String(error)),
   );
 });
+
+test('a number that its field does not hold is never sent', () => {
+  assert.throws(() => encodeBegin({ ...begin, epoch: 2 ** 53 }), /is no count/);
+  assert.throws(() => encodeBegin({ ...begin, sequence: 2 ** 32 }), /does not fit into 32 bits/);
+  assert.throws(() => encodeEnd({ ...end, batches: -1 }), /does not fit into 32 bits/);
+});

@@ -86,7 +86,10 @@ export interface CaptureState {
   table: Uint8Array;
   /** Frames that the primary held at the capture, opaque here. */
   held: Uint8Array;
-  /** How long the primary's guest stood still after the marker: the secondary's clock is aligned with it. */
+  /**
+   * From the marker until the guest's clocks went on as they are in the device state, for the secondary's. Negative where they run on
+   * during a pause: then they are of a moment before the marker.
+   */
   standsMs: number;
   /** Hash of the primary's RAM; empty when not verifying. */
   ramHash: string;

@@ -88,16 +88,19 @@ export class PayloadWriter {
   }
 
   u8(value: number): this {
+    assertFits(value, 8);
     this.view.setUint8(this.advance(1), value);
     return this;
   }
 
   u16(value: number): this {
+    assertFits(value, 16);
     this.view.setUint16(this.advance(2), value);
     return this;
   }
 
   u32(value: number): this {
+    assertFits(value, 32);
     this.view.setUint32(this.advance(4), value);
     return this;
   }
@@ -123,4 +126,9 @@ export class PayloadWriter {
     this.at += length;
     return at;
   }
+}
+
+/** What does not fit would travel as another number. */
+function assertFits(value: number, bits: number): void {
+  assert(Number.isInteger(value) && value >= 0 && value < 2 ** bits, `${value} does not fit into ${bits} bits`);
 }

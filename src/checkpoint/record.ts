@@ -7,6 +7,7 @@
 //    secondary                                           stop rollback write load fix resume
 
 import { Fifo } from '../base/fifo.ts';
+import { Histogram } from '../base/histogram.ts';
 import { quantile } from '../base/quantile.ts';
 import { recordsMax } from './limits.ts';
 import type { Applied } from './message.ts';
@@ -66,12 +67,21 @@ export class Records {
   count = 0;
   /** How many of them for each kind of reason. */
   readonly reasons = new Map<string, number>();
+  readonly pauseSeconds = new Histogram();
+  readonly commitSeconds = new Histogram();
+  /** Of all of them. */
+  dirtyBytes = 0;
+  sentBytes = 0;
   private readonly records = new Fifo<CheckpointRecord>();
 
   add(record: CheckpointRecord): void {
     if (this.records.length >= recordsMax) this.records.shift();
     this.records.push(record);
     this.count += 1;
+    this.pauseSeconds.add(record.pauseMs / 1000);
+    this.commitSeconds.add(record.commitMs / 1000);
+    this.dirtyBytes += record.rawBytes;
+    this.sentBytes += record.sentBytes;
     this.reasons.set(record.reason.kind, (this.reasons.get(record.reason.kind) ?? 0) + 1);
   }
 

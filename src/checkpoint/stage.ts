@@ -21,7 +21,7 @@
 
 import { crc32 } from 'node:zlib';
 import { assert } from '../base/assert.ts';
-import { ColoError } from '../base/errors.ts';
+import { ColoError, errorText } from '../base/errors.ts';
 import { PageRuns } from '../base/page-runs.ts';
 import type { Compressor } from './compress.ts';
 import { addBase } from './delta.ts';
@@ -66,9 +66,13 @@ export class StagedCheckpoint {
   readonly pages: number;
   readonly rawBytes: number;
   private readonly stored: readonly StoredBatch[];
-  private readonly read: (batch: StoredBatch) => Uint8Array;
+  private readonly read: (batch: StoredBatch) => Uint8Array | Promise<Uint8Array>;
 
-  constructor(receiving: Receiving, state: CaptureState, read: (batch: StoredBatch) => Uint8Array) {
+  constructor(
+    receiving: Receiving,
+    state: CaptureState,
+    read: (batch: StoredBatch) => Uint8Array | Promise<Uint8Array>,
+  ) {
     this.epoch = receiving.begin.epoch;
     this.state = state;
     this.pages = receiving.pages;
@@ -78,8 +82,11 @@ export class StagedCheckpoint {
   }
 
   /** Runs and their contents in order; the contents are valid until the next step. To be written as they come: once. */
-  *batches(): Generator<{ runs: PageRuns; contents: Uint8Array }> {
-    for (const batch of this.stored) yield { runs: batch.runs, contents: this.read(batch) };
+  async *batches(): AsyncGenerator<{ runs: PageRuns; contents: Uint8Array }> {
+    for (const batch of this.stored) {
+      const contents = this.read(batch);
+      yield { runs: batch.runs, contents: contents instanceof Uint8Array ? contents : await contents };
+    }
   }
 }
 
@@ -156,11 +163,46 @@ export class Staging {
     this.staged = undefined;
   }
 
+  /** Bytes of what is received that wait for the spill file. */
+  get spillWaitingBytes(): number {
+    return this.receiving?.spill?.waitingBytes ?? 0;
+  }
+
+  /** Resolves when the spill file has what it was given so far, or has failed. */
+  async spillCaughtUp(): Promise<void> {
+    await this.receiving?.spill?.settled().catch(() => undefined);
+  }
+
+  /**
+   * Resolves when the staged checkpoint may be committed; rejects when a part of it could not be spilled. Undefined when
+   * there is nothing to wait for.
+   */
+  settled(epoch: number): Promise<void> | undefined {
+    const spill = this.staged?.checkpoint.epoch === epoch ? this.staged.receiving.spill : undefined;
+    return spill === undefined ? undefined : this.spilled(epoch, spill);
+  }
+
+  private async spilled(epoch: number, spill: Spill): Promise<void> {
+    const { staged } = this;
+    try {
+      await spill.settled();
+    } catch (error) {
+      if (this.staged === staged) this.withdraw();
+      throw checkpointError(`checkpoint ${epoch} is refused: it does not fit in memory, and ${spillingFailed(error)}`);
+    }
+  }
+
   /** Drops what was not complete, for good: the link is gone. A complete checkpoint stays. */
   abandon(): void {
     if (this.receiving === undefined) return;
     this.counters.abandoned += 1;
     this.drop();
+  }
+
+  /** Gives back what it holds: nothing is received or applied here any more. */
+  close(): void {
+    this.abandon();
+    this.staged?.receiving.spill?.close();
   }
 
   /** Takes one message of the bulk link. The payload is not kept. */
@@ -273,13 +315,24 @@ export class Staging {
     }
     try {
       receiving.spill ??= this.openSpill();
-      const position = receiving.spill.write(data);
-      receiving.stored.push({ kind: 'spilled', runs, deltas, rawBytes, encoding, position, length: data.length });
-      this.counters.spilledBytes += data.length;
-      return undefined;
     } catch (error) {
-      return `it does not fit in memory, and spilling failed: ${error instanceof Error ? error.message : String(error)}`;
+      return `it does not fit in memory, and ${spillingFailed(error)}`;
     }
+    const position = receiving.spill.write(data);
+    receiving.stored.push({ kind: 'spilled', runs, deltas, rawBytes, encoding, position, length: data.length });
+    this.counters.spilledBytes += data.length;
+    return undefined;
+  }
+
+  /** The staged checkpoint never was complete. */
+  private withdraw(): void {
+    const { staged } = this;
+    if (staged === undefined) return;
+    staged.receiving.spill?.close();
+    this.staged = undefined;
+    this.newestComplete = staged.receiving.begin.base;
+    this.counters.completed -= 1;
+    this.counters.refused += 1;
   }
 
   private onState(receiving: Receiving, payload: Uint8Array): StageResult {
@@ -318,9 +371,13 @@ export class Staging {
   }
 
   /** The contents of a stored batch. Only the spill file can fail here; everything else was decoded before. */
-  private read(receiving: Receiving, batch: StoredBatch): Uint8Array {
+  private read(receiving: Receiving, batch: StoredBatch): Uint8Array | Promise<Uint8Array> {
     if (batch.kind === 'decoded') return batch.contents;
-    const data = batch.kind === 'encoded' ? batch.data : this.unspill(receiving, batch);
+    if (batch.kind === 'encoded') return this.decode(batch, batch.data);
+    return this.unspill(receiving, batch).then((data) => this.decode(batch, data));
+  }
+
+  private decode(batch: StoredBatch & { encoding: Encoding; deltas: PageRuns }, data: Uint8Array): Uint8Array {
     const contents = Buffer.allocUnsafe(batch.rawBytes);
     if (this.compressor.decode(batch.encoding, data, contents, batch.rawBytes)) {
       this.addShadow(batch.runs, batch.deltas, contents);
@@ -329,10 +386,10 @@ export class Staging {
     throw checkpointError('staged pages cannot be decoded any more: the spill file was damaged');
   }
 
-  private unspill(receiving: Receiving, batch: { position: number; length: number }): Uint8Array {
+  private async unspill(receiving: Receiving, batch: { position: number; length: number }): Promise<Uint8Array> {
     this.spillScratch ??= Buffer.allocUnsafeSlow(batchRawBytesMax);
     const data = this.spillScratch.subarray(0, batch.length);
-    receiving.spill?.read(batch.position, data);
+    await receiving.spill?.read(batch.position, data);
     return data;
   }
 
@@ -347,6 +404,10 @@ export class Staging {
     this.receiving?.spill?.close();
     this.receiving = undefined;
   }
+}
+
+function spillingFailed(error: unknown): string {
+  return `spilling failed: ${errorText(error)}`;
 }
 
 function agrees(receiving: Receiving, end: End): boolean {

@@ -1,10 +1,11 @@
-// The process of one node of one protected VM. Serves the node's API, and ends when it is told to (SIGTERM, SIGINT, POST
-// /stop). QEMU is its child and goes with it, whatever happens to it (native/preload.c). Started in one of two ways:
+// The process of one node of one protected VM. Serves the node's API, and ends when it is told to (POST /stop). A signal
+// (SIGTERM, SIGINT, SIGHUP) ends it as soon as another node has the VM, and no VM (node/retirement.ts). QEMU is its child and goes with it, whatever happens to it (native/preload.c). Started in one of two ways:
 //
 //   configuration on standard input   it belongs to whoever started it, and ends with them (standard input closes)
 //   --config FILE                     a child of the service, which may end and come back: it goes on alone, and says in
 //                                     an identity file who it is, so that the service finds it again
 
+import { randomFillSync } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import type { Arbiter } from '../arbiter/arbiter.ts';
@@ -14,12 +15,14 @@ import { WatchedArbiter } from '../arbiter/watched.ts';
 import { systemClock } from '../base/clock.ts';
 import { errorText } from '../base/errors.ts';
 import { readIdentity } from '../base/identity.ts';
-import { type Log, openLog } from '../base/log.ts';
+import { endOnBug, type Log, openLog } from '../base/log.ts';
+import { watchProcess } from '../base/own-process.ts';
 import { type NodeConfig, recordName } from '../node/config.ts';
 import type { NodeContext } from '../node/context.ts';
 import { ColoNode } from '../node/node.ts';
 import { realPlatform } from '../node/real/platform.ts';
 import { termAndEpoch } from '../node/status.ts';
+import { scatterHashes } from '../packet/flow-key.ts';
 import type { DaemonConfig } from './config.ts';
 import { takeIdentityFile } from './identity-file.ts';
 import { ApiServer } from './server.ts';
@@ -28,6 +31,7 @@ async function main(): Promise<void> {
   const fromFile = process.argv[2] === '--config' ? process.argv[3] : undefined;
   const config = fromFile === undefined ? await readConfig() : readConfigFile(fromFile);
   if (config.identityPath !== undefined) takeIdentityFile(config.identityPath);
+  scatterHashes([...randomFillSync(new Uint32Array(5))]);
   const { vm, node: name } = config.node;
   let node: ColoNode | undefined;
   const log = openLog({
@@ -39,28 +43,39 @@ async function main(): Promise<void> {
   const platform = realPlatform(() => context);
   const context: NodeContext = { config: config.node, clock: systemClock, log, arbiter, platform };
   node = new ColoNode(context);
+  const failed = (error: unknown) => log.error({ error: errorText(error) }, 'stopping failed');
   const stop = once(async (code: number) => {
-    await node?.stop().catch((error: unknown) => log.error({ error: errorText(error) }, 'stopping failed'));
+    await node?.stop().catch(failed);
+    await leave(code);
+  });
+  const leave = async (code: number): Promise<void> => {
     await api?.close();
     await rm(config.apiPath, { force: true });
     await rm(config.node.runDir, { recursive: true, force: true });
     if (config.identityPath !== undefined) await rm(config.identityPath, { force: true });
     process.exit(code);
-  });
-  // A bug of ours ends the node: its peer takes over, which is the case COLO exists for.
-  process.on('uncaughtException', (error) => {
-    log.fatal({ error: errorText(error), stack: error.stack }, 'bug: this node ends');
-    process.exit(70);
-  });
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stop(0));
+  };
+  endOnBug(log, 'this node ends');
+  // Whoever started it may be gone, and where its words went may be full: that is no reason to end.
+  process.stdout.on('error', () => undefined);
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const)
+    process.on(
+      signal,
+      () =>
+        void node
+          ?.retire(signal)
+          .catch(failed)
+          .then(() => leave(0)),
+    );
   if (fromFile === undefined) {
     process.stdin.on('end', () => stop(0));
     process.stdin.resume();
   }
+  const own = watchProcess(log);
   let api: ApiServer | undefined;
   try {
     await node.start();
-    api = await ApiServer.listen(config.apiPath, node, () => stop(0));
+    api = await ApiServer.listen(config.apiPath, { node, stop: () => stop(0), process: own.status });
     process.stdout.write('ready\n');
   } catch (error) {
     log.error({ error: errorText(error) }, 'the node did not start');

@@ -12,10 +12,18 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { z } from 'zod';
 import { parseJson, readBody } from '../api/body.ts';
 import { nodeBodyBytesMax } from '../api/limits.ts';
-import type { ApiError } from '../api/node-status.ts';
+import type { ApiError, NodeStatus, ProcessStatus } from '../api/node-status.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
+import { during } from '../base/loop-watch.ts';
 import type { Peer } from '../node/config.ts';
 import type { ColoNode } from '../node/node.ts';
+
+/** What the API is of. */
+export interface Served {
+  node: ColoNode;
+  stop: () => void;
+  process: () => ProcessStatus;
+}
 
 export class ApiServer {
   private readonly server: Server;
@@ -24,10 +32,10 @@ export class ApiServer {
     this.server = server;
   }
 
-  static async listen(path: string, node: ColoNode, stop: () => void): Promise<ApiServer> {
+  static async listen(path: string, served: Served): Promise<ApiServer> {
     await rm(path, { force: true });
     const server = createServer((question, answer) => {
-      answerQuestion(node, stop, question)
+      answerQuestion(served, question)
         .then((body) => send(answer, 200, body))
         .catch((error: unknown) => sendError(answer, error));
     });
@@ -45,17 +53,18 @@ export class ApiServer {
   }
 }
 
-async function answerQuestion(node: ColoNode, stop: () => void, question: IncomingMessage): Promise<unknown> {
+async function answerQuestion(served: Served, question: IncomingMessage): Promise<unknown> {
+  const { node, stop } = served;
   const body = await readBody(question, nodeBodyBytesMax);
   switch (`${question.method} ${question.url}`) {
     case 'GET /status':
-      return node.status();
+      return statusOf(served);
     case 'POST /checkpoint':
       await node.checkpoint();
-      return node.status();
+      return statusOf(served);
     case 'POST /failover':
-      node.failover();
-      return node.status();
+      await node.failover();
+      return statusOf(served);
     case 'PUT /peers':
       node.setPeers(parsePeers(body));
       return {};
@@ -69,6 +78,10 @@ async function answerQuestion(node: ColoNode, stop: () => void, question: Incomi
     default:
       throw new ColoError(errorCodes.input, `there is no ${question.method} ${question.url}`);
   }
+}
+
+function statusOf({ node, process }: Served): NodeStatus {
+  return during('call', () => ({ ...node.status(), process: process() }));
 }
 
 const peersSchema = z
@@ -95,10 +108,10 @@ function sendError(answer: ServerResponse, error: unknown): void {
       ...(known?.hint === undefined ? {} : { hint: known.hint }),
     },
   };
-  send(answer, statusOf(known), body);
+  send(answer, codeOf(known), body);
 }
 
-function statusOf(error: ColoError | undefined): number {
+function codeOf(error: ColoError | undefined): number {
   if (error?.code === errorCodes.needed) return 409;
   return error?.code === errorCodes.input ? 400 : 500;
 }

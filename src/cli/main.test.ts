@@ -20,6 +20,8 @@ const wrong: [call: string, says: RegExp][] = [
   ['test unit --file no-such-file', /no file of unit has no-such-file/],
   ['bench nothing', /there is no benchmark nothing/],
   ['bench memory --pages 1000', /--pages is for the benchmark checkpoint/],
+  ['bench memory --accel kvm', /--accel is for the benchmark checkpoint/],
+  ['bench checkpoint --accel xen', /Allowed choices are tcg, kvm/],
   ['bench checkpoint --pages some', /'some' is invalid/],
   ['join /nowhere node', /\/nowhere holds no authority/],
   ['init /dev/null/ca', /the authority cannot be kept in \/dev\/null\/ca/],

@@ -115,6 +115,8 @@ function addControl(program: Command, finish: (code: number) => void): void {
         false,
       ),
   )
+    .addOption(logLevelOption())
+    .option('--monitor <port>', 'without --at: metrics and health at this port of 127.0.0.1', Number)
     .option('--on <node>', 'with --at: the node that boots it')
     .option('--no-wait', 'with --at: do not wait until it is protected')
     .option('--force', 'with --at: nodes that may still run a removed VM with its name or an address are off', false)
@@ -200,6 +202,11 @@ function addService(program: Command, finish: (code: number) => void): void {
     .description('the service of one host of a cluster (docs/operating.md); its VMs go on when it ends')
     .option('--config <file>', 'its configuration', '/etc/colo/colod.yaml')
     .option('--check', 'only check the configuration', false)
+    .option(
+      '--hand-over',
+      'only hand over the VMs of this node, before its host is shut down (colo-handover.service)',
+      false,
+    )
     .action(async (options) => finish(await (await import('./service.ts')).colod(options)));
   program
     .command('token <file> <name>')
@@ -245,6 +252,13 @@ function addTools(program: Command, finish: (code: number) => void): void {
         wholeNumber,
       ),
     )
+    .addOption(new Option('--accel <name>', 'checkpoint: what runs the guest (default: tcg)').choices(['tcg', 'kvm']))
+    .addOption(
+      new Option('--guest <name>', 'checkpoint: which guest (default: linux; under kvm bare)').choices([
+        'linux',
+        'bare',
+      ]),
+    )
     .option('--json', 'as JSON', false)
     .action(async (what, options) => finish(await (await import('./dev/tools.ts')).bench(what, options)));
   program
@@ -262,11 +276,18 @@ function addTools(program: Command, finish: (code: number) => void): void {
     .action(async (only, options) => finish(await (await import('./dev/check.ts')).check(only, options)));
   program
     .command('test [suite]')
-    .description('run tests: all (default), unit, integration, soak')
+    .description('run tests: all (default), unit, integration, soak; mutants: small mistakes, and what notices each')
     .option('--name <pattern>', 'only tests whose name matches')
     .option('--file <text>', 'only files whose path contains this')
     .option('--json', 'the totals as JSON; what the tests say goes to standard error', false)
     .action(async (suite, options) => finish(await (await import('./dev/tools.ts')).testCommand(suite, options)));
+}
+
+/** `debug` writes a line for each checkpoint: a gigabyte a day. */
+function logLevelOption(): Option {
+  return new Option('--log-level <level>', 'without --at: what the logs of the nodes tell')
+    .choices(['error', 'warn', 'info', 'debug', 'trace'])
+    .default('info');
 }
 
 async function main(): Promise<void> {

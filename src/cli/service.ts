@@ -3,20 +3,31 @@
 import { randomBytes } from 'node:crypto';
 import { appendFileSync, chmodSync, existsSync } from 'node:fs';
 import { isName } from '../arbiter/names.ts';
+import { systemClock } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { readTokens, tokenHash } from '../colod/authentication.ts';
-import { readServiceConfig } from '../colod/config.ts';
+import { readServiceConfig, type ServiceConfig } from '../colod/config.ts';
+import { handOverAll } from '../colod/hand-over.ts';
+import { handOverMs } from '../colod/limits.ts';
 import { runService } from '../colod/main.ts';
 import { ensurePackages, runtimePackages } from '../host/packages.ts';
 
-export async function colod(options: { config: string; check: boolean }): Promise<number> {
+export async function colod(options: { config: string; check: boolean; handOver: boolean }): Promise<number> {
   const config = await readServiceConfig(options.config);
+  if (options.handOver) return handOver(config);
   if (options.check) {
     process.stdout.write(`${options.config}: good, for node ${config.node}\n`);
     return 0;
   }
   await ensurePackages([...runtimePackages, 'iproute2'], { why: 'run VMs' });
   return runService(options.config);
+}
+
+/** Exit code 1: some VM has nobody else. */
+async function handOver(config: ServiceConfig): Promise<number> {
+  const left = await handOverAll(config, { waitMs: handOverMs, clock: systemClock });
+  for (const vm of left) process.stderr.write(`${vm} was not handed over: this node has its only copy\n`);
+  return left.length === 0 ? 0 : 1;
 }
 
 export async function token(file: string, name: string, options: { json: boolean }): Promise<number> {

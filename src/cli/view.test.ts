@@ -172,3 +172,17 @@ test('a checkpoint that was due when its operator asked is told to him like one 
   ];
   assert.match(checkpointLine({ checkpoints: { ...sums, last } }), /^epoch 7 committed: pause 1.0 ms/);
 });
+
+test('what a log lacks and a stall that the peer may have noticed are told; a short one, and nothing lost, are not', () => {
+  const at = Date.parse('2026-11-28T12:00:00Z');
+  const own = (ms: number, losses: NonNullable<NodeStatus['process']>['losses'] = []) =>
+    statusBlock([
+      nodeStatus({
+        process: { losses, loop: { stalls: 3, longest: { ms, cause: 'apply', at }, newest: [] } },
+      }),
+    ]).join('\n');
+  assert.doesNotMatch(own(120), /held up|lacks/);
+  assert.match(own(400), /held up 3 times, at most for 400 ms \(apply, 2026-11-28T12:00:00/);
+  const lost = [{ path: '/var/a.log', pieces: 12, bytes: 2048, problem: 'ENOSPC: no space left' }];
+  assert.match(own(0, lost), /\/var\/a.log lacks 12 pieces \(2K\w*\), and cannot be written: ENOSPC/);
+});

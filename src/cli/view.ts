@@ -6,6 +6,9 @@ import { formatSize } from '../config/size.ts';
 /** What a host that is not starved has (src/heartbeat/limits.ts). */
 const usualSuspicionMs = 400;
 
+/** A stall of a node's process that is worth an operator's look: beats of its peer waited for so long. */
+const noticedStallMs = 250;
+
 /** Where a live view is drawn: standard output. */
 export interface Screen {
   isTTY?: boolean;
@@ -114,13 +117,17 @@ export function statusBlock(statuses: NodeStatus[], rates?: Rates): string[] {
       `node ${status.node}  ${status.role.padEnd(9)} ${status.state}${why}  term ${status.term}  epoch ${status.epoch}${host}`,
     );
     if (isAlone) lines.push(...plightLines(status));
-    lines.push(...arbiterLines(status), ...heartbeatLines(status));
+    lines.push(...arbiterLines(status), ...heartbeatLines(status), ...processLines(status));
+    for (const problem of status.problems ?? []) lines.push(`  WRONG: ${problem}`);
     if (status.role === 'primary') lines.push(...primaryLines(status), trafficLine(status.traffic, rates?.of(status)));
     if (status.role === 'primary')
       for (const { rule, frames, bytes } of status.bypass)
         lines.push(`  NOT COMPARED by rule: ${rule}  ${frames} frames ${formatSize(bytes)}`);
   }
-  if (statuses.length > 0 && !statuses.some((status) => status.role === 'primary' && status.protected))
+  const over = statuses.find((one) => one.over !== null && one.over !== undefined)?.over;
+  if (over !== null && over !== undefined && !statuses.some(({ role }) => role === 'primary'))
+    lines.push(over.byGuest ? 'THE GUEST HAS SWITCHED ITSELF OFF' : `THE VM IS LOST: ${over.why}`);
+  else if (statuses.length > 0 && !statuses.some((status) => status.role === 'primary' && status.protected))
     lines.push('NOT PROTECTED: the loss of the primary would lose the VM');
   return lines;
 }
@@ -210,6 +217,19 @@ function heartbeatLines({ heartbeat }: NodeStatus): string[] {
   return [
     `  a silent peer is suspected after ${ms(suspectAfterMs)} (answers were up to ${ms(largestGapMs)} late)${wrong}`,
   ];
+}
+
+/** What this node's files have lost, and a stall that its peer may have noticed. */
+function processLines({ process: own }: NodeStatus): string[] {
+  if (own === undefined) return [];
+  const lost = own.losses.map(({ path, pieces, bytes, problem }) => {
+    const now = problem === '' ? '' : `, and cannot be written: ${problem}`;
+    return `  ${path} lacks ${pieces} pieces (${formatSize(bytes)})${now}`;
+  });
+  const { longest, stalls } = own.loop;
+  if (longest === null || longest.ms < noticedStallMs) return lost;
+  const at = new Date(longest.at).toISOString();
+  return [...lost, `  held up ${stalls} times, at most for ${ms(longest.ms)} (${longest.cause}, ${at})`];
 }
 
 function diskLines({ disks }: NodeStatus): string[] {

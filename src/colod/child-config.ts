@@ -20,12 +20,12 @@ export interface ChildPaths {
   config: string;
   identity: string;
   api: string;
+  /** What the process says besides its log, such as a crash: written by itself at once, so it is on no disk that could hang. */
+  output: string;
   /** Kept: logs. */
   logs: string;
   log: string;
   console: string;
-  /** What the process says besides its log, such as a crash. */
-  output: string;
 }
 
 export function childPaths(config: ServiceConfig, vm: string): ChildPaths {
@@ -36,10 +36,10 @@ export function childPaths(config: ServiceConfig, vm: string): ChildPaths {
     config: join(folder, 'config.json'),
     identity: join(folder, 'identity'),
     api: join(folder, 'api.sock'),
+    output: join(folder, 'output'),
     logs,
     log: join(logs, 'node.log'),
     console: join(logs, 'console'),
-    output: join(logs, 'output'),
   };
 }
 

@@ -27,7 +27,16 @@ import type { Hosted, VmRecord } from '../cluster/registry.ts';
 import type { WantedRole } from '../controller/role.ts';
 import { type ChildPaths, childConfig, childPaths } from './child-config.ts';
 import type { ServiceConfig } from './config.ts';
-import { childrenMax, lastWordsBytesMax, soundMs, statusTimeoutMs, stopTimeoutMs, whyCharactersMax } from './limits.ts';
+import {
+  childrenMax,
+  lastWordsBytesMax,
+  oldLogsMax,
+  soundMs,
+  statusTimeoutMs,
+  stopTimeoutMs,
+  whyCharactersMax,
+} from './limits.ts';
+import { removeOldLogs } from './old-logs.ts';
 import { tail } from './tail.ts';
 
 const program = fileURLToPath(new URL('../child/main.ts', import.meta.url));
@@ -80,9 +89,19 @@ export class Children {
       const { life = '', listen } = known.node;
       const port = 'port' in listen ? listen.port : 0;
       const ended = pid === undefined;
-      this.held.set(vm, { ...this.fresh({ vm, life, port, paths }), ended, failures: ended ? 1 : 0 });
+      this.held.set(vm, {
+        ...this.fresh({ vm, life, port, paths }),
+        ...{ ended, failures: ended ? 1 : 0, why: ended ? (lastWords(paths.output) ?? '') : '' },
+      });
       this.log.info({ vm, life, pid }, ended ? 'a child died while the service was away' : 'child adopted');
     }
+  }
+
+  private forgetOldLogs(): void {
+    void removeOldLogs(join(this.config.stateFolder, 'vms'), new Set(this.held.keys()), oldLogsMax).then(
+      (vms) => vms.length > 0 && this.log.info({ vms }, 'the oldest logs of VMs that have left are removed'),
+      (error: unknown) => this.log.warn({ error: errorText(error) }, 'old logs cannot be removed'),
+    );
   }
 
   /** Asks every child how it is. */
@@ -143,6 +162,7 @@ export class Children {
       if (forget) {
         this.held.delete(vm);
         rmSync(one.paths.folder, { recursive: true, force: true });
+        this.forgetOldLogs();
       } else this.failed(one, why);
     } finally {
       one.busy = undefined;
@@ -195,7 +215,7 @@ export class Children {
     const { paths } = one;
     for (const folder of [paths.folder, paths.logs]) mkdirSync(folder, { recursive: true, mode: 0o700 });
     writeFileSync(paths.config, JSON.stringify(config), { mode: 0o600 });
-    const output = openSync(paths.output, 'a', 0o600);
+    const output = openSync(paths.output, 'w', 0o600);
     // A session of its own: what ends the service does not end it.
     const child = spawn(
       process.execPath,

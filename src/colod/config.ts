@@ -43,6 +43,13 @@ export const serviceSchema = z.strictObject({
       tokens: path.optional(),
     })
     .prefault({}),
+  /** Metrics and health over plain HTTP, for whoever reaches it; none unless it is named. */
+  monitoring: z
+    .strictObject({
+      address: z.string().refine((text) => isIP(text) !== 0, { error: 'an IP address' }),
+      port: port.default(9177),
+    })
+    .optional(),
   /** Of the links of VMs, one each. */
   linkPorts: z
     .strictObject({ from: port, to: port })

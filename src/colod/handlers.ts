@@ -17,10 +17,10 @@ import type { NodeInfo, VmRecord } from '../cluster/registry.ts';
 import { specSchema } from '../config/spec.ts';
 import { clusterAnswer, copies, primaryOf, vmLine } from './answers.ts';
 import { specOf } from './child-config.ts';
-import { checkpointTimeoutMs, forwardTimeoutMs } from './limits.ts';
+import { checkpointTimeoutMs, failoverTimeoutMs, forwardTimeoutMs } from './limits.ts';
 import type { Call, Handlers } from './server.ts';
 import type { Service } from './service.ts';
-import { tail } from './tail.ts';
+import { tailOfBoth } from './tail.ts';
 import { addressesOf, refuseSecond, refuseTaken } from './taken.ts';
 
 /** A primary needs its guest's RAM, and a bit for the processes. */
@@ -52,11 +52,16 @@ export function handlersOf(service: Service, refused: () => Record<string, numbe
       node: service.config.node,
       version: service.version,
       pid: process.pid,
+      process: service.ownProcess(),
       refused: refused(),
       vms: service.children.statuses(),
     }),
     localFailover: async (call) => {
-      await service.children.call(ownVm(service, call), { method: 'POST', path: '/failover' });
+      await service.children.call(ownVm(service, call), {
+        method: 'POST',
+        path: '/failover',
+        timeoutMs: failoverTimeoutMs,
+      });
       return {};
     },
     localCheckpoint: (call) => {
@@ -221,7 +226,7 @@ function forward(service: Service, { node, address, apiPort }: NodeInfo, questio
 /** The last lines of a log of this node; none when there is no such file yet. */
 function ownLog(service: Service, vm: string, { lines, what }: LogQuery): string[] {
   const paths = service.children.paths(vm);
-  const text = tail(what === 'log' ? paths.log : paths.console, logBytesMax);
+  const text = tailOfBoth(what === 'log' ? paths.log : paths.console, logBytesMax);
   const all = text.split(/\r?\n/);
   if (all.at(-1) === '') all.pop();
   return all.slice(-lines);

@@ -35,3 +35,28 @@ export const lastWordsBytesMax = 8 * 1024;
 
 /** A stream of live updates says at least this often that it lives, so that a reader or a proxy does not give it up. */
 export const streamPingMs = 15_000;
+
+/**
+ * TLS handshakes at the API: of one source at once and per second, of all sources that have shown no certificate of the
+ * cluster, and begun at the same time. Who comes beyond is reset at once and counted.
+ */
+export const callDoorLimits = {
+  burst: 200,
+  perSecond: 100,
+  strangersBurst: 200,
+  strangersPerSecond: 100,
+  atOnce: 64,
+} as const;
+
+/** VMs that have left a node and whose logs and consoles are kept there. Those that were written longest ago go. */
+export const oldLogsMax = 64;
+
+/** Connections to the plain door of monitoring at one time. Further ones are closed at once. */
+export const monitorConnectionsMax = 32;
+
+/** How long a planned failover is waited for: the secondary has a second for it, and the arbiter may be slow. Then it is unanswered. */
+export const failoverTimeoutMs = 15_000;
+
+/** Before its host is shut down, VMs are handed over for so long. Beyond: who is still here ends with the host. */
+export const handOverMs = 45_000;
+export const handOverPollMs = 50;

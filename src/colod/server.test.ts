@@ -19,6 +19,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, type TestContext, test } from 'node:test';
 import { connect as connectTls } from 'node:tls';
+import { pino } from 'pino';
 import type { Cluster } from '../api/cluster.ts';
 import { callService, type Question, streamService, type Target } from '../api/cluster-client.ts';
 import { bodyBytesMax, streamsMax } from '../api/limits.ts';
@@ -30,6 +31,7 @@ import { silentLog } from '../base/log.ts';
 import { specSchema } from '../config/spec.ts';
 import { createAuthority, issueCertificate } from '../host/certificates.ts';
 import { tokenHash } from './authentication.ts';
+import { callDoorLimits } from './limits.ts';
 import { type Handlers, type RefusedReason, ServiceServer } from './server.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'colo-service-'));
@@ -69,7 +71,7 @@ interface Stage {
   as: (who: Identity | { token: string }) => Target;
 }
 
-async function listen(context: TestContext): Promise<Stage> {
+async function listen(context: TestContext, log = silentLog): Promise<Stage> {
   const socketPath = join(mkdtempSync(join(folder, 'run-')), 'colod.sock');
   const cluster = { now: emptyCluster() };
   const events = new EventEmitter().setMaxListeners(0);
@@ -84,7 +86,7 @@ async function listen(context: TestContext): Promise<Stage> {
     },
   });
   const secure = { host: '127.0.0.1', port: 0, identity: identity('h1'), tokens: tokensPath };
-  const server = await ServiceServer.listen({ socketPath, secure, handlers, events, log: silentLog });
+  const server = await ServiceServer.listen({ socketPath, secure, handlers, events, log });
   context.after(() => server.close());
   const as = (who: Identity | { token: string }): Target => ({
     ...{ host: '127.0.0.1', port: server.port, ca: identity('h1').ca, as: who },
@@ -168,6 +170,34 @@ test('older TLS, no TLS and garbage get no answer, and the others are served on'
   }
   await callService(as(identity('h2')), ask);
   assert.equal(server.refused.tls, attempts.length);
+});
+
+test('strangers that knock as fast as they can are counted and logged together, and the others are served on', async (context) => {
+  const lines: { reason: string; count: number }[] = [];
+  const log = pino({ level: 'warn' }, { write: (line: string) => void lines.push(JSON.parse(line)) });
+  const { server, as } = await listen(context, log);
+  await callService(as(identity('h2')), ask);
+  const knocks = 2 * callDoorLimits.strangersBurst;
+  const knock = (index: number) => {
+    const options = { port: server.port, host: '127.0.0.1', localAddress: `127.0.3.${index % 200}` };
+    const socket = createConnection(options);
+    socket.on('error', () => undefined);
+    socket.resume();
+    socket.end('no TLS');
+    return new Promise((resolve) => void socket.once('close', resolve));
+  };
+  const all = Array.from({ length: knocks }, (_, index) => knock(index));
+  await callService(as(identity('h2')), ask);
+  await Promise.all(all);
+  await server.close();
+  const { tls = 0, rate = 0, busy = 0 } = server.refused;
+  assert.equal(tls + rate + busy, knocks);
+  assert.ok(rate + busy > 0);
+  assert.ok(lines.length <= 6, `${lines.length} lines`);
+  assert.equal(
+    lines.reduce((sum, { count }) => sum + count, 0),
+    knocks,
+  );
 });
 
 test('bodies that are too large, that are none, and routes that are none are refused and counted', async (context) => {

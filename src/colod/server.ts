@@ -15,8 +15,14 @@ import { type Clock, systemClock } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import type { Identity } from '../base/identity.ts';
 import type { Log } from '../base/log.ts';
+import { Tally } from '../base/tally.ts';
+import { Door } from '../channel/door.ts';
+import { guard } from '../channel/guard.ts';
 import { authenticate, type Caller, type RefusedCaller } from './authentication.ts';
-import { streamPingMs } from './limits.ts';
+import { callDoorLimits, streamPingMs } from './limits.ts';
+import { openPaths } from './monitor.ts';
+import type { PlainAnswer } from './monitor-answers.ts';
+import { sendPlain } from './plain-door.ts';
 
 export interface Call {
   params: Record<string, string>;
@@ -30,6 +36,8 @@ export interface ServerOptions {
   socketPath: string;
   secure: { host: string; port: number; identity: Identity; tokens: string | undefined };
   handlers: Handlers;
+  /** Metrics and health (monitor.ts), beside the routes; `openPaths` of them to anybody. */
+  monitor?: (path: string) => Promise<PlainAnswer | undefined>;
   /** Emits `changed` when a stream's readers may have to be told something. */
   events: EventEmitter;
   log: Log;
@@ -46,6 +54,7 @@ export type RefusedReason =
   | 'route'
   | 'size'
   | 'body'
+  | 'rate'
   | 'busy';
 
 export class ServiceServer {
@@ -54,10 +63,14 @@ export class ServiceServer {
   private readonly clock: Clock;
   private readonly servers: Server[] = [];
   private readonly streams = new Set<ServerResponse>();
+  private readonly tally: Tally;
 
   private constructor(options: ServerOptions) {
     this.options = options;
     this.clock = options.clock ?? systemClock;
+    this.tally = new Tally(this.clock, (reason, count, newest) => {
+      options.log.warn({ reason, count, text: newest }, 'calls were refused');
+    });
   }
 
   static async listen(options: ServerOptions): Promise<ServiceServer> {
@@ -83,6 +96,7 @@ export class ServiceServer {
   }
 
   async close(): Promise<void> {
+    this.tally.close();
     for (const stream of this.streams) stream.destroy();
     for (const server of this.servers.splice(0)) {
       server.closeAllConnections();
@@ -106,6 +120,11 @@ export class ServiceServer {
       this.count('tls', errorText(cause));
     });
     server.on('drop', () => this.count('busy', 'too many connections'));
+    guard(server, {
+      ...{ door: new Door(callDoorLimits, this.clock.now()), clock: this.clock },
+      isProven: (socket) => socket.authorized,
+      refused: (verdict, address) => this.count(verdict, `connections from ${address} come too fast`),
+    });
     await this.open(server, () => server.listen(port, host), `${host}:${port}`);
   }
 
@@ -152,6 +171,7 @@ export class ServiceServer {
     who: () => Caller | RefusedCaller,
   ): Promise<void> {
     try {
+      if (await this.isMonitored(question, answer, (path) => openPaths.has(path))) return;
       const caller = who();
       if (caller.kind === 'refused') {
         const detail = caller.detail === undefined ? '' : ` (${caller.detail})`;
@@ -160,12 +180,26 @@ export class ServiceServer {
           hint: 'Give a certificate of this cluster (--identity), or a token (--token-file).',
         });
       }
+      if (await this.isMonitored(question, answer, () => true)) return;
       await this.serve(question, answer, caller);
     } catch (error) {
       sendError(answer, error);
       // What it may still be sending is not read.
       if (!question.complete) question.destroy();
     }
+  }
+
+  /** Answers what is asked for monitoring, where that is `allowed`; false when it is something else. */
+  private async isMonitored(
+    question: IncomingMessage,
+    answer: ServerResponse,
+    allowed: (path: string) => boolean,
+  ): Promise<boolean> {
+    const path = (question.url ?? '').split('?')[0] ?? '';
+    if (question.method !== 'GET' || !allowed(path)) return false;
+    const found = await this.options.monitor?.(path);
+    if (found !== undefined) sendPlain(answer, found);
+    return found !== undefined;
   }
 
   private async serve(question: IncomingMessage, answer: ServerResponse, caller: Caller): Promise<void> {
@@ -217,7 +251,7 @@ export class ServiceServer {
 
   private count(reason: RefusedReason, text: string): void {
     this.refused[reason] = (this.refused[reason] ?? 0) + 1;
-    this.options.log.warn({ reason, text }, 'a call was refused');
+    this.tally.note(reason, text);
   }
 
   /** What /v1/cluster answers, now and whenever it is another. */

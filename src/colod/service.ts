@@ -9,6 +9,7 @@ import { EventEmitter } from 'node:events';
 import { mkdirSync, readFileSync, statfsSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
+import type { ProcessStatus } from '../api/node-status.ts';
 import type { Arbiter, TermRecord } from '../arbiter/arbiter.ts';
 import { EtcdArbiter } from '../arbiter/etcd.ts';
 import { FolderArbiter } from '../arbiter/folder.ts';
@@ -23,7 +24,7 @@ import { type ClusterView, type NodeInfo, Registry } from '../cluster/registry.t
 import { recordName } from '../node/config.ts';
 import { Children } from './children.ts';
 import type { ServiceConfig } from './config.ts';
-import { announceEveryMs, membershipMs, roundMs } from './limits.ts';
+import { announceEveryMs, failoverTimeoutMs, membershipMs, roundMs } from './limits.ts';
 
 const nothing: ClusterView = {
   ...{ nodes: [], vms: [], problems: [] },
@@ -47,6 +48,8 @@ export class Service {
   readonly events = new EventEmitter().setMaxListeners(0);
   /** Of the API, for the announcement. */
   refusedCalls: () => number = () => 0;
+  /** What this process could not write, and what held it up. */
+  ownProcess: () => ProcessStatus = () => ({ losses: [], loop: { stalls: 0, longest: null, newest: [] } });
   /** What the registry said last. */
   cluster: ClusterView = nothing;
   /** Why the registry could not be read, or took no announcement; '' when it could and did. */
@@ -236,7 +239,7 @@ export class Service {
         await children.setPeers(action.vm, action.peers);
         return;
       case 'failover':
-        await children.call(action.vm, { method: 'POST', path: '/failover' });
+        await children.call(action.vm, { method: 'POST', path: '/failover', timeoutMs: failoverTimeoutMs });
         return;
     }
   }

@@ -114,7 +114,7 @@ export type PrimaryAction =
   /** Tells the secondary to take over now; the gate is shut before. */
   | { kind: 'tellHandover'; why: string }
   /** Tells the secondary that the guest ended by itself: nothing is to be taken over. */
-  | { kind: 'tellEnd'; why: string };
+  | { kind: 'tellEnd'; why: string; byGuest: boolean };
 
 export class PrimaryPair {
   state: PrimaryState = { kind: 'alone' };
@@ -264,7 +264,7 @@ export class PrimaryPair {
     if (state.kind === 'fenced' || state.kind === 'ended') return [];
     if (this.peerMayRun && !byGuest) return state.kind === 'suspecting' ? this.fence(why) : this.handOver(why);
     this.move({ kind: 'ended', why });
-    return [{ kind: 'tellEnd', why }];
+    return [{ kind: 'tellEnd', why, byGuest }];
   }
 
   /** The secondary may hold a checkpoint that it could run. */

@@ -77,6 +77,6 @@ export function readHeader(storage: Storage): ReplicaHeader | undefined {
   return text === undefined ? undefined : parseHeader(text);
 }
 
-export function writeHeader(storage: Storage, header: ReplicaHeader, flush: boolean): void {
-  storage.replaceText(headerName, encodeHeader(header), flush);
+export function writeHeader(storage: Storage, header: ReplicaHeader, flush: boolean): Promise<void> {
+  return storage.replaceText(headerName, encodeHeader(header), flush);
 }

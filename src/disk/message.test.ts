@@ -52,6 +52,14 @@ test('session, mark, abort and hash come back as they were', () => {
     position: 2 ** 40,
   });
   assert.equal(message.parseAbort(message.encodeAbort(5)), 5);
+  // Epochs count for ever.
+  const epoch = 2 ** 32 + 9;
+  assert.deepEqual(message.parseMark(message.encodeMark({ epoch, position: 3 })), { epoch, position: 3 });
+  assert.equal(message.parseAbort(message.encodeAbort(epoch)), epoch);
+  const late = { epoch, disk: 2, hash: 'abc' };
+  assert.deepEqual(message.parseHash(message.encodeHash(late)), late);
+  for (const parse of [message.parseMark, message.parseAbort, message.parseHash])
+    assert.ok(parse(new Uint8Array(parse === message.parseMark ? 16 : 8 + 2).fill(255)) instanceof Error);
   const hash = { epoch: 3, disk: 1, hash: 'sha1:00' };
   assert.deepEqual(message.parseHash(message.encodeHash(hash)), hash);
 });

@@ -11,9 +11,9 @@
 //
 //    session   version u16 │ disks u16 │ durable u8 │ 0 u8 │ lineage 16 bytes │ from u64 │ since u64 │ disks x sizeBytes u64
 //    record    disk u16 │ kind u8 (1 data, 2 zeroes) │ 0 u8 │ length u32 │ offset u64 │ position u64 │ data
-//    mark      epoch u32 │ position u64
-//    abort     epoch u32
-//    hash      epoch u32 │ disk u16 │ text
+//    mark      epoch u64 │ position u64
+//    abort     epoch u64
+//    hash      epoch u64 │ disk u16 │ text
 //
 // `position` counts the records of a VM on its node; those of a session begin behind `from`. A secondary whose replica is
 // of the same `lineage` at `since` or behind it keeps it, and says so (`diskKept`, packet link): then only what changed
@@ -137,6 +137,7 @@ export function parseRecord(payload: Uint8Array, sizes: readonly number[]): Disk
     position: Number(bytes.readBigUInt64BE(16)),
     data: bytes.subarray(recordHeadBytes),
   };
+  if (!areCounts(record.offset, record.position)) return malformed('record');
   const size = sizes[record.disk];
   if (size === undefined || record.length === 0 || record.offset + record.length > size)
     return diskError(`a disk record lies outside its disk (disk ${record.disk}, byte ${record.offset})`);
@@ -146,39 +147,50 @@ export function parseRecord(payload: Uint8Array, sizes: readonly number[]): Disk
 }
 
 export function encodeMark(mark: Mark): Uint8Array {
-  const bytes = Buffer.alloc(12);
-  bytes.writeUInt32BE(mark.epoch, 0);
-  bytes.writeBigUInt64BE(BigInt(mark.position), 4);
+  const bytes = Buffer.alloc(16);
+  bytes.writeBigUInt64BE(BigInt(mark.epoch), 0);
+  bytes.writeBigUInt64BE(BigInt(mark.position), 8);
   return bytes;
 }
 
 export function parseMark(payload: Uint8Array): Mark | ColoError {
   const bytes = view(payload);
-  if (bytes.length !== 12) return malformed('mark');
-  return { epoch: bytes.readUInt32BE(0), position: Number(bytes.readBigUInt64BE(4)) };
+  if (bytes.length !== 16) return malformed('mark');
+  const mark = { epoch: Number(bytes.readBigUInt64BE(0)), position: Number(bytes.readBigUInt64BE(8)) };
+  return areCounts(mark.epoch, mark.position) ? mark : malformed('mark');
 }
 
 export function encodeAbort(epoch: number): Uint8Array {
-  const bytes = Buffer.alloc(4);
-  bytes.writeUInt32BE(epoch, 0);
+  const bytes = Buffer.alloc(8);
+  bytes.writeBigUInt64BE(BigInt(epoch), 0);
   return bytes;
 }
 
 export function parseAbort(payload: Uint8Array): number | ColoError {
-  return payload.length === 4 ? view(payload).readUInt32BE(0) : malformed('abort');
+  const epoch = payload.length === 8 ? Number(view(payload).readBigUInt64BE(0)) : Number.NaN;
+  return areCounts(epoch) ? epoch : malformed('abort');
 }
 
 export function encodeHash({ epoch, disk, hash }: DiskHash): Uint8Array {
-  const head = Buffer.alloc(6);
-  head.writeUInt32BE(epoch, 0);
-  head.writeUInt16BE(disk, 4);
+  const head = Buffer.alloc(hashHeadBytes);
+  head.writeBigUInt64BE(BigInt(epoch), 0);
+  head.writeUInt16BE(disk, 8);
   return Buffer.concat([head, Buffer.from(hash)]);
 }
 
 export function parseHash(payload: Uint8Array): DiskHash | ColoError {
   const bytes = view(payload);
-  if (bytes.length < 6 || bytes.length > 6 + hashBytesMax) return malformed('hash');
-  return { epoch: bytes.readUInt32BE(0), disk: bytes.readUInt16BE(4), hash: bytes.toString('utf8', 6) };
+  if (bytes.length < hashHeadBytes || bytes.length > hashHeadBytes + hashBytesMax) return malformed('hash');
+  const epoch = Number(bytes.readBigUInt64BE(0));
+  if (!areCounts(epoch)) return malformed('hash');
+  return { epoch, disk: bytes.readUInt16BE(8), hash: bytes.toString('utf8', hashHeadBytes) };
+}
+
+const hashHeadBytes = 10;
+
+/** Epochs and positions count for ever, and nobody counts as far as 2^53. */
+function areCounts(...counts: number[]): boolean {
+  return counts.every((count) => Number.isSafeInteger(count));
 }
 
 function view(payload: Uint8Array): Buffer {

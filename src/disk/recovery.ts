@@ -19,11 +19,21 @@ import { overlayName, overlayPath, replicaName, replicaPath, segmentName } from 
 import { segmentRecordAt } from './segment.ts';
 import { type Storage, storageOf } from './storage.ts';
 
+/** An image that the spec names: what the newest disks are to be brought back into. */
+export interface Image {
+  path: string;
+  format: 'raw' | 'qcow2';
+}
+
 /**
  * Never overwrites the newest truth of a VM, or what may be it: only a later term of the same life of the VM (`by`) may.
- * Without `by` nobody may.
+ * Without `by` nobody may. `images`: those of the spec, where they are known, so that the hint can name them.
  */
-export function refuseOwner(folder: string | Storage, by?: { vm: string; term: number }): void {
+export function refuseOwner(
+  folder: string | Storage,
+  by?: { vm: string; term: number },
+  images: readonly Image[] = [],
+): void {
   const storage = storageOf(folder);
   const path = storage.folder;
   if (isHeaderDamaged(storage))
@@ -33,10 +43,32 @@ export function refuseOwner(folder: string | Storage, by?: { vm: string; term: n
   const header = readHeader(storage);
   if (header?.state !== 'owner') return;
   if (by !== undefined && by.vm === header.vm && by.term > header.term) return;
-  const newest = storage.has(overlayName(0)) ? overlayPath(path, 0) : replicaPath(path, 0);
+  const commands = bringBack(storage, header, images).join(' && ');
   throw new ColoError(errorCodes.input, `${path} holds the newest disks of ${header.vm}, which ran on from there`, {
-    hint: `bring them back first, such as with "qemu-img convert -O raw ${newest} IMAGE", then remove that folder`,
+    hint: `bring back every one of them first: ${commands}\nthen remove the folder: rm -r ${quoted(path)}`,
   });
+}
+
+/** What writes the newest disks over the images: for each disk its overlay, or the replica that an overlay became part of. */
+function bringBack(storage: Storage, { sizes }: ReplicaHeader, images: readonly Image[]): string[] {
+  const disks = sizes.map((_, disk) => {
+    const { path, format } = images[disk] ?? { path: `IMAGE${disk}`, format: 'FORMAT' };
+    const isOverlay = storage.has(overlayName(disk));
+    const newest = isOverlay ? overlayPath(storage.folder, disk) : replicaPath(storage.folder, disk);
+    return `qemu-img convert -f ${isOverlay ? 'qcow2' : 'raw'} -O ${format} ${quoted(newest)} ${quoted(path)}`;
+  });
+  // What a machine with UEFI keeps beside its first disk (node/real/variables.ts).
+  const variables = `${replicaName(0)}.vars.fd`;
+  if (!storage.has(variables)) return disks;
+  return [
+    ...disks,
+    `cp ${quoted(`${storage.folder}/${variables}`)} ${quoted(`${images[0]?.path ?? 'IMAGE0'}.vars.fd`)}`,
+  ];
+}
+
+/** For a shell. */
+function quoted(path: string): string {
+  return /^[\w./-]+$/.test(path) ? path : `'${path.replaceAll("'", `'\\''`)}'`;
 }
 
 /** Removes what a session of before left; with `keepReplica` all but the disks themselves. */
@@ -98,7 +130,7 @@ async function replay(storage: Storage, header: ReplicaHeader): Promise<void> {
       at = found.next;
     }
   }
-  writeHeader(storage, { ...header, state: 'epoch', through: 0 }, true);
+  await writeHeader(storage, { ...header, state: 'epoch', through: 0 }, true);
   for (const serial of segmentSerials(storage).filter((each) => each <= header.through))
     storage.remove(segmentName(serial));
 }

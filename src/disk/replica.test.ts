@@ -24,7 +24,7 @@ import { encodeRecordHead, type RecordKind, recordKinds, type Session } from './
 import { recover, refuseOwner } from './recovery.ts';
 import { Replica } from './replica.ts';
 import { replicaPath } from './replica-files.ts';
-import { bootId, Folder } from './storage.ts';
+import { bootId, Folder, type OpenHow, type StoredFile } from './storage.ts';
 
 const diskBytes = 8192;
 const page = 512;
@@ -128,6 +128,7 @@ test('after each apply the replica is the primary at that mark, and nothing late
         await model.replica.takeOver(1);
         assert.deepEqual(model.files(), model.marked.get(epochs.length));
         assert.deepEqual(await recover(model.folder), { kind: 'owner', epoch: epochs.length });
+        await model.replica.close();
         assert.equal(
           readdirSync(model.folder).some((name) => name.startsWith('journal.')),
           false,
@@ -173,7 +174,7 @@ test('a crash in the middle of an apply is repaired: whatever part of it had rea
           mixed.forEach((disk, index) => writeFileSync(replicaPath(crashed, index), disk));
           const header = readHeader(new Folder(crashed));
           assert.ok(header !== undefined);
-          writeHeader(new Folder(crashed), { ...header, state: 'applying', epoch: 2, through: 3 }, false);
+          await writeHeader(new Folder(crashed), { ...header, state: 'applying', epoch: 2, through: 3 }, false);
           assert.deepEqual(await recover(crashed), { kind: 'epoch', epoch: 2 });
           assert.deepEqual(model.files(crashed), wanted);
           assert.deepEqual(await recover(crashed), { kind: 'epoch', epoch: 2 });
@@ -228,6 +229,34 @@ test('a replica that cannot be labelled as taken over says so, and stays the epo
     mkdirSync(join(model.folder, 'replica.json.new'));
     assert.equal(await model.replica.takeOver(1), false);
     assert.deepEqual(await recover(model.folder), { kind: 'epoch', epoch: 1 });
+  }));
+
+/** A disk that no write of the journal comes back from. */
+class HangingFolder extends Folder {
+  hangs = false;
+
+  override async open(name: string, how: OpenHow): Promise<StoredFile> {
+    const file = await super.open(name, how);
+    const write = file.write.bind(file);
+    file.write = (parts, position) => (this.hangs ? new Promise(() => undefined) : write(parts, position));
+    return file;
+  }
+}
+
+test('a takeover does not wait for records that a disk which hangs has not taken: they are thrown away', () =>
+  withFolder(async (folder) => {
+    const storage = new HangingFolder(folder);
+    const session = { sizes: [page], durable: false };
+    const events = { held: () => undefined, failed: () => undefined };
+    const replica = await Replica.begin({ folder: storage, vm: 'test', term: 1, session, events });
+    replica.mark({ epoch: 1, position: 0 });
+    await replica.complete(1);
+    await replica.apply(1);
+    storage.hangs = true;
+    const head = encodeRecordHead({ disk: 0, kind: recordKinds.data, offset: 0, length: 512, position: 1 });
+    assert.equal(replica.receive(Buffer.concat([head, Buffer.alloc(512, 7)])), undefined);
+    assert.equal(await replica.takeOver(2), true);
+    assert.deepEqual(await recover(folder), { kind: 'owner', epoch: 1 });
   }));
 
 test('only a later term of the same life of the VM may overwrite its newest disks', () =>
@@ -378,11 +407,11 @@ test('when anything is in doubt, nothing is kept: all is copied', async () => {
     ['another size', () => undefined, { ...offer, sizes: [diskBytes, diskBytes * 2] }],
     [
       'a replica that was in the page cache of another boot',
-      ({ folder }) => {
+      async ({ folder }) => {
         const storage = new Folder(folder);
         const header = readHeader(storage);
         assert.ok(header !== undefined);
-        writeHeader(storage, { ...header, boot: 'an earlier one' }, true);
+        await writeHeader(storage, { ...header, boot: 'an earlier one' }, true);
       },
       offer,
     ],

@@ -65,6 +65,10 @@ export class Replica {
   /** The position at which the replica of before was kept; undefined when it was begun anew. */
   readonly kept: number | undefined;
   private failure: ColoError | undefined;
+  /** The VM runs on here: nothing that the primary wrote counts any more. */
+  private isOver = false;
+  /** What is left to be done behind a takeover. */
+  private clearing: Promise<unknown> = Promise.resolve();
   private readonly hashes = new Map<string, string>();
 
   private constructor(
@@ -106,7 +110,7 @@ export class Replica {
       const none = { epoch: 0, term: 0, through: 0, durable: session.durable, boot: storage.boot };
       const base =
         kept === undefined ? { lineage: '', position: 0 } : { lineage: session.lineage ?? '', position: kept };
-      writeHeader(storage, { version: 1, vm, sizes: session.sizes, state: 'syncing', ...none, ...base }, true);
+      await writeHeader(storage, { version: 1, vm, sizes: session.sizes, state: 'syncing', ...none, ...base }, true);
       removeFiles(storage, kept !== undefined);
       for (const [index, size] of session.sizes.entries()) {
         const disk = await storage.open(replicaName(index), kept === undefined ? 'new' : 'old');
@@ -137,7 +141,7 @@ export class Replica {
     this.counters.records += 1;
     this.counters.receivedBytes += record.data.length;
     // After a failure nothing can be completed any more: the primary is told, and ends the session.
-    if (this.failure !== undefined) return undefined;
+    if (this.failure !== undefined || this.isOver) return undefined;
     this.pending.push({ record, segment });
     this.pump();
     return undefined;
@@ -189,7 +193,7 @@ export class Replica {
     const { position } = covered;
     if (covered.segments.some((segment) => segment.records > 0)) {
       this.applying = true;
-      this.writeHeader('applying', epoch, { through, position });
+      await this.writeHeader('applying', epoch, { through, position });
       for (const segment of covered.segments) {
         cost.records += segment.records;
         for (const [disk, extents] of segment.disks.entries())
@@ -198,7 +202,7 @@ export class Replica {
       }
       if (this.durable) for (const disk of this.disks) await disk.flush();
     }
-    this.writeHeader('epoch', epoch, { position });
+    await this.writeHeader('epoch', epoch, { position });
     this.applying = false;
     this.epoch = epoch;
     this.counters.epochs += 1;
@@ -218,21 +222,21 @@ export class Replica {
     }
     this.hashes.clear();
     // It is not what its header says: the next session must not keep it.
-    if (verified === false) this.writeHeader('syncing', 0);
+    if (verified === false) await this.writeHeader('syncing', 0);
     return verified;
   }
 
   /**
-   * The VM runs on here: what no applied checkpoint covers never happened. The files are QEMU's from now on. False when
-   * they could not be labelled so: then the replica must stay the epoch that its header says.
+   * The VM runs on here: what no applied checkpoint covers never happened, and is not waited for. The files are QEMU's from
+   * now on. False when they could not be labelled so: then the replica must stay the epoch that its header says. It is the
+   * caller's not to wait for a disk that hangs.
    */
   async takeOver(term: number): Promise<boolean> {
     this.pending.clear();
-    await this.written();
+    this.isOver = true;
     let isLabelled = false;
     try {
-      await this.removeSegments(this.journal.discard());
-      this.writeHeader('owner', this.epoch, { term });
+      await this.writeHeader('owner', this.epoch, { term });
       isLabelled = true;
     } catch (error) {
       // The VM has nobody else: it runs on a disk that cannot be labelled rather than not at all.
@@ -240,9 +244,10 @@ export class Replica {
     }
     // QEMU flushes what it writes itself; what we wrote must reach the disk as well, but the guest need not wait.
     const disks = this.disks.splice(0);
-    void Promise.allSettled([
+    this.clearing = Promise.allSettled([
       this.storage.flushText(headerName),
       ...disks.map((disk) => disk.flush().finally(() => disk.close())),
+      this.written().then(() => this.removeSegments(this.journal.discard())),
     ]);
     return isLabelled;
   }
@@ -250,6 +255,7 @@ export class Replica {
   /** Ends the session; the replica stays what it is. */
   async close(): Promise<void> {
     this.pending.clear();
+    await this.clearing;
     await this.written();
     if (this.applying) for (const file of this.segmentFiles.values()) await file.close();
     else await this.removeSegments(this.journal.discard());
@@ -357,12 +363,12 @@ export class Replica {
     state: ReplicaHeader['state'],
     epoch: number,
     { through = 0, term = 0, position }: { through?: number; term?: number; position?: number } = {},
-  ): void {
+  ): Promise<void> {
     const { vm, durable } = this;
     const { boot } = this.storage;
     const base = position === undefined ? { lineage: '', position: 0 } : { lineage: this.lineage, position };
     const header = { version: 1 as const, vm, sizes: [...this.sizes], state, epoch, term, through, durable, boot };
-    writeHeader(this.storage, { ...header, ...base }, durable);
+    return writeHeader(this.storage, { ...header, ...base }, durable);
   }
 }
 

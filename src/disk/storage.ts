@@ -1,22 +1,11 @@
 // What the replica stands on: one folder with files. The real one is below; the simulation (sim/host/storage.ts) gives the same
 // replica another one, whose writes are slow, fail, are torn by a crash, or are lost with the host's page cache.
 //
-// Names are those of files within the folder. Everything that changes a file's contents is asynchronous, everything that
-// changes which files there are is done when it returns.
+// Names are those of files within the folder. Everything that changes a file's contents is asynchronous, since a disk may hang;
+// removing one is done when it returns.
 
-import {
-  closeSync,
-  existsSync,
-  fsyncSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeSync,
-} from 'node:fs';
-import { type FileHandle, open, readFile } from 'node:fs/promises';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { type FileHandle, open, readFile, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { punch, reserve } from './space.ts';
@@ -54,8 +43,8 @@ export interface Storage {
   read(name: string): Promise<Buffer>;
   /** A small text; undefined when there is none, an error when it is there and cannot be read. */
   readText(name: string): string | undefined;
-  /** Puts `text` in the place of the file, whole or not at all; `flush`: it survives the end of the host. */
-  replaceText(name: string, text: string, flush: boolean): void;
+  /** Puts `text` in the place of the file, whole or not at all, and behind those of before; `flush`: it survives the end of the host. */
+  replaceText(name: string, text: string, flush: boolean): Promise<void>;
   /** Brings a text that was put there without flushing to the disk. */
   flushText(name: string): Promise<void>;
 }
@@ -116,28 +105,18 @@ export class Folder implements Storage {
     }
   }
 
-  replaceText(name: string, text: string, flush: boolean): void {
+  replaceText(name: string, text: string, flush: boolean): Promise<void> {
     const path = this.path(name);
-    const descriptor = openSync(`${path}.new`, 'w', 0o600);
-    try {
-      writeSync(descriptor, text);
-      if (flush) fsyncSync(descriptor);
-    } finally {
-      closeSync(descriptor);
-    }
-    renameSync(`${path}.new`, path);
-    if (flush) flushFolder(dirname(path));
+    const before = replacing.get(path) ?? Promise.resolve();
+    const mine = before.catch(() => undefined).then(() => replace(path, text, flush));
+    replacing.set(path, mine);
+    return mine.finally(() => {
+      if (replacing.get(path) === mine) replacing.delete(path);
+    });
   }
 
   async flushText(name: string): Promise<void> {
-    for (const path of [this.path(name), this.folder]) {
-      const file = await open(path, 'r');
-      try {
-        await file.sync();
-      } finally {
-        await file.close();
-      }
-    }
+    for (const path of [this.path(name), this.folder]) await flushed(path);
   }
 
   private path(name: string): string {
@@ -145,12 +124,27 @@ export class Folder implements Storage {
   }
 }
 
-function flushFolder(folder: string): void {
-  const descriptor = openSync(folder, 'r');
+/** Texts that are being put in their place: on a disk that hangs, one may outlast the session that it is of. */
+const replacing = new Map<string, Promise<void>>();
+
+async function replace(path: string, text: string, flush: boolean): Promise<void> {
+  const file = await open(`${path}.new`, 'w', 0o600);
   try {
-    fsyncSync(descriptor);
+    await file.writeFile(text);
+    if (flush) await file.sync();
   } finally {
-    closeSync(descriptor);
+    await file.close();
+  }
+  await rename(`${path}.new`, path);
+  if (flush) await flushed(dirname(path));
+}
+
+async function flushed(path: string): Promise<void> {
+  const file = await open(path, 'r');
+  try {
+    await file.sync();
+  } finally {
+    await file.close();
   }
 }
 

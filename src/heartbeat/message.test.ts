@@ -9,8 +9,20 @@ import { HeartbeatSecondary } from './secondary.ts';
 import { Tolerance } from './tolerance.ts';
 
 test('a beat arrives as it was sent', () => {
-  const beat = { sequence: 0xffffffff, term: 7, sentAt: 123456.789 };
+  const beat = { sequence: 0xffffffff, term: 2 ** 32 + 7, sentAt: 123456.789 };
   assert.deepEqual(parseBeat(encodeBeat(beat)), beat);
+});
+
+test('beats go on beyond the wrap of their number', () => {
+  const sent: Uint8Array[] = [];
+  const ports = { send: (_: number, payload: Uint8Array) => void sent.push(payload) };
+  const primary = new HeartbeatPrimary(ports, { term: 1, now: 0, tolerance: new Tolerance() });
+  Reflect.set(primary, 'sequence', 0xffffffff - 1);
+  for (let now = 0; sent.length < 3; now += 10) primary.tick(now);
+  assert.deepEqual(
+    sent.map((payload) => parseBeat(payload)?.sequence),
+    [0xffffffff, 0, 1],
+  );
 });
 
 test('other bytes are refused, by the codec and by both sides', () => {

@@ -22,6 +22,7 @@ const programOf: Record<string, string | null> = {
   ovmf: null,
   'openssh-client': 'ssh',
   openssl: 'openssl',
+  prometheus: 'prometheus',
   tshark: 'tshark',
   'util-linux': 'flock',
 };
@@ -43,6 +44,9 @@ export const captureTestPackages = ['tshark'];
 
 /** Needed, in addition, by the tests that log in to a guest. */
 export const loginTestPackages = ['openssh-client'];
+
+/** Needed, in addition, by the test that has metrics read by a real Prometheus. */
+export const monitoringTestPackages = ['prometheus'];
 
 export interface EnsureOptions {
   /** Completes "needed to ...", for the line that tells the person. */

@@ -15,7 +15,7 @@ import { type Spec, writtenDisks } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';
 import { createAuthority, issueCertificate } from '../host/certificates.ts';
 import { withoutLate } from '../lan/turns.ts';
-import { logDirectory, releaseRunDirectory } from '../local/directories.ts';
+import { logDirectory, releaseRunDirectory, removeLogs } from '../local/directories.ts';
 import { type BootFiles, machineOf } from '../local/machine.ts';
 import { namespacePath } from '../local/namespace.ts';
 import { NodeProcess } from '../local/node-process.ts';
@@ -84,6 +84,10 @@ export class LocalCluster {
     await Promise.all(this.hosts.slice(1).map((host) => this.startNode(host, 'secondary')));
   }
 
+  log(host: string): string {
+    return join(this.logDir, `${host}.log`);
+  }
+
   serialLog(host: string): string {
     return join(this.logDir, `${host}.serial`);
   }
@@ -92,6 +96,11 @@ export class LocalCluster {
     const { node } = this.host(host);
     if (node === undefined) throw new ColoError(errorCodes.input, `no node runs on ${host}`);
     return node;
+  }
+
+  /** Where its links are had: HOST:PORT. */
+  linkOf(host: string): string {
+    return `${hostAddress(this.host(host).index)}:${linkPort}`;
   }
 
   statuses(): Promise<NodeStatus[]> {
@@ -192,7 +201,8 @@ export class LocalCluster {
     const leave = enterNetwork(namespacePath(lab.clientNamespace));
     this.undo.push(leave);
     for (const [index, name] of names.entries()) {
-      for (const kind of ['log', 'etcd.log']) rmSync(join(logDir, `${name}.${kind}`), { force: true });
+      removeLogs(logDir, name);
+      rmSync(join(logDir, `${name}.etcd.log`), { force: true });
       const identityFolder = await issueCertificate(authority, { node: name, addresses: [hostAddress(index)] });
       const place = { name, index, identityFolder };
       const host: Host = { ...place, etcd: startMember(this, place), node: undefined };

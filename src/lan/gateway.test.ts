@@ -31,7 +31,7 @@ test('a port in use is refused in one line that names it, over TCP and over UDP,
       switchPath: '/nonexistent/lan.sock',
       guestAddress: '10.0.2.15',
       forwards: [{ protocol, hostPort, guestPort: 80 }],
-      connected: new Promise(() => undefined),
+      connected: () => new Promise(() => undefined),
       qemuPath: '/nonexistent-qemu',
     });
     await assert.rejects(gateway, refused);

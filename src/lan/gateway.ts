@@ -4,8 +4,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { createServer } from 'node:net';
-import { ColoError, errorCodes } from '../base/errors.ts';
+import { delay } from '../base/clock.ts';
+import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { tiedToUs } from '../base/processes.ts';
+import { gatewayRetryMs } from './limits.ts';
 
 export interface Forward {
   protocol: 'tcp' | 'udp';
@@ -20,21 +22,81 @@ export interface GatewayOptions {
   guestAddress: string;
   forwards: Forward[];
   /** Resolves when the gateway's port appears at the switch: its forwards are open then (QEMU makes netdevs in order). */
-  connected: Promise<void>;
+  connected: () => Promise<void>;
   qemuPath?: string;
+  /** It ended, and why, or '': it stands again. */
+  changed?: (problem: string) => void;
 }
 
+/** A gateway that is started again when its QEMU ends, with the same forwards, for as long as it takes. */
 export class Gateway {
-  private readonly child: ChildProcess;
-  private readonly gone: Promise<void>;
+  private readonly options: GatewayOptions;
+  private running: GatewayProcess;
+  private isStopped = false;
+  private watching: Promise<void>;
 
-  private constructor(child: ChildProcess) {
-    this.child = child;
-    this.gone = new Promise((resolve) => child.once('close', () => resolve()));
+  private constructor(options: GatewayOptions, running: GatewayProcess) {
+    this.options = options;
+    this.running = running;
+    this.watching = this.watch();
   }
 
   static async start(options: GatewayOptions): Promise<Gateway> {
     await refuseBusyPorts(options.forwards);
+    return new Gateway(options, await GatewayProcess.start(options));
+  }
+
+  get pid(): number {
+    return this.running.pid;
+  }
+
+  async stop(): Promise<void> {
+    this.isStopped = true;
+    await this.running.stop();
+    await this.watching;
+    await this.running.stop();
+  }
+
+  private async watch(): Promise<void> {
+    while (!this.isStopped) {
+      const why = await this.running.gone;
+      if (this.isStopped) return;
+      this.options.changed?.(`the gateway ended (${why}): its forwards are closed, and it is started again`);
+      await this.again();
+    }
+  }
+
+  private async again(): Promise<void> {
+    while (!this.isStopped)
+      try {
+        this.running = await GatewayProcess.start(this.options);
+        this.options.changed?.('');
+        return;
+      } catch (error) {
+        this.options.changed?.(`the gateway does not start, and is tried again: ${errorText(error)}`);
+        await delay(gatewayRetryMs);
+      }
+  }
+}
+
+class GatewayProcess {
+  private readonly child: ChildProcess;
+  /** Resolves with how it ended. */
+  readonly gone: Promise<string>;
+
+  private constructor(child: ChildProcess) {
+    this.child = child;
+    this.gone = new Promise((resolve) => {
+      child.once('close', (code, signal) => resolve(signal ?? `code ${code}`));
+    });
+  }
+
+  get pid(): number {
+    return this.child.pid ?? 0;
+  }
+
+  static async start(options: GatewayOptions): Promise<GatewayProcess> {
+    const connected = options.connected();
     const forwards = options.forwards.map(
       (one) => `hostfwd=${one.protocol}:127.0.0.1:${one.hostPort}-${options.guestAddress}:${one.guestPort}`,
     );
@@ -46,9 +108,9 @@ export class Gateway {
       ...['-netdev', 'hubport,id=left,hubid=0,netdev=user', '-netdev', 'hubport,id=right,hubid=0,netdev=lan'],
     ]);
     const child = spawn(command, args, { stdio: ['ignore', 'ignore', 'pipe'] });
-    const gateway = new Gateway(child);
+    const gateway = new GatewayProcess(child);
     try {
-      await gateway.started(options.connected);
+      await gateway.started(connected);
     } catch (error) {
       await gateway.stop();
       throw error;

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { connectForFrames } from '../netdev/endpoint.ts';
 import type { FrameSocket } from '../netdev/frame-socket.ts';
+import { addressAgeMs, addressesMax } from './limits.ts';
 import { Switch } from './switch.ts';
 
 const guest = '52:54:00:12:34:56';
@@ -25,10 +26,11 @@ async function lan(
     ports: { socket: FrameSocket; got: number[]; marked(mark: number): Promise<void> }[],
     lan: Switch,
   ) => Promise<void>,
+  now = () => 0,
 ) {
   const directory = mkdtempSync(join(tmpdir(), 'colo-lan-'));
   const path = join(directory, 'lan.sock');
-  const network = new Switch(() => 0);
+  const network = new Switch(now);
   await network.listen(path);
   const ports = [];
   for (let index = 0; index < 3; index += 1) {
@@ -85,4 +87,29 @@ test('when a port closes, frames for what lived behind it are flooded, so that a
     await b.marked(b.got[1] ?? 2);
     assert.ok(b.got.length >= 2);
   });
+});
+
+test('who makes up addresses pushes out the silent ones, and an address that was silent for long is flooded for', async () => {
+  let now = 0;
+  await lan(
+    async ([gateway, a, b]) => {
+      assert.ok(gateway && a && b);
+      const madeUp = (index: number) => `06:00:00:00:${(index >> 8).toString(16)}:${(index & 255).toString(16)}`;
+      gateway.socket.send(frame(everybody, client, 1));
+      await Promise.all([a.marked(1), b.marked(1)]);
+      for (let index = 0; index < 2 * addressesMax; index += 1) {
+        b.socket.send(frame(guest, madeUp(index), 99));
+        if (index % 512 !== 0) continue;
+        now += 2000;
+        gateway.socket.send(frame(everybody, client, 2));
+        a.socket.send(frame(client, guest, 3 + (index >> 9)));
+        await gateway.marked(3 + (index >> 9));
+      }
+      assert.ok(!b.got.some((mark) => mark >= 3 && mark < 99), 'frames for the client went to its own port alone');
+      now += addressAgeMs;
+      a.socket.send(frame(client, guest, 60));
+      await Promise.all([gateway.marked(60), b.marked(60)]);
+    },
+    () => now,
+  );
 });

@@ -11,7 +11,7 @@
 import type { Server, Socket } from 'node:net';
 import { listenForFrames } from '../netdev/endpoint.ts';
 import { FrameSocket } from '../netdev/frame-socket.ts';
-import { addressesMax, portsMax, turnsMax } from './limits.ts';
+import { addressAgeMs, addressesMax, portsMax, turnsMax } from './limits.ts';
 import { noteTurn, type Turn } from './turns.ts';
 
 interface Port {
@@ -19,9 +19,19 @@ interface Port {
   frames: FrameSocket;
 }
 
+/** Where an address lives, and when it last spoke, within `refreshMs`. */
+interface Place {
+  port: Port;
+  at: number;
+}
+
+/** How exactly the order of addresses is kept: to move one costs more than to look. */
+const refreshMs = 1000;
+
 export class Switch {
   private readonly ports = new Map<number, Port>();
-  private readonly addresses = new Map<number, Port>();
+  /** Who has not spoken for longest comes first. */
+  private readonly addresses = new Map<number, Place>();
   private readonly spoken = new Map<number, Turn[]>();
   private server: Server | undefined;
   private portCount = 0;
@@ -69,7 +79,7 @@ export class Switch {
 
   private removePort(id: number): void {
     this.ports.delete(id);
-    for (const [address, port] of this.addresses) if (port.id === id) this.addresses.delete(address);
+    for (const [address, { port }] of this.addresses) if (port.id === id) this.addresses.delete(address);
   }
 
   private forward(from: number, frame: Uint8Array): void {
@@ -77,7 +87,7 @@ export class Switch {
     const source = this.ports.get(from);
     if (source === undefined) return;
     this.learn(addressAt(frame, 6), source, frame.length);
-    const target = ((frame[0] ?? 0) & 1) === 1 ? undefined : this.addresses.get(addressAt(frame, 0));
+    const target = ((frame[0] ?? 0) & 1) === 1 ? undefined : this.placeOf(addressAt(frame, 0));
     if (target !== undefined) {
       if (target.id !== from) target.frames.send(frame);
       return;
@@ -85,9 +95,23 @@ export class Switch {
     for (const port of this.ports.values()) if (port.id !== from) port.frames.send(frame);
   }
 
+  /** Somebody who makes up addresses pushes out those that are silent, and no others. */
+  private place(address: number, port: Port, now: number): void {
+    const place = this.addresses.get(address);
+    if (place?.port === port && now - place.at < refreshMs) return;
+    this.addresses.delete(address);
+    const [oldest] = this.addresses.keys();
+    if (this.addresses.size >= addressesMax && oldest !== undefined) this.addresses.delete(oldest);
+    this.addresses.set(address, { port, at: now });
+  }
+
+  private placeOf(address: number): Port | undefined {
+    const place = this.addresses.get(address);
+    return place === undefined || this.now() - place.at >= addressAgeMs ? undefined : place.port;
+  }
+
   private learn(address: number, port: Port, bytes: number): void {
-    if (!this.addresses.has(address) && this.addresses.size >= addressesMax) this.addresses.clear();
-    this.addresses.set(address, port);
+    this.place(address, port, this.now());
     let turns = this.spoken.get(address);
     if (turns === undefined) {
       turns = [];

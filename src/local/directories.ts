@@ -41,6 +41,12 @@ export function logDirectory(vm: string): string {
   return join(base, 'colo', vm);
 }
 
+/** Removes what an earlier run has left of one node's log and console. */
+export function removeLogs(directory: string, node: string): void {
+  for (const kind of ['log', 'serial'])
+    for (const age of ['', '.old']) rmSync(join(directory, `${node}.${kind}${age}`), { force: true });
+}
+
 /** Takes the VM's run directory for this process; removes what dead runs left. */
 export function takeRunDirectory(vm: string): string {
   const unlock = lockRunRoot();

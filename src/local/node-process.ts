@@ -33,7 +33,12 @@ export class NodeProcess {
 
   /** Starts it; with `namespace`, in that network namespace of this machine. */
   static spawn(config: DaemonConfig, namespace?: string): NodeProcess {
-    const child = spawnChild(process.execPath, [program], { stdio: ['pipe', 'pipe', 'pipe'], namespace });
+    // A session of its own: what a terminal tells its foreground is told to whoever starts this, who ends it.
+    const child = spawnChild(process.execPath, [program], {
+      stdio: ['pipe', 'pipe', 'pipe'],
+      detached: true,
+      namespace,
+    });
     return new NodeProcess(config, child);
   }
 
@@ -60,10 +65,11 @@ export class NodeProcess {
     }
   }
 
+  /** Ends it with its part in the VM: its life line ends. A signal would only make it hand the VM over. */
   async stop(): Promise<void> {
     if (!this.alive) return;
     this.signal('SIGCONT');
-    this.signal('SIGTERM');
+    this.child.stdin?.end();
     const timer = setTimeout(() => this.signal('SIGKILL'), stopTimeoutMs);
     await this.exited;
     clearTimeout(timer);

@@ -14,7 +14,7 @@ import type { WantedRole } from '../controller/role.ts';
 import { type Forward, Gateway } from '../lan/gateway.ts';
 import { Switch } from '../lan/switch.ts';
 import type { Strike } from '../node/fault-points.ts';
-import { logDirectory, releaseRunDirectory, takeRunDirectory } from './directories.ts';
+import { logDirectory, releaseRunDirectory, removeLogs, takeRunDirectory } from './directories.ts';
 import { type BootFiles, machineOf } from './machine.ts';
 import { NodeProcess } from './node-process.ts';
 import { Owners } from './owners.ts';
@@ -33,6 +33,8 @@ export interface PairOptions {
   /** False: no gateway to this machine's sockets; whoever talks to the guest is a port of the switch. */
   gateway?: boolean;
   clock: Clock;
+  /** The gateway ended, and why, or '': it stands again. */
+  gatewayChanged?: (problem: string) => void;
   /** Gives up a start that is under way, with its reason. */
   signal?: AbortSignal;
   logLevel?: string;
@@ -82,7 +84,7 @@ export class LocalPair {
     try {
       const logDir = logDirectory(spec.vm);
       mkdirSync(logDir, { recursive: true, mode: 0o700 });
-      for (const name of ['a', 'b']) rmSync(join(logDir, `${name}.log`), { force: true });
+      for (const name of ['a', 'b']) removeLogs(logDir, name);
       mkdirSync(join(directory, 'arbiter'), { mode: 0o700 });
       const owners = new Owners(join(directory, 'arbiter'));
       undo.push(() => owners.close());
@@ -127,6 +129,11 @@ export class LocalPair {
 
   disarm(name: 'a' | 'b'): void {
     rmSync(armedPath(this.directory, name), { force: true });
+  }
+
+  /** Of the gateway's process now; undefined without one. */
+  get gatewayPid(): number | undefined {
+    return this.gateway?.pid;
   }
 
   /** Where a port of the switch is had. */
@@ -184,8 +191,9 @@ async function readyOrGivenUp(node: NodeProcess, signal: AbortSignal | undefined
 async function startGateway(options: PairOptions, lan: Switch, switchPath: string): Promise<Gateway> {
   const { spec, forwards, qemuPath } = options;
   return Gateway.start({
-    ...{ switchPath, forwards, guestAddress: spec.network.address, connected: lan.nextPort() },
+    ...{ switchPath, forwards, guestAddress: spec.network.address, connected: () => lan.nextPort() },
     ...(qemuPath === undefined ? {} : { qemuPath }),
+    ...(options.gatewayChanged === undefined ? {} : { changed: options.gatewayChanged }),
   });
 }
 

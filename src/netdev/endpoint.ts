@@ -6,9 +6,22 @@ import { createConnection, createServer, type Server, type Socket } from 'node:n
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { type FrameHandlers, FrameSocket } from './frame-socket.ts';
 
+/**
+ * What became of the frames that were handed in, counted from the first. One is *settled* when it has been written, or never
+ * will be: then it is *lost* too. While none is lost they are settled in their order; a loss overtakes what waits.
+ */
+export interface Progress {
+  readonly taken: number;
+  readonly settled: number;
+  readonly lost: number;
+}
+
 /** Where a node gives and takes frames of the network: a Unix socket here, a TAP later. */
 export interface Uplink {
   send(frame: Uint8Array): void;
+  readonly progress: Progress;
+  /** What was taken and has not been written: copies, the oldest first. */
+  unwritten(): Uint8Array[];
   pause(): void;
   resume(): void;
   close(): void;

@@ -25,6 +25,8 @@ export interface FrameHandlers {
   closed(): void;
   /** Asked before every write: false drops what waits to be written, and counts it. Without it everything is written. */
   maySend?(): boolean;
+  /** `progress` of the socket has gone on. */
+  settled?(): void;
 }
 
 /** The kernel's side of a socket; the simulation has one of its own. */
@@ -39,6 +41,7 @@ const readBytes = 256 * 1024;
 const outBytesAtFirst = 64 * 1024;
 
 export class FrameSocket {
+  readonly progress = { taken: 0, settled: 0, lost: 0 };
   readonly counters = { framesIn: 0, bytesIn: 0, framesOut: 0, bytesOut: 0, dropped: 0, malformed: 0, withheld: 0 };
   private readonly socket: Socket;
   private readonly handlers: FrameHandlers;
@@ -67,9 +70,11 @@ export class FrameSocket {
 
   /** Queues a frame (copied); dropped and counted when the peer has not read for too long. */
   send(frame: Uint8Array): void {
-    if (!this.open) return;
-    if (this.socket.writableLength + this.outEnd - this.outFrom > sendQueueBytesMax) {
-      this.counters.dropped += 1;
+    this.progress.taken += 1;
+    const isFull = this.socket.writableLength + this.outEnd - this.outFrom > sendQueueBytesMax;
+    if (isFull) this.counters.dropped += 1;
+    if (isFull || !this.open) {
+      this.settle(1, true);
       return;
     }
     this.reserve(4 + frame.length);
@@ -100,6 +105,27 @@ export class FrameSocket {
     this.socket.write(written.subarray(0, this.outEnd), () => this.keep(written));
     this.out = this.spares.pop() ?? Buffer.allocUnsafeSlow(outBytesAtFirst);
     this.outEnd = 0;
+    // Node has them: who must know more asks for `maySend`, and so writes by itself.
+    this.settle(this.progress.taken - this.progress.settled, false);
+  }
+
+  private settle(frames: number, areLost: boolean): void {
+    if (frames === 0) return;
+    this.progress.settled += frames;
+    if (areLost) this.progress.lost += frames;
+    this.handlers.settled?.();
+  }
+
+  /** What was taken and has not been written: copies, the oldest first. */
+  unwritten(): Uint8Array[] {
+    const { out, outEnd } = this;
+    const frames: Uint8Array[] = [];
+    for (let at = this.outFrom; at < outEnd; ) {
+      const end = at + 4 + out.readUInt32BE(at);
+      frames.push(new Uint8Array(out.subarray(at + 4, end)));
+      at = end;
+    }
+    return frames;
   }
 
   private keep(written: Buffer): void {
@@ -119,11 +145,26 @@ export class FrameSocket {
       }
       const taken = this.kernel.write(descriptor, this.out, this.outFrom, length);
       if (taken < length) this.waitForRoom(taken);
-      else this.outFrom += length;
+      else this.written(this.outFrom + length);
     }
     if (this.isWaiting) return;
+    const lost = this.countTo(this.outEnd);
     this.outFrom = 0;
     this.outEnd = 0;
+    this.settle(lost, true);
+  }
+
+  /** The kernel has what waited up to `end`. */
+  private written(end: number): void {
+    const frames = this.countTo(end);
+    this.outFrom = end;
+    this.settle(frames, false);
+  }
+
+  private countTo(end: number): number {
+    let frames = 0;
+    for (let at = this.outFrom; at < end; at += 4 + this.out.readUInt32BE(at)) frames += 1;
+    return frames;
   }
 
   /** Where the frames end that are written next. */
@@ -143,8 +184,8 @@ export class FrameSocket {
     let end = outFrom;
     while (end < outFrom + taken) end += 4 + out.readUInt32BE(end);
     const rest = Buffer.from(out.subarray(outFrom + taken, end));
-    this.outFrom = end;
     this.isWaiting = true;
+    this.written(end);
     const goOn = () => {
       this.isWaiting = false;
       this.flush();
@@ -177,8 +218,17 @@ export class FrameSocket {
 
   close(): void {
     this.flush();
-    this.open = false;
+    this.end();
     this.socket.destroy();
+  }
+
+  /** What waits is never written. */
+  private end(): void {
+    this.open = false;
+    const lost = this.countTo(this.outEnd);
+    this.outFrom = 0;
+    this.outEnd = 0;
+    this.settle(lost, true);
   }
 
   private take(chunk: Uint8Array): void {
@@ -205,7 +255,7 @@ export class FrameSocket {
 
   private onClose(): void {
     if (!this.open) return;
-    this.open = false;
+    this.end();
     this.handlers.closed();
   }
 }

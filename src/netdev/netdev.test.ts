@@ -164,7 +164,15 @@ test('a full socket holds whole frames: when the right to speak ends, not even t
     receiver.drain();
     const held = got.length;
     assert.ok(held > 0 && held < 2000);
+    // What was written is told from what waits, and what waits is lost with the right to speak.
+    assert.deepEqual(sender.progress, { taken: 2000, settled: held, lost: 0 });
+    assert.deepEqual(
+      sender.unwritten().map(([first]) => first),
+      Array.from({ length: 2000 - held }, (_, index) => (held + index) % 251),
+    );
     while (sender.counters.withheld === 0) await settled();
+    assert.deepEqual(sender.progress, { taken: 2000, settled: 2000, lost: 2000 - held });
+    assert.equal(sender.unwritten().length, 0);
     may = true;
     sender.send(Uint8Array.of(255));
     while (got.at(-1) !== 255) {

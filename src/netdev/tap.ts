@@ -33,6 +33,7 @@ export interface TapOptions {
 
 export class TapUplink implements Uplink {
   readonly counters = { framesIn: 0, bytesIn: 0, framesOut: 0, bytesOut: 0, dropped: 0, withheld: 0 };
+  readonly progress = { taken: 0, settled: 0, lost: 0 };
   readonly name: string;
   readonly mtu: number;
   private readonly fd: number;
@@ -82,18 +83,31 @@ export class TapUplink implements Uplink {
    * this node's turn to speak (FrameHandlers.maySend).
    */
   send(frame: Uint8Array): void {
-    if (!this.open) return;
+    const isWritten = this.open && this.write(frame);
+    this.progress.taken += 1;
+    this.progress.settled += 1;
+    if (!isWritten) this.progress.lost += 1;
+  }
+
+  private write(frame: Uint8Array): boolean {
     if (this.handlers.maySend !== undefined && !this.handlers.maySend()) {
       this.counters.withheld += 1;
-      return;
+      return false;
     }
     try {
       writeSync(this.fd, frame);
       this.counters.framesOut += 1;
       this.counters.bytesOut += frame.length;
+      return true;
     } catch {
       this.counters.dropped += 1;
+      return false;
     }
+  }
+
+  /** The device takes a frame at once or never. */
+  unwritten(): Uint8Array[] {
+    return [];
   }
 
   pause(): void {

@@ -62,6 +62,15 @@ export const lookAgainMs = 300;
 /** How long the arbiter may take to confirm that an operator's stop is the end of the VM. Then it is unconfirmed. */
 export const stopClaimMs = 2000;
 
+/** A node that was told to end by a signal looks this often whether it may. */
+export const retireEveryMs = 50;
+
+/** A primary that has asked its secondary to take over looks this often whether that has the term. */
+export const offerLookMs = 50;
+
+/** A primary that is to end and does not hear its secondary leaves it the term for so long. Then it asks for it itself. */
+export const yieldMs = 3000;
+
 /** Waits between two tries of a claim that the arbiter did not answer. */
 export const claimRetryMs = 200;
 
@@ -75,6 +84,22 @@ export const pcapBacklogBytesMax = 4 << 20;
 export const diskPauseMsFirst = 1000;
 export const diskPauseMsMax = 60_000;
 
+/**
+ * How long a takeover waits until the disks are labelled as the survivor's. Beyond: the guest goes on, the status says that its
+ * disk does not answer, and the label follows when it does.
+ */
+export const takeoverDiskMs = 1000;
+
+/** Between two tries to bring the flushes of a survivor's guest to its disk, when QEMU has refused that. */
+export const keepRetryMs = 2000;
+
+/** A copy that is to go on and cannot be made to run is tried so often, this far apart. Then this node gives it up. */
+export const takeoverTriesMax = 5;
+export const takeoverRetryMs = 100;
+
+/** Of a text that says what is wrong on a node and costs itself alone. A longer one is cut. */
+export const troubleCharactersMax = 300;
+
 /** A guest that waits for room on its own disk is let try again this often. */
 export const diskRetryMs = 1000;
 
@@ -83,3 +108,9 @@ export const jobEndingMs = 3000;
 
 /** Of a text of a node or of a system call that says why a primary has no secondary. A longer one is cut. */
 export const plightCharactersMax = 200;
+
+/** Staged pages that wait for the spill file. Beyond: the bulk link is not read until the disk has caught up. */
+export const spillWaitingBytesMax = 32 * 1024 * 1024;
+
+/** How far the clock of a state that is loaded may be behind this host's. More, or as much before it: the clock is left as it is. */
+export const clockLagMsMax = 3_600_000;

@@ -10,6 +10,7 @@ import type { NodeStatus } from '../api/node-status.ts';
 import { wallTime } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { Fifo } from '../base/fifo.ts';
+import { during } from '../base/loop-watch.ts';
 import { Role, type RoleAction, type RoleEvent } from '../controller/role.ts';
 import { Tolerance } from '../heartbeat/tolerance.ts';
 import type { Uplink } from '../netdev/endpoint.ts';
@@ -19,10 +20,12 @@ import type { NodeContext } from './context.ts';
 import { announceEveryMs, announceEveryMsMax, announcements, lookAgainMs, stopClaimMs } from './limits.ts';
 import type { DiskSource, GuestCard, GuestVm } from './platform.ts';
 import { PrimaryNode, type PrimaryParts } from './primary/primary.ts';
+import { Retirement } from './retirement.ts';
 import { type Inheritance, SecondaryNode } from './secondary/secondary.ts';
 import type { SharedParts } from './shared-parts.ts';
 import { describeNode } from './status.ts';
 import { Terms } from './terms.ts';
+import { Troubles } from './troubles.ts';
 
 /** Of a VM that has never run before, so that nobody else can have spoken for it. */
 const firstTerm = 1;
@@ -35,14 +38,17 @@ export class ColoNode {
   readonly tolerance = new Tolerance();
   readonly verified = { equal: 0, different: 0 };
   readonly addresses: GuestAddresses;
+  readonly troubles: Troubles;
   primary: PrimaryNode | undefined;
   secondary: SecondaryNode | undefined;
   failoverRecord: NodeStatus['failover'] = null;
   uplink: Uplink | undefined;
+  vmOver: { why: string; byGuest: boolean } | null = null;
   private vm: GuestVm | undefined;
   private nic: GuestCard | undefined;
   private inheritance: Inheritance | undefined;
   private stopAnnouncing: () => void = () => undefined;
+  private readonly retirement: Retirement;
   private readonly queue = new Fifo<RoleEvent>();
   private handling = false;
   private readonly started = Promise.withResolvers<void>();
@@ -52,6 +58,9 @@ export class ColoNode {
   constructor(context: NodeContext) {
     this.context = context;
     this.terms = new Terms(context);
+    this.troubles = new Troubles(context.log);
+    const { clock } = context;
+    this.retirement = new Retirement({ clock, troubles: this.troubles, giveUp: (why) => this.giveUp(why) });
     this.role = new Role(context.config.role);
     const { guest, cards = [] } = context.config;
     this.addresses = new GuestAddresses([guest, ...cards].map(cardBytes));
@@ -61,24 +70,41 @@ export class ColoNode {
   async start(): Promise<void> {
     this.started.promise.catch(() => undefined);
     this.uplink = await this.context.platform.connectUplink({
-      frame: (frame) => {
-        if (this.primary !== undefined) this.primary.fromNetwork(frame);
-        else this.secondary?.fromNetwork(frame);
-      },
+      frame: (frame) => during('network frame', () => (this.primary ?? this.secondary)?.fromNetwork(frame)),
       maySend: () => this.primary?.maySpeak === true,
+      settled: () => this.primary?.onSettled(),
       closed: () => this.context.log.error('the uplink is gone: nobody can reach the VM through this node'),
     });
     this.post({ kind: 'start' });
     await this.started.promise;
   }
 
-  /** Ends the role, the VM and the uplink. */
+  /** The operator's word: ends the role, the VM and the uplink. */
   async stop(): Promise<void> {
     if (this.primary !== undefined) await this.endTerm(this.primary);
     else this.post({ kind: 'stop', why: 'stopped by the operator' });
+    await this.close();
+  }
+
+  /** A signal's word: as `stop`, but never before another node has the VM (retirement.ts). */
+  async retire(why: string): Promise<void> {
+    await this.retirement.begin(why);
+    await this.close();
+  }
+
+  private async close(): Promise<void> {
     await this.work;
     this.uplink?.close();
     await this.context.arbiter.close();
+  }
+
+  private giveUp(why: string): boolean {
+    const said = `the node was told to end (${why})`;
+    this.primary?.offer.make(said);
+    if (this.role.state.kind === 'primary' || this.inheritance !== undefined) return false;
+    if (this.secondary?.dismiss(said) === false) return false;
+    this.post({ kind: 'stop', why: said });
+    return true;
   }
 
   /**
@@ -118,8 +144,11 @@ export class ColoNode {
     this.queue.push(event);
     if (this.handling) return;
     this.handling = true;
-    for (let next = this.queue.shift(); next !== undefined; next = this.queue.shift()) this.handle(next);
-    this.handling = false;
+    try {
+      for (let next = this.queue.shift(); next !== undefined; next = this.queue.shift()) this.handle(next);
+    } finally {
+      this.handling = false;
+    }
   }
 
   private handle(event: RoleEvent): void {
@@ -216,6 +245,7 @@ export class ColoNode {
     if (this.role.state.kind !== 'primary') return;
     const isAnew = (this.terms.record?.term ?? 0) > firstTerm;
     if (isAnew) this.context.log.error('the VM is booted anew: no node has its memory any more');
+    this.addresses.reset();
     this.becomePrimary({ vm, nic, uplink, template, ...this.disksOf(vm) });
     await vm.resume();
     // Booted anew: another node may have run the guest before, and be stopped with something on its way, as at a takeover.
@@ -235,12 +265,12 @@ export class ColoNode {
     this.started.resolve();
   }
 
-  /** The secondary has the term and a running VM: this node is the primary from here on. */
+  /** The secondary has the term and a running VM: this node is the primary from here on, whatever fails beside it. */
   private carryOn(): void {
     const { config, clock, log } = this.context;
-    const { inheritance, uplink } = this;
+    const { inheritance, uplink, troubles } = this;
     if (uplink === undefined || inheritance === undefined) return;
-    const { applier, table, resend, early, why, detectedAt, takenOverAt } = inheritance;
+    const { applier, resend, early, why, detectedAt, takenOverAt } = inheritance;
     this.inheritance = undefined;
     this.vm = applier.vm;
     this.nic = applier.nic;
@@ -250,14 +280,15 @@ export class ColoNode {
       nic: applier.nic,
       uplink,
       template: applier.template,
-      table,
-      ...this.disksOf(applier.vm),
+      ...(inheritance.table === undefined ? {} : { table: inheritance.table }),
+      ...troubles.isolate('overlay', () => this.disksOf(applier.vm)),
     });
-    this.primary?.peer.plight.tookOver(why);
-    if (applier.mayFold) this.primary?.disks?.fold();
-    this.announce(uplink);
+    const { primary } = this;
+    primary?.peer.plight.tookOver(why);
+    void applier.kept?.mayFold.then((may) => may && this.primary === primary && primary?.disks?.fold());
+    troubles.isolate('announcement', () => this.announce(uplink));
     for (const frame of resend) uplink.send(frame);
-    for (const frame of early) this.primary?.fromNetwork(frame);
+    for (const frame of early) primary?.fromNetwork(frame);
     this.context.platform.reached('takeover.announced', 0);
     this.failoverRecord = { why, detectedAt: wallTime(detectedAt), doneAt: wallTime(takenOverAt) };
     log.warn({ why, resent: resend.length, early: early.length, vm: config.vm, at: clock.now() }, 'took over');
@@ -276,7 +307,10 @@ export class ColoNode {
       this.context.log.error({ why }, 'this node no longer runs the VM');
       this.post({ kind: 'fenced', why });
     };
-    primary.onVmOver = (why) => this.post({ kind: 'vmOver', why });
+    primary.onVmOver = (why, byGuest) => {
+      this.vmOver = { why, byGuest };
+      this.post({ kind: 'vmOver', why });
+    };
     primary.onAlone = (why, detectedAt) => {
       this.failoverRecord = { why, detectedAt: wallTime(detectedAt), doneAt: wallTime(this.context.clock.now()) };
     };
@@ -306,8 +340,8 @@ export class ColoNode {
 
   /** What a role is given and does not own. */
   private get shared(): SharedParts {
-    const { terms, tolerance, addresses, verified } = this;
-    return { terms, tolerance, addresses, verified };
+    const { terms, tolerance, addresses, verified, troubles } = this;
+    return { terms, tolerance, addresses, verified, troubles };
   }
 
   private announce(uplink: Uplink): void {
@@ -336,8 +370,8 @@ export class ColoNode {
     return this.asPrimary().checkpoint();
   }
 
-  failover(): void {
-    this.asPrimary().failover();
+  async failover(): Promise<void> {
+    await this.asPrimary().offer.ask('the operator asked for a failover');
   }
 
   /** Other nodes can be the secondary from now on. A pair that stands is not touched. */

@@ -42,6 +42,11 @@ export interface GuestVm {
   /** Asks the machine for a sign of life; rejects when it gives none in time, or is gone. */
   ping?(): Promise<void>;
   stop(): Promise<void>;
+  /**
+   * Before a load: the clocks of the state are of this moment of our clock, and go on from it exactly. False, or none: this machine
+   * cannot, and the state has to be moved.
+   */
+  startClocksFrom?(moment: number | undefined): boolean;
   resume(): Promise<void>;
   kill(): Promise<void>;
   /** Ends a machine that hangs, so that what it was asked fails now and not in time. `kill` frees what it used. */
@@ -121,6 +126,8 @@ export interface PeerLink {
   send(type: number, ...parts: Uint8Array[]): void;
   start(handlers: LinkHandlers): void;
   drain(): Promise<void>;
+  /** Stops reading for a moment, or goes on. */
+  pause?(paused: boolean): void;
   /** Says goodbye, and why. */
   close(why?: string): void;
   destroy(): void;

@@ -1,6 +1,7 @@
 // A node's status for the API: read from the same records and counters that everything else reads.
 
 import type { CheckpointLine, NodeStatus } from '../api/node-status.ts';
+import { reasonOf } from '../api/reasons.ts';
 import type { CheckpointRecord } from '../checkpoint/record.ts';
 import type { Role } from '../controller/role.ts';
 import type { Tolerance } from '../heartbeat/tolerance.ts';
@@ -9,6 +10,7 @@ import type { NodeContext } from './context.ts';
 import type { PrimaryNode } from './primary/primary.ts';
 import type { SecondaryNode } from './secondary/secondary.ts';
 import type { Terms } from './terms.ts';
+import type { Troubles } from './troubles.ts';
 
 const lastShown = 10;
 
@@ -18,11 +20,13 @@ export interface DescribedNode {
   readonly terms: Pick<Terms, 'record'>;
   readonly role: Role;
   readonly tolerance: Tolerance;
+  readonly troubles: Troubles;
   readonly verified: { equal: number; different: number };
   readonly primary: PrimaryNode | undefined;
   readonly secondary: SecondaryNode | undefined;
   readonly uplink: Uplink | undefined;
   readonly failoverRecord: NodeStatus['failover'];
+  readonly vmOver: { why: string; byGuest: boolean } | null;
 }
 
 /** Where a node stands, for its log: the newest term it has seen, and the epoch it is in as a member of a pair. */
@@ -35,6 +39,11 @@ export function termAndEpoch(node: DescribedNode): { term: number; epoch: number
 }
 
 export function describeNode(node: DescribedNode, cores: number): NodeStatus {
+  const status = statusOf(node, cores);
+  return { ...status, reason: reasonOf(status) };
+}
+
+function statusOf(node: DescribedNode, cores: number): Omit<NodeStatus, 'reason'> {
   const { config } = node.context;
   const primary = node.primary;
   const state = primary?.pair.state ?? node.secondary?.pair.state;
@@ -80,6 +89,8 @@ export function describeNode(node: DescribedNode, cores: number): NodeStatus {
     links: linksOf(node),
     arbiter: arbiterOf(node),
     disks: disksOf(node),
+    problems: node.troubles.lines,
+    over: node.vmOver,
   };
 }
 
@@ -158,6 +169,10 @@ function checkpointsOf(primary: PrimaryNode): NodeStatus['checkpoints'] {
     sentBytes: kept.reduce((sum, record) => sum + record.sentBytes, 0),
     dirtyBytes: kept.reduce((sum, record) => sum + record.rawBytes, 0),
     reasons: Object.fromEntries(records.reasons),
+    pauseSeconds: records.pauseSeconds.snapshot,
+    commitSeconds: records.commitSeconds.snapshot,
+    dirtyBytesTotal: records.dirtyBytes,
+    sentBytesTotal: records.sentBytes,
     last: records.newest(lastShown).map(lineOf),
   };
 }

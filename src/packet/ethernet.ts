@@ -15,6 +15,7 @@ export const ethernet = { target: 0, source: 6, type: 12, headerBytes: 14, bytes
 export const etherType = {
   ipv4: 0x0800,
   arp: 0x0806,
+  reverseArp: 0x8035,
   vlan: 0x8100,
   stackedVlan: 0x88a8,
   ipv6: 0x86dd,

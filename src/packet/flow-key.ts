@@ -18,6 +18,22 @@ import { ipv6Text } from './ipv6.ts';
 export const flowKeyBytes = { ipv4: 16, ipv6: 40 } as const;
 export const family = { none: 0, ipv4: 4, ipv6: 6 } as const;
 
+let factor0 = 0x9e3779b1;
+let factor1 = 0x85ebca6b;
+let factor2 = 0xc2b2ae35;
+let factor3 = 0x27d4eb2f;
+let factor4 = 0x165667b1;
+
+/**
+ * Gives this process hashes of its own, before it makes any: `random` are five numbers that nobody else knows. Who knew them
+ * could choose addresses and ports that all have one hash, and a look-up would go through all of these.
+ */
+export function scatterHashes(random: readonly number[]): void {
+  const odd = (number: number | undefined, factor: number) => ((number ?? 0) ^ factor) | 1;
+  [factor0, factor1] = [odd(random[0], factor0), odd(random[1], factor1)];
+  [factor2, factor3, factor4] = [odd(random[2], factor2), odd(random[3], factor3), odd(random[4], factor4)];
+}
+
 export class FlowKey {
   /** The guest's address, or whoever sent the frame. */
   a0 = 0;
@@ -108,11 +124,11 @@ export class FlowKey {
 
   /** A small integer: a key that needs no allocation. */
   hash(): number {
-    let mixed = Math.imul(this.a0 ^ (this.protocol << 7) ^ this.tags, 0x9e3779b1) ^ Math.imul(this.b0, 0x85ebca6b);
-    mixed = Math.imul(mixed ^ (mixed >>> 15) ^ this.ports, 0xc2b2ae35);
+    let mixed = Math.imul(this.a0 ^ (this.protocol << 7) ^ this.tags, factor0) ^ Math.imul(this.b0, factor1);
+    mixed = Math.imul(mixed ^ (mixed >>> 15) ^ this.ports, factor2);
     if (this.a3 !== 0 || this.b3 !== 0) {
-      mixed ^= Math.imul(this.a3 ^ this.b2, 0x27d4eb2f) ^ Math.imul(this.b3 ^ this.a2, 0x165667b1);
-      mixed = Math.imul(mixed ^ (mixed >>> 15) ^ this.a1 ^ this.b1, 0x9e3779b1);
+      mixed ^= Math.imul(this.a3 ^ this.b2, factor3) ^ Math.imul(this.b3 ^ this.a2, factor4);
+      mixed = Math.imul(mixed ^ (mixed >>> 15) ^ this.a1 ^ this.b1, factor0);
     }
     return (mixed ^ (mixed >>> 13)) >> 2;
   }

@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import { announce } from './arp.ts';
 import { buildIcmpEcho, buildTcp, buildUdp } from './build.ts';
 import { checksum, replace16, replace32 } from './checksum.ts';
-import { FlowKey, flowKeyBytes, flowText, packFlowKey, unpackFlowKey } from './flow-key.ts';
+import { FlowKey, flowKeyBytes, flowText, packFlowKey, scatterHashes, unpackFlowKey } from './flow-key.ts';
 import { FrameView } from './frame-view.ts';
 import { parseIp } from './ipv4.ts';
 import { pcapHeader, pcapRecord } from './pcap.ts';
@@ -94,4 +94,26 @@ test('a pcap record carries length and time', () => {
   const view = new DataView(record.buffer);
   assert.deepEqual([view.getUint32(0, true), view.getUint32(4, true), view.getUint32(8, true)], [1, 500250000, 10]);
   assert.equal(pcapHeader.length, 24);
+});
+
+test('who does not know the numbers of a process cannot choose flows of one hash', () => {
+  const flow = (address: number, port: number) => {
+    const key = new FlowKey();
+    key.b0 = address;
+    key.ports = (80 << 16) | port;
+    key.protocol = (4 << 16) | 6;
+    return key;
+  };
+  // Addresses and ports whose hashes are equal with the numbers that everybody can read.
+  const byHash = new Map<number, FlowKey>();
+  const equal: [FlowKey, FlowKey][] = [];
+  for (let address = 0; equal.length < 100; address += 1) {
+    const key = flow(address, address & 0xffff);
+    const other = byHash.get(key.hash());
+    if (other !== undefined) equal.push([other, key]);
+    byHash.set(key.hash(), key);
+  }
+  scatterHashes([0x12345678, 0x9abcdef0, 0x0fedcba9, 0x87654321, 0x13579bdf]);
+  const still = equal.filter(([one, other]) => one.hash() === other.hash());
+  assert.ok(still.length < 5, `${still.length} of 100`);
 });

@@ -7,7 +7,7 @@ import { FrameView } from '../packet/frame-view.ts';
 import { advance } from '../packet/sequence.ts';
 import { PrimaryProxy } from './primary.ts';
 import { SecondaryProxy } from './secondary.ts';
-import { assertValid, Bed, bytes, fromGuest, text, toGuest } from './testbed.ts';
+import { assertValid, Bed, bytes, fromGuest, promptUplink, text, toGuest } from './testbed.ts';
 
 interface Node {
   primary: PrimaryProxy;
@@ -26,6 +26,7 @@ function survivor(table: Uint8Array): Node {
   const primary = new PrimaryProxy(
     {
       ...silentPorts(),
+      ...promptUplink,
       toNetwork: (frame) => void network.push(new Uint8Array(frame)),
       toGuest: (frame) => void guest.push(new Uint8Array(frame)),
       wantCheckpoint: () => undefined,

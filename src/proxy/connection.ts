@@ -20,7 +20,17 @@
 //
 //    0        1                     2                                              6
 //    | family | 1: has a timestamp | TSval of its SYN, or 0 | flow key |            the ISN travels beside it
-// Ended connections linger, then go. Idle ones stay: an idle session must survive a failover too.
+// How long one is remembered depends on what it is in, and counts from its last frame (limits.ts):
+//
+//    opening ──► open ──────► closing ──────────────► ended ──────► forgotten
+//       │      the client has  one end sent FIN       both have, or one sent RST
+//       │      answered the
+//       │      guest's number
+//       └── forgotten when the guest has long given it up
+//
+// An open one stays: an idle session must survive a failover too. When the table is full the oldest of those that have ended
+// makes room, then of those that are opening, whatever their offset: of a call that its client has never answered nothing is
+// lost but that call. So a flood of calls takes the place of other calls, and never that of a session.
 
 import { Fifo } from '../base/fifo.ts';
 import { read32, write32 } from '../packet/checksum.ts';
@@ -28,18 +38,33 @@ import { FlowKey, family, flowKeyBytes, packFlowKey, unpackFlowKey } from '../pa
 import type { FrameView } from '../packet/frame-view.ts';
 import { ipProtocol } from '../packet/ipv4.ts';
 import { distance } from '../packet/sequence.ts';
-import { synOptions } from '../packet/tcp.ts';
+import { synOptions, tcpFlag } from '../packet/tcp.ts';
 import { type FlowEntry, FlowMap } from './flow-map.ts';
 import { proxyLimits } from './limits.ts';
 
 /** Offsets behind the key. */
 const record = { delta: 0, clientIsn: 4, timeDelta: 8, flags: 12, windowShift: 13, bytes: 16 } as const;
 /** The last byte is the version of the encoding. */
-const tableMagic = 0x434f5402;
+const tableMagic = 0x434f5403;
 const tableHeaderBytes = 12;
 const announcementKeyAt = 6;
 
-const flag = { clientIsn: 1, guestFin: 2, clientFin: 4, guestReset: 8, clientReset: 16, unscaled: 32 } as const;
+const flag = {
+  ...{ clientIsn: 1, guestFin: 2, clientFin: 4, guestReset: 8, clientReset: 16, unscaled: 32 },
+  /** The client has acknowledged the guest's SYN: nobody can who has not seen it. Or the guest goes on with an old connection. */
+  open: 64,
+} as const;
+
+type Phase = 'opening' | 'open' | 'closing' | 'ended';
+
+/** Which phases have an end; the bit says that a connection stands in that queue. */
+const ageing = {
+  opening: { bit: 1, ms: proxyLimits.openingMs },
+  closing: { bit: 2, ms: proxyLimits.closingMs },
+  ended: { bit: 4, ms: proxyLimits.lingerMs },
+} as const;
+
+type Ageing = keyof typeof ageing;
 
 export class Connection<Attachment> implements FlowEntry<Connection<Attachment>> {
   /** Named from the guest. */
@@ -64,9 +89,9 @@ export class Connection<Attachment> implements FlowEntry<Connection<Attachment>>
 
   /** Index of the record in its family's array. */
   slot = -1;
-  endedAt = -1;
-  /** Whether it stands in the queue of ended connections: at most once. */
-  queued = false;
+  /** Since when its age counts, at the earliest; the queues in which it stands, at most once in each. */
+  since = 0;
+  queues = 0;
   lastSeen = 0;
   /** What the node hangs on the connection: a compare state, or frames that wait. */
   attachment: Attachment | undefined = undefined;
@@ -118,7 +143,11 @@ export class ConnectionTable<Attachment> {
   private readonly map = new FlowMap<Connection<Attachment>>();
   private readonly ipv4 = new Section<Attachment>(false);
   private readonly ipv6 = new Section<Attachment>(true);
-  private readonly ended = new Fifo<Connection<Attachment>>();
+  private readonly queues = {
+    opening: new Fifo<Connection<Attachment>>(),
+    closing: new Fifo<Connection<Attachment>>(),
+    ended: new Fifo<Connection<Attachment>>(),
+  };
   private readonly reversed = new FlowKey();
   private evictAt = 0;
   /** Connections forgotten, or not remembered, because the table was full. */
@@ -158,12 +187,14 @@ export class ConnectionTable<Attachment> {
   }
 
   /** Adds an unknown connection; undefined when the table is full of connections that must stay. */
-  add(key: FlowKey): Connection<Attachment> | undefined {
+  add(key: FlowKey, now: number): Connection<Attachment> | undefined {
     if (this.isFull && !this.evictOne()) return undefined;
     const connection = new Connection<Attachment>(key);
+    connection.lastSeen = now;
     this.sectionOf(connection).add(connection);
     this.map.add(connection);
     this.store(connection);
+    this.age(connection, now);
     return connection;
   }
 
@@ -186,7 +217,7 @@ export class ConnectionTable<Attachment> {
   }
 
   /** A new connection on the same 5-tuple begins: everything learned of the old one is void. */
-  restart(connection: Connection<Attachment>): void {
+  restart(connection: Connection<Attachment>, now: number): void {
     connection.delta = 0;
     connection.timeDelta = 0;
     connection.clientIsn = undefined;
@@ -195,8 +226,9 @@ export class ConnectionTable<Attachment> {
     connection.flags = 0;
     connection.windowShift = 0;
     connection.hasGuestAck = false;
-    connection.endedAt = -1;
     this.store(connection);
+    connection.lastSeen = now;
+    this.age(connection, now);
   }
 
   /** Writes the travelling part of `connection` into its record. Call it after changing any of it. */
@@ -254,7 +286,7 @@ export class ConnectionTable<Attachment> {
   }
 
   private adoptRecord(key: FlowKey, table: Uint8Array, at: number, now: number): void {
-    const connection = this.find(key) ?? this.add(key);
+    const connection = this.find(key) ?? this.add(key, now);
     if (connection === undefined) return;
     const flags = table[at + record.flags] as number;
     connection.delta = read32(table, at + record.delta);
@@ -264,7 +296,7 @@ export class ConnectionTable<Attachment> {
     connection.windowShift = Math.min(table[at + record.windowShift] as number, 14);
     connection.lastSeen = now;
     this.store(connection);
-    this.noteEnd(connection, now);
+    this.age(connection, now);
   }
 
   clear(): void {
@@ -276,7 +308,7 @@ export class ConnectionTable<Attachment> {
       bySlot.length = 0;
     }
     this.map.clear();
-    this.ended.clear();
+    for (const queue of Object.values(this.queues)) queue.clear();
   }
 
   *values(): Generator<Connection<Attachment>> {
@@ -290,7 +322,9 @@ export class ConnectionTable<Attachment> {
     if (view.isSyn) this.noteClientSyn(connection, view);
     else if (view.isReset) this.noteClientReset(connection, view, now);
     // A reset that the client did not mean (it goes on) may have been forged: the connection lives.
-    else if (hasClientReset(connection)) this.lower(connection, flag.clientReset);
+    else if (hasClientReset(connection)) this.lower(connection, flag.clientReset, now);
+    if ((connection.flags & flag.open) === 0 && view.hasAck && !view.isReset && answers(connection, view.ack))
+      this.raise(connection, flag.open, now);
     if (view.isFin && isInWindow(connection, view.sequence + view.payloadBytes) !== false)
       this.raise(connection, flag.clientFin, now);
   }
@@ -316,6 +350,8 @@ export class ConnectionTable<Attachment> {
   noteGuestFrame(connection: Connection<Attachment>, view: FrameView, now: number): void {
     connection.lastSeen = now;
     if (view.hasAck) noteGuestAck(connection, view);
+    const goesOn = (view.flags & (tcpFlag.syn | tcpFlag.rst)) === 0 && connection.clientIsn === undefined;
+    if (goesOn) this.raise(connection, flag.open, now);
     if (view.isReset) this.raise(connection, flag.guestReset, now);
     if (view.isFin) this.raise(connection, flag.guestFin, now);
     // A SYN that was on its way when the client's answer came is an older word than that.
@@ -330,55 +366,77 @@ export class ConnectionTable<Attachment> {
     if ((connection.flags & bit) !== 0) return;
     connection.flags |= bit;
     this.store(connection);
-    this.noteEnd(connection, now);
+    this.age(connection, now);
   }
 
-  private lower(connection: Connection<Attachment>, bit: number): void {
+  private lower(connection: Connection<Attachment>, bit: number, now: number): void {
     connection.flags &= ~bit;
     this.store(connection);
+    this.age(connection, now);
   }
 
-  private noteEnd(connection: Connection<Attachment>, now: number): void {
-    if (!hasEnded(connection) || connection.endedAt >= 0) return;
-    connection.endedAt = now;
-    this.queue(connection);
+  /** The connection may be in another phase: puts it into the queue of that one. */
+  private age(connection: Connection<Attachment>, now: number): void {
+    const phase = phaseOf(connection);
+    if (phase !== 'open') this.queue(connection, phase, now);
   }
 
-  private queue(connection: Connection<Attachment>): void {
-    if (connection.queued) return;
-    connection.queued = true;
-    this.ended.push(connection);
+  private queue(connection: Connection<Attachment>, phase: Ageing, since: number): void {
+    const { bit } = ageing[phase];
+    if ((connection.queues & bit) !== 0) return;
+    connection.queues |= bit;
+    connection.since = since;
+    this.queues[phase].push(connection);
   }
 
-  /** Forgets ended connections whose time is over; looks at no other. */
+  /** Forgets connections whose time is over; looks at no others. One that is busy stays a little longer. */
   expire(now: number): void {
-    for (;;) {
-      const connection = this.ended.peek();
+    this.expireOf('opening', now);
+    this.expireOf('closing', now);
+    this.expireOf('ended', now);
+  }
+
+  private expireOf(phase: Ageing, now: number): void {
+    const queue = this.queues[phase];
+    const { bit, ms } = ageing[phase];
+    for (let left = queue.length; left > 0; left -= 1) {
+      const connection = queue.peek();
       if (connection === undefined) return;
-      const isGone = connection.slot < 0 || connection.endedAt < 0;
-      if (!isGone && now - connection.endedAt < proxyLimits.lingerMs) return;
-      this.ended.shift();
-      connection.queued = false;
-      if (isGone) continue;
-      if (!hasEnded(connection)) connection.endedAt = -1;
-      else if (now - connection.lastSeen >= proxyLimits.lingerMs) this.forget(connection);
-      else {
-        connection.endedAt = connection.lastSeen;
-        this.queue(connection);
-      }
+      const isHere = connection.slot >= 0 && phaseOf(connection) === phase;
+      if (isHere && now - connection.since < ms) return;
+      queue.shift();
+      connection.queues &= ~bit;
+      if (!isHere) continue;
+      if (now - connection.lastSeen >= ms && !this.isBusy(connection)) this.forget(connection);
+      else this.queue(connection, phase, Math.max(connection.lastSeen, now - ms + busyMs));
     }
+  }
+
+  private evictOne(): boolean {
+    this.evicted += 1;
+    return this.evictOldest('ended') || this.evictOldest('opening') || this.evictUntranslated();
+  }
+
+  /** Looks at a few that have been in this phase for longest. */
+  private evictOldest(phase: Ageing): boolean {
+    const queue = this.queues[phase];
+    for (let tries = Math.min(queue.length, evictTries); tries > 0; tries -= 1) {
+      const oldest = queue.shift();
+      if (oldest === undefined) return false;
+      oldest.queues &= ~ageing[phase].bit;
+      if (oldest.slot < 0 || phaseOf(oldest) !== phase) continue;
+      if (!this.isBusy(oldest)) {
+        this.forget(oldest);
+        return true;
+      }
+      this.queue(oldest, phase, oldest.since);
+    }
+    return false;
   }
 
   /** Looks at a few connections in turn for one that can be forgotten: its sequence numbers need no translation. */
-  private evictOne(): boolean {
-    this.evicted += 1;
-    const oldest = this.ended.shift();
-    if (oldest !== undefined) oldest.queued = false;
-    if (oldest !== undefined && oldest.slot >= 0 && hasEnded(oldest) && !this.isBusy(oldest)) {
-      this.forget(oldest);
-      return true;
-    }
-    for (let tries = 0; tries < 64; tries += 1) {
+  private evictUntranslated(): boolean {
+    for (let tries = 0; tries < evictTries; tries += 1) {
       this.evictAt = (this.evictAt + 1) % this.map.size;
       const { bySlot } = this.ipv4;
       const connection = bySlot[this.evictAt] ?? this.ipv6.bySlot[this.evictAt - bySlot.length];
@@ -389,6 +447,12 @@ export class ConnectionTable<Attachment> {
     return false;
   }
 }
+
+/** Connections looked at to make room for one. */
+const evictTries = 64;
+
+/** One that is busy when its time is over is looked at again after this. */
+const busyMs = 1000;
 
 /** A SYN and what it may carry: less than an IP packet. */
 const largestSynBytes = 0xffff;
@@ -407,10 +471,23 @@ export function isInWindow(connection: Connection<unknown>, sequence: number): b
   return distance(sequence, connection.guestAck) >= 0 && distance(sequence, connection.guestEdge) <= 0;
 }
 
-function hasEnded(connection: Connection<unknown>): boolean {
-  const fins = flag.guestFin | flag.clientFin;
-  return (connection.flags & fins) === fins || (connection.flags & (flag.guestReset | flag.clientReset)) !== 0;
+function phaseOf({ flags }: Connection<unknown>): Phase {
+  const fins = flags & (flag.guestFin | flag.clientFin);
+  const isReset = (flags & (flag.guestReset | flag.clientReset)) !== 0;
+  if (isReset || fins === (flag.guestFin | flag.clientFin)) return 'ended';
+  if ((flags & flag.open) === 0) return 'opening';
+  return fins === 0 ? 'open' : 'closing';
 }
+
+/** Whether a client that says `ack` has seen the guest's SYN. */
+function answers({ clientIsn }: Connection<unknown>, ack: number): boolean {
+  if (clientIsn === undefined) return false;
+  const acknowledged = distance(ack, clientIsn);
+  return acknowledged >= 1 && acknowledged <= largestAnswerBytes;
+}
+
+/** What a guest says before its client has answered at all: less than any window. */
+const largestAnswerBytes = 1 << 30;
 
 /** The client gave the connection up: it wants nothing more of it. */
 export function hasClientReset(connection: Connection<unknown>): boolean {

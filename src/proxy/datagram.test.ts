@@ -227,3 +227,20 @@ test('without a rule nothing is bypassed', () => {
   assert.equal(bed.left().length, 0);
   assert.deepEqual(bed.primary.bypassed(), []);
 });
+
+test('what the secondary says ahead in all flows together is bounded, fragments that miss others among it', () => {
+  const bed = protectedBed();
+  const piece = (id: number) => buildFragments(buildUdp(guest, client, new Uint8Array(60_000)), id, 30_000)[0];
+  const count = Math.ceil(proxyLimits.datagramsAheadBytesAllMax / 30_000) + 50;
+  for (let id = 0; id < count; id += 1) bed.svm(piece(id) ?? assert.fail());
+  const { aheadBytes } = bed.primary.counters;
+  assert.ok(aheadBytes > proxyLimits.datagramsAheadBytesAllMax / 2);
+  assert.ok(aheadBytes <= proxyLimits.datagramsAheadBytesAllMax);
+  // It is compared again when some of it has had its time.
+  const late = buildUdp({ ...guest, port: 54 }, client, bytes('late'));
+  bed.pass(proxyLimits.datagramAheadMs);
+  assert.equal(bed.primary.counters.aheadBytes, 0);
+  bed.svm(late);
+  bed.pvm(late);
+  assert.equal(bed.left().length, 1);
+});

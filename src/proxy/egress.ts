@@ -1,13 +1,19 @@
 // What leaves: counted by why it may, and through the gate.
+//
+// The secondary forgets its copy of a datagram when the primary's has left, and it has left when it has been written: until
+// then it waits in the uplink, which may lose it (a lease that ends, a kernel without room, a device that is gone).
 
+import { Fifo } from '../base/fifo.ts';
+import type { Progress } from '../netdev/endpoint.ts';
 import type { FrameClass, HeldSince } from './compare/sink.ts';
 import type { PrimaryCounters } from './counters.ts';
-import { Gate } from './gate.ts';
+import { Gate, type MatchedIds } from './gate.ts';
 import { HoldTimes } from './hold-times.ts';
 
 interface EgressPorts {
   toNetwork(frame: Uint8Array): void;
   confirm(ids: number[]): void;
+  readonly progress: Progress;
 }
 
 export class Egress {
@@ -18,15 +24,21 @@ export class Egress {
   readonly times = new HoldTimes();
   private readonly ports: EgressPorts;
   private readonly count: PrimaryCounters;
+  /** The SVM's frames whose equals wait in the uplink, and the places of these in what it has taken. */
+  private readonly ids = new Fifo<number>();
+  private readonly places = new Fifo<number>();
+  private lost = 0;
   private readonly oneId = [0];
+  private readonly settledIds: number[] = [];
 
   constructor(ports: EgressPorts, count: PrimaryCounters) {
     this.ports = ports;
     this.count = count;
-    this.gate = new Gate((frame, id) => this.send(frame, id));
+    this.lost = ports.progress.lost;
+    this.gate = new Gate((frame, ids) => this.send(frame, ids));
   }
 
-  leave(frame: Uint8Array, frameClass: FrameClass, held: HeldSince, id?: number): void {
+  leave(frame: Uint8Array, frameClass: FrameClass, held: HeldSince, ids?: MatchedIds): void {
     const count = this.count;
     const isData = frameClass === 'data';
     if (isData) this.times.record(held, this.now);
@@ -42,14 +54,49 @@ export class Egress {
         if (isData) count.dataAlone += 1;
       }
     }
-    this.gate.pass(frame, id);
+    this.gate.pass(frame, ids);
   }
 
-  private send(frame: Uint8Array, id: number | undefined): void {
+  private send(frame: Uint8Array, ids: MatchedIds): void {
     this.count.egressBytes += frame.length;
+    const { progress } = this.ports;
+    // A loss from before is none of this frame's.
+    if (ids !== undefined && progress.lost !== this.lost) this.settled();
     this.ports.toNetwork(frame);
-    if (id === undefined) return;
-    this.oneId[0] = id;
-    this.ports.confirm(this.oneId);
+    if (ids === undefined) return;
+    const { taken } = progress;
+    const isWritten = progress.settled >= taken && progress.lost === this.lost;
+    if (typeof ids === 'number' && isWritten && this.ids.length === 0) {
+      this.oneId[0] = ids;
+      this.ports.confirm(this.oneId);
+      return;
+    }
+    if (typeof ids === 'number') this.await(ids, taken);
+    else for (const id of ids) this.await(id, taken);
+    this.settled();
+  }
+
+  private await(id: number, place: number): void {
+    this.ids.push(id);
+    this.places.push(place);
+  }
+
+  /** The uplink has got on: what has been written is confirmed. */
+  settled(): void {
+    const { settled, lost } = this.ports.progress;
+    if (lost !== this.lost) {
+      // One of those that wait, nobody knows which: the secondary keeps all of them.
+      this.lost = lost;
+      this.ids.clear();
+      this.places.clear();
+      return;
+    }
+    const { settledIds } = this;
+    settledIds.length = 0;
+    while ((this.places.peek() ?? Number.POSITIVE_INFINITY) <= settled) {
+      this.places.shift();
+      settledIds.push(this.ids.shift() ?? 0);
+    }
+    if (settledIds.length > 0) this.ports.confirm(settledIds);
   }
 }

@@ -96,7 +96,7 @@ function step(bed: Bed, what: number, frame: Uint8Array): void {
     primary.abort(epoch, bed.now);
   } else if (what === 2) primary.setGate(false, bed.now);
   else if (what === 3) primary.setGate(true, bed.now);
-  else if (what === 4) secondary.isn(frame, 7);
+  else if (what === 4) secondary.isn(frame, 7, bed.now);
   else if (what === 5) {
     secondary.takeover(bed.now);
     bed.checkpoint();

@@ -5,9 +5,12 @@
 import { Fifo } from '../base/fifo.ts';
 import { proxyLimits } from './limits.ts';
 
+/** The SVM's frames that a frame was matched with, where the secondary wants to know. */
+export type MatchedIds = number | readonly number[] | undefined;
+
 interface Waiting {
   frame: Uint8Array;
-  id: number | undefined;
+  ids: MatchedIds;
 }
 
 export class Gate {
@@ -15,9 +18,9 @@ export class Gate {
   bytes = 0;
   dropped = 0;
   private readonly waiting = new Fifo<Waiting>();
-  private readonly send: (frame: Uint8Array, id: number | undefined) => void;
+  private readonly send: (frame: Uint8Array, ids: MatchedIds) => void;
 
-  constructor(send: (frame: Uint8Array, id: number | undefined) => void) {
+  constructor(send: (frame: Uint8Array, ids: MatchedIds) => void) {
     this.send = send;
   }
 
@@ -29,11 +32,11 @@ export class Gate {
     return this.bytes > proxyLimits.gatedBytesMax;
   }
 
-  pass(frame: Uint8Array, id: number | undefined): void {
-    if (this.open) this.send(frame, id);
+  pass(frame: Uint8Array, ids: MatchedIds): void {
+    if (this.open) this.send(frame, ids);
     else if (this.bytes > proxyLimits.gatedBytesMax * 2) this.dropped += 1;
     else {
-      this.waiting.push({ frame: Buffer.from(frame), id });
+      this.waiting.push({ frame: Buffer.from(frame), ids });
       this.bytes += frame.length;
     }
   }
@@ -44,7 +47,7 @@ export class Gate {
       const next = this.waiting.shift();
       if (next === undefined) return;
       this.bytes -= next.frame.length;
-      this.send(next.frame, next.id);
+      this.send(next.frame, next.ids);
     }
   }
 

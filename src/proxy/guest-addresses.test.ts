@@ -3,15 +3,16 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { announce } from '../packet/arp.ts';
+import { announce, announceMac } from '../packet/arp.ts';
 import { buildIcmp, buildUdp } from '../packet/build.ts';
+import { withCard } from '../packet/card.ts';
 import { write16 } from '../packet/checksum.ts';
 import { claimOf } from '../packet/claim.ts';
 import { FrameView } from '../packet/frame-view.ts';
 import { ipv6 } from '../packet/ipv6.ts';
 import { transportChecksum } from '../packet/transport-checksum.ts';
 import { GuestAddresses } from './guest-addresses.ts';
-import { guestAddressesMax } from './limits.ts';
+import { guestAddressAgeMs, guestAddressesMax } from './limits.ts';
 
 const mac = Uint8Array.of(0x52, 0x54, 0, 0x12, 0x34, 0x56);
 const other = Uint8Array.of(2, 0, 0, 0, 0, 9);
@@ -46,8 +47,8 @@ test('the address of the spec is announced, with nothing learned', () => {
 
 test('an address that the guest has advertised is announced by a valid unsolicited advertisement to all nodes', () => {
   const addresses = addressesOf();
-  assert.equal(addresses.said(advertisement(mac, linkLocal, 0x60)), true);
-  assert.equal(addresses.said(advertisement(mac, linkLocal, 0x60)), false);
+  assert.equal(addresses.said(advertisement(mac, linkLocal, 0x60), 1), true);
+  assert.equal(addresses.said(advertisement(mac, linkLocal, 0x60), 1), false);
   const frame = addresses.announcements()[1];
   assert.ok(frame);
   assert.equal(Buffer.from(frame.subarray(0, 14)).toString('hex'), '33330000000152540012345686dd');
@@ -65,8 +66,8 @@ test('an address that the guest has advertised is announced by a valid unsolicit
 
 test('a router is announced as one, and in its VLAN', () => {
   const addresses = addressesOf();
-  assert.equal(addresses.said(advertisement(mac, linkLocal, 0xe0, [0x6000 | 42])), true);
-  assert.equal(addresses.said(advertisement(mac, linkLocal, 0xe0, [42])), false, 'a priority is no other VLAN');
+  assert.equal(addresses.said(advertisement(mac, linkLocal, 0xe0, [0x6000 | 42]), 1), true);
+  assert.equal(addresses.said(advertisement(mac, linkLocal, 0xe0, [42]), 1), false, 'a priority is no other VLAN');
   const frame = addresses.announcements()[1];
   assert.ok(frame);
   assert.equal(Buffer.from(frame.subarray(12, 18)).toString('hex'), '8100002a86dd');
@@ -75,8 +76,8 @@ test('a router is announced as one, and in its VLAN', () => {
 
 test('a second IPv4 address is learned from the ARP requests that the guest sends from it', () => {
   const addresses = addressesOf();
-  assert.equal(addresses.said(announce(mac, 0x0a000263)), true);
-  assert.equal(addresses.said(announce(mac, 0x0a00020f)), false, 'that of the spec is known');
+  assert.equal(addresses.said(announce(mac, 0x0a000263), 1), true);
+  assert.equal(addresses.said(announce(mac, 0x0a00020f), 1), false, 'that of the spec is known');
   assert.deepEqual(texts(addresses), ['0a00020f', '0a000263']);
 });
 
@@ -93,37 +94,76 @@ test('what the guest answers for others, passes on, or only probes for is not it
     advertisement(mac, Uint8Array.from([0xff, 2, ...new Uint8Array(13), 1]), 0x60),
     buildUdp({ mac, ip: 0xc0a80001, port: 1 }, { mac: everybody, ip: 0x0a000202, port: 2 }, new Uint8Array(4)),
   ];
-  for (const frame of frames) assert.equal(addresses.said(frame), false);
+  for (const frame of frames) assert.equal(addresses.said(frame, 1), false);
   assert.equal(addresses.count, 1);
 });
 
-test('an address that another machine claims is given up; that of the spec never is', () => {
+test('an address that another machine claims is given up, that of the spec too, until the guest claims it again', () => {
   const addresses = addressesOf();
-  addresses.said(announce(mac, 0x0a000263));
+  addresses.said(announce(mac, 0x0a000263), 1);
   assert.equal(addresses.heard(announce(mac, 0x0a000263)), false);
-  assert.equal(addresses.heard(announce(other, 0x0a00020f)), false);
+  assert.equal(addresses.heard(announce(other, 0x0a00020f)), true);
+  assert.deepEqual(texts(addresses), ['0a000263']);
   assert.equal(addresses.heard(announce(other, 0x0a000263)), true);
+  assert.deepEqual(addresses.announcements(), [announceMac(mac)]);
+  assert.equal(addresses.said(announce(mac, 0x0a00020f), 2), true);
   assert.deepEqual(texts(addresses), ['0a00020f']);
+});
+
+test('an address ends when the guest claims it no more; what the spec names counts until the guest claims another one', () => {
+  const addresses = addressesOf();
+  const later = 1 + guestAddressAgeMs;
+  assert.equal(addresses.expire(100 * later), false);
+  assert.equal(addresses.said(announce(mac, 0x0a000263), 100 * later), true);
+  assert.equal(addresses.said(advertisement(mac, linkLocal, 0x60), 100 * later), true);
+  assert.equal(addresses.expire(100 * later + guestAddressAgeMs - 1), false);
+  addresses.said(announce(mac, 0x0a000263), 100 * later + guestAddressAgeMs - 1);
+  assert.equal(addresses.expire(101 * later + 1000), true);
+  assert.deepEqual(texts(addresses), ['0a000263']);
+});
+
+test('an address of another family, card or VLAN says nothing against that of the spec', () => {
+  const addresses = new GuestAddresses([{ mac, address: own }, { mac: other }]);
+  addresses.said(advertisement(mac, linkLocal, 0x60), 1);
+  addresses.said(withCard(announce(other, 0x0a000301), 1), 1);
+  assert.equal(addresses.expire(2 * guestAddressAgeMs), true);
+  assert.deepEqual(addresses.announcements(), [announce(mac, 0x0a00020f), withCard(announceMac(other), 1)]);
+});
+
+test('a peer that takes over knows what the spec names and what its guest has given up', () => {
+  const addresses = addressesOf();
+  const peer = addressesOf();
+  assert.equal(peer.accept(addresses.encode(), 1), true);
+  assert.equal(peer.expire(10 * guestAddressAgeMs), false);
+  addresses.said(announce(mac, 0x0a000263), 1);
+  assert.equal(peer.accept(addresses.encode(), 1), true);
+  assert.equal(peer.expire(20 * guestAddressAgeMs), true);
+  assert.equal(peer.count, 0);
+  peer.reset();
+  assert.deepEqual(texts(peer), ['0a00020f']);
 });
 
 test('the peer gets the same list, however long it becomes, and refuses what is none', () => {
   const addresses = addressesOf();
-  addresses.said(advertisement(mac, linkLocal, 0xe0, [42]));
-  for (let index = 0; index < guestAddressesMax + 10; index += 1) addresses.said(announce(mac, 0x0a010000 + index));
-  assert.equal(addresses.count, guestAddressesMax + 1);
-  addresses.said(advertisement(mac, linkLocal, 0xe0, [42]));
+  addresses.said(advertisement(mac, linkLocal, 0xe0, [42]), 1);
+  for (let index = 0; index < guestAddressesMax + 10; index += 1) addresses.said(announce(mac, 0x0a010000 + index), 1);
+  assert.equal(addresses.count, guestAddressesMax);
+  addresses.said(advertisement(mac, linkLocal, 0xe0, [42]), 1);
   const peer = addressesOf();
-  assert.equal(peer.accept(addresses.encode()), true);
+  assert.equal(peer.accept(addresses.encode(), 1), true);
   assert.deepEqual(peer.announcements(), addresses.announcements());
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => {
-      if (!peer.accept(bytes)) return;
-      assert.ok(peer.count <= guestAddressesMax + 1);
+      if (!peer.accept(bytes, 1)) return;
+      assert.ok(peer.count <= guestAddressesMax);
       peer.announcements();
     }),
   );
   assert.equal(
-    peer.accept(Uint8Array.from(Array.from({ length: guestAddressesMax + 1 }, (_, at) => [0, 4, 1, 2, 3, at]).flat())),
+    peer.accept(
+      Uint8Array.from(Array.from({ length: guestAddressesMax + 1 }, (_, at) => [0, 4, 1, 2, 3, at]).flat()),
+      1,
+    ),
     false,
   );
 });
@@ -134,9 +174,9 @@ test('no frame of anybody throws, or makes the list grow beyond its bound', () =
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 120 }), fc.nat(120), (noise, keep) => {
       const frame = Uint8Array.from([...seed.subarray(0, keep), ...noise]);
-      addresses.said(frame);
+      addresses.said(frame, 1);
       addresses.heard(frame);
-      assert.ok(addresses.count <= guestAddressesMax + 1);
+      assert.ok(addresses.count <= guestAddressesMax);
     }),
   );
 });

@@ -36,6 +36,8 @@ interface Parts {
   datagrams: DatagramComparer;
   table: ConnectionTable<TcpStream>;
   egress: Egress;
+  /** What has left the gate and waits in the uplink. */
+  unwritten: () => Uint8Array[];
 }
 
 export class HeldOutput {
@@ -79,9 +81,9 @@ export class HeldOutput {
     datagrams.forEachHeld(flow, (order, frame, leave) => all.push({ order, frame, isTcpData: false, leave }));
   }
 
-  /** What travels with a checkpoint: what the gate keeps, what waits, and what is owed, as far as there is room. */
+  /** What travels with a checkpoint: what waits in the uplink, what the gate keeps, what waits, and what is owed, as far as there is room. */
   encode(): Uint8Array {
-    const { active, tcp, egress } = this.parts;
+    const { active, tcp, egress, unwritten } = this.parts;
     const all = this.inOrder();
     const bytes = all.reduce((sum, { frame }) => sum + frame.length, 0);
     const isTooMuch = bytes + egress.gate.bytes > proxyLimits.heldBytesInCheckpointMax;
@@ -93,6 +95,7 @@ export class HeldOutput {
       room -= needed;
       frames.push(frame);
     };
+    for (const frame of unwritten()) add(this.upToDate(frame));
     for (const frame of egress.gate.frames()) add(this.upToDate(frame));
     for (const { frame, isTcpData } of all) if (!isTooMuch || !isTcpData) add(this.upToDate(frame));
     for (const flow of active.all) {

@@ -2,13 +2,19 @@
 // checkpoint and a guest that waits, never a lost or an uncompared frame.
 
 export const proxyLimits = {
-  /** TCP connections known by a node. Beyond: the oldest untranslated one without work is forgotten; a checkpoint makes
-   *  a forgotten one comparable again. */
+  /** TCP connections known by a node. Beyond: the oldest that has ended is forgotten, then the oldest whose client has not
+   *  answered, then one that needs no translation; never one that has work. A checkpoint makes a forgotten one comparable again. */
   connectionsMax: 100_000,
   /** Encoded bytes of the table: 100,000 connections of IPv4, or 58,000 of IPv6. Beyond: as at `connectionsMax`. */
   tableBytesMax: 3_300_000,
   /** How long an ended connection is remembered, for late retransmissions. */
   lingerMs: 60_000,
+  /** How long a call is remembered that its client has not answered: longer than a guest repeats its own part of it (64 s lie
+   *  between two of a Linux guest at most; RFC 5382, 5, says 4 minutes). Beyond: forgotten. */
+  openingMs: 240_000,
+  /** How long a connection is remembered of which one end has sent FIN, and nothing has come since (RFC 5382: 2 h 4 min for an
+   *  open one). Beyond: forgotten. */
+  closingMs: 7_440_000,
 
   /** Frames of the PVM held, of one connection or flow in bytes and of all. Beyond: checkpoint, and the guest waits. */
   heldFramesMax: 65_536,
@@ -37,6 +43,8 @@ export const proxyLimits = {
    *  until the next checkpoint (or `unconfirmedFramesMax`), and says it at a takeover. */
   datagramsAheadMax: 1024,
   datagramsAheadBytesMax: 1 << 20,
+  /** Those of all flows, and fragments among them. Beyond: the one at hand is not compared, as at `datagramsAheadMax`. */
+  datagramsAheadBytesAllMax: 64 << 20,
   /** A datagram of the SVM that the PVM has not sent is not compared any more after this, as at `datagramsAheadMax`. */
   datagramAheadMs: 2000,
   /** Datagram flows remembered while nothing waits in them. Beyond: forgotten. */
@@ -62,8 +70,8 @@ export const proxyLimits = {
   pooledBytesMax: 8 << 20,
   frameBytesMax: 65_550,
 
-  /** IP packets whose fragments have not all come, and their bytes, on each side. Beyond: a checkpoint on the primary's
-   *  side; on the secondary's the oldest is forgotten. */
+  /** IP packets of the PVM whose fragments have not all come, and their bytes. Beyond: a checkpoint. Those of the SVM are bounded
+   *  as other datagrams are: by their age, and by `datagramsAheadBytesAllMax`. */
   fragmentedMax: 64,
   fragmentedBytesMax: 4 << 20,
   fragmentsPerPacketMax: 128,
@@ -84,3 +92,7 @@ export const sparePiecesMax = 4096;
 
 /** Addresses of a guest that are learned and announced after a takeover; of more, the ones learned last. */
 export const guestAddressesMax = 64;
+
+/** An address that the guest has not claimed for so long is its own no more: not announced until it claims it again. A guest that
+ *  talks to anybody on its network asks for neighbours, and so claims it, far more often. */
+export const guestAddressAgeMs = 3_600_000;

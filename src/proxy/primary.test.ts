@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { announce } from '../packet/arp.ts';
 import { buildIcmpEcho, buildUdp } from '../packet/build.ts';
+import { FrameView } from '../packet/frame-view.ts';
 import { tcpFlag } from '../packet/tcp.ts';
 import { proxyLimits } from './limits.ts';
 import { Bed, bytes, client, fromGuest, guest, synOptionBytes, text, toGuest } from './testbed.ts';
@@ -507,5 +508,70 @@ test('remus: everything waits for the commit', () => {
   assert.deepEqual(
     bed.left().map((view) => view.kind),
     ['tcp', 'udp'],
+  );
+});
+
+test('an edge of the window that has left is not taken back, whichever guest has a narrower one now', () => {
+  for (const [pWindow, sWindow] of [
+    [1000, 600],
+    [600, 1000],
+  ] as const) {
+    const bed = connected();
+    bed.svm(pureAck(sIsn, 0, 5101, 1000));
+    bed.pvm(pureAck(pIsn, 0, 5101, 1000));
+    const [wide] = bed.left();
+    assert.equal(wide?.window, 1000);
+    bed.svm(data(sIsn, 0, 'x', { ack: 5101, window: sWindow }));
+    bed.pvm(data(pIsn, 0, 'x', { ack: 5101, window: pWindow }));
+    assert.deepEqual(
+      bed.left().map(({ ack, window }) => [ack, window]),
+      [[5101, 1000]],
+    );
+  }
+});
+
+test('the grace of a datagram counts from when the later of the two has come', () => {
+  for (const isPrimaryFirst of [true, false]) {
+    const bed = connected();
+    const [one, other] = [buildUdp(guest, client, bytes('one')), buildUdp(guest, client, bytes('ony'))];
+    if (isPrimaryFirst) bed.pvm(one);
+    else bed.svm(other);
+    bed.pass(100);
+    if (isPrimaryFirst) bed.svm(other);
+    else bed.pvm(one);
+    bed.pass(20);
+    assert.equal(bed.primary.divergences().length, 0, 'the right one may still come');
+    bed.pass(1);
+    assert.equal(bed.primary.divergences().length, 1);
+  }
+});
+
+test('while a checkpoint is applied nothing is overdue, however long that takes', () => {
+  const bed = connected();
+  bed.pass(5000);
+  const { epoch, table, held } = bed.primary.capture(bed.now);
+  bed.secondary.captureMarker(epoch);
+  bed.primary.commit(epoch, bed.now);
+  bed.pvm(data(pIsn, 0, 'x'));
+  bed.pvm(buildUdp(guest, client, bytes('y')));
+  bed.pass(60_000);
+  assert.deepEqual(bed.wanted, []);
+  bed.apply(epoch, table, held);
+  bed.pass(401);
+  assert.equal(bed.wanted.length, 1);
+});
+
+test('an acknowledgement that is owed travels with a checkpoint: the survivor says it', () => {
+  const bed = connected();
+  bed.pvm(pureAck(pIsn, 0, 5101));
+  assert.equal(bed.left().length, 0);
+  const { epoch, table, held } = bed.primary.capture(bed.now);
+  bed.secondary.captureMarker(epoch);
+  bed.secondary.suspend();
+  bed.secondary.resume(epoch, table, held, bed.now);
+  const said = bed.secondary.takeover(bed.now).resend.map((frame) => new FrameView().parse(frame));
+  assert.deepEqual(
+    said.map(({ ack, payloadBytes, sequence }) => [ack, payloadBytes, sequence]),
+    [[5101, 0, pIsn + 1]],
   );
 });

@@ -20,6 +20,7 @@
 
 import { assert } from '../base/assert.ts';
 import { Fifo } from '../base/fifo.ts';
+import type { Progress } from '../netdev/endpoint.ts';
 import { flowText } from '../packet/flow-key.ts';
 import { FrameView } from '../packet/frame-view.ts';
 import { ActiveFlows } from './active-flows.ts';
@@ -57,9 +58,13 @@ export interface PrimaryPorts {
   /** The PVM's ISN of a connection in client space, and what else the secondary must know of it (connection.ts); in the
    *  same ordered stream as `mirror`. */
   announceIsn(announcement: Uint8Array, isn: number): void;
-  /** SVM frames that the secondary may forget, because what they match has left. Not told for TCP. The array is valid only
-   *  during the call. */
+  /** SVM frames that the secondary may forget, because what they match has been written. Not told for TCP. The array is valid
+   *  only during the call. */
   confirm(ids: number[]): void;
+  /** What became of the frames given to `toNetwork`; `settled` of the proxy is called when it has got on later than that. */
+  readonly progress: Progress;
+  /** Copies of those that have not been written yet. */
+  unwritten(): Uint8Array[];
   wantCheckpoint(reason: CheckpointReason): void;
   pauseGuest(paused: boolean): void;
 }
@@ -109,6 +114,10 @@ export class PrimaryProxy {
   private isGuestPaused = false;
   /** The last epoch before whose capture everything has left. */
   private released = 0;
+  /** The epoch before whose capture everything may leave: what of it the uplink has taken, when nothing waits at the gate. */
+  private releasing: { epoch: number; place: number | undefined } | undefined;
+  /** Frames that were lost on their way out before the capture. */
+  private lostBefore = 0;
 
   constructor(ports: PrimaryPorts, options: PrimaryOptions) {
     this.ports = ports;
@@ -128,20 +137,20 @@ export class PrimaryProxy {
     );
     this.quotes = new QuoteTranslator((key) => this.table.find(key));
     const { active, tcp, datagrams, table, egress } = this;
-    this.output = new HeldOutput({ active, tcp, datagrams, table, egress });
+    const unwritten = () => ports.unwritten();
+    this.output = new HeldOutput({ active, tcp, datagrams, table, egress, unwritten });
     if (options.table !== undefined) this.table.adopt(options.table, options.now ?? 0);
   }
 
   private sink(): CompareSink {
-    const { egress, active, ports } = this;
+    const { egress, active } = this;
     return {
-      leave: (frame, frameClass, held, id) => egress.leave(frame, frameClass, held, id),
+      leave: (frame, frameClass, held, ids) => egress.leave(frame, frameClass, held, ids),
       diverged: (divergence) => this.want(this.request.note(divergence, { time: this.now, epoch: this.epoch })),
       want: (reason) => this.want(reason),
       activate: (flow) => active.add(flow),
       deactivate: (flow) => active.remove(flow),
       heldChanged: (frames, bytes) => this.heldChanged(frames, bytes),
-      forget: (ids) => ports.confirm(ids),
     };
   }
 
@@ -198,7 +207,7 @@ export class PrimaryProxy {
   private translate(view: FrameView, now: number): Connection<TcpStream> | undefined {
     const connection = this.connectionOf(view);
     if (connection === undefined) return undefined;
-    if (view.isSyn) this.noteSyn(connection, view);
+    if (view.isSyn) this.noteSyn(connection, view, now);
     this.table.noteGuestFrame(connection, view, now);
     // A reset that answers a segment without ACK has sequence number 0 in every space.
     const isNumbered = !(view.isReset && view.sequence === 0);
@@ -206,9 +215,9 @@ export class PrimaryProxy {
     return connection;
   }
 
-  private noteSyn(connection: Connection<TcpStream>, view: FrameView): void {
+  private noteSyn(connection: Connection<TcpStream>, view: FrameView, now: number): void {
     if (!isKnownIsn(connection, view.sequence)) {
-      this.table.restart(connection);
+      this.table.restart(connection, now);
       connection.clientIsn = view.sequence;
       this.table.store(connection);
     }
@@ -242,7 +251,7 @@ export class PrimaryProxy {
   }
 
   private connectionOf(view: FrameView): Connection<TcpStream> | undefined {
-    const connection = this.table.ofGuestFrame(view) ?? this.table.add(view.key);
+    const connection = this.table.ofGuestFrame(view) ?? this.table.add(view.key, this.now);
     if (connection === undefined) view.takeWhole();
     return connection;
   }
@@ -274,6 +283,7 @@ export class PrimaryProxy {
     assert(!this.isInFlight, 'one checkpoint in flight at most');
     this.setNow(now);
     const held = this.encodeHeld();
+    this.lostBefore = this.lost;
     this.wasAlone = this.isAlone;
     this.isAlone = false;
     this.isMirroring = true;
@@ -298,8 +308,30 @@ export class PrimaryProxy {
     this.request.answered(true);
     this.overdue.resumedAt = undefined;
     this.flush();
-    if (this.gate.isEmpty) this.released = epoch;
+    this.releasing = { epoch, place: undefined };
+    this.checkReleased();
     this.takeNext(now);
+  }
+
+  /** The uplink has got on with what it was given. */
+  settled(): void {
+    this.egress.settled();
+    this.checkReleased();
+  }
+
+  /** What was captured has left when nothing of it waits any more, at the gate or in the uplink, and nothing was lost. */
+  private checkReleased(): void {
+    const { releasing } = this;
+    if (releasing === undefined || !this.gate.isEmpty) return;
+    const { taken, settled } = this.ports.progress;
+    releasing.place ??= taken;
+    if (settled < releasing.place) return;
+    if (this.lost === this.lostBefore) this.released = releasing.epoch;
+    this.releasing = undefined;
+  }
+
+  private get lost(): number {
+    return this.ports.progress.lost + this.gate.dropped;
   }
 
   /** Lets everything leave that was held before the line, and starts the comparison anew from there. */
@@ -363,7 +395,7 @@ export class PrimaryProxy {
   setGate(open: boolean, now: number): void {
     this.setNow(now);
     this.gate.set(open);
-    if (open) this.released = this.epoch;
+    this.checkReleased();
     this.checkLimits();
   }
 
@@ -455,7 +487,7 @@ export class PrimaryProxy {
     count.gatedBytes = this.gate.bytes;
     count.connections = this.table.size;
     count.connectionsEvicted = this.table.evicted;
-    count.aheadBytes = this.tcp.aheadBytes;
+    count.aheadBytes = this.tcp.aheadBytes + this.datagrams.aheadBytes;
     count.sentBytes = this.tcp.said.bytes;
     return count;
   }

@@ -19,6 +19,7 @@ import {
   guest,
   overIpv4,
   overIpv6,
+  promptUplink,
   synOptionBytes,
   text,
   toGuest,
@@ -193,6 +194,7 @@ function survivorOf(bed: Bed) {
       toGuest: (frame) => void inward.push(new Uint8Array(frame)),
       mirror: () => undefined,
       announceIsn: () => undefined,
+      ...promptUplink,
       confirm: () => undefined,
       wantCheckpoint: () => undefined,
       pauseGuest: () => undefined,
@@ -282,4 +284,53 @@ test('a segment that comes to the guest in fragments is translated, before and a
     for (const fragment of cut(2)) survivor.fromNetwork(fragment, bed.now);
     assert.equal(wholeOf(inward).ack, 901, ends.name);
   }
+});
+
+test('what the primary has confirmed is not said again, whatever number its frame has, also across 2^32', () => {
+  for (const from of [1, 2 ** 32 - 2]) {
+    const bed = new Bed();
+    bed.protect();
+    Reflect.set(bed.secondary, 'nextId', from);
+    const say = (content: string) => buildUdp(guest, client, bytes(content));
+    for (const content of ['one', 'two', 'three', 'four']) {
+      bed.svm(say(content));
+      if (content !== 'two') bed.pvm(say(content));
+    }
+    const ids = [0, 1, 2, 3].map((index) => (from + index) >>> 0);
+    assert.deepEqual(bed.numbers, ids);
+    const { resend } = bed.secondary.takeover(bed.now);
+    assert.deepEqual(
+      resend.map((frame) => Buffer.from(frame.subarray(42)).toString()),
+      ['two'],
+    );
+  }
+});
+
+test('a number is not given to a second frame while the first may be confirmed', () => {
+  const bed = new Bed({ isDirect: false });
+  bed.protect();
+  const say = (content: string) => bed.svm(buildUdp(guest, client, bytes(content)));
+  Reflect.set(bed.secondary, 'nextId', 5);
+  say('old');
+  Reflect.set(bed.secondary, 'nextId', 4);
+  say('before');
+  say('behind');
+  assert.deepEqual(
+    bed.toPrimary.map(({ id }) => id),
+    [5, 4, 6],
+  );
+});
+
+test('held frames that have left before the apply was done are not sent at a takeover', () => {
+  const bed = new Bed();
+  bed.protect();
+  bed.connect(100, 900);
+  bed.pvm(send(100, 0, 'held'));
+  const { epoch, table, held } = bed.primary.capture(bed.now);
+  bed.secondary.captureMarker(epoch);
+  bed.secondary.suspend();
+  // The primary says so as soon as it has the commit, and the apply takes longer.
+  bed.secondary.released(epoch);
+  bed.secondary.resume(epoch, table, held, bed.now);
+  assert.deepEqual(bed.secondary.takeover(bed.now).resend, []);
 });

@@ -129,16 +129,16 @@ export class SecondaryProxy {
   }
 
   /** The primary's ISN of a connection, client space. */
-  isn(announcement: Uint8Array, isn: number): void {
+  isn(announcement: Uint8Array, isn: number, now: number): void {
     const announced = unpackAnnouncement(announcement);
     if (announced === undefined) return;
     if (this.isLogging) this.log.pushIsn(announced, isn);
-    if (this.isRunning) this.learnIsn(announced, isn);
+    if (this.isRunning) this.learnIsn(announced, isn, now);
   }
 
-  private learnIsn({ key, time }: Announcement, isn: number): void {
+  private learnIsn({ key, time }: Announcement, isn: number, now: number): void {
     const known = this.table.find(key);
-    const connection = known ?? this.table.add(key);
+    const connection = known ?? this.table.add(key, now);
     if (connection === undefined) return;
     if (known?.paired === true) {
       // The client may be in the old connection still, and the SVM is: until the SVM begins anew, its numbers count.
@@ -152,10 +152,10 @@ export class SecondaryProxy {
   }
 
   /** The SVM begins a connection on a 5-tuple of which it had one; the primary may have begun it before. */
-  private beginAnew(connection: PendingConnection): void {
+  private beginAnew(connection: PendingConnection, now: number): void {
     const announced = connection.attachment?.announced;
     this.giveUp(connection);
-    this.table.restart(connection);
+    this.table.restart(connection, now);
     connection.paired = false;
     if (announced === undefined) return;
     connection.clientIsn = announced.isn;
@@ -202,22 +202,22 @@ export class SecondaryProxy {
   }
 
   private fromGuestTcp(view: FrameView, now: number): void {
-    const connection = this.table.ofGuestFrame(view) ?? this.table.add(view.key);
+    const connection = this.table.ofGuestFrame(view) ?? this.table.add(view.key, now);
     if (connection === undefined) {
       this.sendOther(view.frame);
       return;
     }
-    if (view.isSyn) this.noteSyn(connection, view);
+    if (view.isSyn) this.noteSyn(connection, view, now);
     this.table.noteGuestFrame(connection, view, now);
     if (connection.paired || view.isReset) this.sendTcp(connection, view);
     else this.waitForPair(connection, view.frame);
     if (!connection.paired) this.pair(connection);
   }
 
-  private noteSyn(connection: PendingConnection, view: FrameView): void {
+  private noteSyn(connection: PendingConnection, view: FrameView, now: number): void {
     const { sequence } = view;
     if (connection.paired ? isKnownIsn(connection, sequence) : connection.guestIsn === sequence) return;
-    if (connection.paired) this.beginAnew(connection);
+    if (connection.paired) this.beginAnew(connection, now);
     connection.guestIsn = sequence;
     connection.guestTime = view.timestampsAt === 0 ? undefined : view.timestamp;
     // What came before the SYN is of an older connection.
@@ -241,7 +241,7 @@ export class SecondaryProxy {
     if (view.timestampsAt !== 0 && !view.isReset) this.noteTime(connection, view.timestamp);
     const sequence = (view.sequence + delta) >>> 0;
     const bytes = view.payloadBytes + (view.isSyn ? 1 : 0) + (view.isFin ? 1 : 0);
-    const kept = { id: this.nextId++, frame, sequence, end: advance(sequence, bytes), isGone: false };
+    const kept = { id: this.takeId(), frame, sequence, end: advance(sequence, bytes), isGone: false };
     this.keepTcp(pendingOf(connection), kept, bytes === 0 && !view.isReset);
     this.emit(kept);
   }
@@ -266,10 +266,19 @@ export class SecondaryProxy {
   }
 
   private sendOther(frame: Uint8Array): void {
-    const kept = { id: this.nextId++, frame: Buffer.from(frame), sequence: 0, end: 0, isGone: false };
+    const kept = { id: this.takeId(), frame: Buffer.from(frame), sequence: 0, end: 0, isGone: false };
     this.keptById.set(kept.id, kept);
     this.keep(kept);
     this.emit(kept);
+  }
+
+  /** Ids wrap as they do on the wire; one that a frame has which may still be confirmed is left out. */
+  private takeId(): number {
+    for (;;) {
+      const id = this.nextId;
+      this.nextId = (id + 1) >>> 0;
+      if (!this.keptById.has(id)) return id;
+    }
   }
 
   private emit(kept: Kept): void {
@@ -353,7 +362,7 @@ export class SecondaryProxy {
     this.isRunning = true;
     for (const item of this.log.items()) {
       if (item.isn === undefined) this.deliver(item.frame, now, this.toGuest);
-      else this.learnIsn(item.announcement, item.isn);
+      else this.learnIsn(item.announcement, item.isn, now);
     }
     if (!this.log.hasMarkers) this.log.clear();
   }
@@ -412,7 +421,7 @@ export class SecondaryProxy {
     const frames = connection.attachment?.unpaired ?? [];
     for (const frame of frames) {
       const view = this.flushView.parse(frame);
-      const kept = { id: this.nextId++, frame, sequence: view.sequence, end: view.sequence, isGone: false };
+      const kept = { id: this.takeId(), frame, sequence: view.sequence, end: view.sequence, isGone: false };
       this.keep(kept);
     }
   }

@@ -597,3 +597,18 @@ test('a segment with an option that is not understood leaves by a commit alone',
     assert.deepEqual(bed.left().map(text), [content]);
   }
 });
+
+test('calls that nobody completes, and those that the secondary alone has begun, are forgotten', () => {
+  const { guest, client } = overIpv4;
+  const syn = (isn: number, port: number) =>
+    buildTcp(guest, { ...client, port }, { sequence: isn, ack: 5001, flags: tcpFlag.syn, options: synOptionBytes });
+  const bed = new Bed();
+  bed.protect();
+  bed.client(buildTcp({ ...client, port: 1 }, guest, { sequence: 5000, flags: tcpFlag.syn, options: synOptionBytes }));
+  bed.pvm(syn(pIsn, 1));
+  bed.svm(syn(sIsn, 1));
+  bed.primary.fromSecondary(1, 7, syn(sIsn, 2), bed.now);
+  assert.equal(bed.primary.counters.connections, 2);
+  bed.pass(proxyLimits.openingMs + 2000);
+  assert.equal(bed.primary.counters.connections, 0);
+});

@@ -9,7 +9,7 @@ import { FrameView } from '../packet/frame-view.ts';
 import { advance, distance } from '../packet/sequence.ts';
 import { tcpFlag } from '../packet/tcp.ts';
 import { PrimaryProxy } from './primary.ts';
-import { assertValid, Bed, type Ends, Reassembly } from './testbed.ts';
+import { assertValid, Bed, type Ends, promptUplink, Reassembly } from './testbed.ts';
 
 export const clientIsn = 5000;
 
@@ -357,6 +357,7 @@ export class Model {
         assert.ok(distance(this.s.time, echo) >= 0, 'no echo of a TSval that the survivor never sent');
         assert.equal(distance(ack, advance(this.s.isn, 1)), streamBytes, 'acknowledgements reach the survivor');
       },
+      ...promptUplink,
       mirror: () => undefined,
       announceIsn: () => undefined,
       confirm: () => undefined,

@@ -59,6 +59,9 @@ export function assertValid(frame: Uint8Array): void {
   assert.ok(found === right || (found === 0xffff && right === 0), 'transport checksum');
 }
 
+/** An uplink that has written what it was given, at once. */
+export const promptUplink = { progress: { taken: 0, settled: 0, lost: 0 }, unwritten: (): Uint8Array[] => [] };
+
 /** Puts the guest's bytes together as a client would. */
 export class Reassembly {
   readonly bytes = new Map<number, number>();
@@ -111,6 +114,8 @@ export class Bed {
   readonly toSecondaryGuest: Uint8Array[] = [];
   readonly wanted: CheckpointReason[] = [];
   readonly toPrimary: { epoch: number; id: number; frame: Uint8Array }[] = [];
+  /** Of all frames that the secondary proxy has sent. */
+  readonly numbers: number[] = [];
   isPaused = false;
   readonly primary: PrimaryProxy;
   readonly secondary: SecondaryProxy;
@@ -128,7 +133,8 @@ export class Bed {
         },
         toGuest: (frame) => void this.toPrimaryGuest.push(new Uint8Array(frame)),
         mirror: (frame) => this.secondary.fromPrimary(frame, this.now),
-        announceIsn: (key, isn) => this.secondary.isn(key, isn),
+        announceIsn: (key, isn) => this.secondary.isn(key, isn, this.now),
+        ...promptUplink,
         confirm: (ids) => this.secondary.confirm(ids),
         wantCheckpoint: (reason) => void this.wanted.push(reason),
         pauseGuest: (paused) => {
@@ -141,6 +147,7 @@ export class Bed {
       {
         toGuest: (frame) => void this.toSecondaryGuest.push(new Uint8Array(frame)),
         toPrimary: (epoch, id, frame) => {
+          this.numbers.push(id);
           this.toPrimary.push({ epoch, id, frame: new Uint8Array(frame) });
           if (this.isDirect) this.deliver();
         },

@@ -66,3 +66,15 @@ export const earlyRunsAtOnce = 512;
 
 /** Bytes that are copied so without letting the event loop do other work. More: it gets a turn in between. */
 export const earlyBytesAtOnce = 8 * 1024 * 1024;
+
+/** Size at which the file of a guest's serial console is put aside as FILE.old, in the place of the one before. */
+export const consoleFileBytesMax = 4 * 1024 * 1024;
+
+/** What a guest can write to its console while its node does something else. Beyond: it waits, as for a slow serial line. */
+export const consolePipeBytes = 1024 * 1024;
+
+/** What is read of a console at once. */
+export const consolePieceBytes = 64 * 1024;
+
+/** Bytes of a console that wait to be written. Beyond: what comes is lost, and the file says so. */
+export const consoleWaitingBytesMax = 4 * 1024 * 1024;

@@ -89,7 +89,7 @@ export interface MachineSpec {
   firmware?: Firmware;
   /** What the guest's real-time clock follows: the host's clock (the default), or the guest's own, which stops with it. */
   rtc?: 'host' | 'vm';
-  /** File that receives what the guest writes to its first serial port. */
+  /** The node's file of what the guest writes to its first serial port; QEMU is not told of it. */
   serialLog: string;
   extraArgs: string[];
 }
@@ -106,6 +106,8 @@ export interface VmFiles {
   disks?: DiskFiles[];
   ramPath: string;
   qmpPath: string;
+  /** Of the serial console's pipes, without their endings (console.ts). */
+  consolePath: string;
   nicPaths: string[];
   /** A Unix socket for VNC, where the machine has a display. */
   screenPath: string;
@@ -113,6 +115,8 @@ export interface VmFiles {
   variablesPath?: string;
   vmstatePath: string;
   deviceStatePath: string;
+  /** Under KVM: the page that holds QEMU's clock (clock-page.ts). */
+  clockPath: string;
 }
 
 // No RDRAND and no RDSEED: the two guests would draw different numbers. qemu64 is an AMD model, so the guest's
@@ -130,10 +134,12 @@ export function vmFiles(dir: string, nics: number): VmFiles {
     dir,
     ramPath: join(dir, 'ram'),
     qmpPath: join(dir, 'qmp.sock'),
+    consolePath: join(dir, 'console'),
     nicPaths: Array.from({ length: nics }, (_, index) => join(dir, `nic${index}.sock`)),
     screenPath: join(dir, 'screen.sock'),
     vmstatePath: join(dir, 'vmstate.qcow2'),
     deviceStatePath: join(dir, 'device-state'),
+    clockPath: join(dir, 'clock'),
   };
 }
 
@@ -310,7 +316,7 @@ export function qemuArguments(spec: MachineSpec, files: VmFiles, options: { paus
     ...['migration.send-configuration=off', ...noSleep[spec.machine]].flatMap((one) => ['-global', one]),
     ...['-chardev', `socket,id=monitor,path=${quoted(files.qmpPath)},server=off`],
     ...['-mon', 'chardev=monitor,mode=control'],
-    ...['-serial', `file:${spec.serialLog}`],
+    ...['-chardev', `pipe,id=console,path=${quoted(files.consolePath)}`, '-serial', 'chardev:console'],
     ...[
       '-blockdev',
       `driver=qcow2,node-name=${vmstateNode},file.driver=file,file.filename=${quoted(files.vmstatePath)}`,

@@ -26,10 +26,24 @@ export class QemuProcess {
   readonly #child: ChildProcess;
   #stderr = Buffer.alloc(0);
 
-  constructor(options: { path: string; args: string[]; preload: string | undefined; ramPath: string; blocks: string }) {
-    const { path, args, preload, ramPath, blocks } = options;
+  constructor(options: {
+    path: string;
+    args: string[];
+    preload: string | undefined;
+    ramPath: string;
+    /** Where further RAM blocks lie in the RAM file (ram-blocks.ts). */
+    blocks: string;
+    /** The page that holds QEMU's clock; none under TCG. */
+    clockPath: string | undefined;
+  }) {
+    const { path, args, preload, ramPath, blocks, clockPath } = options;
     const [command, commandArgs] = preload === undefined ? tiedToUs(path, args) : [path, args];
-    const environment = { COLO_RAM: ramPath, COLO_BLOCKS: blocks, COLO_PARENT: String(process.pid) };
+    const environment = {
+      COLO_RAM: ramPath,
+      COLO_BLOCKS: blocks,
+      COLO_PARENT: String(process.pid),
+      ...(clockPath === undefined ? {} : { COLO_CLOCK: clockPath }),
+    };
     this.#child = spawn(command, commandArgs, {
       stdio: ['ignore', 'ignore', 'pipe'],
       env: childEnvironment(preload === undefined ? {} : { ...environment, LD_PRELOAD: preload }),

@@ -15,6 +15,7 @@
 import type { Socket } from 'node:net';
 import type { Clock } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { during } from '../base/loop-watch.ts';
 import { commandTimeoutMs, qmpLineBytesMax, qmpPendingMax } from './limits.ts';
 import { textIn } from './reply.ts';
 
@@ -71,7 +72,7 @@ export class Qmp {
     this.#timeoutMs = options.timeoutMs ?? commandTimeoutMs;
     this.closed = this.#lost.promise;
     this.#greeting.promise.catch(() => undefined);
-    socket.on('data', (bytes: Buffer) => this.#receive(bytes));
+    socket.on('data', (bytes: Buffer) => during('qmp', () => this.#receive(bytes)));
     socket.on('error', (cause) =>
       this.#lose(new ColoError(errorCodes.qemu, 'The monitor connection broke.', { cause })),
     );

@@ -8,6 +8,7 @@ import { chmodSync, mkdirSync, rmdirSync, rmSync, statfsSync } from 'node:fs';
 import { join } from 'node:path';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { type HeldFile, takeFile } from '../base/owner-file.ts';
+import { consolePipes } from './console.ts';
 import type { VmFiles } from './machine.ts';
 
 const tmpfsMagic = 0x0102_1994;
@@ -62,9 +63,10 @@ export class RunDirectory {
   }
 
   #removeFiles(): void {
-    const { ramPath, qmpPath, screenPath, vmstatePath, deviceStatePath } = this.#files;
+    const { ramPath, qmpPath, screenPath, consolePath, vmstatePath, deviceStatePath, clockPath } = this.#files;
+    const pipes = Object.values(consolePipes(consolePath));
     const variables = join(this.#files.dir, 'variables.fd');
-    for (const path of [ramPath, qmpPath, screenPath, vmstatePath, deviceStatePath, variables])
+    for (const path of [ramPath, qmpPath, screenPath, ...pipes, vmstatePath, deviceStatePath, clockPath, variables])
       rmSync(path, { force: true });
   }
 }

@@ -10,6 +10,8 @@ import type { Clock } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { Carrier, createCarrier, unpackTemplate } from './carrier.ts';
+import { ClockPage } from './clock-page.ts';
+import { SerialConsole } from './console.ts';
 import { chooseTracker } from './dirty/choose.ts';
 import type { DirtyTracker, TrackerKind } from './dirty/tracker.ts';
 import { Guard } from './guard.ts';
@@ -59,6 +61,9 @@ export interface VmParts {
   tracker: DirtyTracker;
   guard: Guard;
   carrier: Carrier | undefined;
+  console: SerialConsole;
+  /** Holds QEMU's clock over pauses; none under TCG, where the guest's TSC stands with the guest. */
+  clockPage: ClockPage | undefined;
   qemuVersion: string;
 }
 
@@ -88,6 +93,10 @@ async function startPartsInto(options: VmOptions, cleanups: Cleanups): Promise<V
   await prepareFiles(options, fileBytes);
   const carrier = options.vmstateTemplate === undefined ? undefined : new Carrier(files.vmstatePath);
   cleanups.push(() => carrier?.close());
+  const console = SerialConsole.open(files.consolePath, spec.serialLog);
+  cleanups.push(() => console.close());
+  const clockPage = spec.accel === 'kvm' ? new ClockPage(files.clockPath) : undefined;
+  cleanups.push(() => clockPage?.close());
   const { process, qmp } = await launch(options, preload.path, cleanups);
   const qemuVersion = await checkVersion(qmp);
   const capabilities = [{ capability: 'x-ignore-shared', state: true }];
@@ -100,7 +109,7 @@ async function startPartsInto(options: VmOptions, cleanups: Cleanups): Promise<V
   const warnings = process.takeStderr();
   if (warnings !== '') log.warn({ qemu: warnings }, 'QEMU said as it started');
   log.info({ qemuPid: process.pid, qemu: qemuVersion, tracker: tracker.kind }, 'QEMU runs');
-  return { directory, process, qmp, mapping, tracker, guard, carrier, qemuVersion };
+  return { directory, process, qmp, mapping, tracker, guard, carrier, console, clockPage, qemuVersion };
 }
 
 function assertSize({ ramBytes }: MachineSpec): void {
@@ -151,6 +160,7 @@ async function launch(
     preload,
     ramPath: files.ramPath,
     blocks: placesText(placeBlocks(spec.ramBytes, furtherBlocks(spec)).placed),
+    clockPath: spec.accel === 'kvm' ? files.clockPath : undefined,
   });
   cleanups.push(() => {
     process.kill();

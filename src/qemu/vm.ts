@@ -19,10 +19,14 @@ import { readFileSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
 import { assert } from '../base/assert.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { during } from '../base/loop-watch.ts';
 import type { PageRuns } from '../base/page-runs.ts';
 import { CapturePages } from './capture-pages.ts';
 import { CapturePool } from './capture-pool.ts';
 import { assertLoadable, packTemplate, snapshotTag } from './carrier.ts';
+import type { ClockPage } from './clock-page.ts';
+import type { SerialConsole } from './console.ts';
+import { alignClock } from './device-state.ts';
 import type { DirtyTracker } from './dirty/tracker.ts';
 import type { Condition } from './guard.ts';
 import { runJob } from './job.ts';
@@ -51,6 +55,11 @@ export interface Capture {
   phases: CapturePhases;
   dirtyPages: number;
   dirtyRuns: number;
+  /**
+   * The moment of our clock of which the guest's clocks in the device state are, where they run on during the pause (KVM). Undefined:
+   * they stood still until the guest ran again.
+   */
+  clocksOf: number | undefined;
 }
 
 export interface CaptureOptions {
@@ -77,6 +86,8 @@ export class Vm {
   #capturing = false;
   #killed: Promise<void> | undefined;
   #jobs = 0;
+  /** The moment of the state that is loaded next, of CLOCK_MONOTONIC. */
+  #clocksOfNs: bigint | undefined;
 
   private constructor(options: VmOptions, parts: VmParts) {
     this.#options = options;
@@ -97,6 +108,11 @@ export class Vm {
     return this.#parts.qmp;
   }
 
+  /** What the guest writes to its first serial port. */
+  get console(): SerialConsole {
+    return this.#parts.console;
+  }
+
   /** Guest RAM itself, read-write. Empty after kill(). */
   get ram(): Buffer {
     return this.#parts.mapping.buffer;
@@ -108,7 +124,13 @@ export class Vm {
 
   /** Makes the carrier's template for the secondary. The guest stands still for some 6 ms. */
   async makeTemplate(): Promise<Uint8Array> {
-    await this.#job('snapshot-save');
+    const { clockPage } = this.#parts;
+    clockPage?.hold();
+    try {
+      await this.#job('snapshot-save');
+    } finally {
+      clockPage?.letGo();
+    }
     return packTemplate(this.#options.files.vmstatePath);
   }
 
@@ -118,6 +140,7 @@ export class Vm {
     try {
       return await this.#capture(options);
     } finally {
+      this.#parts.clockPage?.letGo();
       this.#capturing = false;
     }
   }
@@ -129,6 +152,7 @@ export class Vm {
     const started = this.#options.clock.now();
     carrier.write(deviceState);
     this.#logWords();
+    this.#parts.clockPage?.beforeLoad(this.#clocksOfNs);
     try {
       await this.#job('snapshot-load');
     } catch (cause) {
@@ -137,6 +161,8 @@ export class Vm {
       const stderr = this.#parts.process.takeStderr();
       if (stderr === '') throw cause;
       throw new ColoError(errorCodes.qemu, `QEMU said: ${stderr.split('\n').slice(-2).join(' ')}`, { cause });
+    } finally {
+      this.#parts.clockPage?.beforeLoad(undefined);
     }
     return { loadMs: this.#options.clock.now() - started };
   }
@@ -162,8 +188,32 @@ export class Vm {
     await this.qmp.execute('stop');
   }
 
+  /**
+   * The state that is loaded next is of this moment of our clock: the guest's clocks go on from then, exactly, when it is loaded and
+   * resumed. False: this machine's cannot, and the state itself has to be moved (device-state.ts).
+   */
+  startClocksFrom(moment: number | undefined): boolean {
+    if (this.#parts.clockPage === undefined) return false;
+    const agoMs = moment === undefined ? undefined : this.#options.clock.now() - moment;
+    this.#clocksOfNs =
+      agoMs === undefined ? undefined : globalThis.process.hrtime.bigint() - BigInt(Math.round(agoMs * 1e6));
+    return true;
+  }
+
+  /** What was done to clocks that run on over pauses and start from their moment; undefined where they do not. */
+  get clockCounts(): ClockPage['counts'] | undefined {
+    return this.#parts.clockPage?.counts;
+  }
+
   async resume(): Promise<void> {
-    await this.qmp.execute('cont');
+    const { clockPage } = this.#parts;
+    if (this.#clocksOfNs !== undefined) clockPage?.beforeStart(this.#clocksOfNs);
+    this.#clocksOfNs = undefined;
+    try {
+      await this.qmp.execute('cont');
+    } finally {
+      clockPage?.letGo();
+    }
   }
 
   /** Ends QEMU at once; what it was asked fails. What it used is freed by `kill`. */
@@ -178,7 +228,7 @@ export class Vm {
   }
 
   async #kill(): Promise<void> {
-    const { directory, process, qmp, mapping, tracker, carrier } = this.#parts;
+    const { directory, process, qmp, mapping, tracker, carrier, console, clockPage } = this.#parts;
     qmp.close();
     process.kill();
     try {
@@ -187,6 +237,8 @@ export class Vm {
       tracker.close();
       mapping.close();
       carrier?.close();
+      console.close();
+      clockPage?.close();
       directory.release();
     }
   }
@@ -214,9 +266,10 @@ export class Vm {
 
   async #capture({ beforeStop, onStopped, beforeResume, isQuiet = () => true }: CaptureOptions): Promise<Capture> {
     const { clock, files } = this.#options;
-    const { qmp, tracker } = this.#parts;
+    const { qmp, tracker, clockPage } = this.#parts;
     const pages = new CapturePages({ ram: this.ram, tracker, pool: this.#pool, turn: async () => setImmediate() });
     const times: number[] = [];
+    let clockMoments: ClockPage['moments'];
     const lap = () => times.push(clock.now());
     try {
       await pages.prepare();
@@ -227,14 +280,16 @@ export class Vm {
     }
     try {
       lap();
+      clockPage?.hold();
       await qmp.execute('stop');
       lap();
+      clockMoments = clockPage?.moments;
       await this.#saveUntilQuiet(isQuiet);
       onStopped();
       lap();
-      pages.collect();
+      during('capture', () => pages.collect());
       lap();
-      pages.copy();
+      during('capture', () => pages.copy());
       lap();
       await beforeResume?.();
     } catch (error) {
@@ -244,12 +299,14 @@ export class Vm {
     }
     try {
       await qmp.execute('cont');
+      clockPage?.letGo();
       lap();
       const deviceState = readFileSync(files.deviceStatePath);
       assertLoadable(deviceState);
       const { runs, ...contents } = pages.merge();
       const counts = { dirtyPages: runs.pages, dirtyRuns: runs.runs };
-      return { deviceState, runs, ...contents, ...counts, phases: phasesOf(times) };
+      const clocksOf = this.#oneMoment(deviceState, clockMoments);
+      return { deviceState, runs, ...contents, ...counts, clocksOf, phases: phasesOf(times) };
     } catch (error) {
       pages.abandon();
       throw error;
@@ -279,6 +336,16 @@ export class Vm {
     const turn = { execute: 'query-status' };
     const save = { execute: 'xen-save-devices-state', arguments: { filename, live: false } };
     await Promise.all(this.qmp.executeTogether([save, turn, turn]));
+  }
+
+  /**
+   * Where the clocks run on, the timers' was held shortly before the others were read: moves it there in the saved state, so that all are
+   * of one moment, and returns that moment of our clock.
+   */
+  #oneMoment(deviceState: Buffer, moments: ClockPage['moments']): number | undefined {
+    if (moments === undefined) return undefined;
+    alignClock(deviceState, Number(moments.kvmclock - moments.timers) / 1e6, 0);
+    return this.#options.clock.now() - Number(globalThis.process.hrtime.bigint() - moments.kvmclock) / 1e6;
   }
 
   async #resumeAfter(error: unknown): Promise<void> {

@@ -12,7 +12,6 @@ import {
   expectOneVoice,
   handOver,
   hang,
-  hold,
   nodeOf,
   protect,
   roles,
@@ -74,22 +73,6 @@ for (const [name, machine] of [
       await stage.close();
     }
   });
-
-test('a QEMU of the primary that somebody on its host tells to end is taken over: its guest has not ended', async () => {
-  const stage = await setStage({ vm: 'faults', protect: { mode: 'colo' } });
-  try {
-    await protect(stage);
-    await served(stage, 20);
-    const { node, signalQemu, secondary } = await hold(stage, 'primary');
-    signalQemu('SIGTERM');
-    node.signal('SIGCONT');
-    await survives(stage, secondary);
-    await expectClients(stage);
-    expectOneVoice(stage);
-  } finally {
-    await stage.close();
-  }
-});
 
 test('a QEMU of the primary that hangs is given up, and the secondary takes over', async () => {
   const stage = await setStage({ vm: 'faults', protect: { mode: 'colo' } });

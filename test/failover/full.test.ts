@@ -1,13 +1,15 @@
-// The file system that holds a node's guest RAM is full: too small for a secondary, filled up while it protects, still full
-// when it takes over, and when it is to be protected in turn. The guest goes on throughout, what is missing is said, and
-// with room the VM is protected. Needs root, for a file system of a size of its own.
+// A file system of a node is full. The one that holds guest RAM: too small for a secondary, filled up while it protects, still
+// full when it takes over, and when it is to be protected in turn. The one of logs and consoles: on both nodes at once. The
+// guest goes on throughout, what is missing is said, and with room all is as before. Needs root, for a file system of a size
+// of its own.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { runDirectory } from '../../src/local/directories.ts';
+import type { NodeStatus } from '../../src/api/node-status.ts';
+import { logDirectory, runDirectory } from '../../src/local/directories.ts';
 import { takeRoom } from '../../src/qemu/libc.ts';
 import {
   checkpoint,
@@ -103,6 +105,46 @@ test(
       // Nodes that still run use it until they end.
       unmount(folder);
       await stage.close();
+    }
+  },
+);
+
+test(
+  'a file system of logs and consoles that is full costs lines, which are told, and no node and no failover',
+  skip,
+  async () => {
+    const name = 'logs-full';
+    const folder = logDirectory(name);
+    unmount(folder);
+    mkdirSync(folder, { recursive: true });
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=8M', 'colo-full', folder]);
+    try {
+      const stage = await setStage({ vm: name, protect: { mode: 'colo' } });
+      try {
+        await stage.pair.startSecondary();
+        await roles(stage);
+        fill(folder);
+        await checkpoint(stage);
+        await served(stage, 20);
+        const losses = (all: NodeStatus[]) =>
+          all.flatMap(({ process: own }) => own?.losses ?? []).filter(({ problem }) => problem.includes('ENOSPC'));
+        await stage.pair.until('told what is lost', 120_000, (all) => losses(all).length > 0);
+        const { survivor, struck } = await strike(stage, 'primary-kill');
+        await survives(stage, survivor);
+        await served(stage, 20);
+        await stage.pair.restart(struck);
+        await roles(stage);
+        empty(folder);
+        await checkpoint(stage);
+        await stage.pair.until('nothing is lost any more', 120_000, (all) => losses(all).length === 0);
+        assert.match(readFileSync(join(folder, `${survivor}.log`), 'utf8'), /"msg":"lines are lost"/);
+        await expectClients(stage);
+        expectOneVoice(stage);
+      } finally {
+        await stage.close();
+      }
+    } finally {
+      unmount(folder);
     }
   },
 );

@@ -4,6 +4,9 @@
 
 import assert from 'node:assert/strict';
 import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { buildGuest, type Guest } from '../../guest/build.ts';
 import { readyLine } from '../../guest/recipe.ts';
@@ -18,6 +21,7 @@ import { runCommand } from '../../src/host/command.ts';
 import { clusterPackages, ensurePackages, faultPackages } from '../../src/host/packages.ts';
 import { type Loss, labName, labRefusal } from '../../src/lab/lab.ts';
 import { LocalCluster } from '../../src/lab/vm-nodes.ts';
+import { spawnChild } from '../../src/local/namespace.ts';
 
 const refusal = await labRefusal();
 const waitMs = 240_000;
@@ -110,6 +114,33 @@ describe('faults of the network', refusal === undefined ? {} : { skip: refusal }
       { hook: 'input' as const, match: `tcp sport ${port(remote)} tcp dport ${port(local)}` },
     ]);
   }
+
+  test('strangers that knock at the ports of links as fast as they can cost neither the lease nor the protection', async () => {
+    const { primary, secondary, term } = await roles();
+    const stranger = cluster.lab.hosts.find((name) => name !== primary && name !== secondary) ?? assert.fail();
+    const knocks = 4000;
+    // A primary dials, and does not listen.
+    const places = [cluster.linkOf(secondary)];
+    const program = join(import.meta.dirname, 'knock.ts');
+    const child = spawnChild(process.execPath, [program, String(knocks), ...places], {
+      ...{ stdio: ['ignore', 'pipe', 'inherit'], namespace: cluster.lab.namespace(stranger) },
+    });
+    let said = '';
+    child.stdout?.on('data', (bytes: Buffer) => {
+      said += bytes.toString();
+    });
+    await Promise.all([once(child, 'close'), served()]);
+    assert.equal(said, `${knocks}\n`);
+    await served();
+    const now = await roles();
+    // A host that is starved of its processor may be suspected wrongly, and says so: that is not the strangers' doing.
+    const isStarved = (await cluster.statuses()).some((one) =>
+      /hardly ran/.test(one.process?.loop.longest?.cause ?? ''),
+    );
+    if (!isStarved) assert.equal(now.term, term);
+    const refusals = readFileSync(cluster.log(secondary), 'utf8').match(/"msg":"connections were refused"/g) ?? [];
+    assert.ok(refusals.length > 0 && refusals.length <= 4, `${refusals.length} lines`);
+  });
 
   test('what the primary sends is lost: the secondary takes over and announces all addresses of the guest', async () => {
     await roles();

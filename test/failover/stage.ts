@@ -66,6 +66,8 @@ export async function setStage(options: {
   protect?: SpecInput['protect'];
   machine?: SpecInput['machine'];
   reachAt?: PairOptions['reachAt'];
+  /** `network.pcap` of the spec. */
+  pcap?: string;
 }): Promise<Stage> {
   const guest = await buildGuest();
   const [redis = 0, echo = 0, udp = 0, dirty = 0, http = 0] = await freePorts(5);
@@ -75,6 +77,7 @@ export async function setStage(options: {
       boot: { guest: 'demo' },
       machine: options.machine ?? {},
       protect: { verify: true, ...options.protect },
+      ...(options.pcap === undefined ? {} : { network: { pcap: options.pcap } }),
     },
     'the test',
   );

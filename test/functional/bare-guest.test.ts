@@ -45,7 +45,7 @@ async function serve(context: TestContext, options: Omit<BareVmOptions, 'dir'>, 
   const udp = (hostPort: number, guestPort: number) => ({ protocol: 'udp' as const, hostPort, guestPort });
   const forwards = [tcp(echo, echoTcp), tcp(numbered, numberedTcp), tcp(times, timesTcp), tcp(http, web)];
   const gateway = await Gateway.start({
-    ...{ switchPath, guestAddress: '10.0.2.15', connected: lan.nextPort() },
+    ...{ switchPath, guestAddress: '10.0.2.15', connected: () => lan.nextPort() },
     forwards: [...forwards, udp(echo, echoUdp), udp(numbered, numberedUdp)],
   });
   context.after(() => gateway.stop());

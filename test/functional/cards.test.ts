@@ -83,7 +83,7 @@ for (const address of ['10.0.2.15', '10.0.2.40'])
     await lan.listen(path);
     context.after(() => lan.close());
     const gateway = await Gateway.start({
-      ...{ switchPath: path, guestAddress: address, forwards: [], connected: lan.nextPort() },
+      ...{ switchPath: path, guestAddress: address, forwards: [], connected: () => lan.nextPort() },
     });
     context.after(() => gateway.stop());
     const { promise, resolve } = Promise.withResolvers<string>();

@@ -33,7 +33,7 @@ import { addressesOf } from '../../src/colod/taken.ts';
 import { createAuthority, issueCertificate } from '../../src/host/certificates.ts';
 import { firstAnswer } from './answer.ts';
 import { type Target, words } from './fuzz.ts';
-import { idleNode } from './idle-node.ts';
+import { servedIdle } from './idle-node.ts';
 
 const answerTimeoutMs = 20_000;
 const callsMax = 4;
@@ -67,7 +67,7 @@ async function open(): Promise<Stage> {
   writeFileSync(paths.config, JSON.stringify({ node: { life, listen: { host: '127.0.0.1', port: 7800 } } }));
   writeFileSync(paths.identity, processIdentity(process.pid) ?? '');
   writeFileSync(paths.log, '{"level":"info"}\n{"level":"error"}\n');
-  const child = await ApiServer.listen(paths.api, idleNode(), () => undefined);
+  const child = await ApiServer.listen(paths.api, servedIdle());
   const cluster = { arbiter: new MemoryArbiter(new Map()), registry };
   const service = await Service.start(config, { clock: still, log: silentLog, cluster });
   const server = await ServiceServer.listen({

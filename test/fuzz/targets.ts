@@ -30,7 +30,7 @@ import { Qmp } from '../../src/qemu/qmp.ts';
 import { firstAnswer } from './answer.ts';
 import { type Target, words } from './fuzz.ts';
 import { closeHandlers, handlers } from './handlers.ts';
-import { idleNode } from './idle-node.ts';
+import { servedIdle } from './idle-node.ts';
 import { addressList, guestStream } from './network.ts';
 import { qmpReplies, turnsClock } from './qemu.ts';
 import { closeService, service } from './service.ts';
@@ -246,7 +246,7 @@ const parsers: readonly ((payload: Uint8Array) => unknown)[] = [
   parseBeat,
   (payload) => node.numberAt(payload, 0),
   node.decodeNumbers,
-  node.decodePosition,
+  (payload) => node.countAt(payload, 0),
   node.decodeText,
   (payload) => parseHello(Buffer.from(payload)),
 ];
@@ -261,7 +261,8 @@ const messageSeeds: readonly Uint8Array[] = [
   disk.encodeHash({ epoch: 1, disk: 0, hash: 'abcdef' }),
   node.encodeNumber(5),
   node.encodeNumbers([1, 2, 3]),
-  node.encodePosition(2 ** 40),
+  node.encodeCount(2 ** 40),
+  node.encodeEgressHead(2 ** 40, 7),
   node.encodeText('why'),
   hello,
 ];
@@ -310,7 +311,7 @@ class Api {
   private server: Promise<ApiServer> | undefined;
 
   async ask(input: Uint8Array): Promise<string> {
-    this.server ??= ApiServer.listen(this.path, idleNode(), () => undefined);
+    this.server ??= ApiServer.listen(this.path, servedIdle());
     await this.server;
     const socket = createConnection(this.path);
     const isWhole = (answer: string) => answer.includes('\r\n\r\n');

@@ -1,6 +1,6 @@
 // `colo test`: runs node:test over the files of a suite, after bringing what they need, and ends with a total.
 //
-//   unit         types, then src, guest, docs, sim and test/fuzz: seconds
+//   unit         types, then src, guest, docs, sim, test/fuzz and test/mutants: seconds
 //   integration  test/** without those and test/soak: real QEMU, one file at a time
 //   soak         test/soak/**: long runs
 //   all          check, unit, integration
@@ -42,7 +42,7 @@ const home = resolve(import.meta.dirname, '../../..');
 
 function partOf(path: string): Part {
   if (path.startsWith(`test${sep}soak${sep}`)) return 'soak';
-  if (path.startsWith(`test${sep}fuzz${sep}`)) return 'unit';
+  if (path.startsWith(`test${sep}fuzz${sep}`) || path.startsWith(`test${sep}mutants${sep}`)) return 'unit';
   return path.startsWith(`test${sep}`) ? 'integration' : 'unit';
 }
 

@@ -1,5 +1,8 @@
 // `colo doctor`, `colo bench` and `colo test` behind their words on the command line.
 
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
 import { benchCheckpoint } from '../../../bench/checkpoint.ts';
 import { benchDisk } from '../../../bench/disk.ts';
 import { benchFailover } from '../../../bench/failover.ts';
@@ -28,9 +31,12 @@ export async function testCommand(
   suite: string | undefined,
   options: { name?: string; file?: string; json: boolean },
 ): Promise<number> {
+  if (suite === 'mutants') return runMutants(options.file);
   const known = suites.find((one) => one === (suite ?? 'all'));
   if (known === undefined)
-    throw new ColoError(errorCodes.input, `there is no suite ${suite}`, { hint: `one of ${suites.join(', ')}` });
+    throw new ColoError(errorCodes.input, `there is no suite ${suite}`, {
+      hint: `one of ${suites.join(', ')}, mutants`,
+    });
   return runTests(known, {
     json: options.json,
     ...(options.name === undefined ? {} : { namePattern: options.name }),
@@ -38,9 +44,23 @@ export async function testCommand(
   });
 }
 
+/** They are tests, which the product does not import: a process of its own, whose Ctrl-C is ours. */
+async function runMutants(only: string | undefined): Promise<number> {
+  const program = fileURLToPath(new URL('../../../test/mutants/main.ts', import.meta.url));
+  const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', program, only ?? ''], {
+    stdio: 'inherit',
+  });
+  const pass = (signal: NodeJS.Signals) => void child.kill(signal);
+  process.on('SIGINT', pass).on('SIGTERM', pass).on('SIGHUP', pass);
+  const [code] = (await once(child, 'close')) as [number | null];
+  return code ?? 1;
+}
+
 interface BenchOptions {
   rounds: number;
   pages?: number;
+  accel?: 'tcg' | 'kvm';
+  guest?: 'linux' | 'bare';
   json: boolean;
 }
 
@@ -60,8 +80,9 @@ export async function bench(what: string, options: Partial<BenchOptions> & { jso
     throw new ColoError(errorCodes.input, `there is no benchmark ${what}`, {
       hint: `there are: ${[...benchmarks.keys()].join(', ')}`,
     });
-  if (options.pages !== undefined && what !== 'checkpoint')
-    throw new ColoError(errorCodes.input, `--pages is for the benchmark checkpoint, not for ${what}`);
+  const foreign = (['pages', 'accel', 'guest'] as const).find((name) => options[name] !== undefined);
+  if (foreign !== undefined && what !== 'checkpoint')
+    throw new ColoError(errorCodes.input, `--${foreign} is for the benchmark checkpoint, not for ${what}`);
   await ensurePackages([...runtimePackages, ...guestPackages], {
     why: 'run the benchmark',
     onProgress: (line) => process.stderr.write(`- ${line}\n`),

@@ -7,6 +7,7 @@
 
 import type { Clock } from '../../base/clock.ts';
 import { ColoError } from '../../base/errors.ts';
+import { during } from '../../base/loop-watch.ts';
 import { closeTimeoutMs } from '../../channel/limits.ts';
 import type { LinkKind } from '../../channel/link.ts';
 import type { PeerLink, PeerLinks } from '../platform.ts';
@@ -63,7 +64,7 @@ export class PairLinks {
 
   private deliver(handler: LinkMessageHandler, kind: LinkKind, type: number, payload: Uint8Array): void {
     try {
-      handler(kind, type, payload);
+      during(kind, () => handler(kind, type, payload));
     } catch (error) {
       if (!(error instanceof ColoError)) throw error;
       this.lose(`the peer sent something that is not ours: ${error.message}`, false);

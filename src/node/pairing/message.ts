@@ -1,21 +1,22 @@
 // What two nodes say on the packet link: the mirrored ingress one way, the secondary's answers the other way, and the
-// few words of control whose place between the packets matters. All fields big-endian.
+// few words of control whose place between the packets matters. All fields big-endian. Epochs and positions count for ever: u64,
+// below 2^53. The ids of egress wrap: only those of frames that are kept must differ, which are far fewer.
 //
 //   type         from       payload
 //   ingress      primary    Ethernet frame, client space
 //   isn          primary    u32 initial sequence number, then what proxy/connection.ts of the proxy packs
-//   marker       primary    u32 epoch: everything after it came after that capture
-//   abort        primary    u32 epoch: that capture never happened
+//   marker       primary    u64 epoch: everything after it came after that capture
+//   abort        primary    u64 epoch: that capture never happened
 //   replay       primary    Ethernet frame that the capture may not have seen: log it, do not deliver it now
 //   confirm      primary    u32 ids of secondary frames that it may forget
-//   released     primary    u32 epoch: what the checkpoint held has left
+//   released     primary    u64 epoch: what the checkpoint held has left
 //   handover     primary    text: take over now
 //   end          primary    text: the guest ended by itself
 //   addresses    primary    what is to be announced after a takeover: the list of proxy/guest-addresses.ts
 //   ready        secondary  (empty) its VM waits, paused
-//   egress       secondary  u32 epoch, u32 id, Ethernet frame in client space
-//   committed    secondary  u32 epoch: that checkpoint is complete here
-//   refused      secondary  u32 epoch, text
+//   egress       secondary  u64 epoch, u32 id, Ethernet frame in client space
+//   committed    secondary  u64 epoch: that checkpoint is complete here
+//   refused      secondary  u64 epoch, text
 //   applied      secondary  what the apply cost: `applied` of checkpoint/message.ts
 //   diskHeld     secondary  u64 position: its journal holds the records up to there
 //   diskFailed   secondary  text: its disk takes no more, no checkpoint can be completed
@@ -23,6 +24,7 @@
 //
 // `committed` and `applied` travel here and not on the bulk link, so that they come before the answers of their epoch.
 
+import { assert } from '../../base/assert.ts';
 import { ColoError, errorCodes } from '../../base/errors.ts';
 import { textBytesMax } from '../limits.ts';
 
@@ -47,21 +49,45 @@ export const messages = {
   diskKept: 23,
 } as const;
 
+/** Modulo 2^32. */
 export function encodeNumber(value: number): Uint8Array {
   const bytes = new Uint8Array(4);
   new DataView(bytes.buffer).setUint32(0, value >>> 0);
   return bytes;
 }
 
-export function encodePosition(position: number): Uint8Array {
+/** An epoch or a position. */
+export function encodeCount(count: number): Uint8Array {
   const bytes = new Uint8Array(8);
-  new DataView(bytes.buffer).setBigUint64(0, BigInt(position));
+  writeCount(bytes, count);
   return bytes;
 }
 
-export function decodePosition(payload: Uint8Array): number {
-  return numberAt(payload, 0) * 2 ** 32 + numberAt(payload, 4);
+function writeCount(bytes: Uint8Array, count: number): void {
+  assert(Number.isSafeInteger(count) && count >= 0, `${count} is no count`);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, Math.floor(count / 2 ** 32));
+  view.setUint32(4, count >>> 0);
 }
+
+/** The count at `at`; one that no counting reaches is a peer's fault. */
+export function countAt(payload: Uint8Array, at: number): number {
+  const count = numberAt(payload, at) * 2 ** 32 + numberAt(payload, at + 4);
+  if (!Number.isSafeInteger(count)) throw new ColoError(errorCodes.channel, 'a message from the peer counts too far');
+  return count;
+}
+
+export const countBytes = 8;
+
+/** What stands before the frame in `egress`. */
+export function encodeEgressHead(epoch: number, id: number): Uint8Array {
+  const bytes = new Uint8Array(egressHeadBytes);
+  writeCount(bytes, epoch);
+  new DataView(bytes.buffer).setUint32(countBytes, id >>> 0);
+  return bytes;
+}
+
+export const egressHeadBytes = countBytes + 4;
 
 export function encodeNumbers(values: readonly number[]): Uint8Array {
   const bytes = new Uint8Array(values.length * 4);

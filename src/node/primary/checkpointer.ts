@@ -19,7 +19,7 @@ import type { Reason } from '../../controller/primary-pair.ts';
 import type { Capture } from '../../qemu/vm.ts';
 import { settleMs } from '../limits.ts';
 import { machineHash } from '../pairing/machine-hash.ts';
-import { encodeNumber, messages } from '../pairing/message.ts';
+import { encodeCount, messages } from '../pairing/message.ts';
 import { type GuestVm, type PeerLink, settle } from '../platform.ts';
 import type { PrimaryNode } from './primary.ts';
 
@@ -34,7 +34,7 @@ interface InFlight {
   epoch: number;
   reason: Reason;
   capturedAt: number;
-  /** From the line until the guest ran again. */
+  /** From the line until the guest's clocks went on: behind it, or before it where they did not stand still. */
   standsMs: number;
   capture: Capture;
   captured: Closing;
@@ -144,7 +144,7 @@ export class Checkpointer {
           const closing = node.proxy.capture(stoppedAt);
           taken.closing = closing;
           node.disks?.mark(closing.epoch);
-          node.peer.links?.packet.send(messages.marker, encodeNumber(closing.epoch));
+          node.peer.links?.packet.send(messages.marker, encodeCount(closing.epoch));
           if (!settled) node.replayRecent(stoppedAt);
           node.context.platform.reached('capture.stopped', closing.epoch);
         },
@@ -160,7 +160,8 @@ export class Checkpointer {
           if (taken.closing !== undefined) await node.disks?.sendHashes(taken.closing.epoch, link);
         },
       });
-      const standsMs = clock.now() - stoppedAt;
+      // Where the clocks run on during the pause, those of the state are of a moment before the line.
+      const standsMs = (capture.clocksOf ?? clock.now()) - stoppedAt;
       const closing = taken.closing;
       if (closing === undefined || !isCurrent()) {
         vm.tracker.putBack(capture.runs);
@@ -270,7 +271,7 @@ export class Checkpointer {
   private undo(epoch: number, now: number): void {
     this.inFlight = undefined;
     this.node.proxy.abort(epoch, now);
-    this.node.peer.links?.packet.send(messages.abort, encodeNumber(epoch));
+    this.node.peer.links?.packet.send(messages.abort, encodeCount(epoch));
     this.node.disks?.abort(epoch, this.node.peer.links?.bulk);
   }
 

@@ -13,7 +13,7 @@ import { HeartbeatPrimary } from '../../heartbeat/primary.ts';
 import type { Peer } from '../config.ts';
 import { addressesEveryMs, diskPauseMsFirst, diskPauseMsMax, reconnectMs, unprotectedSilenceMs } from '../limits.ts';
 import { PairLinks } from '../pairing/links.ts';
-import { decodePosition, decodeText, messages, numberAt } from '../pairing/message.ts';
+import { countAt, countBytes, decodeText, egressHeadBytes, messages, numberAt } from '../pairing/message.ts';
 import { troubleOf } from '../vm-watch.ts';
 import type { PrimaryNode } from './primary.ts';
 import { Plight } from './unprotected-reason.ts';
@@ -188,31 +188,31 @@ export class PrimaryPeer {
     const { node } = this;
     switch (type) {
       case messages.egress:
-        node.fromSecondary(numberAt(payload, 0), numberAt(payload, 4), payload.subarray(8), now);
+        node.fromSecondary(countAt(payload, 0), numberAt(payload, countBytes), payload.subarray(egressHeadBytes), now);
         return;
       case messages.ready:
         this.onReady(now);
         return;
       case messages.committed:
         // Handled in the order of the link: the answers of the new epoch come behind it.
-        node.checkpointer.committed(numberAt(payload, 0), now);
-        node.postNow({ kind: 'committed', epoch: numberAt(payload, 0) });
+        node.checkpointer.committed(countAt(payload, 0), now);
+        node.postNow({ kind: 'committed', epoch: countAt(payload, 0) });
         return;
       case messages.applied:
         node.postNow({ kind: 'applied', epoch: node.checkpointer.applied(payload) });
         return;
       case messages.diskHeld:
-        node.disks?.held(decodePosition(payload));
+        node.disks?.held(countAt(payload, 0));
         return;
       case messages.diskKept:
-        node.disks?.kept(decodePosition(payload));
+        node.disks?.kept(countAt(payload, 0));
         return;
       case messages.diskFailed:
         this.plight.said(decodeText(payload));
         node.disks?.failed(decodeText(payload));
         return;
       case messages.refused:
-        node.post({ kind: 'refused', epoch: numberAt(payload, 0), why: decodeText(payload.subarray(4)) });
+        node.post({ kind: 'refused', epoch: countAt(payload, 0), why: decodeText(payload.subarray(countBytes)) });
         return;
       default:
         throw new ColoError(errorCodes.channel, `the peer sent an unknown message of type ${type}`);

@@ -13,6 +13,7 @@
 
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
 import { Fifo } from '../../base/fifo.ts';
+import { during } from '../../base/loop-watch.ts';
 import { Records } from '../../checkpoint/record.ts';
 import { type PrimaryAction, type PrimaryEvent, PrimaryPair, type Reason } from '../../controller/primary-pair.ts';
 import type { Uplink } from '../../netdev/endpoint.ts';
@@ -24,11 +25,13 @@ import { encodeNumber, encodeNumbers, encodeText, messages } from '../pairing/me
 import type { DiskSource, GuestCard, GuestVm } from '../platform.ts';
 import { PcapLegs } from '../real/pcap-legs.ts';
 import type { SharedParts } from '../shared-parts.ts';
+import type { Troubles } from '../troubles.ts';
 import { VmWatch } from '../vm-watch.ts';
 import { CheckpointDue } from './checkpoint-due.ts';
 import { Checkpointer } from './checkpointer.ts';
 import { PrimaryDisks } from './disks.ts';
 import { Ingress } from './ingress.ts';
+import { Offer } from './offer.ts';
 import { PrimaryPeer } from './peer.ts';
 import { PrimaryGate } from './speech-gate.ts';
 
@@ -53,6 +56,7 @@ export class PrimaryNode {
   readonly context: NodeContext;
   readonly peer = new PrimaryPeer(this);
   readonly gate = new PrimaryGate(this);
+  readonly offer = new Offer(this);
   readonly checkpointer: Checkpointer;
   readonly disks: PrimaryDisks | undefined;
   private readonly due: CheckpointDue;
@@ -68,7 +72,7 @@ export class PrimaryNode {
   /** Called once when this node may never speak again as primary; another may run the VM. */
   onFenced: (why: string) => void = () => undefined;
   /** Called once when the VM has ended and nobody is to run it. */
-  onVmOver: (why: string) => void = () => undefined;
+  onVmOver: (why: string, byGuest: boolean) => void = () => undefined;
   /** Called when this node goes on alone after a doubt, with why and when that began. */
   onAlone: (why: string, detectedAt: number) => void = () => undefined;
   private doubt: { why: string; at: number } | undefined;
@@ -78,7 +82,7 @@ export class PrimaryNode {
     this.parts = parts;
     const protect = context.config.protect;
     const mode = protect.mode === 'remus' ? 'remus' : 'colo';
-    this.pcap = openPcap(context);
+    this.pcap = openPcap(context, parts.troubles);
     this.proxy = new PrimaryProxy(this.ports(), {
       mode,
       compareTimeoutMs: protect.compareTimeout,
@@ -97,8 +101,8 @@ export class PrimaryNode {
   /** Begins as a primary that is alone, and looks for its peer. */
   start(): void {
     const { clock } = this.context;
-    this.parts.nic.handler = (frame) => this.fromGuest(frame, clock.now());
-    this.stops.push(clock.every(tickMs, () => this.tick(clock.now())));
+    this.parts.nic.handler = (frame) => during('guest frame', () => this.fromGuest(frame, clock.now()));
+    this.stops.push(clock.every(tickMs, () => during('tick', () => this.tick(clock.now()))));
     this.stops.push(this.watch.start());
     if (this.context.config.protect.mode !== 'none') void this.peer.seek();
   }
@@ -107,7 +111,6 @@ export class PrimaryNode {
     // A node that was stopped wakes with frames of its guest waiting that the SVM has answered long ago.
     this.gate.checkLease(now);
     this.pcap?.write('primary', frame, now);
-    if (this.parts.addresses.said(frame)) this.peer.hasNewAddresses = true;
     this.proxy.fromGuest(frame, now);
   }
 
@@ -118,8 +121,13 @@ export class PrimaryNode {
   }
 
   private toNetwork(frame: Uint8Array): void {
-    this.pcap?.write('released', frame, this.context.clock.now());
-    this.parts.uplink.send(frame);
+    const now = this.context.clock.now();
+    this.pcap?.write('released', frame, now);
+    const { uplink, addresses } = this.parts;
+    const { lost } = uplink.progress;
+    uplink.send(frame);
+    // What has not left is no claim: the survivor's guest may never have made it.
+    if (uplink.progress.lost === lost && addresses.said(frame, now)) this.peer.hasNewAddresses = true;
   }
 
   /** A frame of the network. */
@@ -161,16 +169,6 @@ export class PrimaryNode {
     return promise;
   }
 
-  /** A planned failover: the secondary takes over now. */
-  failover(): void {
-    const state = this.pair.state;
-    if (state.kind !== 'protected' || !state.complete)
-      throw new ColoError(errorCodes.input, `the VM is not protected (${state.kind}): nobody could take over`, {
-        hint: ['wait until `colo status` says protected', this.peer.why].filter((part) => part !== '').join('; '),
-      });
-    this.post({ kind: 'handover', why: 'the operator asked for a failover' });
-  }
-
   /** Tells the peer that nothing is to be taken over: the operator ends the VM. */
   sayEnd(): void {
     this.peer.links?.packet.send(messages.end, encodeText('the primary was stopped by its operator'));
@@ -184,6 +182,7 @@ export class PrimaryNode {
     this.disks?.close('this node is no longer the primary');
     void this.pcap?.close();
     this.parts.nic.handler = undefined;
+    this.offer.refused('this node is no longer the primary');
     this.rejectWaiters(new ColoError(errorCodes.termLost, 'this node is no longer the primary'));
   }
 
@@ -193,6 +192,7 @@ export class PrimaryNode {
     this.peer.lookForSilence(now);
     this.proxy.poll(now);
     this.gate.tellReleased();
+    if (this.parts.addresses.expire(now)) this.peer.hasNewAddresses = true;
     this.peer.tellNewAddresses(now);
     const state = this.pair.state;
     if (state.kind !== 'protected' || state.phase !== 'running') return;
@@ -206,12 +206,20 @@ export class PrimaryNode {
     return this.gate.isOpen;
   }
 
+  /** The uplink has got on with what it was given: what has left is told to the secondary. */
+  onSettled(): void {
+    this.proxy.settled();
+    this.gate.tellReleased();
+  }
+
   private ports() {
     return {
       toNetwork: (frame: Uint8Array) => this.toNetwork(frame),
       toGuest: (frame: Uint8Array) => this.parts.nic.send(frame),
       mirror: (frame: Uint8Array) => this.peer.links?.packet.send(messages.ingress, frame),
       announceIsn: (key: Uint8Array, isn: number) => this.peer.links?.packet.send(messages.isn, encodeNumber(isn), key),
+      progress: this.parts.uplink.progress,
+      unwritten: () => this.parts.uplink.unwritten(),
       confirm: (ids: number[]) => this.peer.links?.packet.send(messages.confirm, encodeNumbers(ids)),
       wantCheckpoint: (reason: CheckpointReason) => this.post({ kind: 'want', reason }),
       pauseGuest: (paused: boolean) => this.parts.nic.pause(paused),
@@ -219,14 +227,19 @@ export class PrimaryNode {
   }
 
   private run(): void {
-    for (let event = this.queue.shift(); event !== undefined; event = this.queue.shift()) {
-      const before = this.pair.state.kind;
-      const actions = this.pair.on(event);
-      if (this.pair.state.kind !== before) this.logState(before, event);
-      this.noteDoubt(event);
-      for (const action of actions) this.perform(action);
+    try {
+      for (let event = this.queue.shift(); event !== undefined; event = this.queue.shift()) this.handle(event);
+    } finally {
+      this.performing = false;
     }
-    this.performing = false;
+  }
+
+  private handle(event: PrimaryEvent): void {
+    const before = this.pair.state.kind;
+    const actions = this.pair.on(event);
+    if (this.pair.state.kind !== before) this.logState(before, event);
+    this.noteDoubt(event);
+    for (const action of actions) this.perform(action);
   }
 
   private noteDoubt(event: PrimaryEvent): void {
@@ -256,7 +269,7 @@ export class PrimaryNode {
         return;
       case 'claimAlone':
         if (action.afterMs === undefined) void this.claimAlone();
-        else this.context.clock.after(action.afterMs, () => void this.claimAlone());
+        else void this.offer.awaitTaken(action.afterMs).then((taken) => (taken ? undefined : this.claimAlone()));
         return;
       case 'capture':
         this.background(this.capture(action.reason), 'a checkpoint');
@@ -287,9 +300,10 @@ export class PrimaryNode {
       case 'tellEnd':
         this.peer.links?.packet.send(messages.end, encodeText(action.why));
         this.shutDown();
-        this.onVmOver(action.why);
+        this.onVmOver(action.why, action.byGuest);
         return;
       case 'fence':
+        this.offer.taken();
         this.shutDown();
         this.onFenced(action.why);
         return;
@@ -304,6 +318,7 @@ export class PrimaryNode {
   private async claimAlone(): Promise<void> {
     if (this.stopped.signal.aborted) return;
     const { terms } = this.parts;
+    if (this.pair.peerMayRun && (await this.offer.yielded())) return;
     const sign = this.pair.peerMayRun ? await this.watch.signOfLife() : 'lives';
     if (sign === 'gone') return this.leaveToSecondary();
     // Its QEMU may die while the arbiter is asked: then the copy of the secondary is the last one.
@@ -346,6 +361,7 @@ export class PrimaryNode {
     this.proxy.goAlone(now);
     if (this.doubt !== undefined) this.onAlone(this.doubt.why, this.doubt.at);
     this.doubt = undefined;
+    this.offer.refused('the secondary did not take over: this node goes on');
     this.rejectWaiters(new ColoError(errorCodes.checkpoint, 'the secondary was lost'));
   }
 
@@ -399,7 +415,8 @@ export class PrimaryNode {
   }
 }
 
-function openPcap({ config, log }: NodeContext): PcapLegs | undefined {
+function openPcap({ config }: NodeContext, troubles: Troubles): PcapLegs | undefined {
   const directory = config.network?.pcapDir;
-  return directory === undefined ? undefined : new PcapLegs(directory, `${config.vm}-${config.node}`, log);
+  if (directory === undefined) return undefined;
+  return new PcapLegs(directory, `${config.vm}-${config.node}`, (why) => troubles.tell('pcap', why));
 }

@@ -3,7 +3,7 @@
 // Alone it speaks by its term. While paired, its release gate (proxy/gate.ts) is open only as long as the secondary's
 // echoes lend the right to speak (heartbeat/lease.ts): who is about to release or hand in a frame asks `checkLease` first.
 
-import { encodeNumber, messages } from '../pairing/message.ts';
+import { encodeCount, messages } from '../pairing/message.ts';
 import type { PrimaryNode } from './primary.ts';
 
 export class PrimaryGate {
@@ -44,6 +44,6 @@ export class PrimaryGate {
     const epoch = proxy.releasedEpoch;
     if (epoch <= this.releasedTold || peer.links === undefined) return;
     this.releasedTold = epoch;
-    peer.links.packet.send(messages.released, encodeNumber(epoch));
+    peer.links.packet.send(messages.released, encodeCount(epoch));
   }
 }

@@ -60,27 +60,48 @@ test('a frame of a card comes out at that card, as it was', async () => {
   assert.ok(inner.every((card) => card.isClosed));
 });
 
+interface Opened {
+  sent: Uint8Array[];
+  progress: { taken: number; settled: number; lost: number };
+}
+
 test('an uplink for each card; a failure to open one closes the others', async () => {
   const frame = buildUdp(client, guest, Uint8Array.of(1));
-  const opened: { handlers: FrameHandlers; sent: Uint8Array[]; isClosed: boolean }[] = [];
+  const opened: (Opened & { handlers: FrameHandlers; isClosed: boolean })[] = [];
   const openOne = async (index: number, handlers: FrameHandlers): Promise<Uplink> => {
     if (index === 2) throw new Error('no such bridge');
-    const one = { handlers, sent: [] as Uint8Array[], isClosed: false };
+    const progress = { taken: 0, settled: 0, lost: 0 };
+    const one = { handlers, sent: [] as Uint8Array[], isClosed: false, progress };
     opened.push(one);
     return {
-      send: (bytes) => void one.sent.push(bytes),
+      send: (bytes) => {
+        one.sent.push(bytes);
+        one.progress.taken += 1;
+      },
       close: () => void (one.isClosed = true),
       ...{ pause: () => undefined, resume: () => undefined },
+      ...{ progress: one.progress, unwritten: () => one.sent.slice(one.progress.settled) },
       counters: { framesIn: 1, bytesIn: 2, framesOut: 3, bytesOut: 4 },
     };
   };
   const seen: Uint8Array[] = [];
-  const handlers = { frame: (bytes: Uint8Array) => void seen.push(bytes), closed: () => undefined };
+  let told = 0;
+  const settled = () => void (told += 1);
+  const handlers = { frame: (bytes: Uint8Array) => void seen.push(bytes), closed: () => undefined, settled };
   const uplinks = await Uplinks.open(2, handlers, openOne);
   for (const one of opened) one.handlers.frame(frame);
   for (const bytes of seen) uplinks.send(bytes);
   assert.deepEqual(seen.map(cardOf), [0, 1]);
   for (const one of opened) assert.deepEqual(one.sent, [frame]);
+  // What one card has written says nothing about what waits at another.
+  assert.deepEqual(uplinks.unwritten().map(cardOf), [0, 1]);
+  assert.deepEqual(uplinks.progress, { taken: 2, settled: 0, lost: 0 });
+  for (const [index, one] of opened.entries()) {
+    one.progress.settled = 1;
+    one.handlers.settled?.();
+    assert.equal(uplinks.progress.settled, index === 0 ? 0 : 2);
+  }
+  assert.equal(told, 2);
   assert.deepEqual(uplinks.counters, { framesIn: 2, bytesIn: 4, framesOut: 6, bytesOut: 8 });
   opened.length = 0;
   await assert.rejects(Uplinks.open(3, handlers, openOne), /no such bridge/);
@@ -107,6 +128,7 @@ test('a frame that comes in with a mark is refused and counted, at every card an
         close: () => undefined,
         pause: () => undefined,
         resume: () => undefined,
+        ...{ progress: { taken: 0, settled: 0, lost: 0 }, unwritten: () => [] },
         counters: { framesIn: 0, bytesIn: 0, framesOut: 0, bytesOut: 0 },
       };
     },
@@ -150,6 +172,7 @@ test('the same connection on two cards is two connections: what one of them said
       toNetwork: (frame) => void left.push(Uint8Array.from(frame)),
       ...{ toGuest: () => undefined, mirror: () => undefined, announceIsn: () => undefined, confirm: () => undefined },
       ...{ wantCheckpoint: () => undefined, pauseGuest: () => undefined },
+      ...{ progress: { taken: 0, settled: 0, lost: 0 }, unwritten: () => [] },
     },
     { mode: 'colo', compareTimeoutMs: 200, patienceMs: 0 },
   );

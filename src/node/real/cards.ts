@@ -8,7 +8,7 @@
 // A frame that comes in with a mark is refused and counted: it would be let out through another card. So is one of a
 // further card that is no Ethernet frame: it has no place for a mark.
 
-import type { Uplink } from '../../netdev/endpoint.ts';
+import type { Progress, Uplink } from '../../netdev/endpoint.ts';
 import type { FrameHandlers } from '../../netdev/frame-socket.ts';
 import { cardOf, withCard, withoutCard } from '../../packet/card.ts';
 import { read16 } from '../../packet/checksum.ts';
@@ -80,6 +80,7 @@ export class Cards implements GuestCard {
 export class Uplinks implements Uplink {
   /** Frames of the network that bore a mark, or had no place for one. */
   refused = 0;
+  readonly progress = { taken: 0, settled: 0, lost: 0 };
   private uplinks: readonly Uplink[] = [];
 
   /** Opens one uplink for each card; all of them or none. */
@@ -93,7 +94,7 @@ export class Uplinks implements Uplink {
     try {
       for (let index = 0; index < count; index += 1) {
         const frame = (bytes: Uint8Array) => all.take(bytes, index, handlers);
-        opened.push(await openOne(index, { ...handlers, frame }));
+        opened.push(await openOne(index, { ...handlers, frame, settled: () => all.settle(handlers) }));
       }
     } catch (error) {
       for (const uplink of opened) uplink.close();
@@ -105,7 +106,32 @@ export class Uplinks implements Uplink {
 
   send(frame: Uint8Array): void {
     const index = cardOf(frame);
+    this.progress.taken += 1;
     this.uplinks[index]?.send(outwards(frame, index));
+    this.note();
+  }
+
+  /**
+   * Frames of two cards are not written in the order in which they were taken: so all are settled when nothing waits anywhere,
+   * and none before.
+   */
+  private note(): void {
+    const { progress } = this;
+    const sum = (count: (progress: Progress) => number) =>
+      this.uplinks.reduce((all, uplink) => all + count(uplink.progress), 0);
+    progress.lost = sum(({ lost }) => lost);
+    if (sum(({ taken, settled }) => taken - settled) === 0) progress.settled = progress.taken;
+  }
+
+  private settle(handlers: FrameHandlers): void {
+    this.note();
+    handlers.settled?.();
+  }
+
+  unwritten(): Uint8Array[] {
+    const marked = (frames: Uint8Array[], card: number) =>
+      card === 0 ? frames : frames.map((one) => withCard(one, card));
+    return this.uplinks.flatMap((uplink, index) => marked(uplink.unwritten(), index));
   }
 
   pause(): void {

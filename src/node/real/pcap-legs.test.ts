@@ -5,8 +5,6 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { errorCodes } from '../../base/errors.ts';
-import { silentLog } from '../../base/log.ts';
 import { pcapHeader } from '../../packet/pcap.ts';
 import { PcapLegs } from './pcap-legs.ts';
 
@@ -17,7 +15,7 @@ async function inFolder(work: (folder: string) => Promise<void>): Promise<void> 
 
 test('each leg has a file of its own with every frame of it', async () => {
   await inFolder(async (folder) => {
-    const legs = new PcapLegs(folder, 'vm-a', silentLog);
+    const legs = new PcapLegs(folder, 'vm-a', assert.fail);
     legs.write('primary', new Uint8Array(60).fill(1), 5);
     legs.write('primary', new Uint8Array(70).fill(2), 6);
     legs.write('released', new Uint8Array(60).fill(1), 7);
@@ -30,18 +28,36 @@ test('each leg has a file of its own with every frame of it', async () => {
   });
 });
 
-test('a folder for pcap files is made in one that is there, and else refused with a word on the spec', async () => {
+test('a folder for pcap files is made in one that is there; without one nothing is recorded, and it is said once', async () => {
   await inFolder(async (folder) => {
-    await new PcapLegs(join(folder, 'new'), 'vm-a', silentLog).close();
-    await new PcapLegs(join(folder, 'new'), 'vm-a', silentLog).close();
-    for (const wrong of [join(folder, 'gone', 'new'), '/proc/none'])
-      assert.throws(() => new PcapLegs(wrong, 'vm-a', silentLog), { code: errorCodes.input, hint: /network\.pcap/ });
+    const said: string[] = [];
+    const inNew = () => new PcapLegs(join(folder, 'new'), 'vm-a', (why) => void said.push(why));
+    for (const legs of [inNew(), inNew()]) {
+      legs.write('primary', new Uint8Array(60), 5);
+      await legs.close();
+    }
+    assert.deepEqual(readdirSync(join(folder, 'new')), ['vm-a-primary.pcap']);
+    assert.deepEqual(said, []);
+    for (const wrong of [join(folder, 'gone', 'new'), '/proc/none']) {
+      const told = Promise.withResolvers<string>();
+      let times = 0;
+      const legs = new PcapLegs(wrong, 'vm-a', (why) => {
+        times += 1;
+        told.resolve(why);
+      });
+      legs.write('primary', new Uint8Array(60), 5);
+      legs.write('released', new Uint8Array(60), 5);
+      assert.match(await told.promise, /not written any more: .*network\.pcap/);
+      legs.write('primary', new Uint8Array(60), 6);
+      await legs.close();
+      assert.equal(times, 1);
+    }
   });
 });
 
 test('a full file makes room for the next, and the one before it goes', async () => {
   await inFolder(async (folder) => {
-    const legs = new PcapLegs(folder, 'vm-a', silentLog, 1000);
+    const legs = new PcapLegs(folder, 'vm-a', assert.fail, 1000);
     for (let at = 0; at < 100; at += 1) legs.write('primary', new Uint8Array(84), at);
     await legs.close();
     assert.deepEqual(readdirSync(folder).sort(), ['vm-a-primary.old.pcap', 'vm-a-primary.pcap']);

@@ -4,21 +4,23 @@
 //    VM-NODE-secondary.pcap   the SVM's, in client space
 //
 // Bounded: a file that is full is renamed to .old.pcap, in place of the one before. Frames that the disk is too slow for
-// are left out. For looking at a problem, not for recording for ever.
+// are left out. For looking at a problem, not for recording for ever: a folder that is missing, gone or full ends the recording,
+// which its owner is told, and nothing else. Nothing here throws, and nothing waits for a disk: a takeover passes by.
 
-import { createWriteStream, existsSync, mkdirSync, openSync, renameSync, type WriteStream } from 'node:fs';
-import { join } from 'node:path';
+import { close, createWriteStream, type NoParamCallback, open, type WriteStream, write, writev } from 'node:fs';
+import { mkdir, rename } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { wallTime } from '../../base/clock.ts';
-import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
-import type { Log } from '../../base/log.ts';
+import { errorText } from '../../base/errors.ts';
 import { pcapHeader, pcapRecord } from '../../packet/pcap.ts';
 import { pcapBacklogBytesMax, pcapFileBytesMax } from '../limits.ts';
 
 export type Leg = 'primary' | 'secondary' | 'released';
 
 interface LegFile {
-  path: string;
   stream: WriteStream;
+  /** Resolves when it is open, or cannot be. */
+  opened: Promise<void>;
   bytes: number;
 }
 
@@ -26,22 +28,23 @@ export class PcapLegs {
   /** Frames that are in no file because the disk was too slow. */
   leftOut = 0;
   private readonly prefix: string;
-  private readonly log: Log;
+  private readonly failed: (why: string) => void;
   private readonly fileBytes: number;
   private readonly files = new Map<Leg, LegFile>();
+  /** Files that were full, and have something to be written yet. */
+  private readonly ending = new Set<Promise<void>>();
   private isClosed = false;
 
-  constructor(directory: string, prefix: string, log: Log, fileBytes = pcapFileBytesMax) {
+  /** `failed`: why nothing is recorded any more. */
+  constructor(directory: string, prefix: string, failed: (why: string) => void, fileBytes = pcapFileBytesMax) {
     this.fileBytes = fileBytes;
-    makeFolder(directory);
     this.prefix = join(directory, prefix);
-    this.log = log;
+    this.failed = failed;
   }
 
   write(leg: Leg, frame: Uint8Array, now: number): void {
     if (this.isClosed) return;
-    const file = this.tryFileOf(leg);
-    if (file === undefined) return;
+    const file = this.fileOf(leg);
     if (file.stream.writableLength > pcapBacklogBytesMax) {
       this.leftOut += 1;
       return;
@@ -54,48 +57,67 @@ export class PcapLegs {
   /** Resolves when everything is in the files. */
   async close(): Promise<void> {
     this.isClosed = true;
-    const all = [...this.files.values()].map(({ stream }) => stream);
+    for (const { stream } of this.files.values()) this.end(stream);
     this.files.clear();
-    await Promise.all(all.map((stream) => new Promise<void>((resolve) => stream.end(() => resolve()))));
-  }
-
-  /** A folder that has gone, or is full, ends the recording, and nothing else. */
-  private tryFileOf(leg: Leg): LegFile | undefined {
-    try {
-      return this.fileOf(leg);
-    } catch (error) {
-      this.log.warn({ error: errorText(error) }, 'pcap files cannot be written any more');
-      void this.close();
-      return undefined;
-    }
+    await Promise.all(this.ending);
   }
 
   private fileOf(leg: Leg): LegFile {
     const file = this.files.get(leg);
     if (file !== undefined && file.bytes < this.fileBytes) return file;
     const path = `${this.prefix}-${leg}.pcap`;
-    if (file !== undefined) {
-      file.stream.end();
-      renameSync(path, `${this.prefix}-${leg}.old.pcap`);
-    }
-    const stream = createWriteStream(path, { fd: openSync(path, 'w') });
-    stream.on('error', (error) => this.log.warn({ error: error.message, path }, 'a pcap file cannot be written'));
+    if (file !== undefined) this.end(file.stream);
+    const prepare = async (): Promise<void> => {
+      await file?.opened;
+      if (file === undefined) await makeFolder(dirname(path));
+      else await rename(path, `${this.prefix}-${leg}.old.pcap`);
+    };
+    const stream = openAfter(prepare, path);
+    const opened = new Promise<void>(
+      (resolve) => void stream.once('open', () => resolve()).once('error', () => resolve()),
+    );
+    stream.on('error', (error) => this.fail(path, error));
     stream.write(pcapHeader);
-    const fresh = { path, stream, bytes: pcapHeader.length };
+    const fresh = { stream, opened, bytes: pcapHeader.length };
     this.files.set(leg, fresh);
     return fresh;
+  }
+
+  private end(stream: WriteStream): void {
+    const ended = new Promise<void>((resolve) => {
+      stream.once('close', resolve);
+      stream.end();
+    });
+    this.ending.add(ended);
+    void ended.then(() => this.ending.delete(ended));
+  }
+
+  private fail(path: string, error: Error): void {
+    if (this.isClosed) return;
+    void this.close();
+    this.failed(`pcap files are not written any more: ${path}: ${errorText(error)} (network.pcap in the spec)`);
   }
 }
 
 /** Only the last part of the path is made: a folder further up that is missing is a mistake in the spec. */
-function makeFolder(directory: string): void {
-  try {
-    mkdirSync(directory);
-  } catch (cause) {
-    if (existsSync(directory)) return;
-    throw new ColoError(errorCodes.input, `cannot make the folder ${directory} for pcap files`, {
-      cause,
-      hint: 'correct network.pcap in the spec',
-    });
-  }
+async function makeFolder(folder: string): Promise<void> {
+  await mkdir(folder).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EEXIST') throw error;
+  });
+}
+
+/** A file for writing, opened when `prepare` is done; what is written before waits. */
+function openAfter(prepare: () => Promise<void>, path: string): WriteStream {
+  type Opened = (error: NodeJS.ErrnoException | null, descriptor: number) => void;
+  return createWriteStream(path, {
+    fs: {
+      open: (name: string, flags: string, mode: number, opened: Opened) => {
+        prepare().then(
+          () => open(name, flags, mode, opened),
+          (error: NodeJS.ErrnoException) => opened(error, -1),
+        );
+      },
+      ...{ write, writev, close: (descriptor: number, closed: NoParamCallback) => close(descriptor, closed) },
+    },
+  });
 }

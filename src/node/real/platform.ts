@@ -4,6 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { ColoError, errorCodes } from '../../base/errors.ts';
 import { type Identity, readIdentity } from '../../base/identity.ts';
+import { Tally } from '../../base/tally.ts';
 import { connect, type Hello, type Link, LinkServer } from '../../channel/link.ts';
 import { openCompressor } from '../../checkpoint/compress.ts';
 import { SpillFile } from '../../checkpoint/spill.ts';
@@ -127,7 +128,8 @@ function replicaFolder(context: NodeContext): string {
 function diskFiles(context: NodeContext, options: { vmstateTemplate?: Uint8Array; overlays?: number }): DiskFiles[] {
   if (options.vmstateTemplate === undefined) {
     // An image that a survivor has left behind must never run again by itself.
-    if (context.config.replicaDir !== undefined) refuseOwner(context.config.replicaDir);
+    if (context.config.replicaDir !== undefined)
+      refuseOwner(context.config.replicaDir, undefined, context.config.disks);
     return (context.config.disks ?? []).map(({ path, format }) => ({ kind: 'image', path, format }));
   }
   return Array.from({ length: options.overlays ?? 0 }, (_, disk) => {
@@ -189,11 +191,14 @@ async function openPairLinks(context: NodeContext, peer: Peer, term: number, sig
 async function acceptPairLinks(
   context: NodeContext,
   options: { busy: () => string | undefined; paired: (links: PeerLinks) => void },
-): Promise<LinkServer> {
+): Promise<{ close: () => Promise<void> }> {
   const { node } = context.config;
   const vm = recordName(context.config);
-  const gathering = new Map<string, Partial<Record<'beat' | 'packet' | 'bulk', Link>>>();
-  return LinkServer.listen(context.config.listen, {
+  const gathering: Gathering = new Map();
+  const tally = new Tally(context.clock, (kind, count, newest) => {
+    context.log.warn({ kind, count, reason: newest }, 'connections were refused');
+  });
+  const server = await LinkServer.listen(context.config.listen, {
     handshakeTimeoutMs: linkTimeoutMs,
     ...identityOf(context),
     accept: (peer) => (peer.vm === vm ? options.busy() : `this node protects ${vm}, not ${peer.vm}`),
@@ -205,18 +210,30 @@ async function acceptPairLinks(
       gathering.set(session, links);
       const { beat, packet, bulk } = links;
       if (gathering.size > sessionsGatheringMax) dropOldest(gathering);
+      context.clock.after(linkTimeoutMs, () => dropSession(gathering, session));
       if (beat === undefined || packet === undefined || bulk === undefined) return;
       gathering.delete(session);
       options.paired({ beat, packet, bulk });
     },
-    refused: (error) => context.log.warn({ reason: error.message }, 'a connection was refused'),
+    refused: (kind, text) => tally.note(kind, text),
   });
+  return {
+    close: async () => {
+      tally.close();
+      await server.close();
+    },
+  };
 }
 
-function dropOldest(gathering: Map<string, Partial<Record<'beat' | 'packet' | 'bulk', Link>>>): void {
-  for (const [session, links] of gathering) {
-    for (const link of Object.values(links)) link.destroy();
-    gathering.delete(session);
-    return;
-  }
+type Gathering = Map<string, Partial<Record<'beat' | 'packet' | 'bulk', Link>>>;
+
+function dropOldest(gathering: Gathering): void {
+  const [oldest] = gathering.keys();
+  if (oldest !== undefined) dropSession(gathering, oldest);
+}
+
+/** One whose links have not all come, or nothing: it has been handed over. */
+function dropSession(gathering: Gathering, session: string): void {
+  for (const link of Object.values(gathering.get(session) ?? {})) link.destroy();
+  gathering.delete(session);
 }

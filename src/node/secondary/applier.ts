@@ -5,9 +5,10 @@
 //
 // In remus mode the SVM never runs: pages are written, the device state is kept, and loading waits for a takeover.
 //
-// Clock (docs/decisions/0007-clock-alignment.md): the SVM's clock stands still from the capture until it runs again. The
-// saved state is moved forward by that time, measured from the marker's arrival and with the rest predicted from earlier
-// loads, so that both guests read the same second.
+// Clock (docs/decisions/0007-clock-alignment.md): the saved state is of a moment that is over when the SVM runs. Under KVM its
+// clocks are started from that moment. Under TCG the state is moved forward by the time since then, measured from the marker's
+// arrival and with the rest predicted from earlier loads (guest-clock.ts). So both guests read the same second, and a survivor
+// reads the time of its host.
 
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
 import { PageRuns } from '../../base/page-runs.ts';
@@ -21,13 +22,16 @@ import {
 } from '../../checkpoint/message.ts';
 import { type StagedCheckpoint, Staging } from '../../checkpoint/stage.ts';
 import type { SecondaryProxy } from '../../proxy/secondary.ts';
-import { alignClock, tscTicksPerMs } from '../../qemu/device-state.ts';
+import { alignClock, guestTime, tscTicksPerMs } from '../../qemu/device-state.ts';
 import type { NodeContext } from '../context.ts';
-import { settleMs } from '../limits.ts';
+import { clockLagMsMax, settleMs, spillWaitingBytesMax } from '../limits.ts';
 import { machineHash } from '../pairing/machine-hash.ts';
 import { finishSending, type GuestCard, type GuestVm, settle } from '../platform.ts';
+import type { Troubles } from '../troubles.ts';
 import { assertWell } from '../vm-watch.ts';
 import type { SecondaryDisks } from './disks.ts';
+import { GuestClock } from './guest-clock.ts';
+import { KeptDisks } from './kept-disks.ts';
 
 /** What a load and restart is taken to cost before one has been measured. */
 const firstLoadGuessMs = 9;
@@ -49,18 +53,21 @@ export class Applier {
   readonly disks: SecondaryDisks | undefined;
   /** A checkpoint was loaded here, and the machine was well after it: only then it is a copy that would go on. */
   hasLoaded = false;
-  /** After a takeover: what the SVM wrote may become part of the replicas. */
-  mayFold = false;
+  /** After a takeover of a VM with disks: how they become this node's. */
+  kept: KeptDisks | undefined;
   private readonly context: NodeContext;
   private readonly staging: Staging;
   private readonly secondaryRam: SecondaryRam;
   private readonly runs: boolean;
   private readonly markers = new Map<number, number>();
+  private readonly guestClock = new GuestClock();
   private loadGuessMs = firstLoadGuessMs;
   /** remus: the device state of the newest checkpoint, and what must happen to make it run. */
-  private pending: StagedCheckpoint['state'] | undefined;
+  private pending: { state: StagedCheckpoint['state']; epoch: number; markedAt: number | undefined } | undefined;
   /** remus: pages that a load writes itself (the machine's reset puts ROM images back). */
   private loadTouches = new PageRuns();
+  /** What these pages are before the load of a takeover. */
+  private touched: Buffer | undefined;
 
   private constructor(
     context: NodeContext,
@@ -120,6 +127,16 @@ export class Applier {
     this.markers.set(epoch, now);
   }
 
+  /** Resolves when the staged checkpoint may be committed; rejects when it does not fit here. */
+  settled(epoch: number): Promise<void> | undefined {
+    return this.staging.settled(epoch);
+  }
+
+  /** Resolves when the disk has caught up with what is received; undefined while it is not far behind. */
+  catchUp(): Promise<void> | undefined {
+    return this.staging.spillWaitingBytes > spillWaitingBytesMax ? this.staging.spillCaughtUp() : undefined;
+  }
+
   /** Applies the staged checkpoint; the SVM runs from it when this resolves (remus: could run). */
   async apply(epoch: number, proxy: SecondaryProxy): Promise<Applied> {
     const staged = this.staging.complete();
@@ -132,19 +149,25 @@ export class Applier {
 
   /**
    * remus: loads what was kept and starts the VM; colo: it runs already. The disks become this node's: what the primary
-   * wrote behind the newest checkpoint never happened, what the SVM wrote itself is the truth from `term` on.
+   * wrote behind the newest checkpoint never happened, what the SVM wrote itself is the truth from `term` on. When this
+   * fails it may be tried again.
    */
-  async makeRunnable(term: number): Promise<void> {
+  async makeRunnable(term: number, troubles: Troubles): Promise<void> {
     const pending = this.pending;
     const standing = !this.runs && pending !== undefined;
     if (standing) {
-      const kept = this.copyOf(this.loadTouches);
-      await this.vm.load(pending.deviceState);
-      this.restore(this.loadTouches, kept);
+      // A load that fails may have written some of them.
+      if (this.touched === undefined) this.touched = this.copyOf(this.loadTouches);
+      else this.restore(this.loadTouches, this.touched);
+      // A copy: when the load fails and is tried again, the clock is moved from where it was.
+      const deviceState = Uint8Array.from(pending.state.deviceState);
+      this.align({ ...pending, state: { ...pending.state, deviceState } }, this.context.clock.now());
+      await this.vm.load(deviceState);
+      this.restore(this.loadTouches, this.touched);
     }
     if (this.disks !== undefined) {
-      this.mayFold = await this.disks.takeOver(term);
-      await this.vm.keepDisks?.();
+      this.kept ??= new KeptDisks(this.context, { vm: this.vm, labelled: this.disks.takeOver(term), troubles });
+      await this.kept.settled();
     }
     if (standing) await this.vm.resume();
     await this.wake();
@@ -166,6 +189,7 @@ export class Applier {
 
   async close(): Promise<void> {
     await this.vm.kill();
+    this.staging.close();
     await this.nic.close();
     await this.disks?.close();
   }
@@ -177,6 +201,7 @@ export class Applier {
     const lap = () => times.push(clock.now());
     await settle(nic, settleMs, context);
     await vm.stop();
+    this.guestClock.stopped(clock.now());
     proxy.suspend();
     await finishSending(nic, () => vm.ping?.() ?? Promise.resolve());
     lap();
@@ -188,7 +213,8 @@ export class Applier {
     lap();
     context.platform.reached('apply.written', staged.epoch);
     const loadStart = clock.now();
-    this.align(staged, loadStart);
+    const { epoch, state } = staged;
+    this.align({ epoch, state, markedAt: this.markers.get(epoch) }, loadStart);
     await vm.load(staged.state.deviceState);
     lap();
     context.platform.reached('apply.loaded', staged.epoch);
@@ -197,6 +223,7 @@ export class Applier {
     lap();
     proxy.resume(staged.epoch, staged.state.table, staged.state.held, clock.now());
     nic.flush();
+    this.guestClock.starting(clockMsOf(staged.state.deviceState) ?? 0, clock.now());
     await vm.resume();
     lap();
     // Once before it counts as a copy; later loads are looked at beside the way (SecondaryNode.lookAt).
@@ -228,7 +255,7 @@ export class Applier {
     const verified = await this.verify(staged.epoch, staged.state.ramHash);
     const { state } = staged;
     if (this.pending === undefined) await this.learnLoadTouches(state.deviceState);
-    this.pending = { ...state };
+    this.pending = { state: { ...state }, epoch: staged.epoch, markedAt: this.markers.get(staged.epoch) };
     proxy.suspend();
     proxy.resume(staged.epoch, state.table, state.held, clock.now());
     const phases = { stopMs: 0, rollbackMs: 0, writeMs, loadMs: 0, fixMs: clock.now() - start - writeMs, resumeMs: 0 };
@@ -260,15 +287,29 @@ export class Applier {
     });
   }
 
-  /** Moves the clock in the saved state to where the primary's will be when the SVM runs again. */
-  private align(staged: StagedCheckpoint, now: number): void {
-    const markedAt = this.markers.get(staged.epoch);
-    const { deviceState, standsMs } = staged.state;
-    const ticks = tscTicksPerMs(deviceState);
-    if (markedAt === undefined || ticks === undefined) return;
-    const lagMs = Math.max(0, now + this.loadGuessMs - markedAt - standsMs);
-    const aligned = alignClock(deviceState, lagMs, ticks);
-    this.context.log.debug({ epoch: staged.epoch, lagMs, aligned }, 'clock aligned');
+  /** Has the clocks go on from the moment of the state: exactly, or by moving them in it to where they will be. */
+  private align(
+    { epoch, state, markedAt }: { epoch: number; state: StagedCheckpoint['state']; markedAt: number | undefined },
+    now: number,
+  ): void {
+    const { log } = this.context;
+    // `standsMs` is the peer's word: what it makes of the moment has to be believable.
+    const moment = (markedAt ?? Number.NaN) + state.standsMs;
+    const believable = now - moment < clockLagMsMax && now - moment > -clockLagMsMax;
+    if (this.vm.startClocksFrom?.(believable ? Math.min(now, moment) : undefined) === true) {
+      log.debug({ epoch, lagMs: now - moment, aligned: believable ? 'exactly' : 'no' }, 'clock aligned');
+      return;
+    }
+    const clockMs = clockMsOf(state.deviceState);
+    const ticksPerMs = tscTicksPerMs(state.deviceState);
+    if (clockMs === undefined || ticksPerMs === undefined) {
+      log.debug({ epoch, aligned: 'no' }, 'clock aligned');
+      return;
+    }
+    // Also without a marker: never behind what this machine has shown.
+    const plan = this.guestClock.plan(clockMs, believable ? now + this.loadGuessMs - moment : 0);
+    const moved = alignClock(state.deviceState, plan.lagMs, ticksPerMs);
+    log.debug({ epoch, ...plan, aligned: moved && believable ? 'by prediction' : 'no' }, 'clock aligned');
   }
 
   private async verify(epoch: number, expected: string): Promise<boolean | null> {
@@ -283,6 +324,12 @@ export class Applier {
     if (disksEqual === false) this.context.log.error({ epoch }, "the replica is not the primary's disk");
     return equalToShadow && equalToPrimary !== false && disksEqual !== false;
   }
+}
+
+/** The guest's clock in a saved state. */
+function clockMsOf(deviceState: Uint8Array): number | undefined {
+  const time = guestTime(deviceState);
+  return time === undefined ? undefined : Number(time.clockNs) / 1e6;
 }
 
 /** Copies all of `from`; the event loop gets a turn after every slice, so that beats are echoed. */

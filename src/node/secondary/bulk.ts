@@ -7,7 +7,7 @@
 
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
 import type { Session } from '../../disk/message.ts';
-import { encodeNumber, encodePosition, encodeText, messages } from '../pairing/message.ts';
+import { encodeCount, encodeText, messages } from '../pairing/message.ts';
 import { Applier, templateType } from './applier.ts';
 import { firstDiskMessage, readSession, SecondaryDisks } from './disks.ts';
 import type { SecondaryNode } from './secondary.ts';
@@ -52,6 +52,7 @@ export class SecondaryBulk {
       return;
     }
     const outcome = applier.stage(type, payload);
+    this.slowDown(applier);
     if (outcome === undefined) return;
     if (outcome.kind === 'complete') void this.completed(applier, outcome.epoch);
     // Pages of the initial copy are missing here now, and nothing that follows in this session can bring them again.
@@ -59,8 +60,29 @@ export class SecondaryBulk {
     else this.refuse(outcome.epoch, outcome.why);
   }
 
+  /** As of pages that are missing: nothing brings those of the first checkpoint again, and the session ends. */
+  private notSpilled(epoch: number, why: string): void {
+    if (this.node.pair.state.kind === 'joining') this.disksFailed(why);
+    else this.refuse(epoch, why);
+  }
+
+  /** The primary waits while the disk is far behind with what does not fit in memory. */
+  private slowDown(applier: Applier): void {
+    const caughtUp = applier.catchUp();
+    const link = this.node.links?.bulk;
+    if (caughtUp === undefined || link?.pause === undefined) return;
+    link.pause(true);
+    void caughtUp.then(() => link.pause?.(false));
+  }
+
   /** A checkpoint is staged: it may be committed when the disks have all of it, too. */
   private async completed(applier: Applier, epoch: number): Promise<void> {
+    const spilled = applier.settled(epoch);
+    if (spilled !== undefined) {
+      const wrong = await spilled.then(() => undefined, errorText);
+      if (this.node.applier !== applier) return;
+      if (wrong !== undefined) return this.notSpilled(epoch, wrong);
+    }
     try {
       if (applier.disks !== undefined) await applier.disks.complete(epoch);
     } catch (error) {
@@ -83,7 +105,7 @@ export class SecondaryBulk {
   }
 
   private refuse(epoch: number, why: string): void {
-    this.node.links?.packet.send(messages.refused, encodeNumber(epoch), encodeText(why));
+    this.node.links?.packet.send(messages.refused, encodeCount(epoch), encodeText(why));
   }
 
   private openDisks(session: Session, term: number): Promise<SecondaryDisks> {
@@ -91,7 +113,7 @@ export class SecondaryBulk {
       session,
       term,
       events: {
-        held: (position) => this.node.links?.packet.send(messages.diskHeld, encodePosition(position)),
+        held: (position) => this.node.links?.packet.send(messages.diskHeld, encodeCount(position)),
         failed: (error) => this.disksFailed(error.message),
       },
     });
@@ -114,8 +136,7 @@ export class SecondaryBulk {
         return;
       }
       node.adopt(applier);
-      if (applier.disks?.kept !== undefined)
-        node.links.packet.send(messages.diskKept, encodePosition(applier.disks.kept));
+      if (applier.disks?.kept !== undefined) node.links.packet.send(messages.diskKept, encodeCount(applier.disks.kept));
       node.links.packet.send(messages.ready);
     } catch (error) {
       const log = node.context.log;

@@ -14,6 +14,7 @@ import type { NodeConfig } from '../config.ts';
 import type { NodeContext } from '../context.ts';
 import type { PeerLink, PeerLinks, Platform } from '../platform.ts';
 import { Terms } from '../terms.ts';
+import { Troubles } from '../troubles.ts';
 import { SecondaryNode } from './secondary.ts';
 
 /** One end of a link whose other end is the test. */
@@ -73,7 +74,7 @@ async function stage(test: TestContext, records: Records) {
   };
   const terms = new Terms(context);
   const secondary = new SecondaryNode(context, {
-    ...{ terms, tolerance: new Tolerance(), addresses: new GuestAddresses([]) },
+    ...{ terms, tolerance: new Tolerance(), addresses: new GuestAddresses([]), troubles: new Troubles(silentLog) },
     verified: { equal: 0, different: 0 },
   });
   test.after(() => secondary.stop());

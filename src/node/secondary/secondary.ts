@@ -5,17 +5,27 @@
 //   bulk link ────► stager ──complete──► SecondaryPair ──► commit, apply
 //   uplink ───────► (kept for the takeover; nothing is ever sent on it before)
 
+import { delay } from '../../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
 import { Fifo } from '../../base/fifo.ts';
+import { during } from '../../base/loop-watch.ts';
 import type { LinkKind } from '../../channel/link.ts';
 import { encodeApplied } from '../../checkpoint/message.ts';
 import { type SecondaryAction, type SecondaryEvent, SecondaryPair } from '../../controller/secondary-pair.ts';
 import { HeartbeatSecondary } from '../../heartbeat/secondary.ts';
 import { SecondaryProxy } from '../../proxy/secondary.ts';
 import type { NodeContext } from '../context.ts';
-import { earlyFramesMax, earlyMs, tickMs, unprotectedSilenceMs } from '../limits.ts';
+import { earlyFramesMax, earlyMs, takeoverRetryMs, takeoverTriesMax, tickMs, unprotectedSilenceMs } from '../limits.ts';
 import { PairLinks } from '../pairing/links.ts';
-import { decodeNumbers, decodeText, encodeNumber, messages, numberAt } from '../pairing/message.ts';
+import {
+  countAt,
+  decodeNumbers,
+  decodeText,
+  encodeCount,
+  encodeEgressHead,
+  messages,
+  numberAt,
+} from '../pairing/message.ts';
 import type { GuestVm, PeerLinks } from '../platform.ts';
 import type { SharedParts } from '../shared-parts.ts';
 import { signOfLife, troubleOf, watchMonitor } from '../vm-watch.ts';
@@ -25,7 +35,8 @@ import { SecondaryBulk } from './bulk.ts';
 /** What a node has in hand when it has taken over; it goes on as a primary with it. */
 export interface Inheritance {
   applier: Applier;
-  table: Uint8Array;
+  /** The connections from before; none when they could not be told. */
+  table?: Uint8Array;
   why: string;
   detectedAt: number;
   takenOverAt: number;
@@ -71,7 +82,7 @@ export class SecondaryNode {
       busy: () => (this.isBusy ? 'this node is paired already' : undefined),
       paired: (links) => void this.onPaired(links),
     });
-    this.stops.push(this.context.clock.every(tickMs, () => this.tick(this.context.clock.now())));
+    this.stops.push(this.context.clock.every(tickMs, () => during('tick', () => this.tick(this.context.clock.now()))));
     // One that hangs answers no guest's frame and applies nothing: its primary is better off alone. Once the primary is in
     // doubt this copy is better than none.
     this.stops.push(
@@ -157,18 +168,23 @@ export class SecondaryNode {
   }
 
   private run(): void {
-    for (let event = this.queue.shift(); event !== undefined; event = this.queue.shift()) {
-      const before = this.pair.state.kind;
-      const actions = this.pair.on(event);
-      if (this.pair.state.kind !== before)
-        this.context.log.info(
-          { from: before, to: this.pair.state.kind, on: event.kind, why: 'why' in event ? event.why : undefined },
-          'secondary',
-        );
-      if (this.pair.state.kind === 'suspecting' && before !== 'suspecting') this.noteDoubt(event);
-      for (const action of actions) this.perform(action);
+    try {
+      for (let event = this.queue.shift(); event !== undefined; event = this.queue.shift()) this.handle(event);
+    } finally {
+      this.performing = false;
     }
-    this.performing = false;
+  }
+
+  private handle(event: SecondaryEvent): void {
+    const before = this.pair.state.kind;
+    const actions = this.pair.on(event);
+    const { kind } = this.pair.state;
+    if (kind !== before) {
+      const why = 'why' in event ? event.why : undefined;
+      this.context.log.info({ from: before, to: kind, on: event.kind, why }, 'secondary');
+    }
+    if (kind === 'suspecting' && before !== 'suspecting') this.noteDoubt(event);
+    for (const action of actions) this.perform(action);
   }
 
   private noteDoubt(event: SecondaryEvent): void {
@@ -180,7 +196,7 @@ export class SecondaryNode {
     switch (action.kind) {
       case 'commit':
         this.context.platform.reached('stage.complete', action.epoch);
-        this.links?.packet.send(messages.committed, encodeNumber(action.epoch));
+        this.links?.packet.send(messages.committed, encodeCount(action.epoch));
         this.context.platform.reached('commit.sent', action.epoch);
         return;
       case 'apply':
@@ -235,35 +251,51 @@ export class SecondaryNode {
     }
   }
 
+  /** The term is won: only what the VM cannot do without may keep it from going on here. */
   private async takeOver(why: string): Promise<void> {
     const applier = this.applier;
     if (applier === undefined) return;
-    try {
-      this.context.platform.reached('takeover.claimed', 0);
-      await this.applying;
-      await applier.makeRunnable(this.shared.terms.record?.term ?? 0);
-      this.context.platform.reached('takeover.runnable', 0);
-      const now = this.context.clock.now();
-      const { table, resend, replay } = this.proxy.takeover(now);
-      applier.nic.handler = undefined;
-      for (const frame of replay) applier.nic.send(frame);
-      this.forgetEarly(now);
-      const early = [...this.early].map((entry) => entry.frame);
-      this.applier = undefined;
-      await this.shutDown('this node has taken the VM over');
-      this.post({ kind: 'tookOver' });
-      this.onTakenOver({
-        applier,
-        table,
-        why,
-        detectedAt: this.suspectedAt,
-        takenOverAt: this.context.clock.now(),
-        resend,
-        early,
-      });
-    } catch (error) {
-      this.post({ kind: 'takeoverFailed', why: errorText(error) });
-    }
+    this.context.platform.reached('takeover.claimed', 0);
+    await this.applying;
+    if (!(await this.untilRunnable(applier))) return;
+    this.context.platform.reached('takeover.runnable', 0);
+    const now = this.context.clock.now();
+    // Without it connections from before are not gone on with; without the VM nothing is.
+    const said = this.shared.troubles.isolate('table', () => this.proxy.takeover(now));
+    applier.nic.handler = undefined;
+    for (const frame of said?.replay ?? []) applier.nic.send(frame);
+    this.forgetEarly(now);
+    const early = [...this.early].map((entry) => entry.frame);
+    this.applier = undefined;
+    await this.shutDown('this node has taken the VM over');
+    this.post({ kind: 'tookOver' });
+    this.onTakenOver({
+      ...{ applier, why, early, resend: said?.resend ?? [] },
+      ...(said === undefined ? {} : { table: said.table }),
+      detectedAt: this.suspectedAt,
+      takenOverAt: this.context.clock.now(),
+    });
+  }
+
+  /** False when it cannot be made to run, or is gone: it is given up then. It has nobody else, so it is tried again. */
+  private async untilRunnable(applier: Applier): Promise<boolean> {
+    const { terms, troubles } = this.shared;
+    const isOver = () => this.pair.state.kind !== 'taking-over' || this.applier !== applier;
+    for (let tries = 1; ; tries += 1)
+      try {
+        await applier.makeRunnable(terms.record?.term ?? 0, troubles);
+        return !isOver();
+      } catch (error) {
+        const why = `the copy that is to go on cannot be made to run: ${errorText(error)}`;
+        this.context.log.error({ why, tries }, 'takeover');
+        if (isOver()) return false;
+        const isGone = (await signOfLife(applier.vm)) === 'gone';
+        if (isGone || tries >= takeoverTriesMax) {
+          this.post({ kind: 'takeoverFailed', why });
+          return false;
+        }
+        await delay(takeoverRetryMs, this.context.clock);
+      }
   }
 
   private async leave(why: string): Promise<void> {
@@ -362,24 +394,24 @@ export class SecondaryNode {
       case messages.ingress:
         return this.proxy.fromPrimary(payload, now);
       case messages.isn:
-        return this.proxy.isn(payload.subarray(4), numberAt(payload, 0));
+        return this.proxy.isn(payload.subarray(4), numberAt(payload, 0), now);
       case messages.marker:
-        this.applier?.marked(numberAt(payload, 0), now);
-        return this.proxy.captureMarker(numberAt(payload, 0));
+        this.applier?.marked(countAt(payload, 0), now);
+        return this.proxy.captureMarker(countAt(payload, 0));
       case messages.abort:
-        return this.proxy.abortMarker(numberAt(payload, 0));
+        return this.proxy.abortMarker(countAt(payload, 0));
       case messages.replay:
         return this.proxy.logOnly(payload);
       case messages.confirm:
         return this.proxy.confirm(decodeNumbers(payload));
       case messages.released:
-        return this.proxy.released(numberAt(payload, 0));
+        return this.proxy.released(countAt(payload, 0));
       case messages.handover:
         return this.post({ kind: 'handover', why: decodeText(payload) });
       case messages.end:
         return this.post({ kind: 'guestEnded', why: decodeText(payload) });
       case messages.addresses:
-        if (this.shared.addresses.accept(payload)) return;
+        if (this.shared.addresses.accept(payload, now)) return;
         throw new ColoError(errorCodes.channel, 'the peer sent addresses that are none');
       default:
         throw new ColoError(errorCodes.channel, `the peer sent an unknown message of type ${type}`);
@@ -390,7 +422,7 @@ export class SecondaryNode {
   adopt(applier: Applier): void {
     this.applier = applier;
     this.proxy = this.newProxy();
-    applier.nic.handler = (frame) => this.proxy.fromGuest(frame, this.context.clock.now());
+    applier.nic.handler = (frame) => during('guest frame', () => this.proxy.fromGuest(frame, this.context.clock.now()));
     // Not the applier: this lives as long as the VM does, and the shadow of the RAM must not.
     const { vm } = applier;
     void vm.exited.then((end) => {
@@ -404,8 +436,7 @@ export class SecondaryNode {
     return new SecondaryProxy(
       {
         toGuest: (frame) => this.applier?.nic.send(frame),
-        toPrimary: (epoch, id, frame) =>
-          this.links?.packet.send(messages.egress, encodeNumber(epoch), encodeNumber(id), frame),
+        toPrimary: (epoch, id, frame) => this.links?.packet.send(messages.egress, encodeEgressHead(epoch, id), frame),
       },
       { mode, bypass: this.context.config.network?.bypass ?? [] },
     );

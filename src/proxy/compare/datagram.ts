@@ -65,6 +65,8 @@ export class DatagramComparer {
   /** Packets of the PVM and bytes of them of which fragments are missing. */
   private partialPackets = 0;
   private partialBytes = 0;
+  /** Of the SVM, in all flows. */
+  aheadBytes = 0;
 
   constructor(sink: CompareSink, pool: FramePool) {
     this.sink = sink;
@@ -134,17 +136,18 @@ export class DatagramComparer {
   /** A fragment of the SVM. */
   private collectSecondary(flow: DatagramFlow, view: FrameView, now: number, id: number): void {
     const piece = pieceOf(view, id);
+    if (this.aheadBytes + piece.frame.length > proxyLimits.datagramsAheadBytesAllMax) return;
     let datagram = flow.ahead[0];
     if (datagram === undefined) {
       datagram = this.collecting(now, id);
       flow.ahead.push(datagram);
     }
     datagram.pieces?.push(piece);
-    flow.aheadBytes += piece.frame.length;
+    this.countAhead(flow, piece.frame.length);
     const whole = this.complete(datagram);
     if (whole !== undefined) {
       flow.ahead.length = 0;
-      flow.aheadBytes = 0;
+      this.countAhead(flow, -flow.aheadBytes);
       this.enterSecondary(whole, datagram);
     } else if ((datagram.pieces?.length ?? 0) > proxyLimits.fragmentsPerPacketMax) this.forgetOldestAhead(flow);
     this.settle(flow);
@@ -224,16 +227,25 @@ export class DatagramComparer {
       if (at === flow.ahead.length - 1) flow.ahead.pop();
       else if (at === 0) flow.ahead.shift();
       else flow.ahead.splice(at, 1);
-      flow.aheadBytes -= datagram.frame.length;
+      this.countAhead(flow, -datagram.frame.length);
       this.match(held, datagram);
       return;
     }
   }
 
+  private countAhead(flow: DatagramFlow, bytes: number): void {
+    flow.aheadBytes += bytes;
+    this.aheadBytes += bytes;
+  }
+
   private keepAhead(flow: DatagramFlow, datagram: Datagram): void {
+    if (this.aheadBytes + datagram.frame.length > proxyLimits.datagramsAheadBytesAllMax) {
+      this.giveBack(datagram);
+      return;
+    }
     this.own(datagram);
     flow.ahead.push(datagram);
-    flow.aheadBytes += datagram.frame.length;
+    this.countAhead(flow, datagram.frame.length);
     while (
       flow.ahead.length > proxyLimits.datagramsAheadMax ||
       (flow.aheadBytes > proxyLimits.datagramsAheadBytesMax && flow.ahead.length > 1)
@@ -248,7 +260,7 @@ export class DatagramComparer {
    */
   private forgetOldestAhead(flow: DatagramFlow): void {
     const oldest = flow.ahead.shift();
-    if (oldest !== undefined) flow.aheadBytes -= flow.kind === 'fragment' ? flow.aheadBytes : oldest.frame.length;
+    if (oldest !== undefined) this.countAhead(flow, flow.kind === 'fragment' ? -flow.aheadBytes : -oldest.frame.length);
   }
 
   private progress(flow: DatagramFlow): void {
@@ -260,8 +272,12 @@ export class DatagramComparer {
       if (head.pieces === undefined) {
         flow.heldBytes -= head.frame.length;
         this.sink.heldChanged(-1, -head.frame.length);
-        this.sink.leave(head.frame, classOf(flow), head, head.matchedId);
-        if (head.matchedPieces !== undefined) this.sink.forget(head.matchedPieces.slice(1).map(({ order }) => order));
+        this.sink.leave(
+          head.frame,
+          classOf(flow),
+          head,
+          head.matchedPieces?.map(({ order }) => order) ?? head.matchedId,
+        );
       } else this.leavePieces(flow, head, head.pieces);
       this.giveBack(head);
     }
@@ -273,9 +289,9 @@ export class DatagramComparer {
     pieces.forEach(({ frame }, index) => {
       flow.heldBytes -= frame.length;
       this.sink.heldChanged(-1, -frame.length);
-      this.sink.leave(frame, index === 0 ? classOf(flow) : 'other', head, ids[index]);
+      const matched = index < pieces.length - 1 ? ids[index] : ids.slice(index);
+      this.sink.leave(frame, index === 0 ? classOf(flow) : 'other', head, matched);
     });
-    if (ids.length > pieces.length) this.sink.forget(ids.slice(pieces.length));
   }
 
   /** Time has passed: says whether the two sides differ, and forgets what the PVM never sent. */
@@ -324,7 +340,7 @@ export class DatagramComparer {
   beginEpoch(): void {
     for (const flow of this.flows.values()) {
       flow.ahead = [];
-      flow.aheadBytes = 0;
+      this.countAhead(flow, -flow.aheadBytes);
       flow.diverged = false;
       this.settle(flow);
     }

@@ -1,6 +1,7 @@
 // What the comparers ask of the proxy that owns them.
 
 import type { FrameView } from '../../packet/frame-view.ts';
+import type { MatchedIds } from '../gate.ts';
 import type { CheckpointReason, DivergenceKind } from '../reason.ts';
 
 /** `data` counts as a data frame (TCP with payload, UDP, ICMP); `part` is a frame of ours (a cut, an ACK): not counted. */
@@ -32,18 +33,16 @@ export interface ActiveFlow {
 export interface CompareSink {
   /**
    * The frame may leave. `held` is what waited, with the time of its arrival (not the time itself: a fractional number that
-   * is handed on costs an allocation); undefined for what did not wait. `id` is the SVM's frame that it was matched with,
-   * where the secondary wants to know.
+   * is handed on costs an allocation); undefined for what did not wait. `ids` are the SVM's frames that it was matched
+   * with, where the secondary wants to know: it may forget them when the frame has been written.
    */
-  leave(frame: Uint8Array, frameClass: FrameClass, held: HeldSince, id?: number): void;
+  leave(frame: Uint8Array, frameClass: FrameClass, held: HeldSince, ids?: MatchedIds): void;
   diverged(divergence: Divergence): void;
   want(reason: CheckpointReason): void;
   activate(flow: ActiveFlow): void;
   deactivate(flow: ActiveFlow): void;
   /** Frames and bytes held grew (or shrank) by this. */
   heldChanged(frames: number, bytes: number): void;
-  /** The SVM's frames with these ids will never be needed. */
-  forget(ids: number[]): void;
 }
 
 /** The time of what is being looked at, shared by the parts of a comparer: handed on, it would cost an allocation. */

@@ -1,0 +1,70 @@
+// A handover that is no accident: an operator asked for it, or this node is to end. The pair offers the VM to its secondary
+// (controller/primary-pair.ts); what becomes of it is told here to whoever asked, and the record is looked at until it is
+// clear: as soon as the secondary has the term this node gives its copy up, so nobody sees two primaries for long.
+
+import { delay } from '../../base/clock.ts';
+import { ColoError, errorCodes } from '../../base/errors.ts';
+import { offerLookMs, yieldMs } from '../limits.ts';
+import type { PrimaryNode } from './primary.ts';
+
+export class Offer {
+  private readonly node: PrimaryNode;
+  private outcome: PromiseWithResolvers<void> | undefined;
+  private isLeaving = false;
+
+  constructor(node: PrimaryNode) {
+    this.node = node;
+  }
+
+  /** Resolves when the secondary has the term; rejects when this node goes on instead, or nobody could take over. */
+  ask(why: string): Promise<void> {
+    const { pair, peer } = this.node;
+    const { state } = pair;
+    if (state.kind !== 'protected' || !state.complete) {
+      const hint = ['wait until `colo status` says protected', peer.why].filter((part) => part !== '').join('; ');
+      const text = `the VM is not protected (${state.kind}): nobody could take over`;
+      return Promise.reject(new ColoError(errorCodes.input, text, { hint }));
+    }
+    if (state.handover === undefined) this.node.post({ kind: 'handover', why });
+    this.outcome ??= Promise.withResolvers<void>();
+    return this.outcome.promise;
+  }
+
+  /**
+   * As `ask`, for a node that is to end and asks again and again until it happens. In a doubt it leaves the term to its peer
+   * first: what it won it could not keep.
+   */
+  make(why: string): void {
+    this.isLeaving = true;
+    this.ask(why).catch(() => undefined);
+  }
+
+  taken(): void {
+    this.outcome?.resolve();
+    this.outcome = undefined;
+  }
+
+  refused(why: string): void {
+    this.outcome?.reject(new ColoError(errorCodes.termLost, why));
+    this.outcome = undefined;
+  }
+
+  /** Before this node claims the term that its peer may claim as well. */
+  async yielded(): Promise<boolean> {
+    return this.isLeaving && (await this.awaitTaken(yieldMs));
+  }
+
+  /** Returns when the secondary has the term, which is posted, or false when it has not taken it in time. */
+  async awaitTaken(forMs: number): Promise<boolean> {
+    const { context, pair, parts, stopped } = this.node;
+    const { clock } = context;
+    for (const end = clock.now() + forMs; clock.now() < end; ) {
+      await delay(offerLookMs, clock);
+      if (stopped.signal.aborted || pair.state.kind !== 'suspecting') return true;
+      if (!(await parts.terms.isLost())) continue;
+      this.node.post({ kind: 'aloneClaimed', outcome: 'lost' });
+      return true;
+    }
+    return false;
+  }
+}
