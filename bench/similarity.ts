@@ -18,6 +18,7 @@ import { ColoError, errorCodes } from '../src/base/errors.ts';
 import { median } from '../src/base/quantile.ts';
 import { checkSpec } from '../src/config/spec.ts';
 import type { PlacedClient, WantedClient } from '../src/demo/clients/clients.ts';
+import { servedBy } from '../src/demo/clients/clients.ts';
 import { type Entrance, openEntrance } from '../src/demo/clients/entrance.ts';
 import { consoleSays } from '../src/demo/console.ts';
 import { LocalPair } from '../src/local/pair.ts';
@@ -99,7 +100,7 @@ async function measure(variant: Variant, guest: Guest): Promise<[Workload, Sampl
   const input = { vm: 'similarity', boot: { guest: 'demo' }, machine: variant.machine ?? {}, protect };
   const spec = checkSpec(input, variant.name);
   const boot = { kernel: guest.kernel, initrd: guest.initrd, cmdline: `${guest.cmdline} colo.big=${bigMebibytes}` };
-  const entrance = await openEntrance({ guest, clock: systemClock });
+  const entrance = await openEntrance({ served: servedBy(guest), clock: systemClock });
   let pair: LocalPair | undefined;
   try {
     pair = await LocalPair.start({ spec, boot, clock: systemClock, ...entrance.network });

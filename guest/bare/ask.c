@@ -20,6 +20,7 @@ static void tell_status(struct text *text) {
     text_field(text, "disk_errors", control->disk_errors);
     text_field(text, "disk_writes", control->disk_writes);
     text_field(text, "disk_flushes", control->disk_flushes);
+    text_field(text, "vcpu_errors", control->vcpu_errors);
     text_field(text, "frames_bad", control->frames_bad);
     text_field(text, "tcp_open", control->tcp_open);
     text_field(text, "tcp_opened", control->tcp_opened);

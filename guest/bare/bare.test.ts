@@ -40,7 +40,7 @@ test('fields are read from an answer, and options become words', () => {
       ['pages', 3n],
     ],
   );
-  assert.equal(bareCommandLine({ pages: 5, periodMs: 0.2 }), 'pages=5 period=200 beats=0 free=1 pool=16384');
+  assert.equal(bareCommandLine({ pages: 5, periodMs: 0.2 }), 'pages=5 period=200 beats=0 free=1 pool=16384 vcpus=1');
   assert.equal(poolPagesFor(128 * 2 ** 20), 16_384);
   assert.equal(poolPagesFor(1024 * 2 ** 20), 131_072);
 });

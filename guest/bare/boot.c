@@ -5,6 +5,7 @@
  *               free=0               a turn is made only when the host asks for it (control.h)
  *               beats=1              each turn ends with "beat N" on the serial console
  *               pool=PAGES           a power of two; pages that are written and read (16384: 64 MiB)
+ *               vcpus=N              how many vCPUs run (1)
  *               address=N            the IPv4 address as a number (10.0.2.15)
  */
 #include "clocks.h"
@@ -13,6 +14,7 @@
 #include "net.h"
 #include "serial.h"
 #include "tcp.h"
+#include "vcpus.h"
 #include "work.h"
 
 #define COMMAND_LINE_AT 0x228
@@ -52,6 +54,7 @@ static void say_ready(void) {
     text_field(&text, "ring", control->ring);
     text_field(&text, "card", control->card);
     text_field(&text, "disk", control->disk);
+    text_field(&text, "vcpus", control->vcpus);
     text_field(&text, "ticks_per_ms", control->ticks_per_ms);
     text_add(&text, "\n");
     serial_write(&text);
@@ -78,6 +81,7 @@ void boot(u64 header) {
     net_open();
     disk_open();
     work_open(option("pool", POOL_PAGES), option("beats", 0));
+    vcpus_open(option("vcpus", 1));
     say_ready();
     control->magic = READY;
     for (;;) {
@@ -87,5 +91,6 @@ void boot(u64 header) {
         tcp_poll();
         work_poll();
         disk_poll();
+        vcpus_poll();
     }
 }

@@ -50,6 +50,10 @@ struct control {
     u64 disk; /* as `card` */
     u64 disk_writes, disk_reads, disk_flushes, disk_errors;
 
+    u64 vcpus;       /* that run */
+    u64 vcpu_turns;  /* of the slowest of the further ones, round its pages */
+    u64 vcpu_errors; /* a page of theirs did not hold what was last written to it */
+
     u64 ring; /* 0, or 3 where KVM emulates all of ring 0 */
 };
 

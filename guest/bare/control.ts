@@ -13,7 +13,8 @@ export const controlFields = [
   ...(['tsc_back', 'tsc_jump', 'kvmclock_back', 'kvmclock_jump', 'pm_back', 'hpet_back', 'lapic_back'] as const),
   ...(['card', 'frames_in', 'frames_out', 'frames_bad', 'frames_lost', 'arp', 'icmp', 'udp'] as const),
   ...(['tcp_open', 'tcp_opened', 'tcp_refused', 'tcp_resent', 'tcp_given_up', 'isn'] as const),
-  ...(['disk', 'disk_writes', 'disk_reads', 'disk_flushes', 'disk_errors', 'ring'] as const),
+  ...(['disk', 'disk_writes', 'disk_reads', 'disk_flushes', 'disk_errors'] as const),
+  ...(['vcpus', 'vcpu_turns', 'vcpu_errors', 'ring'] as const),
 ] as const;
 
 export type ControlField = (typeof controlFields)[number];
@@ -53,6 +54,7 @@ export class ControlPage {
 
   /** What the guest found wrong with its own memory and disk. */
   get errors(): number {
-    return this.number('page_errors') + this.number('chain_errors') + this.number('disk_errors');
+    const kinds = ['page_errors', 'chain_errors', 'disk_errors', 'vcpu_errors'] as const;
+    return kinds.reduce((sum, kind) => sum + this.number(kind), 0);
   }
 }

@@ -46,15 +46,16 @@ export interface BareGuestOptions {
 }
 
 export function bareCommandLine(
-  options: Pick<BareGuestOptions, 'pages' | 'periodMs' | 'beats' | 'freeRun' | 'poolPages'>,
+  options: Pick<BareGuestOptions, 'vcpus' | 'pages' | 'periodMs' | 'beats' | 'freeRun' | 'poolPages'>,
 ): string {
-  const { pages = 0, periodMs = 100, beats = false, freeRun = true, poolPages = 16_384 } = options;
+  const { pages = 0, periodMs = 100, beats = false, freeRun = true, poolPages = 16_384, vcpus = 1 } = options;
   const words = {
     pages,
     period: Math.round(periodMs * 1000),
     beats: Number(beats),
     free: Number(freeRun),
     pool: poolPages,
+    vcpus,
   };
   return Object.entries(words)
     .map(([name, value]) => `${name}=${value}`)

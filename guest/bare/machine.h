@@ -1,11 +1,13 @@
 /*
  * machine.h - what every file of the guest may use: types, the processor's instructions, and the map of memory.
  *
+ *   0x00008000  where further vCPUs start
  *   0x00010000  the boot protocol's header     0x00020000  the command line
  *   0x00100000  code and constants             0x00200000  variables, page tables, stack
  *   0x00400000  the control page (control.h)   0x00600000  virtio rings, 64 KiB each
  *   0x00680000  frames that come               0x00700000  frames that go
  *   0x00800000  bytes of connections           0x00900000  sectors of the disk
+ *   0x01000000  pages of further vCPUs (vcpus.c)
  *   0x02000000  the pool: pages that are written and checked (work.c)
  */
 #ifndef MACHINE_H
@@ -20,6 +22,7 @@ typedef uint64_t u64;
 typedef int32_t s32;
 typedef int64_t s64;
 
+#define VCPU_START 0x8000ul
 #define CONTROL_PAGE 0x400000ul
 #define RINGS 0x600000ul
 #define RING_BYTES 0x10000ul
@@ -27,6 +30,7 @@ typedef int64_t s64;
 #define FRAMES_OUT 0x700000ul
 #define CONNECTION_BYTES 0x800000ul
 #define SECTORS 0x900000ul
+#define VCPU_PAGES 0x1000000ul
 #define POOL 0x2000000ul
 #define PAGE 4096ul
 

@@ -19,6 +19,8 @@
 #define KERNEL_CODE 0x10
 #define KERNEL_DATA 0x18
 #define TASK 0x40
+#define VCPU_START 0x8000
+#define VCPUS_MAX 16
 
         .section .setup, "ax"
         .code16
@@ -136,6 +138,61 @@ start64:
         jmp 3b
 
 /*
+ * Where a further vCPU starts, copied to page 8 (vcpus.c): real mode, as the processor was reset. It goes the same way.
+ */
+        .globl vcpu_start, vcpu_start_end
+        .code16
+vcpu_start:
+        cli
+        cld
+        xorl %eax, %eax
+        movw %ax, %ds
+        lgdtl VCPU_START + vcpu_gdt_pointer - vcpu_start
+        movl %cr0, %eax
+        orl $1, %eax
+        movl %eax, %cr0
+        ljmpl $8, $vcpu_start32
+        .balign 4
+vcpu_gdt_pointer:
+        .word 79
+        .long gdt
+vcpu_start_end:
+        .code32
+vcpu_start32:
+        movl $KERNEL_DATA, %eax
+        movl %eax, %ds
+        movl %eax, %es
+        movl %eax, %ss
+        movl %eax, %fs
+        movl %eax, %gs
+        movl %cr4, %eax
+        orl $0x20, %eax
+        movl %eax, %cr4
+        movl $page_map, %eax
+        movl %eax, %cr3
+        movl $0xc0000080, %ecx
+        rdmsr
+        orl $0x101, %eax
+        wrmsr
+        movl %cr0, %eax
+        orl $0x80000001, %eax
+        movl %eax, %cr0
+        ljmp $KERNEL_CODE, $vcpu_start64
+        .code64
+vcpu_start64:
+        movl $KERNEL_DATA, %ecx
+        movl %ecx, %ds
+        movl %ecx, %es
+        movl %ecx, %ss
+        movl vcpu_number, %edi
+        movl %edi, %esp
+        shll $12, %esp
+        addl $vcpu_stacks, %esp
+        call vcpu_begin
+4:      hlt
+        jmp 4b
+
+/*
  * void to_ring3(void): returns in ring 3, on the same stack, with every port allowed. By sysexit, because the emulator of
  * kvm_pvm, which runs all of ring 0, knows no iret of long mode.
  */
@@ -183,5 +240,8 @@ task:   .skip 104 + 8192 + 1
         .balign 16
         .skip 16384
 stack_top:
+
+vcpu_stacks:                            /* that of vCPU n ends at page n; the first page is nobody's */
+        .skip VCPUS_MAX * 4096
 
         .section .note.GNU-stack, "", @progbits

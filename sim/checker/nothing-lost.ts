@@ -1,15 +1,17 @@
 // What the secondary's guest has said in the primary's stead, and what a checkpoint brought along that had not left yet,
 // leaves at a takeover; and a node that takes over speaks at once, so that the network learns where the guest lives now.
 //
-// Watched on datagrams, which nobody sends again: a lost TCP segment would only cost its repetition. What was handed to the
+// Watched on all that is no TCP (datagrams.ts), which nobody sends again, and on TCP's bytes, SYNs and FINs: these the guest would
+// repeat, but later than they are due here. What was handed to the
 // uplink counts as said: the primary tells its secondary in the same turn, and is not asked when the kernel had it.
 
 import { FrameView } from '../../src/packet/frame-view.ts';
-import { targetIp } from '../guest/addresses.ts';
 import type { SimNode } from '../host/node.ts';
 import type { SimProcess } from '../host/process.ts';
 import type { SimVm } from '../host/vm.ts';
 import type { Checker } from '../world/checker.ts';
+import { DatagramNames } from '../world/datagrams.ts';
+import { keyOf, LeftStreams } from '../world/left-streams.ts';
 import type { World } from '../world/world.ts';
 
 const withinMs = 60;
@@ -26,6 +28,8 @@ interface Takeover {
   process: SimProcess;
   vm: SimVm;
   due: Set<string>;
+  /** Of each connection how far it must have left. */
+  streams: Map<string, number>;
   deadline: number;
   spoke: boolean;
 }
@@ -35,6 +39,9 @@ class NothingLost implements Checker {
   readonly sentence = sentence;
   private readonly world: World;
   private readonly view = new FrameView();
+  private readonly saidNames = new WeakMap<SimVm, DatagramNames>();
+  private readonly leftNames = new WeakMap<SimNode, DatagramNames>();
+  private readonly streams = new LeftStreams();
   /** Of each machine: datagrams said since it was loaded, that have not left. */
   private readonly waiting = new Map<SimVm, Set<string>>();
   private readonly takeovers: Takeover[] = [];
@@ -63,13 +70,13 @@ class NothingLost implements Checker {
   }
 
   guestSaid(vm: SimVm, frame: Uint8Array): void {
-    const said = this.view.parse(frame);
-    if (said.kind !== 'udp') return;
+    const name = namesOf(this.saidNames, vm).nameOf(frame);
+    if (name === undefined) return;
     const node = this.world.nodes.find((one) => one.vm === vm && one.node?.primary !== undefined);
     // What a primary says that has lost the term, and does not know it yet, nobody is to say for it.
     if (node !== undefined && (this.world.record?.owner ?? node.name) !== node.name) return;
-    if (node !== undefined) this.unsaid.add(contentOf(said));
-    else this.waiting.get(vm)?.add(contentOf(said));
+    if (node !== undefined) this.unsaid.add(name);
+    else this.waiting.get(vm)?.add(name);
   }
 
   frameLeft(node: SimNode): void {
@@ -77,11 +84,12 @@ class NothingLost implements Checker {
     for (const takeover of this.takeovers) if (takeover.process === node.process) takeover.spoke = true;
   }
 
-  frameReleased(_node: SimNode, frame: Uint8Array): void {
+  frameReleased(node: SimNode, frame: Uint8Array): void {
     this.look();
     const released = this.view.parse(frame);
-    if (released.kind !== 'udp') return;
-    const content = contentOf(released);
+    if (released.kind === 'tcp') this.streams.left(released);
+    const content = namesOf(this.leftNames, node).nameOf(frame);
+    if (content === undefined) return;
     this.unsaid.delete(content);
     for (const one of this.atCapture.values()) one.delete(content);
     for (const one of this.waiting.values()) one.delete(content);
@@ -107,15 +115,27 @@ class NothingLost implements Checker {
       if (vm.loadedFrom === 0) continue;
       // What the lost primary had said beyond it is gone with it, and was never promised.
       this.unsaid = new Set(due);
-      this.takeovers.push({ process, vm, due, deadline: this.world.schedule.now + withinMs, spoke: false });
+      const deadline = this.world.schedule.now + withinMs;
+      this.takeovers.push({ process, vm, due, streams: this.dueStreams(vm), deadline, spoke: false });
     }
   }
 
-  private judge({ process, vm, due, spoke }: Takeover): void {
+  /** What was said of each connection whose beginning has left: the frames of this event are said behind it. */
+  private dueStreams(vm: SimVm): Map<string, number> {
+    const open = vm.guest.connections.filter(({ phase }) => phase === 'open');
+    const ends = open.map((tcp) => [keyOf(tcp), tcp.max] as const);
+    return new Map(ends.filter(([key, end]) => this.streams.isBehind(key, end)));
+  }
+
+  private judge({ process, vm, due, streams, spoke }: Takeover): void {
     if (!process.alive || process.paused || !vm.alive || this.isHindered(process)) return;
     if (!spoke) this.world.violate(this.name, sentence, `${process.name} took over and said nothing`);
     else if (due.size > 0 && !this.mayBeDropped)
       this.world.violate(this.name, sentence, `${process.name} kept ${due.size} datagrams to itself at its takeover`);
+    const isKept = ([key, end]: [string, number]) => this.streams.isBehind(key, end);
+    const kept = [...streams].find(isKept);
+    if (kept !== undefined && !this.mayBeDropped)
+      this.world.violate(this.name, sentence, `${process.name} kept a part of ${kept[0]} to itself at its takeover`);
   }
 
   /** At some limits datagrams are forgotten, as src/proxy/limits.ts says. */
@@ -130,7 +150,8 @@ class NothingLost implements Checker {
   }
 }
 
-function contentOf(view: FrameView): string {
-  const content = view.frame.subarray(view.contentFrom, view.contentTo);
-  return `${targetIp(view)} ${Buffer.from(content.buffer, content.byteOffset, content.length).toString('latin1')}`;
+function namesOf<T extends object>(map: WeakMap<T, DatagramNames>, of: T): DatagramNames {
+  const names = map.get(of) ?? new DatagramNames();
+  map.set(of, names);
+  return names;
 }

@@ -10,16 +10,22 @@
 //   covered    what had been said (and acknowledged) at the capture of the newest checkpoint that is complete
 //   said       the SVM's bytes of this epoch, which must be the same bytes
 //
+// What is said again must be what left, or what the primary's guest had said by that capture, or what the SVM has said. A SYN's
+// options and flags are what the SVM's SYN has, or what that of a covered one had. A timestamp is never beyond the SVM's
+// latest, or a covered one, and never before one that has left. All that is no TCP goes by its content (datagrams.ts).
+//
 // At the moment a checkpoint is complete the SVM's own epoch is void: had more of it left than the checkpoint covers, a
 // takeover would not know of it.
 
 import { FrameView } from '../../src/packet/frame-view.ts';
 import { distance } from '../../src/packet/sequence.ts';
-import { targetIp } from '../guest/addresses.ts';
+import { tcp } from '../../src/packet/tcp.ts';
 import { type TcpState, windowShift } from '../guest/tcp.ts';
 import type { SimNode } from '../host/node.ts';
 import type { SimVm } from '../host/vm.ts';
 import type { Checker } from '../world/checker.ts';
+import { DatagramNames } from '../world/datagrams.ts';
+import { keyOf } from '../world/left-streams.ts';
 import { flowOf, type Origins, ResetBook } from '../world/reset-book.ts';
 import type { World } from '../world/world.ts';
 
@@ -28,8 +34,46 @@ interface Book extends Origins {
   left: Limits;
   covered: Limits;
   /** Of the SVM in this epoch: its bytes, and what it has said. */
-  bytes: Uint8Array;
+  bytes: Stream;
   said: Limits;
+  /** The bytes that have left, and those of the primary's guest. */
+  leftBytes: Stream;
+  ownBytes: Stream;
+  /** What the SYNs say beside their numbers: the SVM's of this epoch, and those of the primary's guest, the covered one at last. */
+  synSaid: string | undefined;
+  synOwn: string | undefined;
+  synCovered: string | undefined;
+}
+
+/** Bytes by their position in the stream; undefined where nothing is known. */
+class Stream {
+  private bytes = new Uint8Array(0);
+  private known = new Uint8Array(0);
+
+  put(from: number, bytes: Uint8Array): void {
+    const end = from + bytes.length;
+    if (this.bytes.length < end) {
+      const room = 2 * end + 1024;
+      this.bytes = grown(this.bytes, room);
+      this.known = grown(this.known, room);
+    }
+    this.bytes.set(bytes, from);
+    this.known.fill(1, from, end);
+  }
+
+  clear(): void {
+    this.known.fill(0);
+  }
+
+  at(position: number): number | undefined {
+    return this.known[position] === 1 ? this.bytes[position] : undefined;
+  }
+}
+
+function grown(bytes: Uint8Array, length: number): Uint8Array<ArrayBuffer> {
+  const copy = new Uint8Array(length);
+  copy.set(bytes);
+  return copy;
 }
 
 /** How far something goes: positions behind the last one said, behind the last acknowledged, and the edge of the window. */
@@ -37,6 +81,10 @@ interface Limits {
   end: number;
   ack: number;
   edge: number;
+  /** The newest timestamp, counted from that of the SYN (each copy has a clock of its own); undefined while there was none. */
+  stamp?: number | undefined;
+  /** That of the SYN; NaN when it was said again with another one, and who counts from which is not known. */
+  base?: number | undefined;
 }
 
 interface Capture {
@@ -51,6 +99,20 @@ function extend(limits: Limits, by: Limits): void {
   limits.end = Math.max(limits.end, by.end);
   limits.ack = Math.max(limits.ack, by.ack);
   limits.edge = Math.max(limits.edge, by.edge);
+  limits.stamp = newest(limits.stamp, by.stamp);
+}
+
+function newest(...stamps: (number | undefined)[]): number | undefined {
+  const known = stamps.filter((stamp) => stamp !== undefined);
+  return known.length === 0 ? undefined : Math.max(...known);
+}
+
+/** Counts the timestamp of a segment from that of its connection's SYN, which is noted in `limits` when this is one. */
+function stampOf(limits: Limits, view: FrameView): number | undefined {
+  if (view.timestampsAt === 0) return undefined;
+  if (view.isSyn) limits.base = (limits.base ?? view.timestamp) === view.timestamp ? view.timestamp : Number.NaN;
+  const { base } = limits;
+  return base === undefined || Number.isNaN(base) ? undefined : distance(view.timestamp, base);
 }
 
 const connectionsKept = 400;
@@ -81,12 +143,15 @@ class OutputCommit implements Checker {
   private datagramCount = 0;
   private datagramsCovered = 0;
   private readonly svmDatagrams = new Set<string>();
+  private readonly saidNames = new WeakMap<SimVm, DatagramNames>();
+  private readonly leftNames = new Map<SimNode, DatagramNames>();
   private readonly resets = new ResetBook();
   /** Of each machine, its past before its capture included: what it has said, also of connections that it has forgotten. */
   private readonly words = new WeakMap<SimVm, Map<string, Limits>>();
   /** The secondary's machine, once it holds a complete checkpoint. */
   private replica: SimVm | undefined;
   private replicaCapture = 0;
+  private owner: string | undefined;
 
   constructor(world: World) {
     this.world = world;
@@ -98,26 +163,31 @@ class OutputCommit implements Checker {
     this.replica = undefined;
   }
 
-  guestSaid(vm: SimVm, frame: Uint8Array, tcp: TcpState | undefined): void {
+  guestSaid(vm: SimVm, frame: Uint8Array, state: TcpState | undefined): void {
     const view = this.view.parse(frame);
     const isReplica = vm === this.replica && vm.loadedFrom === this.replicaCapture;
-    if (view.kind === 'udp') {
-      const content = contentOf(view);
-      if (isReplica) this.svmDatagrams.add(content);
-      if (this.isPrimary(vm)) this.datagramSaid(content);
-      return;
-    }
-    if (view.kind !== 'tcp') return;
+    if (view.kind !== 'tcp') return this.otherSaid(vm, frame, isReplica);
     const by = isReplica ? 'replica' : this.isPrimary(vm) ? 'primary' : undefined;
     if (view.isReset && by !== undefined) this.resets.said(by, view);
-    if (tcp === undefined || view.isReset) return;
-    const key = keyOf(tcp);
-    const position = distance(view.sequence, tcp.iss);
-    this.noteWord(vm, key, limitsOf(view, position, tcp.irs));
+    if (state === undefined || view.isReset) return;
+    const key = keyOf(state);
+    const position = distance(view.sequence, state.iss);
+    const said = this.noteWord(vm, key, { view, limits: limitsOf(view, position, state.irs) });
     if (by === undefined) return;
     const book = this.bookOf(key);
-    book[by] = tcp.iss;
-    if (isReplica) this.note(book, view, position, tcp.irs);
+    book[by] = state.iss;
+    if (view.isSyn) book[isReplica ? 'synSaid' : 'synOwn'] = synText(view);
+    if (isReplica) this.note(book, view, position, said);
+    else book.ownBytes.put(position + (view.isSyn ? 1 : 0), payloadOf(view));
+  }
+
+  private otherSaid(vm: SimVm, frame: Uint8Array, isReplica: boolean): void {
+    const names = this.saidNames.get(vm) ?? new DatagramNames();
+    this.saidNames.set(vm, names);
+    const name = names.nameOf(frame);
+    if (name === undefined) return;
+    if (isReplica) this.svmDatagrams.add(name);
+    if (this.isPrimary(vm)) this.datagramSaid(name);
   }
 
   /** A question that was doubled on its way is answered twice; the first answer is the one that counts. */
@@ -126,29 +196,28 @@ class OutputCommit implements Checker {
     if (!this.datagrams.has(content)) this.datagrams.set(content, this.datagramCount);
   }
 
-  private noteWord(vm: SimVm, key: string, said: Limits): void {
+  private noteWord(vm: SimVm, key: string, { view, limits: said }: { view: FrameView; limits: Limits }): Limits {
     const words = this.words.get(vm) ?? new Map<string, Limits>();
     this.words.set(vm, words);
     const limits = words.get(key) ?? nowhere();
     keepNewest(words, key, limits);
+    said.stamp = stampOf(limits, view);
+    // Which of its SYNs its clock is counted from nobody knows: nothing is beyond it.
+    if (Number.isNaN(limits.base)) said.stamp = Number.POSITIVE_INFINITY;
     extend(limits, said);
+    return said;
   }
 
   private isPrimary(vm: SimVm): boolean {
-    return this.world.nodes.some(({ node, vm: own }) => own === vm && node?.primary !== undefined);
+    const node = this.world.nodes.find(({ node: own, vm: its }) => its === vm && own?.primary !== undefined);
+    // What one says that has lost the term, and does not know it yet, counts for nobody.
+    return node !== undefined && (this.world.record?.owner ?? node.name) === node.name;
   }
 
   /** What the SVM says. */
-  private note(book: Book, view: FrameView, position: number, clientIsn: number): void {
-    const from = position + (view.isSyn ? 1 : 0);
-    const end = from + view.payloadBytes;
-    if (book.bytes.length < end + 1) {
-      const grown = new Uint8Array(2 * end + 4096);
-      grown.set(book.bytes);
-      book.bytes = grown;
-    }
-    book.bytes.set(view.frame.subarray(view.payloadAt, view.payloadAt + view.payloadBytes), from);
-    extend(book.said, limitsOf(view, position, clientIsn));
+  private note(book: Book, view: FrameView, position: number, said: Limits): void {
+    book.bytes.put(position + (view.isSyn ? 1 : 0), payloadOf(view));
+    extend(book.said, said);
   }
 
   captured(vm: SimVm, captureId: number): void {
@@ -156,8 +225,11 @@ class OutputCommit implements Checker {
     // Of a connection that the guest has forgotten, what was held may leave with the commit.
     const books = new Map([...words].map(([key, limits]) => [key, { limits: { ...limits }, isOpen: true }]));
     for (const tcp of vm.guest.connections) {
-      const { edge } = words.get(keyOf(tcp)) ?? nowhere();
-      books.set(keyOf(tcp), { limits: { end: tcp.max, ack: tcp.rcv, edge }, isOpen: tcp.phase !== 'syn-received' });
+      const { edge, stamp, base } = words.get(keyOf(tcp)) ?? nowhere();
+      books.set(keyOf(tcp), {
+        limits: { end: tcp.max, ack: tcp.rcv, edge, stamp, base },
+        isOpen: tcp.phase !== 'syn-received',
+      });
     }
     this.captures.set(captureId, { books, datagrams: this.datagramCount, resets: this.resets.count });
     this.captures.delete(captureId - capturesKept);
@@ -186,7 +258,11 @@ class OutputCommit implements Checker {
     this.svmDatagrams.clear();
     this.datagramsCovered = capture.datagrams;
     this.resets.complete(capture.resets);
-    for (const book of this.books.values()) book.said = nowhere();
+    for (const book of this.books.values()) {
+      book.said = nowhere();
+      book.bytes.clear();
+      book.synSaid = undefined;
+    }
     for (const [key, { limits, isOpen }] of capture.books) {
       const book = this.bookOf(key);
       // An old SYN that is repeated begins a connection of which its client, that has gone on, knows nothing.
@@ -196,6 +272,7 @@ class OutputCommit implements Checker {
       }
       if (wasProtected) this.mustKnow(key, book.left, limits, epoch);
       book.covered = limits;
+      book.synCovered = book.synOwn;
     }
   }
 
@@ -207,23 +284,34 @@ class OutputCommit implements Checker {
   }
 
   termChanged(): void {
-    if (this.world.record?.peer === null) this.replica = undefined;
+    const { record } = this.world;
+    if (record?.peer === null) this.replica = undefined;
+    if (record?.owner === this.owner) return;
+    this.owner = record?.owner;
+    // What the primary of before has said is gone with it, as far as no checkpoint and no frame that left has it.
+    for (const book of this.books.values()) {
+      book.ownBytes.clear();
+      book.synOwn = undefined;
+      book.synCovered = undefined;
+    }
   }
 
   frameLeft(_node: SimNode, frame: Uint8Array): void {
     if (this.world.record?.peer === null) this.replica = undefined;
     const view = this.view.parse(frame);
-    if (view.kind === 'udp') this.datagramLeft(view);
+    if (view.kind !== 'tcp') this.datagramLeft(_node, frame);
     if (view.kind === 'tcp' && view.isReset) this.resetLeft(view);
     else if (view.kind === 'tcp') this.segmentLeft(view);
   }
 
-  private datagramLeft(view: FrameView): void {
-    if (this.replica === undefined) return;
-    const content = contentOf(view);
+  private datagramLeft(node: SimNode, frame: Uint8Array): void {
+    const names = this.leftNames.get(node) ?? new DatagramNames();
+    this.leftNames.set(node, names);
+    const content = names.nameOf(frame);
+    if (this.replica === undefined || content === undefined) return;
     const isCovered = (this.datagrams.get(content) ?? 0) <= this.datagramsCovered;
     if (!isCovered && !this.svmDatagrams.has(content))
-      this.complain('a datagram leaves that the secondary has not said');
+      this.complain(`a datagram leaves that the secondary has not said: ${content.split(' ', 1)[0]}`);
   }
 
   private resetLeft(view: FrameView): void {
@@ -244,10 +332,12 @@ class OutputCommit implements Checker {
     if (newest === undefined || book?.isn === undefined) return;
     const position = distance(view.sequence, book.isn);
     const says = limitsOf(view, position, newest.clientIsn);
+    says.stamp = stampOf(book.left, view);
     const known = Math.max(book.left.end, book.covered.end);
     // Late frames of an older connection on the same ports.
     if (position < 0 || says.ack < 0 || says.end > 1e8 || says.ack > 1e8 || position > known + 200_000) return;
     if (this.replica !== undefined) this.judge(newest.key, book, view, { position, says });
+    book.leftBytes.put(position + (view.isSyn ? 1 : 0), payloadOf(view));
     extend(book.left, says);
   }
 
@@ -256,6 +346,7 @@ class OutputCommit implements Checker {
     if (this.calls.get(flow) === isn || this.books.get(this.newest.get(flow)?.key ?? '')?.isn === isn) return;
     const book = this.bookOf(`${flow} 0`);
     book.left = nowhere();
+    book.leftBytes.clear();
     this.begin(flow, 0, isn);
     this.calls.set(flow, isn);
   }
@@ -265,7 +356,10 @@ class OutputCommit implements Checker {
     this.newest.set(flow, { key: `${flow} ${clientIsn}`, clientIsn });
     const book = this.bookOf(`${flow} ${clientIsn}`);
     // An old SYN that was on its way for long begins another connection, of which nothing but its SYN has left.
-    if (book.isn !== undefined && book.isn !== isn && book.left.end > 1) book.left = nowhere();
+    if (book.isn !== undefined && book.isn !== isn && book.left.end > 1) {
+      book.left = nowhere();
+      book.leftBytes.clear();
+    }
     book.isn = isn;
   }
 
@@ -286,6 +380,9 @@ class OutputCommit implements Checker {
       this.complain(
         `${key}: the window is open up to ${says.edge}, the secondary's to ${Math.max(covered.edge, said.edge)}`,
       );
+    this.judgeStamp(key, book, says);
+    if (view.isSyn) this.judgeSyn(key, book, view);
+    this.judgeAgain(key, book, view, position + (view.isSyn ? 1 : 0));
     if (says.end === position || says.end <= free.end) return;
     if (says.end > said.end) {
       this.complain(
@@ -295,16 +392,47 @@ class OutputCommit implements Checker {
     }
     const from = position + (view.isSyn ? 1 : 0);
     for (let at = Math.max(from, free.end); at < from + view.payloadBytes; at += 1) {
-      if (book.bytes[at] === view.frame[view.payloadAt + at - from]) continue;
+      if (book.bytes.at(at) === view.frame[view.payloadAt + at - from]) continue;
       this.complain(`${key}: byte ${at} leaves that is another one on the secondary`);
       return;
     }
   }
 
+  /** Bytes that have left before, or that a checkpoint covers. */
+  private judgeAgain(key: string, { left, covered, ...book }: Book, view: FrameView, from: number): void {
+    const end = Math.min(Math.max(left.end, covered.end), from + view.payloadBytes);
+    for (let at = from; at < end; at += 1) {
+      const byte = view.frame[view.payloadAt + at - from];
+      const known = [book.leftBytes.at(at), book.bytes.at(at), at < covered.end ? book.ownBytes.at(at) : undefined];
+      if (known.includes(byte) || known.every((one) => one === undefined)) continue;
+      this.complain(`${key}: byte ${at} leaves again as another one`);
+      return;
+    }
+  }
+
+  private judgeSyn(key: string, { synSaid, synCovered, left }: Book, view: FrameView): void {
+    const text = synText(view);
+    // What a SYN says that left before there was a secondary, nobody knows any more who has said.
+    if (synSaid === undefined && synCovered === undefined && left.end > 0) return;
+    if (text === synSaid || text === synCovered) return;
+    this.complain(`${key}: a SYN leaves with ${text}, the secondary's has ${synSaid ?? synCovered ?? 'nothing'}`);
+  }
+
+  private judgeStamp(key: string, { left, covered, said }: Book, { stamp }: Limits): void {
+    if (stamp === undefined) return;
+    if (left.stamp !== undefined && stamp < left.stamp)
+      this.complain(`${key}: a timestamp leaves that is older than one that has left`);
+    const known = newest(said.stamp, covered.stamp, left.stamp);
+    if (known !== undefined && stamp > known)
+      this.complain(`${key}: a timestamp leaves that is ${stamp - known} ms beyond the secondary's`);
+  }
+
   private bookOf(key: string): Book {
     const book = this.books.get(key) ?? {
       ...{ isn: undefined, primary: undefined, replica: undefined },
-      ...{ left: nowhere(), covered: nowhere(), said: nowhere(), bytes: new Uint8Array(1024) },
+      ...{ left: nowhere(), covered: nowhere(), said: nowhere() },
+      ...{ bytes: new Stream(), leftBytes: new Stream(), ownBytes: new Stream() },
+      ...{ synSaid: undefined, synOwn: undefined, synCovered: undefined },
     };
     keepNewest(this.books, key, book);
     return book;
@@ -331,11 +459,15 @@ function limitsOf(view: FrameView, position: number, clientIsn: number): Limits 
   return { end, ack, edge: ack + (view.window << (view.isSyn ? 0 : windowShift)) };
 }
 
-function keyOf(tcp: TcpState): string {
-  return `${String(tcp.remote.ip)}:${tcp.remote.port}-${tcp.localPort} ${tcp.irs}`;
+function payloadOf(view: FrameView): Uint8Array {
+  return view.frame.subarray(view.payloadAt, view.payloadAt + view.payloadBytes);
 }
 
-function contentOf(view: FrameView): string {
-  const content = view.frame.subarray(view.contentFrom, view.contentTo);
-  return `${targetIp(view)} ${Buffer.from(content.buffer, content.byteOffset, content.length).toString('latin1')}`;
+/** The flags and options of a SYN, without the values of its timestamps. */
+function synText(view: FrameView): string {
+  const { frame, transportAt, payloadAt, timestampsAt } = view;
+  const options = Buffer.from(frame.subarray(transportAt + tcp.headerBytesMin, payloadAt));
+  const at = timestampsAt - transportAt - tcp.headerBytesMin;
+  if (timestampsAt !== 0) options.fill(0, at, at + 8);
+  return `${(frame[transportAt + tcp.flags] ?? 0).toString(16)} ${options.toString('hex')}`;
 }

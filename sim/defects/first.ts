@@ -51,4 +51,12 @@ export const firstSeeds: Readonly<Record<string, number>> = {
   'zeroes-forgotten': 7,
   'passing-writes-forgotten': 84,
   'note-replaced-too-early': 116,
+  'syn-options-not-compared': 3,
+  'timestamps-not-clamped': 6,
+  'said-again-as-another': 3,
+  'pings-and-arp-not-compared': 2,
+  'gate-says-it-again': 20,
+  'tcp-not-resent': 4,
+  'second-takeover-mute': 268,
+  'addresses-in-the-receive-buffer': 1,
 };

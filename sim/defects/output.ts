@@ -8,12 +8,15 @@ import { TcpComparer } from '../../src/proxy/compare/tcp.ts';
 import { edgeOf, shiftOf, TcpClamp } from '../../src/proxy/compare/tcp-clamp.ts';
 import type { TcpStream } from '../../src/proxy/compare/tcp-stream.ts';
 import { ConnectionTable } from '../../src/proxy/connection.ts';
+import { Gate } from '../../src/proxy/gate.ts';
 import { PrimaryProxy } from '../../src/proxy/primary.ts';
 import type { SegmentParts } from '../../src/proxy/rewrite.ts';
 import { SecondaryProxy } from '../../src/proxy/secondary.ts';
 import { always, call, type Defect, type Self } from './defect.ts';
 
 const frameView = new FrameView();
+/** What waited in a gate and was left there. */
+const saidTwice = new WeakSet<object>();
 
 export const outputDefects: readonly Defect[] = [
   {
@@ -152,7 +155,7 @@ export const outputDefects: readonly Defect[] = [
           function (queue, view, now, order) {
             const options = this['options'] as unknown as { mode: string };
             if (options.mode === 'remus' || queue !== this['next']) return before.call(this, queue, view, now, order);
-            return call(this, 'take', view, now, order);
+            return call(this, 'take', view, call(this, 'translate', view, now), now, order);
           },
       },
     ],
@@ -275,6 +278,124 @@ export const outputDefects: readonly Defect[] = [
           function (frames, bytes) {
             const isGiven = (frames as number) < 0;
             before.call(this, frames, isGiven ? 2 * (bytes as number) : bytes);
+          },
+      },
+    ],
+  },
+  {
+    name: 'syn-options-not-compared',
+    mistake: 'A SYN leaves when the SVM has said one, whatever the two negotiate.',
+    seeds: 40,
+    finds: 'output-commit',
+    alone: true,
+    changes: [
+      {
+        owner: TcpComparer,
+        method: 'trySyn',
+        replace: (before) =>
+          function (stream, head) {
+            const { sSyn } = stream as { sSyn: unknown };
+            return sSyn === undefined ? before.call(this, stream, head) : call(this, 'finishHead', stream, head);
+          },
+      },
+    ],
+  },
+  {
+    name: 'timestamps-not-clamped',
+    mistake: "The primary's timestamps leave as they are.",
+    seeds: 40,
+    finds: 'output-commit',
+    alone: true,
+    changes: [
+      {
+        owner: TcpClamp,
+        method: 'clampTime',
+        replace: () =>
+          function (_stream, parts) {
+            return (parts as { timestamp: number }).timestamp;
+          },
+      },
+    ],
+  },
+  {
+    name: 'said-again-as-another',
+    mistake: 'What is said again is not what has left: the segment is put together from other bytes.',
+    seeds: 40,
+    finds: 'output-commit',
+    changes: [
+      {
+        owner: TcpComparer,
+        method: 'leaveAgain',
+        replace: (before) =>
+          function (stream, parts, held) {
+            const { frame, payloadAt, payloadBytes } = parts as {
+              frame: Buffer;
+              payloadAt: number;
+              payloadBytes: number;
+            };
+            if (payloadBytes > 0) frame[payloadAt] = (frame[payloadAt] ?? 0) ^ 1;
+            return before.call(this, stream, parts, held);
+          },
+      },
+    ],
+  },
+  {
+    name: 'pings-and-arp-not-compared',
+    mistake: 'What is neither TCP nor UDP leaves at once.',
+    seeds: 40,
+    finds: 'output-commit',
+    alone: true,
+    changes: [
+      {
+        owner: DatagramComparer,
+        method: 'matchAhead',
+        replace: (before) =>
+          function (flow, held) {
+            const { kind } = flow as { kind: string };
+            if (kind === 'udp') return before.call(this, flow, held);
+            return void Object.assign(held as object, { isMatched: true });
+          },
+      },
+    ],
+  },
+  {
+    name: 'gate-says-it-again',
+    mistake: 'A gate that opens says what waited in it, and keeps it for the next time.',
+    seeds: 40,
+    finds: 'once',
+    alone: true,
+    changes: [
+      {
+        owner: Gate,
+        method: 'set',
+        replace: (before) =>
+          function (open) {
+            const waiting = this['waiting'] as unknown as Iterable<{ frame: Uint8Array }> & { push(one: object): void };
+            const kept = open === true ? [...waiting].filter((one) => !saidTwice.has(one)) : [];
+            before.call(this, open);
+            for (const one of kept) {
+              saidTwice.add(one);
+              waiting.push(one);
+              Object.assign(this, { bytes: (this['bytes'] as unknown as number) + one.frame.length });
+            }
+          },
+      },
+    ],
+  },
+  {
+    name: 'tcp-not-resent',
+    mistake: 'At a takeover only datagrams are said again; TCP repeats itself.',
+    seeds: 60,
+    finds: 'nothing-lost',
+    alone: true,
+    changes: [
+      {
+        owner: SecondaryProxy,
+        method: 'takeover',
+        replace: (before) =>
+          function (...args) {
+            const end = before.apply(this, args) as { resend: Uint8Array[] };
+            return { ...end, resend: end.resend.filter((frame) => frameView.parse(frame).kind !== 'tcp') };
           },
       },
     ],

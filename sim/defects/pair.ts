@@ -8,7 +8,11 @@ import { PrimaryGate } from '../../src/node/primary/speech-gate.ts';
 import { SecondaryNode } from '../../src/node/secondary/secondary.ts';
 import { Terms } from '../../src/node/terms.ts';
 import { VmWatch } from '../../src/node/vm-watch.ts';
+import { GuestAddresses } from '../../src/proxy/guest-addresses.ts';
 import { always, call, type Defect, nothing } from './defect.ts';
+
+/** Those that have taken over once. */
+const tookOver = new WeakSet<object>();
 
 /** Those that have claimed since they were last asked to, and not only read. */
 const claimed = new WeakSet<object>();
@@ -240,6 +244,51 @@ export const pairDefects: readonly Defect[] = [
             const outcome = await before.apply(this, args);
             if (outcome === 'error') throw new Error('the arbiter did not answer');
             return outcome;
+          },
+      },
+    ],
+  },
+  {
+    name: 'second-takeover-mute',
+    mistake: 'A node that takes over for the second time says nothing of what its guest has said meanwhile.',
+    seeds: 275,
+    from: 261,
+    finds: 'nothing-lost',
+    alone: true,
+    changes: [
+      {
+        owner: ColoNode,
+        method: 'carryOn',
+        replace: (before) =>
+          function () {
+            const { inheritance } = this as unknown as { inheritance: { resend: Uint8Array[] } | undefined };
+            if (inheritance !== undefined && tookOver.has(this)) inheritance.resend = [];
+            tookOver.add(this);
+            return before.call(this);
+          },
+      },
+    ],
+  },
+  {
+    name: 'addresses-in-the-receive-buffer',
+    mistake:
+      "The guest's addresses stay where the link received them, and are something else later (a defect that the simulation found in the product).",
+    seeds: 40,
+    finds: 'connection',
+    alone: true,
+    changes: [
+      {
+        owner: GuestAddresses,
+        method: 'accept',
+        replace: (before) =>
+          function (list, now) {
+            const isList = before.call(this, list, now);
+            const bytes = list as Buffer;
+            for (const { claim } of (
+              this['known'] as unknown as Map<string, { claim: { address: Uint8Array } }>
+            ).values())
+              claim.address = bytes.subarray(bytes.indexOf(claim.address)).subarray(0, claim.address.length);
+            return isList;
           },
       },
     ],

@@ -6,9 +6,9 @@
 
 import type { Address } from '../../src/packet/build.ts';
 import type { FrameView } from '../../src/packet/frame-view.ts';
-import { sourceIp } from './addresses.ts';
 import { sumOf } from './protocol.ts';
 import type { TcpStack, TcpState } from './tcp.ts';
+import { sourceIp } from './wire.ts';
 
 /** A client listens here for the guest's calls. */
 export const reportPort = 9000;

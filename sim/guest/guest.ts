@@ -12,12 +12,10 @@
 
 import { crc32 } from 'node:zlib';
 import { pageSize } from '../../src/base/page-runs.ts';
-import { announce } from '../../src/packet/arp.ts';
-import { type Address, buildUdp } from '../../src/packet/build.ts';
+import { type Address, buildIcmpEcho, buildUdp } from '../../src/packet/build.ts';
 import { FrameView } from '../../src/packet/frame-view.ts';
 import { sectorBytes } from '../host/storage.ts';
 import type { Random } from '../world/random.ts';
-import { sourceIp, targetIp } from './addresses.ts';
 import { Caller, type Calls, noCalls } from './calls.ts';
 import { deserialize, serialize } from './plain.ts';
 import {
@@ -26,13 +24,16 @@ import {
   operations,
   type Request,
   readDatagram,
+  readEcho,
   readRequest,
   requestHeaderBytes,
 } from './protocol.ts';
 import { never, TcpStack, type TcpState } from './tcp.ts';
+import { announcement, arpFrame, inFragments, onWire, readArp, sourceIp, targetIp, type Wire } from './wire.ts';
 
 export const guestMac = Uint8Array.of(0x52, 0x54, 0, 0x12, 0x34, 0x56);
 export const guestIp = 0x0a00020f;
+const guestPlace = { mac: guestMac, ip: guestIp };
 export const servicePort = 80;
 export const datagramPort = 53;
 const romPages = 2;
@@ -50,7 +51,7 @@ interface Work {
 interface DiskBelief {
   /** Of every sector. */
   sums: Uint32Array;
-  underWay: { id: number; first: number; count: number }[];
+  underWay: { id: number; first: number; count: number; data: Uint8Array }[];
   nextId: number;
 }
 
@@ -74,6 +75,9 @@ interface Registers {
   /** The guest has said where it is, as one does that boots. */
   announced: boolean;
   connectionsMade: number;
+  /** Where its clock for timestamps began, and how many packets it has sent in fragments. */
+  stampBase: number;
+  packetId: number;
   disk?: DiskBelief;
   calls?: Calls;
 }
@@ -92,6 +96,7 @@ export interface GuestPorts {
   emit(frame: Uint8Array, connection: TcpState | undefined): void;
   touch(page: number): void;
   entropy: Random;
+  wire: Wire;
   disk?: GuestDisk;
   /** Whom the guest calls itself, and how often. */
   calls?: { clients: readonly Address[]; everyMs: number };
@@ -105,7 +110,7 @@ export class Guest {
   private readonly stack: TcpStack;
   private readonly caller: Caller | undefined;
   private readonly frameView = new FrameView();
-  private registers: Registers = { total: 0, sessions: [], nextChoreAt: 0, announced: false, connectionsMade: 0 };
+  private registers: Registers = noRegisters();
   private now = 0;
 
   constructor(ram: Buffer, traits: GuestTraits, ports: GuestPorts) {
@@ -114,28 +119,28 @@ export class Guest {
     this.ports = ports;
     this.traits = traits;
     const { entropy } = ports;
-    this.stack = new TcpStack(
-      { mac: guestMac, ip: guestIp },
-      {
-        emit: (frame, state) => ports.emit(frame, state),
-        segmentBytes: () => (entropy.chance(0.3) ? 100 + entropy.below(1360) : 1460),
-        ackDelayMs: () => (entropy.chance(0.4) ? 0 : entropy.next() * traits.ackDelayMs),
-        windowBytes: () => 8192 + 4 * entropy.below(6000),
-        opened: (state) => {
-          const { calls } = this.registers;
-          if (calls?.tcp === state) this.caller?.opened(calls, this.now);
-        },
-        data: (state, bytes) => {
-          const { calls } = this.registers;
-          if (calls?.tcp === state) this.caller?.data(calls, bytes, this.now);
-          else this.take(state, bytes);
-        },
-        ended: (state) => this.stack.finish(state, this.now),
-        reset: (state) => {
-          if (this.registers.calls?.tcp === state) this.registers.calls.broken = true;
-        },
+    this.stack = new TcpStack(guestPlace, ports.wire, {
+      emit: (frame, state) => ports.emit(frame, state),
+      segmentBytes: () => (entropy.chance(0.3) ? 100 + entropy.below(1360) : 1460),
+      ackDelayMs: () => (entropy.chance(0.4) ? 0 : entropy.next() * traits.ackDelayMs),
+      windowBytes: () => 8192 + 4 * entropy.below(6000),
+      stamp: () => (ports.wire.stamps ? (this.registers.stampBase + Math.floor(this.now)) >>> 0 : undefined),
+      mss: () => (entropy.chance(ports.wire.fickle) ? 1400 : 1460),
+      ecn: () => ports.wire.ecn && !entropy.chance(ports.wire.fickle),
+      opened: (state) => {
+        const { calls } = this.registers;
+        if (calls?.tcp === state) this.caller?.opened(calls, this.now);
       },
-    );
+      data: (state, bytes) => {
+        const { calls } = this.registers;
+        if (calls?.tcp === state) this.caller?.data(calls, bytes, this.now);
+        else this.take(state, bytes);
+      },
+      ended: (state) => this.stack.finish(state, this.now),
+      reset: (state) => {
+        if (this.registers.calls?.tcp === state) this.registers.calls.broken = true;
+      },
+    });
     if (ports.calls !== undefined)
       this.caller = new Caller(this.stack, ports.calls, (tcp) =>
         this.registers.sessions.push({ tcp, input: none, work: undefined }),
@@ -150,7 +155,8 @@ export class Guest {
 
   boot(): void {
     this.writeRom();
-    this.registers = { total: 0, sessions: [], nextChoreAt: 0, announced: false, connectionsMade: 0 };
+    this.registers = noRegisters();
+    if (this.ports.wire.stamps) this.registers.stampBase = this.ports.entropy.u32();
     if (this.caller !== undefined) this.registers.calls = noCalls();
     const { disk } = this.ports;
     if (disk === undefined) return;
@@ -186,7 +192,7 @@ export class Guest {
 
   tick(now: number): void {
     this.now = now;
-    if (!this.registers.announced) this.ports.emit(announce(guestMac, guestIp), undefined);
+    if (!this.registers.announced) this.ports.emit(announcement(guestPlace, this.ports.wire), undefined);
     this.registers.announced = true;
     if (now >= this.registers.nextChoreAt) this.chore();
     for (const session of this.registers.sessions) {
@@ -201,7 +207,11 @@ export class Guest {
   frame(frame: Uint8Array, now: number): void {
     this.now = now;
     const view = this.frameView.parse(frame);
-    if (targetIp(view) !== guestIp) return;
+    const arp = readArp(view);
+    if (arp?.isRequest === true && arp.target === guestIp && arp.sender.ip !== guestIp)
+      this.ports.emit(arpFrame(guestPlace, arp.sender, this.ports.wire), undefined);
+    if (arp !== undefined || view.kind === 'other' || targetIp(view) !== guestIp) return;
+    if (view.kind === 'icmp') this.answerPing(view);
     if (view.kind === 'udp' && view.targetPort === datagramPort) this.answerDatagram(view);
     if (view.kind === 'tcp') this.segment(view);
   }
@@ -357,9 +367,15 @@ export class Guest {
     }
     const id = belief.nextId;
     belief.nextId += 1;
-    belief.underWay.push({ id, first, count });
+    belief.underWay.push({ id, first, count, data });
     disk.write(first, data, () => this.stored(id));
     return id;
+  }
+
+  /** What was under way when the machine was saved is begun again by the one that was loaded with it. */
+  restartWrites(): void {
+    for (const { id, first, data } of this.registers.disk?.underWay ?? [])
+      this.ports.disk?.write(first, Buffer.from(data), () => this.stored(id));
   }
 
   /** The disk has it, whether the machine runs at this moment or not. */
@@ -379,12 +395,28 @@ export class Guest {
   private answerDatagram(view: FrameView): void {
     const question = readDatagram(view.frame.subarray(view.contentFrom, view.contentTo));
     if (question === undefined || question.kind !== 1) return;
-    const from = { mac: guestMac, ip: guestIp, port: view.targetPort };
-    const to = remoteOf(view);
-    this.ports.emit(buildUdp(from, to, encodeDatagram(question.client, question.number, 2)), undefined);
+    const { wire, entropy } = this.ports;
+    const from = onWire({ ...guestPlace, port: view.targetPort }, wire);
+    const frame = buildUdp(from, onWire(remoteOf(view), wire), encodeDatagram(question.client, question.number, 2));
+    if (!wire.fragmented || question.number % 2 === 0) return this.ports.emit(frame, undefined);
+    // Each copy counts its packets for itself.
+    this.registers.packetId = (this.registers.packetId + 1 + entropy.below(3)) & 0xffff;
+    for (const piece of inFragments(frame, this.registers.packetId)) this.ports.emit(piece, undefined);
+  }
+
+  private answerPing({ frame, transportAt }: FrameView): void {
+    const { wire } = this.ports;
+    const echo = readEcho(frame, transportAt);
+    if (echo === undefined || echo.reply) return;
+    const to = remoteOf(this.frameView);
+    const answer = buildIcmpEcho(onWire({ ...guestPlace, port: 0 }, wire), onWire(to, wire), { ...echo, reply: true });
+    this.ports.emit(answer, undefined);
   }
 }
 
+const noRegisters = (): Registers => ({
+  ...{ total: 0, sessions: [], nextChoreAt: 0, announced: false, connectionsMade: 0, stampBase: 0, packetId: 0 },
+});
 const none = new Uint8Array(0);
 
 function remoteOf(view: FrameView): { mac: Uint8Array; ip: number; port: number } {

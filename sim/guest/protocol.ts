@@ -133,3 +133,11 @@ export function readDatagram(bytes: Uint8Array): { client: number; number: numbe
   if (view.getUint32(9) !== sumOf(bytes.subarray(0, 9))) return undefined;
   return { client: view.getUint32(0), number: view.getUint32(4), kind: view.getUint8(8) };
 }
+
+/** An echo request or reply of ICMP, of either family, at `at`. */
+export function readEcho(frame: Uint8Array, at: number): { reply: boolean; id: number; sequence: number } | undefined {
+  const type = frame[at] ?? 0;
+  if (![0, 8, 128, 129].includes(type)) return undefined;
+  const view = new DataView(frame.buffer, frame.byteOffset + at);
+  return { reply: type === 0 || type === 129, id: view.getUint16(4), sequence: view.getUint16(6) };
+}

@@ -5,13 +5,17 @@
 // Numbers are positions in a stream, which never wrap: 0 is the SYN, 1 the first byte, and the FIN takes one behind the
 // last. On the wire: sequence = ISN + position, modulo 2^32.
 //
+// Timestamps (RFC 7323) and ECN are used by a connection when both ends speak of them; what is older than what was seen is
+// dropped.
+//
 // How large segments are, when acknowledgements leave and how wide the window is, the ports say: two copies of one guest
 // differ in exactly that.
 
-import { type Address, buildTcp } from '../../src/packet/build.ts';
+import { type Address, buildTcp, timestampsOption } from '../../src/packet/build.ts';
 import type { FrameView } from '../../src/packet/frame-view.ts';
 import { distance } from '../../src/packet/sequence.ts';
 import { tcpFlag } from '../../src/packet/tcp.ts';
+import { onWire, type Wire } from './wire.ts';
 
 export interface TcpState {
   /** The other end. */
@@ -39,6 +43,12 @@ export interface TcpState {
   recover: number;
   duplicateAcks: number;
   endedAt: number;
+  /** What its own SYN says: largest segment, and whether it agrees to ECN. */
+  mss: number;
+  ecn: boolean;
+  /** Both SYNs had timestamps; the newest of the other end. */
+  stamps: boolean;
+  recent: number;
 }
 
 export interface TcpPorts {
@@ -49,6 +59,11 @@ export interface TcpPorts {
   /** Until an acknowledgement leaves by itself; 0: at once. */
   ackDelayMs(): number;
   windowBytes(): number;
+  /** Its clock for timestamps; undefined: it uses none. */
+  stamp(): number | undefined;
+  /** Said in a SYN. */
+  mss(): number;
+  ecn(): boolean;
   opened?(state: TcpState): void;
   data(state: TcpState, bytes: Uint8Array): void;
   ended(state: TcpState): void;
@@ -58,8 +73,11 @@ export interface TcpPorts {
 
 export const never = Number.POSITIVE_INFINITY;
 export const windowShift = 2;
-/** MSS 1460, no-op, window scale. */
-const synOptions = Uint8Array.of(2, 4, 5, 180, 1, 3, 3, windowShift);
+/** Largest segment, no-op, window scale. */
+const synOptions = (mss: number) => Uint8Array.of(2, 4, mss >>> 8, mss & 0xff, 1, 3, 3, windowShift);
+/** Flags of ECN (RFC 3168). */
+const ece = 0x40;
+const cwr = 0x80;
 const firstRtoMs = 200;
 const rtoMsMax = 1200;
 const flightMax = 16;
@@ -70,20 +88,25 @@ function newState(remote: Address, localPort: number, iss: number): TcpState {
     ...{ remote, localPort, phase: 'syn-sent' as const, iss, irs: 0, una: 0, nxt: 0, max: 0, out: none, outBase: 1 },
     ...{ finAt: never, rcv: 0, apart: [], remoteFinAt: never, edge: 1, edgeSaid: 0, rtoMs: firstRtoMs },
     ...{ rtoAt: never, ackAt: never, recover: 0, duplicateAcks: 0, endedAt: never },
+    ...{ mss: 1460, ecn: false, stamps: false, recent: 0 },
   };
 }
 
 export class TcpStack {
   private readonly local: { mac: Uint8Array; ip: number };
+  private readonly wire: Wire;
   private readonly ports: TcpPorts;
 
-  constructor(local: { mac: Uint8Array; ip: number }, ports: TcpPorts) {
+  constructor(local: { mac: Uint8Array; ip: number }, wire: Wire, ports: TcpPorts) {
     this.local = local;
+    this.wire = wire;
     this.ports = ports;
   }
 
   connect(remote: Address, localPort: number, iss: number, now: number): TcpState {
     const state = newState(remote, localPort, iss);
+    state.mss = this.ports.mss();
+    state.ecn = this.ports.ecn();
     this.transmit(state, now);
     return state;
   }
@@ -93,6 +116,9 @@ export class TcpStack {
     state.phase = 'syn-received';
     state.irs = view.sequence;
     state.rcv = 1;
+    state.mss = this.ports.mss();
+    state.ecn = asksForEcn(view) && this.ports.ecn();
+    this.noteStamps(state, view);
     this.transmit(state, now);
     return state;
   }
@@ -144,6 +170,7 @@ export class TcpStack {
       if (distance(view.sequence, (state.irs + state.rcv) >>> 0) === 0) this.die(state, now);
       return;
     }
+    if (!view.isSyn && this.isOld(state, view)) return this.emitAck(state);
     if (view.isSyn) {
       // A repeated SYN is answered as before; another one on an open connection by an acknowledgement.
       if (state.phase === 'syn-received' && view.sequence === state.irs) this.emitAt(state, 0, true);
@@ -169,6 +196,8 @@ export class TcpStack {
     if (!view.isSyn) return;
     state.irs = view.sequence;
     state.rcv = 1;
+    state.ecn &&= (view.flags & ece) !== 0;
+    this.noteStamps(state, view);
     state.phase = 'open';
     state.una = 1;
     state.edge = 1 + view.window;
@@ -178,6 +207,19 @@ export class TcpStack {
     this.emitAck(state);
     this.ports.opened?.(state);
     this.transmit(state, now);
+  }
+
+  private noteStamps(state: TcpState, syn: FrameView): void {
+    state.stamps = syn.timestampsAt !== 0 && this.ports.stamp() !== undefined;
+    state.recent = syn.timestamp;
+  }
+
+  /** Protection against wrapped sequences (RFC 7323, 5): an older stamp than the newest is of an old duplicate. */
+  private isOld(state: TcpState, view: FrameView): boolean {
+    if (!state.stamps || view.timestampsAt === 0) return false;
+    const age = distance(state.recent, view.timestamp);
+    if (age < 0 && distance(view.sequence, (state.irs + state.rcv) >>> 0) <= 0) state.recent = view.timestamp;
+    return age > 0;
   }
 
   /** False: the segment is to be dropped. */
@@ -288,7 +330,10 @@ export class TcpStack {
       const ack = state.phase === 'syn-sent' ? undefined : (state.irs + state.rcv) >>> 0;
       const window = Math.min(this.ports.windowBytes(), 65535);
       state.edgeSaid = Math.max(state.edgeSaid, state.rcv + window);
-      this.emit(state, { sequence: state.iss, flags: tcpFlag.syn, window, options: synOptions, ...withAck(ack) });
+      const isCall = ack === undefined;
+      const flags = tcpFlag.syn | (state.ecn ? ece | (isCall ? cwr : 0) : 0);
+      const options = [synOptions(state.mss), isCall || state.stamps ? this.stampOption(state) : none];
+      this.emit(state, { sequence: state.iss, flags, window, options: Buffer.concat(options), ...withAck(ack) });
       state.max = Math.max(state.max, 1);
       return 1;
     }
@@ -314,8 +359,9 @@ export class TcpStack {
   }
 
   emitReset(remote: Address, localPort: number, sequence: number): void {
-    const from = { ...this.local, port: localPort };
-    this.ports.emit(buildTcp(from, remote, { sequence, flags: tcpFlag.rst, window: 0 }), undefined);
+    const from = onWire({ ...this.local, port: localPort }, this.wire);
+    const segment = { sequence, flags: tcpFlag.rst, window: 0 };
+    this.ports.emit(buildTcp(from, onWire(remote, this.wire), segment), undefined);
   }
 
   private windowField(state: TcpState): number {
@@ -326,8 +372,20 @@ export class TcpStack {
   }
 
   private emit(state: TcpState, segment: Parameters<typeof buildTcp>[2]): void {
-    this.ports.emit(buildTcp({ ...this.local, port: state.localPort }, state.remote, segment), state);
+    const stamped = segment.options === undefined && state.stamps ? { options: this.stampOption(state) } : {};
+    const said = { ...segment, ...stamped };
+    const from = onWire({ ...this.local, port: state.localPort }, this.wire);
+    this.ports.emit(buildTcp(from, onWire(state.remote, this.wire), said), state);
   }
+
+  private stampOption(state: TcpState): Uint8Array {
+    const stamp = this.ports.stamp();
+    return stamp === undefined ? none : timestampsOption(stamp, state.recent);
+  }
+}
+
+function asksForEcn({ flags }: FrameView): boolean {
+  return (flags & ece) !== 0 && (flags & cwr) !== 0;
 }
 
 function withAck(ack: number | undefined): { ack?: number } {

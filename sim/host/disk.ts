@@ -19,6 +19,13 @@ import { sectorBytes } from './storage.ts';
 
 type Handlers = Parameters<DiskSource['mirror']>[0];
 
+/** What a disk does to its machine. */
+export interface Machine {
+  /** A write found no room. */
+  starved(): void;
+  waits(resume: boolean): Promise<boolean>;
+}
+
 export interface DiskParts {
   qemu: SimProcess;
   random: Random;
@@ -27,6 +34,8 @@ export interface DiskParts {
   base: Buffer;
   /** The machine writes beside the base. */
   overlay: boolean;
+  /** There is no room for what the guest writes. */
+  full: () => boolean;
   /** Written bytes after which a new note is begun: far fewer than on a real disk. */
   renewBytes: number;
 }
@@ -47,6 +56,10 @@ export class SimDisk implements DiskSource {
   /** Blocks written since each note began. */
   private readonly noted = new Map<string, Set<number>>();
   readonly notes: ChangeNotes;
+  private machine: Machine | undefined;
+  private trouble: ((trouble: { why: string; waits: boolean }) => void) | undefined;
+  /** Writes that found no room: they are tried again when the machine goes on. */
+  private readonly starved: (() => void)[] = [];
 
   constructor(parts: DiskParts) {
     this.parts = parts;
@@ -93,6 +106,19 @@ export class SimDisk implements DiskSource {
   /** A load throws away what the machine wrote itself. */
   dropOverlay(): void {
     this.overlay?.clear();
+    this.starved.length = 0;
+  }
+
+  attach(machine: Machine): void {
+    this.machine = machine;
+  }
+
+  watch(trouble: (trouble: { why: string; waits: boolean }) => void): void {
+    this.trouble = trouble;
+  }
+
+  async waits(resume: boolean): Promise<boolean> {
+    return (await this.machine?.waits(resume)) === true;
   }
 
   /** The guest writes `data` from a sector on; `done` when it is done. */
@@ -103,13 +129,23 @@ export class SimDisk implements DiskSource {
         this.release(first, count);
         done();
       };
-      this.later(this.parts.writeMs, () => {
+      const write = () => {
+        if (this.parts.full()) return this.starve(first, data, done);
         for (let index = 0; index < count; index += 1)
           this.put(first + index, data.subarray(index * sectorBytes, (index + 1) * sectorBytes));
         if (this.mirrored === undefined) end();
         else this.mirrored.forward(first, data, end);
-      });
+      };
+      this.later(this.parts.writeMs, write);
     });
+  }
+
+  /** What found no room is under way no more: the machine stops, and tries it again when it goes on. */
+  private starve(first: number, data: Buffer, done: () => void): void {
+    this.starved.push(() => this.write(first, data, done));
+    this.release(first, data.length / sectorBytes);
+    this.machine?.starved();
+    this.trouble?.({ why: "no room for the guest's own disk (simulated)", waits: true });
   }
 
   /** The machine is being stopped: nothing of a mirror's copy begins until `resume`. Whether nothing is under way. */
@@ -120,6 +156,7 @@ export class SimDisk implements DiskSource {
 
   resume(): void {
     this.quiet = false;
+    for (const again of this.starved.splice(0)) again();
     this.turn();
   }
 

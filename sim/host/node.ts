@@ -53,6 +53,8 @@ export class SimNode {
   startedAt = 0;
   /** Of the newest pair of links that it is, or was, an end of: another one for every pairing, also of the same processes. */
   session = '';
+  /** There is no room on the disk where its host has the guest's own image. */
+  ownDiskFull = false;
   /** Where its host keeps the replica of the disks, and of which session that replica is. */
   readonly folder: SimFolder;
   replicaOf = '';
@@ -292,7 +294,8 @@ export class SimNode {
     if (base === undefined) throw new ColoError(errorCodes.qemu, 'there is no replica to start from (simulated)');
     const random = this.random.fork(`disk ${this.incarnation} ${this.world.schedule.count}`);
     const renewBytes = 3000;
-    return { disk: new SimDisk({ qemu, random, base, writeMs: disk.writeMs, overlay: isSecondary, renewBytes }) };
+    const full = () => this.ownDiskFull;
+    return { disk: new SimDisk({ qemu, random, base, writeMs: disk.writeMs, overlay: isSecondary, renewBytes, full }) };
   }
 
   private isSpoiled(): boolean {
@@ -328,6 +331,7 @@ export class SimNode {
         captureIds: world.captureIds,
         ...this.newDisk(qemu, isSecondary),
         calls: world.calls,
+        wire: world.wire,
       });
       vm.faults.failLoad = this.failNextLoad;
       this.failNextLoad = false;

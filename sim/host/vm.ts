@@ -18,10 +18,12 @@ import { PageRuns, pageSize } from '../../src/base/page-runs.ts';
 import type { GuestCard, GuestVm } from '../../src/node/platform.ts';
 import { copyRuns } from '../../src/qemu/capture-pages.ts';
 import { RunTracker } from '../../src/qemu/dirty/tracker.ts';
+import type { Condition } from '../../src/qemu/guard.ts';
 import { pingTimeoutMs } from '../../src/qemu/limits.ts';
 import type { Capture, CaptureOptions } from '../../src/qemu/vm.ts';
 import { Guest, type GuestDisk, type GuestPorts, type GuestTraits } from '../guest/guest.ts';
 import type { TcpState } from '../guest/tcp.ts';
+import type { Wire } from '../guest/wire.ts';
 import type { Random } from '../world/random.ts';
 import type { Due, Schedule } from '../world/schedule.ts';
 import type { SimDisk } from './disk.ts';
@@ -73,6 +75,7 @@ export interface VmParts {
   disk?: SimDisk;
   /** Whom the guest calls. */
   calls?: NonNullable<GuestPorts['calls']> | undefined;
+  wire: Wire;
 }
 
 export class SimVm implements GuestVm {
@@ -97,6 +100,8 @@ export class SimVm implements GuestVm {
   private heardMs = heardMsFirst;
   /** It did not answer for a while, since the last capture. */
   private hung = false;
+  /** Its own disk is full: it stands still, and does not go on by itself. */
+  private starved = false;
   /** What waits for the answer of a machine that hangs. */
   private readonly stuck = new Set<() => void>();
 
@@ -115,9 +120,11 @@ export class SimVm implements GuestVm {
       emit: (frame, connection) => this.emit(frame, connection),
       touch: (page) => this.touch(page),
       entropy: parts.random.fork('entropy'),
+      wire: parts.wire,
       ...(parts.disk === undefined ? {} : { disk: this.diskPort(parts.disk) }),
       ...(parts.calls === undefined ? {} : { calls: parts.calls }),
     });
+    parts.disk?.attach({ starved: () => this.starve(), waits: (resume) => this.waits(resume) });
     this.guest.boot();
     parts.card.attach(this);
     parts.qemu.onEnd(() => this.ended());
@@ -230,14 +237,34 @@ export class SimVm implements GuestVm {
   }
 
   async resume(): Promise<void> {
-    if (this.checkOnResume) this.parts.observer.resumedFrom(this, this.loadedFrom);
+    const isFresh = this.checkOnResume;
+    if (isFresh) this.parts.observer.resumedFrom(this, this.loadedFrom);
     this.checkOnResume = false;
     this.go();
+    if (isFresh) this.guest.restartWrites();
     await this.spend(this.parts.times.stopMs / 4);
   }
 
   async kill(): Promise<void> {
     this.parts.qemu.kill();
+  }
+
+  end(): void {
+    this.parts.qemu.kill();
+  }
+
+  /** A write of the guest has found no room: QEMU stops the machine, and the write is tried again when it goes on. */
+  private starve(): void {
+    this.starved = true;
+    this.halt();
+  }
+
+  /** Whether the machine waits for room on its own disk; `resume`: it is to try again. */
+  private async waits(resume: boolean): Promise<boolean> {
+    await this.spend(0.1);
+    const waits = this.starved && !this.running;
+    if (waits && resume) this.go();
+    return waits;
   }
 
   /** QEMU dies by itself; its node hears of that end so much later. */
@@ -258,6 +285,12 @@ export class SimVm implements GuestVm {
     const late = () => reject(new ColoError(errorCodes.qemuTimeout, 'QEMU does not answer (simulated)'));
     const cancel = this.parts.node.clock.after(pingTimeoutMs, late);
     await Promise.race([this.answered(0), promise]).finally(cancel);
+  }
+
+  /** Its devices are always well; one that waits for its disk does not run. */
+  async condition(): Promise<Condition> {
+    await this.ping();
+    return { runState: this.running ? 'running' : this.starved ? 'io-error' : 'paused', faults: [] };
   }
 
   /** A frame waits in the card's socket. */
@@ -286,6 +319,7 @@ export class SimVm implements GuestVm {
   private go(): void {
     if (this.running || !this.alive) return;
     this.running = true;
+    this.starved = false;
     this.resumedAt = this.parts.schedule.now;
     this.parts.disk?.resume();
     this.arm();

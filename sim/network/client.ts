@@ -5,10 +5,9 @@
 //   - a connection is never reset;
 //   - every answer is the one answer to its request: count and token go on from what this client was told before.
 
-import { type Address, buildUdp } from '../../src/packet/build.ts';
+import { type Address, buildIcmpEcho, buildUdp } from '../../src/packet/build.ts';
 import { FrameView } from '../../src/packet/frame-view.ts';
 import { distance } from '../../src/packet/sequence.ts';
-import { targetIp } from '../guest/addresses.ts';
 import { encodeReceipt, readReport, reportBytes, reportPort } from '../guest/calls.ts';
 import { datagramPort, guestIp, guestMac, servicePort } from '../guest/guest.ts';
 import {
@@ -21,9 +20,11 @@ import {
   operations,
   readAnswer,
   readDatagram,
+  readEcho,
   sumOf,
 } from '../guest/protocol.ts';
 import { never, TcpStack, type TcpState } from '../guest/tcp.ts';
+import { Assembler, arpFrame, onWire, readArp, targetIp, type Wire } from '../guest/wire.ts';
 import type { Random } from '../world/random.ts';
 import type { Due, Schedule } from '../world/schedule.ts';
 
@@ -40,6 +41,7 @@ export interface ClientTraits {
   pipeline: boolean;
 }
 
+const udpHeaderBytes = 8;
 const troubles = ['its memory inconsistent', 'another disk than it wrote', 'a connection of its own cut off'];
 
 interface Asked {
@@ -58,6 +60,9 @@ export class Client {
   private readonly schedule: Schedule;
   private readonly random: Random;
   private readonly traits: ClientTraits;
+  private readonly wire: Wire;
+  private readonly assembler = new Assembler();
+  private pings = 0;
   private readonly send: (frame: Uint8Array) => void;
   private readonly complain: (what: string) => void;
   private readonly local: { mac: Uint8Array; ip: number };
@@ -86,6 +91,7 @@ export class Client {
     schedule: Schedule;
     random: Random;
     traits: ClientTraits;
+    wire: Wire;
     send: (frame: Uint8Array) => void;
     complain: (what: string) => void;
   }) {
@@ -93,15 +99,19 @@ export class Client {
     this.schedule = options.schedule;
     this.random = options.random;
     this.traits = options.traits;
+    this.wire = options.wire;
     this.send = options.send;
     this.complain = options.complain;
     this.local = { mac: Uint8Array.of(2, 0, 0, 0, 1, this.id), ip: 0x0a000260 + this.id };
     this.port = 20_000 + 1000 * this.id;
-    this.stack = new TcpStack(this.local, {
+    this.stack = new TcpStack(this.local, this.wire, {
       emit: (frame) => this.send(frame),
       segmentBytes: () => 1460,
       ackDelayMs: () => (this.random.chance(0.5) ? 0 : 10 * this.random.next()),
       windowBytes: () => 65_535,
+      stamp: () => (this.wire.stamps ? Math.floor(this.schedule.now) + 0xffffff00 + 100 * this.id : undefined),
+      mss: () => 1460,
+      ecn: () => this.wire.ecn,
       opened: (state) => {
         if (state === this.tcp) this.askMany();
       },
@@ -129,6 +139,8 @@ export class Client {
   begin(delayMs: number): void {
     this.schedule.after(delayMs, () => this.connect());
     if (this.traits.datagrams > 0) this.schedule.after(delayMs + 5, () => this.askByDatagram());
+    if (this.wire.pings > 0) this.schedule.after(delayMs + 7, () => this.ping());
+    if (this.wire.lookups > 0) this.schedule.after(delayMs + 9, () => this.lookUp());
   }
 
   stop(): void {
@@ -151,8 +163,12 @@ export class Client {
 
   frame(frame: Uint8Array): void {
     const view = this.view.parse(frame);
-    if (targetIp(view) !== this.local.ip) return;
-    if (view.kind === 'udp') this.takeDatagram(view);
+    const arp = readArp(view);
+    if (arp !== undefined) return this.takeArp(arp, view);
+    if (view.kind === 'other' || targetIp(view) !== this.local.ip) return;
+    if (view.kind === 'udp') this.takeDatagram(view.frame.subarray(view.contentFrom, view.contentTo));
+    if (view.kind === 'fragment') this.takeFragment(view);
+    if (view.kind === 'icmp') this.takeEcho(view);
     if (view.kind !== 'tcp') return;
     const { tcp } = this;
     if (view.targetPort === reportPort) this.takeCall(view);
@@ -313,12 +329,46 @@ export class Client {
     if (this.stopped) return;
     this.datagram += 1;
     const to = { mac: guestMac, ip: guestIp, port: datagramPort };
-    this.send(buildUdp({ ...this.local, port: 5353 }, to, encodeDatagram(this.id, this.datagram, 1)));
+    const from = onWire({ ...this.local, port: 5353 }, this.wire);
+    this.send(buildUdp(from, onWire(to, this.wire), encodeDatagram(this.id, this.datagram, 1)));
     this.schedule.after((1000 / this.traits.datagrams) * (0.5 + this.random.next()), () => this.askByDatagram());
   }
 
-  private takeDatagram(view: FrameView): void {
-    const answer = readDatagram(view.frame.subarray(view.contentFrom, view.contentTo));
+  private ping(): void {
+    if (this.stopped) return;
+    this.pings += 1;
+    const from = onWire({ ...this.local, port: 0 }, this.wire);
+    const to = onWire({ mac: guestMac, ip: guestIp, port: 0 }, this.wire);
+    this.send(buildIcmpEcho(from, to, { reply: false, id: this.id, sequence: this.pings }));
+    this.schedule.after((1000 / this.wire.pings) * (0.5 + this.random.next()), () => this.ping());
+  }
+
+  private takeEcho({ frame, transportAt }: FrameView): void {
+    const echo = readEcho(frame, transportAt);
+    const isRight = echo?.reply === true && echo.id === this.id && echo.sequence <= this.pings;
+    if (!isRight) this.complain(`client ${this.id}: an echo that it never asked for`);
+  }
+
+  /** Who has the guest's address: its answer is the only right one, whoever gives it. */
+  private lookUp(): void {
+    if (this.stopped) return;
+    this.send(arpFrame(this.local, { ip: guestIp }, this.wire));
+    this.schedule.after((1000 / this.wire.lookups) * (0.5 + this.random.next()), () => this.lookUp());
+  }
+
+  private takeArp({ sender }: { sender: { mac: Uint8Array; ip: number } }, { frame }: FrameView): void {
+    const isGuest = sender.ip === guestIp && Buffer.from(sender.mac).equals(guestMac);
+    if (isGuest && Buffer.from(frame.subarray(6, 12)).equals(guestMac)) return;
+    this.complain(`client ${this.id}: somebody else has an address that it asked for`);
+  }
+
+  private takeFragment(view: FrameView): void {
+    const packet = this.assembler.push(view);
+    if (packet !== undefined) this.takeDatagram(packet.subarray(udpHeaderBytes));
+  }
+
+  private takeDatagram(content: Uint8Array): void {
+    const answer = readDatagram(content);
     const isRight = answer !== undefined && answer.client === this.id && answer.kind === 2;
     if (!isRight || answer.number > this.datagram)
       this.complain(`client ${this.id}: a datagram that nobody could send`);

@@ -6,6 +6,7 @@ import * as diskEpoch from '../checker/disk-epoch.ts';
 import * as liveness from '../checker/liveness.ts';
 import * as noCrash from '../checker/no-crash.ts';
 import * as nothingLost from '../checker/nothing-lost.ts';
+import * as once from '../checker/once.ts';
 import * as outputCommit from '../checker/output-commit.ts';
 import * as ramEpoch from '../checker/ram-epoch.ts';
 import * as singleVoice from '../checker/single-voice.ts';
@@ -22,6 +23,7 @@ export const checkers: readonly { name: string; sentence: string; make: MakeChec
   { name: 'survivor', sentence: survivor.sentence, make: survivor.survivor },
   { name: 'stopped', sentence: stopped.sentence, make: stopped.stopped },
   { name: 'nothing-lost', sentence: nothingLost.sentence, make: nothingLost.nothingLost },
+  { name: 'once', sentence: once.sentence, make: once.once },
   { name: 'bounds', sentence: bounds.sentence, make: bounds.bounds },
   { name: 'liveness', sentence: liveness.sentence, make: liveness.liveness },
   { name: 'no-crash', sentence: noCrash.sentence, make: noCrash.noCrash },

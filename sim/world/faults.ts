@@ -206,6 +206,10 @@ export class Faults {
         node.folder.full = true;
         this.later(fault, () => Object.assign(node.folder, { full: false }));
         return;
+      case 'own-disk-full':
+        node.ownDiskFull = true;
+        this.later(fault, () => Object.assign(node, { ownDiskFull: false }));
+        return;
       case 'stop-amid':
         this.stopAmid(fault, node);
         return;

@@ -4,6 +4,7 @@
 import type { Protect } from '../../src/config/spec.ts';
 import { type FaultPoint, faultPoints } from '../../src/node/fault-points.ts';
 import type { GuestTraits } from '../guest/guest.ts';
+import { drawWire, type Wire } from '../guest/wire.ts';
 import type { VmTimes } from '../host/vm.ts';
 import type { ClientTraits } from '../network/client.ts';
 import type { WideArea } from '../network/network.ts';
@@ -40,6 +41,7 @@ export const faultKinds = [
   'uplink-full',
   'kill-vm-unheard',
   'hang-vm',
+  'own-disk-full',
   'disk-hang',
   'keep-fails',
   'signal',
@@ -75,6 +77,8 @@ export interface Plan {
   callsEveryMs?: number | undefined;
   /** The guest has a disk. */
   disk?: DiskPlan | undefined;
+  /** How packets look on the network; nothing: plain IPv4. */
+  wire?: Wire | undefined;
   /** Limits of the proxies that are lower than the product's. */
   limits?: LowLimits | undefined;
   /** All faults are over at this time. */
@@ -100,7 +104,9 @@ export function drawPlan(seed: number, random: Random): DrawnPlan {
     ...drawFaults(random),
     ...(disk === undefined ? [] : drawDiskFaults(random.fork('disk faults'))),
     ...(disk === undefined ? [] : drawReturns(random.fork('returns'))),
+    ...(disk === undefined ? [] : drawOwnDisk(random.fork('own disk'))),
     ...drawOperator(random.fork('operator')),
+    ...drawToAndFro(random.fork('to and fro')),
     ...drawUplink(random.fork('uplink')),
     ...drawMembers(random.fork('members')),
     ...drawWake(random.fork('wake')),
@@ -112,7 +118,7 @@ export function drawPlan(seed: number, random: Random): DrawnPlan {
   const calls = random.fork('calls');
   const latest = faults.reduce((last, fault) => Math.max(last, untilMs(fault)), 1500);
   return {
-    ...{ seed, faults, disk, limits: drawLowLimits(random.fork('limits')) },
+    ...{ seed, faults, disk, limits: drawLowLimits(random.fork('limits')), wire: drawWire(random.fork('wire')) },
     callsEveryMs: calls.chance(0.4) ? calls.between(5, 120) : undefined,
     ramBytes: pages * 4096,
     protect: drawProtect(random),
@@ -190,6 +196,7 @@ const weights: Record<FaultKind, number> = {
   ...{ 'disk-slow': 0, 'disk-error': 0, 'disk-full': 0 },
   // Drawn beside the others, so that they change nothing of what a seed meant before.
   ...{ 'stop-amid': 0, 'uplink-full': 0, 'arbiter-member': 0, 'kill-vm-unheard': 0, 'hang-vm': 0 },
+  ...{ 'own-disk-full': 0 },
   ...{ 'disk-hang': 0, 'keep-fails': 0, signal: 0, shutdown: 0 },
 };
 
@@ -217,6 +224,16 @@ function drawOperator(random: Random): Fault[] {
     { kind: first, on: 'primary', when: { atMs }, forMs, choice: random.below(1000) },
     { kind: command, on: 'primary', when, forMs: 1, choice: random.below(1000) },
   ];
+}
+
+/** The guest is brought to the other node and back, and there again: processes take over for the second time. */
+function drawToAndFro(random: Random): Fault[] {
+  if (!random.chance(0.1)) return [];
+  const everyMs = random.between(900, 1300);
+  const firstMs = random.between(250, 500);
+  const kind = random.pick(['operator-failover', 'kill-vm', 'pause-node', 'pause-node'] as const);
+  const at = (index: number) => ({ atMs: firstMs + index * everyMs });
+  return [0, 1, 2].map((index) => ({ kind, on: 'primary' as const, when: at(index), forMs: 600, choice: 0 }));
 }
 
 /** A primary with frames to say is stopped, in the middle of that, or with frames that its kernel does not take. */
@@ -348,6 +365,16 @@ function drawReturns(random: Random): Fault[] {
     ...{ kind: random.pick(['reset-link', 'kill-process', 'damage-link'] as const), on: 'secondary' as const },
     ...{ when: { atMs: random.between(300, 2600) }, forMs: 1, choice: random.below(1000) },
   }));
+}
+
+/** The disk of the host under the guest's own image or overlay is full for a while. */
+function drawOwnDisk(random: Random): Fault[] {
+  if (!random.chance(0.25)) return [];
+  const on = random.pick(['primary', 'primary', 'secondary'] as const);
+  const atMs = random.between(300, 2300);
+  const forMs = random.pick([random.between(20, 400), random.between(400, 1600)]);
+  const full: Fault = { kind: 'own-disk-full', on, when: { atMs }, forMs, choice: random.below(1000) };
+  return random.chance(0.5) ? [full] : [full, drawDoubt(random, atMs + random.next() * forMs)];
 }
 
 function drawFaults(random: Random): Fault[] {

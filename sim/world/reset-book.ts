@@ -3,7 +3,7 @@
 // that was said when their sequence numbers are equal, or stand at the same place behind the initial ones of a connection.
 
 import type { FrameView } from '../../src/packet/frame-view.ts';
-import { targetIp } from '../guest/addresses.ts';
+import { targetIp } from '../guest/wire.ts';
 
 /** Of one connection on a flow: the initial sequence number as the client knows it, and those of the two guests. */
 export interface Origins {

@@ -7,6 +7,7 @@ import type { FaultPoint } from '../../src/node/fault-points.ts';
 import type { Address } from '../../src/packet/build.ts';
 import { FrameView } from '../../src/packet/frame-view.ts';
 import type { TcpState } from '../guest/tcp.ts';
+import { plainWire, type Wire } from '../guest/wire.ts';
 import type { Reach } from '../host/arbiter.ts';
 import { Members } from '../host/members.ts';
 import { type Death, SimNode, vmName } from '../host/node.ts';
@@ -48,7 +49,11 @@ function frameText(frame: Uint8Array): string {
   if (view.kind !== 'tcp') return `${view.kind} ${frame.length} bytes`;
   const flags = `${view.isSyn ? 'S' : ''}${view.isFin ? 'F' : ''}${view.isReset ? 'R' : ''}`;
   const bytes = crc32(frame.subarray(view.payloadAt, view.payloadAt + view.payloadBytes)).toString(16);
-  return `${view.targetPort} ${flags} seq ${view.sequence} +${view.payloadBytes} ack ${view.ack} win ${view.window} [${bytes}]`;
+  return `${view.targetPort} ${flags} seq ${view.sequence} +${view.payloadBytes} ack ${view.ack} win ${view.window} [${bytes}]${stampText(view)}`;
+}
+
+function stampText(view: FrameView): string {
+  return view.timestampsAt === 0 ? '' : ` at ${view.timestamp}`;
 }
 
 /** A VM that nobody holds is booted anew by its operator after this. */
@@ -113,6 +118,10 @@ export class World implements VmObserver {
     };
     this.faults = new Faults(this);
     this.addClients();
+  }
+
+  get wire(): Wire {
+    return this.plan.wire ?? plainWire;
   }
 
   /** Whom the guest calls itself. */
@@ -187,6 +196,7 @@ export class World implements VmObserver {
         schedule,
         random: this.random.fork(`client ${index}`),
         traits,
+        wire: this.wire,
         send: (frame) => this.network.fromClients(frame),
         complain: (what) => {
           for (const checker of this.checkers) checker.clientComplains?.(what);

@@ -2,6 +2,7 @@
 // switches itself off.
 
 import { existsSync } from 'node:fs';
+import { buildBareGuest } from '../../guest/bare/build.ts';
 import { buildGuest } from '../../guest/build.ts';
 import { exposeNodes } from '../api/metrics.ts';
 import type { NodeStatus } from '../api/node-status.ts';
@@ -9,6 +10,7 @@ import { delay, systemClock } from '../base/clock.ts';
 import { healthAnswer, metricsAnswer } from '../colod/monitor-answers.ts';
 import { openPlainDoor, type PlainDoor } from '../colod/plain-door.ts';
 import { checkLocal, readSpec, type Spec, writtenDisks } from '../config/spec.ts';
+import { bareDemoGuest } from '../demo/guest.ts';
 import { readHeader } from '../disk/header.ts';
 import { refuseOwner } from '../disk/recovery.ts';
 import { Folder } from '../disk/storage.ts';
@@ -129,6 +131,7 @@ function sayAdded(spec: Spec, boot: BootFiles, say: (line: string) => void): voi
 async function bootFiles(spec: Spec, say: (line: string) => void): Promise<BootFiles> {
   if ('from' in spec.boot) return { kernel: undefined, initrd: undefined, cmdline: '' };
   if ('kernel' in spec.boot) return { ...spec.boot, initrd: spec.boot.initrd };
+  if (spec.boot.guest === 'bare') return bareDemoGuest(await buildBareGuest()).boot;
   const guest = await buildGuest({ onProgress: say });
   if (!existsSync(guest.kernel)) throw new Error(`bug: the guest's kernel ${guest.kernel} is gone`);
   return { kernel: guest.kernel, initrd: guest.initrd, cmdline: guest.cmdline };

@@ -2,6 +2,8 @@
 
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { buildBareGuest } from '../../guest/bare/build.ts';
+import { bareCommandLine } from '../../guest/bare/guest.ts';
 import { buildGuest } from '../../guest/build.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import type { DaemonConfig } from '../child/config.ts';
@@ -115,6 +117,8 @@ async function bootFiles(spec: Spec): Promise<BootFiles> {
         });
     return { ...spec.boot, initrd: spec.boot.initrd };
   }
+  if (spec.boot.guest === 'bare')
+    return { kernel: await buildBareGuest(), initrd: undefined, cmdline: bareCommandLine({}) };
   const guest = await buildGuest({});
   return { kernel: guest.kernel, initrd: guest.initrd, cmdline: guest.cmdline };
 }

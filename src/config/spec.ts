@@ -41,7 +41,7 @@ const machineSchema = z.strictObject({
 
 const bootSchema = z.union(
   [
-    z.strictObject({ guest: z.literal('demo') }),
+    z.strictObject({ guest: z.enum(['demo', 'bare']) }),
     /** The machine starts from its first disk, by its BIOS. */
     z.strictObject({
       from: z.literal('disk'),
@@ -56,7 +56,7 @@ const bootSchema = z.union(
       clockRate: z.boolean().default(true),
     }),
   ],
-  { error: 'either "guest: demo", or "from: disk", or "kernel", "initrd" and "cmdline"' },
+  { error: 'either "guest: demo" (or bare), or "from: disk", or "kernel", "initrd" and "cmdline"' },
 );
 
 /** An address of IPv4 or IPv6. */

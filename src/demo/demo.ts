@@ -3,19 +3,17 @@
 // exactly one node spoke for the guest at any time.
 
 import { cpus } from 'node:os';
-import type { Guest } from '../../guest/build.ts';
-import { readyLine } from '../../guest/recipe.ts';
 import type { NodeStatus } from '../api/node-status.ts';
 import { type Clock, delay, wallTime } from '../base/clock.ts';
-import { checkSpec, type Spec } from '../config/spec.ts';
+import { checkSpec, type Spec, type SpecInput } from '../config/spec.ts';
 import { describeTurns, type Turn, withoutLate } from '../lan/turns.ts';
-import type { BootFiles } from '../local/machine.ts';
 import { LocalPair } from '../local/pair.ts';
 import type { TrackerKind } from '../qemu/dirty/tracker.ts';
 import type { Client, ClientReport } from './clients/client.ts';
 import { type Entrance, type EntranceKind, openEntrance } from './clients/entrance.ts';
 import { consoleSays } from './console.ts';
 import { type FaultKind, faultTexts, injectInto, type Parts, partsOf } from './faults.ts';
+import type { DemoGuest } from './guest.ts';
 
 export interface DemoOptions {
   /** Name of the VM. */
@@ -30,7 +28,8 @@ export interface DemoOptions {
   tracker?: TrackerKind | 'auto';
   /** Where the clients stand; 'auto': on the guest's link if this host allows it. */
   clients?: EntranceKind | 'auto';
-  guest: Guest;
+  guest: DemoGuest;
+  machine?: NonNullable<SpecInput['machine']>;
   clock: Clock;
   signal: AbortSignal;
   say: (line: string) => void;
@@ -84,16 +83,16 @@ export async function runDemo(options: DemoOptions): Promise<DemoReport> {
   const { clock, say, guest, signal } = options;
   const spec = demoSpec(options);
   const started = clock.now();
-  const boot: BootFiles = { kernel: guest.kernel, initrd: guest.initrd, cmdline: guest.cmdline };
-  const entrance = await openEntrance(options);
+  const { boot, served } = guest;
+  const entrance = await openEntrance({ ...options, served });
   const clients: Client[] = [];
   let pair: LocalPair | undefined;
   try {
     pair = await LocalPair.start({ spec, boot, clock, signal, ...entrance.network });
     await consoleSays(pair.a, {
-      ...{ text: readyLine, path: `${pair.logDir}/a.serial`, timeoutMs: bootTimeoutMs, signal },
+      ...{ text: guest.readyLine, path: `${pair.logDir}/a.serial`, timeoutMs: bootTimeoutMs, signal },
     });
-    say(`the guest runs (${seconds(clock.now() - started)}): nginx, redis, sessions both ways and UDP echo`);
+    say(`the guest runs (${seconds(clock.now() - started)}): ${guest.words}`);
     await entrance.join(pair.lanPath);
     if (options.mode !== 'none') await protect(pair, options);
     for (const wanted of entrance.clients) {
@@ -111,8 +110,9 @@ export async function runDemo(options: DemoOptions): Promise<DemoReport> {
 }
 
 function demoSpec(options: DemoOptions): Spec {
-  const { name, mode, verify, tracker = 'auto' } = options;
-  return checkSpec({ vm: name, boot: { guest: 'demo' }, protect: { mode, verify, tracker } }, 'the demo');
+  const { name, mode, verify, tracker = 'auto', guest } = options;
+  const machine = { ...guest.machine, ...options.machine };
+  return checkSpec({ vm: name, boot: { guest: guest.kind }, machine, protect: { mode, verify, tracker } }, 'the demo');
 }
 
 async function protect(pair: LocalPair, options: DemoOptions): Promise<void> {

@@ -2,7 +2,8 @@
 // and hangs in a Linux kernel. So KVM counts as usable only after a kernel printed its first line under it.
 
 import { spawn } from 'node:child_process';
-import { accessSync, constants, existsSync } from 'node:fs';
+import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { probeTimeoutMs } from './limits.ts';
 
 export interface KvmProbe {
@@ -71,4 +72,28 @@ export async function probeBareGuest(kernel: string, timeoutMs = probeTimeoutMs)
   const attempt = { kernel, cmdline: '', machine: 'microvm', says: 'bare-guest ready', timeoutMs } as const;
   if (await kernelSpeaks(attempt)) return { usable: true, detail: 'the bare guest runs under KVM' };
   return { usable: false, detail: `/dev/kvm opens, but the bare guest did not run under it in ${timeoutMs / 1000} s` };
+}
+
+export interface KvmKind {
+  /** As Linux calls the module: kvm_intel, kvm_amd, kvm_pvm. */
+  module: string;
+  /** The processor translates the guest's addresses itself (EPT, NPT); without it KVM shadows the guest's page tables. */
+  hasNestedPaging: boolean;
+}
+
+/** How KVM works on this host; undefined where no module says. */
+export function kvmKind(modules = '/sys/module'): KvmKind | undefined {
+  // All may be loaded; the last one registered with KVM, and hosts with the hardware do not load kvm_pvm.
+  const kinds = [
+    ['kvm_intel', 'ept'],
+    ['kvm_amd', 'npt'],
+    ['kvm_pvm', ''],
+  ] as const;
+  for (const [module, parameter] of kinds) {
+    if (!existsSync(join(modules, module))) continue;
+    const path = join(modules, module, 'parameters', parameter);
+    const isOn = parameter !== '' && existsSync(path) && /^[1Y]/.test(readFileSync(path, 'utf8'));
+    return { module, hasNestedPaging: isOn };
+  }
+  return undefined;
 }

@@ -1,11 +1,13 @@
 // What src/host promises: missing packages are named exactly, commands are bounded, a lock lets one in at a time.
 
 import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { ColoError } from '../base/errors.ts';
+import { kvmKind } from './accelerator.ts';
 import { runCommand, tryCommand } from './command.ts';
 import { withFileLock } from './file-lock.ts';
 import { isKernelAtLeast } from './kernel-features.ts';
@@ -56,4 +58,20 @@ test('kernel releases are compared as numbers', () => {
   assert.equal(isKernelAtLeast('6.7.0', 6, 7), true);
   assert.equal(isKernelAtLeast('6.1.0-56-amd64', 6, 7), false);
   assert.equal(isKernelAtLeast('5.19', 6, 7), false);
+});
+
+test('how KVM works on a host is read from its modules', () => {
+  const modules = mkdtempSync(join(tmpdir(), 'colo-modules-'));
+  try {
+    assert.equal(kvmKind(modules), undefined);
+    mkdirSync(join(modules, 'kvm_pvm'));
+    assert.deepEqual(kvmKind(modules), { module: 'kvm_pvm', hasNestedPaging: false });
+    mkdirSync(join(modules, 'kvm_intel', 'parameters'), { recursive: true });
+    writeFileSync(join(modules, 'kvm_intel', 'parameters', 'ept'), 'N\n');
+    assert.deepEqual(kvmKind(modules), { module: 'kvm_intel', hasNestedPaging: false });
+    writeFileSync(join(modules, 'kvm_intel', 'parameters', 'ept'), 'Y\n');
+    assert.deepEqual(kvmKind(modules), { module: 'kvm_intel', hasNestedPaging: true });
+  } finally {
+    rmSync(modules, { recursive: true, force: true });
+  }
 });

@@ -296,7 +296,7 @@ export class ColoNode {
 
   private disksOf(vm: GuestVm): { disks?: DiskSource } {
     const { config, platform } = this.context;
-    const disks = (config.disks ?? []).length === 0 ? undefined : platform.diskSource?.(vm);
+    const disks = (config.disks ?? []).length === 0 ? undefined : platform.diskSource(vm);
     return disks === undefined ? {} : { disks };
   }
 

@@ -38,9 +38,9 @@ export interface GuestVm {
   capture(options: CaptureOptions): Promise<Capture>;
   load(deviceState: Uint8Array): Promise<{ loadMs: number }>;
   /** Whether it runs, and what of it does not work (qemu/guard.ts). */
-  condition?(): Promise<Condition>;
+  condition(): Promise<Condition>;
   /** Asks the machine for a sign of life; rejects when it gives none in time, or is gone. */
-  ping?(): Promise<void>;
+  ping(): Promise<void>;
   stop(): Promise<void>;
   /**
    * Before a load: the clocks of the state are of this moment of our clock, and go on from it exactly. False, or none: this machine
@@ -50,22 +50,22 @@ export interface GuestVm {
   resume(): Promise<void>;
   kill(): Promise<void>;
   /** Ends a machine that hangs, so that what it was asked fails now and not in time. `kill` frees what it used. */
-  end?(): void;
+  end(): void;
   /** At a takeover of a VM with disks: its overlays are the truth from now on. */
-  keepDisks?(): Promise<void>;
+  keepDisks(): Promise<void>;
 }
 
 /** The disks of a VM that runs here, as a primary needs them: real/disks.ts. */
 export interface DiskSource {
   /** Every write goes to `request` as well from now on; `failed` when that ended by itself (see qemu/mirror.ts). */
   mirror(handlers: MirrorHandlers): Promise<DiskMirrors>;
-  /** Notes of which blocks change, where the platform has them: disk/notes.ts. */
-  readonly notes?: ChangeNotes;
+  /** Notes of which blocks change: disk/notes.ts. */
+  readonly notes: ChangeNotes;
   sizes(): Promise<number[]>;
   /** Says what the guest's own writes and reads run into; `waits`: the machine stands still until it is resumed. */
-  watch?(trouble: (trouble: { why: string; waits: boolean }) => void): void;
+  watch(trouble: (trouble: { why: string; waits: boolean }) => void): void;
   /** Whether the machine waits; `resume`: it is to try again. */
-  waits?(resume: boolean): Promise<boolean>;
+  waits(resume: boolean): Promise<boolean>;
   /** Writes overlays of a takeover into the images below them while the guest runs; nothing to do without overlays. */
   fold(progress: (progress: Progress) => void): Promise<void>;
   /** Lets the host write out what it caches of the images, so that a stop, which flushes, has little to do. */
@@ -82,8 +82,8 @@ export interface MirrorHandlers {
 export interface ChangeNotes {
   /** Of this VM on this node: no other ever has the same, nor has this one after a restart. */
   readonly lineage: string;
-  /** Instead of notedBytesMax (disk/limits.ts): for machines whose disks are small, as those of the simulation. */
-  readonly renewBytes?: number;
+  /** Written bytes after which a note is begun anew: notedBytesMax (disk/limits.ts), or less where disks are small. */
+  readonly renewBytes: number;
   /** Every block that is written from now on is in the note `name`. */
   begin(name: string): Promise<void>;
   forget(name: string): Promise<void>;
@@ -141,10 +141,10 @@ export interface Platform {
   /** `overlays`: a secondary's disks over its replica. */
   startVm(options: { vmstateTemplate?: Uint8Array; overlays?: number }): Promise<GuestVm>;
   /** For VMs with disks. */
-  diskSource?(vm: GuestVm): DiskSource;
-  openReplica?(options: { session: Session; term: number; events: ReplicaEvents }): Promise<Replica>;
+  diskSource(vm: GuestVm): DiskSource;
+  openReplica(options: { session: Session; term: number; events: ReplicaEvents }): Promise<Replica>;
   /** `verify`: the hash of the first `bytes` of a file; what it lacks of them reads as zeroes. */
-  hashFile?(path: string, bytes: number): Promise<string>;
+  hashFile(path: string, bytes: number): Promise<string>;
   openLinks(peer: Peer, term: number, signal: AbortSignal): Promise<PeerLinks>;
   /** Accepts pairings: three links of one session, handed over together. */
   acceptLinks(options: {

@@ -40,7 +40,7 @@ export type Sign = 'lives' | 'silent' | 'gone';
 
 export async function signOfLife(vm: Pick<GuestVm, 'ping'>): Promise<Sign> {
   try {
-    await vm.ping?.();
+    await vm.ping();
     return 'lives';
   } catch (error) {
     return isTimeout(error) ? 'silent' : 'gone';
@@ -59,8 +59,7 @@ export function troubleOf({ runState, faults }: Condition, how: 'runs' | 'stands
 
 /** Rejects with what is wrong with the machine. */
 export async function assertWell(vm: Pick<GuestVm, 'condition'>, how: 'runs' | 'stands'): Promise<void> {
-  const condition = await vm.condition?.();
-  const trouble = condition === undefined ? undefined : troubleOf(condition, how);
+  const trouble = troubleOf(await vm.condition(), how);
   if (trouble !== undefined) throw new ColoError(errorCodes.machine, trouble);
 }
 
@@ -101,7 +100,7 @@ export function watchMonitor(
   const asked = new WeakSet<GuestVm>();
   return clock.every(pingMs, () => {
     const one = vm();
-    if (one?.ping === undefined || asked.has(one)) return;
+    if (one === undefined || asked.has(one)) return;
     asked.add(one);
     one.ping().then(
       () => {

@@ -111,7 +111,7 @@ export function buildFragments(frame: Uint8Array, id: number, bytes: number): Ui
 }
 
 function fragmentOfIpv4(frame: Uint8Array, at: number, id: number, from: number, hasMore: boolean): Uint8Array {
-  const header = frame.slice(0, at);
+  const header = Uint8Array.from(frame.subarray(0, at));
   write16(header, ethernet.headerBytes + ipv4.id, id);
   write16(header, ethernet.headerBytes + ipv4.fragment, (from / 8) | (hasMore ? 0x2000 : 0));
   return header;

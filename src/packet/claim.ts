@@ -55,8 +55,13 @@ function typeAt(frame: Uint8Array): number {
   return at;
 }
 
+/** A frame is often a Buffer over somebody's receive buffer, and `slice` of a Buffer is no copy. */
+function copyOf(frame: Uint8Array, from: number, to: number): Uint8Array {
+  return Uint8Array.from(frame.subarray(from, to));
+}
+
 function tagsOf(frame: Uint8Array, end: number): Uint8Array {
-  const tags = frame.slice(ethernet.type, end);
+  const tags = copyOf(frame, ethernet.type, end);
   for (let at = 2; at < tags.length; at += 4) write16(tags, at, read16(tags, at) & 0x0fff);
   return tags;
 }
@@ -65,8 +70,8 @@ function arpClaim(frame: Uint8Array, at: number): Claim | undefined {
   const header = at + 2;
   if (checkArp(frame, header) !== undefined || read32(frame, header + arp.senderIp) === 0) return undefined;
   return {
-    mac: frame.slice(header + arp.senderMac, header + arp.senderIp),
-    address: frame.slice(header + arp.senderIp, header + arp.targetMac),
+    mac: copyOf(frame, header + arp.senderMac, header + arp.senderIp),
+    address: copyOf(frame, header + arp.senderIp, header + arp.targetMac),
     tags: tagsOf(frame, at),
     isRouter: false,
     isReply: read16(frame, header + arp.operation) !== arp.request,
@@ -82,9 +87,9 @@ function neighbourClaim(frame: Uint8Array, at: number): Claim | undefined {
   const flags = frame[message + advertisement.flags] as number;
   const option = findOption(frame, message + advertisement.options, end);
   if ((flags & flag.override) === 0 || option === undefined) return undefined;
-  const address = frame.slice(message + advertisement.target, message + advertisement.options);
+  const address = copyOf(frame, message + advertisement.target, message + advertisement.options);
   if (address[0] === 0xff || address.every((byte) => byte === 0)) return undefined;
-  const mac = frame.slice(option + 2, option + advertisement.optionBytes);
+  const mac = copyOf(frame, option + 2, option + advertisement.optionBytes);
   return { mac, address, tags: tagsOf(frame, at), isRouter: (flags & flag.router) !== 0, isReply: false };
 }
 

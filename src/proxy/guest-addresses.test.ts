@@ -180,3 +180,22 @@ test('no frame of anybody throws, or makes the list grow beyond its bound', () =
     }),
   );
 });
+
+test('what was learned or told is kept when the buffer that it came in is used for something else, and looking at a frame changes nothing', () => {
+  const tagged = [...advertisement(mac, linkLocal, 0x20, [7])];
+  // With a priority in its tag, which is no part of where an address is.
+  tagged[14] = 0xe0;
+  const frame = Buffer.from(tagged);
+  const learned = addressesOf();
+  const accepted = addressesOf();
+  learned.said(frame, 0);
+  assert.deepEqual([...frame], tagged);
+  const list = Buffer.from(learned.encode());
+  assert.equal(accepted.accept(list, 0), true);
+  const before = texts(learned);
+  frame.fill(0xe7);
+  list.fill(0xe7);
+  assert.equal(before.length, 2);
+  assert.deepEqual(texts(learned), before);
+  assert.deepEqual(texts(accepted), before);
+});

@@ -141,11 +141,13 @@ export class GuestAddresses {
       const end = at + 2 + tagBytes + (addressBytes ?? 0);
       const isAddress = addressBytes === 4 || addressBytes === 16;
       if (!isAddress || tagBytes % 4 !== 0 || tagBytes > tagBytesMax || end > list.length) return false;
-      const tags = list.slice(at + 2, at + 2 + tagBytes);
+      // The list lies in the link's receive buffer, and `slice` of a Buffer is no copy.
+      const tags = Uint8Array.from(list.subarray(at + 2, at + 2 + tagBytes));
       const isRouter = (flags & flag.router) !== 0;
       const mac = this.cards[cardOfTags(tags)]?.mac;
       if (mac === undefined) return false;
-      const claim = { mac, tags, isRouter, isReply: false, address: list.slice(end - addressBytes, end) };
+      const address = Uint8Array.from(list.subarray(end - addressBytes, end));
+      const claim = { mac, tags, isRouter, isReply: false, address };
       all.set(keyOf(claim), { claim, at: now, isNamed: (flags & flag.named) !== 0 });
       at = end;
     }

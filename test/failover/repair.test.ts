@@ -8,6 +8,7 @@ import { buildGuest } from '../../guest/build.ts';
 import { systemClock } from '../../src/base/clock.ts';
 import { type DemoReport, runDemo } from '../../src/demo/demo.ts';
 import type { FaultKind } from '../../src/demo/faults.ts';
+import { linuxGuest } from '../../src/demo/guest.ts';
 
 const failovers = 3;
 
@@ -15,7 +16,7 @@ async function story(mode: 'colo' | 'remus', fault: FaultKind, times: number): P
   const lines: string[] = [];
   const report = await runDemo({
     ...{ mode, fault, failovers: times, seconds: 6, verify: false, name: 'repair', clock: systemClock },
-    guest: await buildGuest(),
+    guest: linuxGuest(await buildGuest()),
     signal: new AbortController().signal,
     say: (line) => void lines.push(line),
     show: () => undefined,

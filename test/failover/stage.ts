@@ -7,9 +7,10 @@
 
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
+import { buildBareGuest } from '../../guest/bare/build.ts';
+import { barePorts } from '../../guest/bare/guest.ts';
 import { downloadSha256 } from '../../guest/big-file.ts';
 import { buildGuest } from '../../guest/build.ts';
-import { readyLine } from '../../guest/recipe.ts';
 import { callNode } from '../../src/api/node-client.ts';
 import type { NodeStatus } from '../../src/api/node-status.ts';
 import { FolderArbiter } from '../../src/arbiter/folder.ts';
@@ -17,6 +18,7 @@ import { delay, systemClock } from '../../src/base/clock.ts';
 import { errorText } from '../../src/base/errors.ts';
 import { checkSpec, type SpecInput } from '../../src/config/spec.ts';
 import type { Client, ClientReport } from '../../src/demo/clients/client.ts';
+import { startClient } from '../../src/demo/clients/clients.ts';
 import { DatagramClient } from '../../src/demo/clients/datagrams.ts';
 import { DownloadClient } from '../../src/demo/clients/download.ts';
 import { echoRules, LineClient, redisRules } from '../../src/demo/clients/lines.ts';
@@ -24,7 +26,8 @@ import { RegisterClient } from '../../src/demo/clients/register.ts';
 import { consoleSays } from '../../src/demo/console.ts';
 import { applyProblems, verified } from '../../src/demo/demo.ts';
 import type { FaultKind } from '../../src/demo/faults.ts';
-import { freePorts } from '../../src/lan/gateway.ts';
+import { bareDemoGuest, type DemoGuest, linuxGuest } from '../../src/demo/guest.ts';
+import { type Forward, freePorts } from '../../src/lan/gateway.ts';
 import { describeTurns, withoutLate } from '../../src/lan/turns.ts';
 import { runDirectory } from '../../src/local/directories.ts';
 import type { NodeProcess } from '../../src/local/node-process.ts';
@@ -43,7 +46,7 @@ export interface Stage {
   pair: LocalPair;
   mac: string;
   /** Of this machine: where the guest's services are. */
-  ports: { redis: number; echo: number; dirty: number };
+  ports: { redis: number; echo: number; dirty: number; commands?: number };
   clients: Client[];
   /** Takes a checkpoint and waits for it; rejects when the primary is gone. */
   checkpointAt(node: NodeName): Promise<unknown>;
@@ -61,30 +64,25 @@ const bootTimeoutMs = 180_000;
 const protectTimeoutMs = 180_000;
 const changeTimeoutMs = 120_000;
 
-export async function setStage(options: {
-  vm: string;
-  protect?: SpecInput['protect'];
-  machine?: SpecInput['machine'];
-  reachAt?: PairOptions['reachAt'];
-  /** `network.pcap` of the spec. */
-  pcap?: string;
-}): Promise<Stage> {
+/** Which guest is on the stage, what of it is forwarded, and who talks to it. */
+interface Cast {
+  guest: DemoGuest;
+  ports: Stage['ports'];
+  forwards: Forward[];
+  callers: (() => Promise<Client>)[];
+}
+
+async function demoCast(): Promise<Cast> {
   const guest = await buildGuest();
   const [redis = 0, echo = 0, udp = 0, dirty = 0, http = 0] = await freePorts(5);
-  const spec = checkSpec(
-    {
-      vm: options.vm,
-      boot: { guest: 'demo' },
-      machine: options.machine ?? {},
-      protect: { verify: true, ...options.protect },
-      ...(options.pcap === undefined ? {} : { network: { pcap: options.pcap } }),
-    },
-    'the test',
-  );
-  const pair = await LocalPair.start({
-    spec,
-    boot: { kernel: guest.kernel, initrd: guest.initrd, cmdline: `${guest.cmdline} colo.big=${bigMebibytes}` },
-    clock: systemClock,
+  const files = {
+    ...{ port: http, path: guest.files.downloadPath, bytes: bigMebibytes << 20 },
+    ...{ sha256: downloadSha256(bigMebibytes), bytesPerSecondMax: downloadBytesPerSecondMax },
+  };
+  const linux = linuxGuest(guest);
+  return {
+    guest: { ...linux, boot: { ...linux.boot, cmdline: `${guest.cmdline} colo.big=${bigMebibytes}` } },
+    ports: { redis, echo, dirty },
     forwards: [
       { protocol: 'tcp', hostPort: redis, guestPort: guest.ports.redis },
       { protocol: 'tcp', hostPort: echo, guestPort: guest.ports.echoTcp },
@@ -92,6 +90,57 @@ export async function setStage(options: {
       { protocol: 'tcp', hostPort: dirty, guestPort: guest.ports.dirty },
       { protocol: 'tcp', hostPort: http, guestPort: guest.ports.http },
     ],
+    callers: [
+      () => LineClient.start(redisRules(redis), systemClock),
+      () => LineClient.start(echoRules(echo), systemClock),
+      () => RegisterClient.start(redis, systemClock),
+      () => DatagramClient.start({ port: udp }, systemClock),
+      () => DownloadClient.start(files, systemClock),
+    ],
+  };
+}
+
+/** The bare guest and all its clients. */
+async function bareCast(): Promise<Cast> {
+  const guest = bareDemoGuest(await buildBareGuest());
+  const { forwarded } = guest.served;
+  const [commands = 0, ...hostPorts] = await freePorts(1 + forwarded.length);
+  const forwards = forwarded.map((one, index): Forward => ({ ...one, hostPort: hostPorts[index] ?? 0 }));
+  forwards.push({ protocol: 'udp', guestPort: barePorts.commands, hostPort: commands });
+  const callers = guest.served.gateway(hostPorts).map((wanted) => () => startClient(wanted, systemClock));
+  return { guest, ports: { redis: 0, echo: 0, dirty: 0, commands }, forwards, callers };
+}
+
+export async function setStage(options: {
+  vm: string;
+  guest?: 'demo' | 'bare';
+  disks?: SpecInput['disks'];
+  /** A new one: what an earlier run left there would be kept. */
+  replicaFolder?: string;
+  protect?: SpecInput['protect'];
+  machine?: SpecInput['machine'];
+  reachAt?: PairOptions['reachAt'];
+  /** `network.pcap` of the spec. */
+  pcap?: string;
+}): Promise<Stage> {
+  const { guest, ports, forwards, callers } = await (options.guest === 'bare' ? bareCast() : demoCast());
+  const spec = checkSpec(
+    {
+      vm: options.vm,
+      boot: { guest: guest.kind },
+      machine: { ...guest.machine, ...options.machine },
+      disks: options.disks ?? [],
+      ...(options.replicaFolder === undefined ? {} : { replicaFolder: options.replicaFolder }),
+      protect: { verify: true, ...options.protect },
+      ...(options.pcap === undefined ? {} : { network: { pcap: options.pcap } }),
+    },
+    'the test',
+  );
+  const pair = await LocalPair.start({
+    spec,
+    boot: guest.boot,
+    clock: systemClock,
+    forwards,
     armable: true,
     ...(options.reachAt === undefined ? {} : { reachAt: options.reachAt }),
   });
@@ -103,25 +152,13 @@ export async function setStage(options: {
     await pair.stop();
   };
   try {
-    await consoleSays(pair.a, { text: readyLine, path: `${pair.logDir}/a.serial`, timeoutMs: bootTimeoutMs });
-    clients.push(await LineClient.start(redisRules(redis), systemClock));
-    clients.push(await LineClient.start(echoRules(echo), systemClock));
-    clients.push(await RegisterClient.start(redis, systemClock));
-    clients.push(await DatagramClient.start({ port: udp }, systemClock));
-    clients.push(
-      await DownloadClient.start(
-        {
-          ...{ port: http, path: guest.files.downloadPath, bytes: bigMebibytes << 20 },
-          ...{ sha256: downloadSha256(bigMebibytes), bytesPerSecondMax: downloadBytesPerSecondMax },
-        },
-        systemClock,
-      ),
-    );
+    await consoleSays(pair.a, { text: guest.readyLine, path: `${pair.logDir}/a.serial`, timeoutMs: bootTimeoutMs });
+    for (const call of callers) clients.push(await call());
     return {
       vm: options.vm,
       pair,
       mac: spec.network.mac,
-      ports: { redis, echo, dirty },
+      ports,
       clients,
       checkpointAt,
       finish: () => Promise.all(clients.map((client) => client.finish(120_000))),

@@ -124,6 +124,9 @@ for (const accel of accelerators)
       assert.equal(await datagram(ports.echo, 'hello'), 'hello');
       assert.equal(await datagram(ports.numbered, 'hello'), '1 hello');
       assert.equal(await datagram(ports.numbered, 'hello'), '2 hello');
+      const isn = control.get('isn');
+      assert.deepEqual(await lines(ports.echo, ['again']), ['again']);
+      assert.notEqual(control.get('isn'), isn);
       await guest.clocks();
       const clocks = await card.ask('clocks');
       const hasAll = machine === 'microvm' ? [] : (['pm_timer', 'hpet'] as const);

@@ -19,6 +19,7 @@ import { systemClock } from '../../src/base/clock.ts';
 import { checkSpec } from '../../src/config/spec.ts';
 import type { Client } from '../../src/demo/clients/client.ts';
 import type { WantedClient } from '../../src/demo/clients/clients.ts';
+import { servedBy } from '../../src/demo/clients/clients.ts';
 import { type Entrance, openEntrance } from '../../src/demo/clients/entrance.ts';
 import { consoleSays } from '../../src/demo/console.ts';
 import { injectInto } from '../../src/demo/faults.ts';
@@ -99,7 +100,7 @@ test('real clients over IPv4 and IPv6, calls by the guest, bulk both ways, the p
   timeout: 900_000,
 }, async (context) => {
   await inFolder(async (folder) => {
-    const entrance = await openEntrance({ guest: smallerGuest(await buildGuest()), clock: systemClock });
+    const entrance = await openEntrance({ served: servedBy(smallerGuest(await buildGuest())), clock: systemClock });
     if (entrance.ipv6Refusal !== undefined) context.diagnostic(entrance.text);
     try {
       await underFire(entrance, folder);

@@ -9,6 +9,8 @@ import { ColoError, errorCodes } from '../../base/errors.ts';
 import { type DemoWords, refuseContradiction, refuseUnwritable } from './arguments.ts';
 
 const defaults: DemoWords = {
+  guest: 'demo',
+  accel: 'tcg',
   mode: 'colo',
   fault: 'primary-kill',
   failovers: 1,
@@ -27,6 +29,7 @@ test('what goes together is taken', () => {
     { tracker: 'compare', verify: true },
     { disk: true, seed: 7, flush: 'replicated', failovers: 2 },
     { hosts: 3, mode: 'remus' },
+    { guest: 'bare', accel: 'kvm', machine: 'microvm', failovers: 2 },
   ];
   for (const words of fine) refuseContradiction({ ...defaults, ...words });
 });
@@ -42,6 +45,8 @@ test('an option that would do nothing is refused and named', () => {
     [{ hosts: 3, failovers: 2 }, /--hosts .* --failovers/],
     [{ hosts: 3, tracker: 'compare' }, /--tracker .* --hosts/],
     [{ disk: true, tracker: 'compare' }, /--tracker .* --disk/],
+    [{ hosts: 3, accel: 'kvm' }, /--accel .* --hosts/],
+    [{ disk: true, guest: 'bare' }, /--guest.* --disk/],
     [{ hosts: 3, verify: true }, /--verify .* --hosts/],
   ];
   for (const [words, message] of wrong)

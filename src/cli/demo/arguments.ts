@@ -8,6 +8,9 @@ import { ColoError, errorCodes } from '../../base/errors.ts';
 import type { FaultKind } from '../../demo/faults.ts';
 
 export interface DemoWords {
+  guest: 'demo' | 'bare';
+  accel: 'tcg' | 'kvm';
+  machine?: string;
   mode: 'colo' | 'remus' | 'none';
   fault: FaultKind;
   failovers: number;
@@ -22,7 +25,8 @@ export interface DemoWords {
 
 /** Refuses what would be ignored, with one line. */
 export function refuseContradiction(words: DemoWords): void {
-  const { mode, fault, failovers, hosts, disk, verify, tracker, seed, flush } = words;
+  const { guest, accel, machine, mode, fault, failovers, hosts, disk, verify, tracker, seed, flush } = words;
+  const isPlain = guest === 'demo' && accel === 'tcg' && machine === undefined;
   const isKill = fault === 'primary-kill';
   const contradictions: [boolean, string][] = [
     [failovers > 1 && !isKill, '--failovers kills the primary: it does not go with another --fault'],
@@ -35,6 +39,7 @@ export function refuseContradiction(words: DemoWords): void {
       '--hosts kills hosts: it does not go with --fault or --failovers',
     ],
     [(hosts !== undefined || disk) && tracker !== 'auto', '--tracker goes with neither --hosts nor --disk'],
+    [(hosts !== undefined || disk) && !isPlain, '--guest, --accel and --machine go with neither --hosts nor --disk'],
     [hosts !== undefined && verify, '--verify does not go with --hosts'],
   ];
   const found = contradictions.find(([holds]) => holds);

@@ -1,11 +1,14 @@
 // `colo demo`: the main job, shown. The story itself is src/demo/; here it is told.
 
+import { buildBareGuest } from '../../../guest/bare/build.ts';
 import { buildGuest } from '../../../guest/build.ts';
 import { systemClock } from '../../base/clock.ts';
 import { ColoError, errorCodes } from '../../base/errors.ts';
 import type { EntranceKind } from '../../demo/clients/entrance.ts';
 import { type DemoReport, type DemoView, runDemo } from '../../demo/demo.ts';
 import type { FaultKind } from '../../demo/faults.ts';
+import { bareDemoGuest, type DemoGuest, type GuestKind, linuxGuest } from '../../demo/guest.ts';
+import { probeBareGuest, probeKvm } from '../../host/accelerator.ts';
 import { ensurePackages, guestPackages, runtimePackages } from '../../host/packages.ts';
 import type { TrackerKind } from '../../qemu/dirty/tracker.ts';
 import { interruptSignal } from '../interrupt.ts';
@@ -15,6 +18,9 @@ import { block, clientTable, line } from './show.ts';
 
 export interface DemoArguments {
   name: string;
+  guest: GuestKind;
+  accel: 'tcg' | 'kvm';
+  machine?: 'pc' | 'q35' | 'microvm';
   mode: 'colo' | 'remus' | 'none';
   fault: FaultKind;
   seconds: number;
@@ -43,15 +49,29 @@ async function demoOfFaults(options: DemoArguments): Promise<number> {
   };
   const progress = (line: string) => say(line);
   await ensurePackages([...runtimePackages, ...guestPackages], { why: 'run the demo', onProgress: progress });
-  const guest = await buildGuest({ onProgress: progress });
+  const isBare = options.guest === 'bare';
+  const guest = isBare ? bareDemoGuest(await buildBareGuest()) : linuxGuest(await buildGuest({ onProgress: progress }));
+  if (options.accel === 'kvm') await refuseWithoutKvm(guest);
   const interrupt = interruptSignal();
   const show = (view: DemoView) => {
     if (!options.json) live.show(block(view, live.rates), line(view));
   };
-  const report = await runDemo({ ...options, guest, clock, say, show, signal: interrupt });
+  const type = options.machine === undefined ? {} : { type: options.machine };
+  const machine = { accel: options.accel, ...type };
+  const report = await runDemo({ ...options, guest, machine, clock, say, show, signal: interrupt });
   const text = await writeReport(report, options.report);
   process.stdout.write(options.json ? text : `${summary(report).join('\n')}\n`);
   return report.ok ? 0 : 1;
+}
+
+/** Before a boot that would never end. */
+async function refuseWithoutKvm({ kind, boot }: DemoGuest): Promise<void> {
+  const kernel = boot.kernel ?? '';
+  const { usable, detail } = await (kind === 'bare' ? probeBareGuest(kernel) : probeKvm(kernel));
+  if (usable) return;
+  throw new ColoError(errorCodes.host, `KVM does not run this guest here: ${detail}`, {
+    hint: kind === 'bare' ? 'leave --accel out' : 'leave --accel out, or try --guest bare',
+  });
 }
 
 function summary(report: DemoReport): string[] {

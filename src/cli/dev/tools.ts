@@ -14,7 +14,8 @@ import { ensurePackages, guestPackages, runtimePackages } from '../../host/packa
 import { doctor, formatDoctor } from '../doctor.ts';
 import { runTests, type Suite } from './test.ts';
 
-export async function doctorCommand(options: { install: boolean; json: boolean }): Promise<number> {
+export async function doctorCommand(options: { install: boolean; accel?: string; json: boolean }): Promise<number> {
+  if (options.accel !== undefined) throw new ColoError(errorCodes.input, '--accel goes with --prove');
   if (options.install)
     await ensurePackages([...runtimePackages, ...guestPackages, 'iproute2'], {
       why: 'run and protect VMs',

@@ -8,7 +8,7 @@ import { CalledClient, type CalledRules } from './called.ts';
 import type { Client } from './client.ts';
 import { DatagramClient } from './datagrams.ts';
 import { DownloadClient, type DownloadRules } from './download.ts';
-import { echoRules, LineClient, redisRules, uploadRules } from './lines.ts';
+import { echoRules, LineClient, numberedRules, redisRules, timesRules, uploadRules } from './lines.ts';
 
 interface Place {
   name: string;
@@ -17,7 +17,7 @@ interface Place {
   paceMs: number;
 }
 
-export type PlacedClient = { kind: 'redis' | 'upload' | 'echo' | 'udp' } & Place;
+export type PlacedClient = { kind: 'redis' | 'upload' | 'echo' | 'numbered' | 'times' | 'udp' } & Place;
 
 export type WantedClient = ({ kind: 'download' } & DownloadRules) | PlacedClient | ({ kind: 'called' } & CalledRules);
 
@@ -32,6 +32,10 @@ export function startClient(wanted: WantedClient, clock: Clock): Promise<Client>
       return LineClient.start({ ...uploadRules(wanted.port), ...wanted }, clock);
     case 'echo':
       return LineClient.start({ ...echoRules(wanted.port, wanted.paceMs), ...wanted }, clock);
+    case 'numbered':
+      return LineClient.start({ ...numberedRules(wanted.port, wanted.paceMs), ...wanted }, clock);
+    case 'times':
+      return LineClient.start({ ...timesRules(wanted.port, wanted.paceMs), ...wanted }, clock);
     case 'udp':
       return DatagramClient.start(wanted, clock);
     case 'called':
@@ -46,8 +50,28 @@ const ipv6PaceMs = 40;
 /** So that the two cores of a small host have something left for the other clients. */
 const downloadBytesPerSecondMax = 16 << 20;
 
+/** What a guest serves, as the clients that ask for it. */
+export interface Served {
+  /** Clients on the guest's own link. */
+  link(has: { ipv6: boolean }): WantedClient[];
+  /** What the gateway is to forward, and the clients of its ports, which come in the same order. */
+  forwarded: readonly { protocol: 'tcp' | 'udp'; guestPort: number }[];
+  gateway(hostPorts: readonly number[]): WantedClient[];
+}
+
+export function servedBy(guest: Guest): Served {
+  const { http, redis, echoTcp, echoUdp, call } = guest.ports;
+  const tcp = (guestPort: number) => ({ protocol: 'tcp' as const, guestPort });
+  return {
+    link: (has) => linkClients(guest, has),
+    forwarded: [tcp(http), tcp(redis), tcp(echoTcp), { protocol: 'udp', guestPort: echoUdp }, tcp(call)],
+    gateway: ([toHttp = 0, toRedis = 0, echo = 0, udp = 0, toCall = 0]) =>
+      gatewayClients(guest, { http: toHttp, redis: toRedis, echo, udp, call: toCall }),
+  };
+}
+
 /** Ports of 127.0.0.1 that lead to the guest's services. */
-export interface ForwardedPorts {
+interface ForwardedPorts {
   http: number;
   redis: number;
   echo: number;
@@ -56,7 +80,7 @@ export interface ForwardedPorts {
 }
 
 /** Clients that reach the guest through the gateway: IPv4 only, and the guest calls the gateway's address. */
-export function gatewayClients(guest: Guest, ports: ForwardedPorts): WantedClient[] {
+function gatewayClients(guest: Guest, ports: ForwardedPorts): WantedClient[] {
   const { downloadPath: path, downloadBytes: bytes, downloadSha256: sha256 } = guest.files;
   const host = loopback;
   return [
@@ -72,7 +96,7 @@ export function gatewayClients(guest: Guest, ports: ForwardedPorts): WantedClien
 }
 
 /** Clients on the guest's own link. */
-export function linkClients(guest: Guest, has: { ipv6: boolean }): WantedClient[] {
+function linkClients(guest: Guest, has: { ipv6: boolean }): WantedClient[] {
   const { downloadPath: path, downloadBytes: bytes, downloadSha256: sha256 } = guest.files;
   const host = guestAddress.address;
   const { http, redis, echoTcp, echoUdp, call } = guest.ports;

@@ -2,12 +2,11 @@
 // or, where this machine allows no network namespace, through QEMU's user network, whose forwarded ports are IPv4 only.
 // What is left out then is said, not hidden.
 
-import type { Guest } from '../../../guest/build.ts';
 import type { Clock } from '../../base/clock.ts';
-import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
+import { errorText } from '../../base/errors.ts';
 import { type Forward, freePorts } from '../../lan/gateway.ts';
 import type { Client } from './client.ts';
-import { gatewayClients, linkClients, startClient, type WantedClient } from './clients.ts';
+import { type Served, startClient, type WantedClient } from './clients.ts';
 import { ClientHost } from './host.ts';
 
 export type EntranceKind = 'link' | 'gateway';
@@ -29,22 +28,22 @@ export interface Entrance {
 
 export async function openEntrance(options: {
   clients?: EntranceKind | 'auto';
-  guest: Guest;
+  served: Served;
   clock: Clock;
 }): Promise<Entrance> {
-  const { clients = 'auto', guest, clock } = options;
-  if (clients === 'gateway') return gatewayEntrance(guest, clock, 'the gateway was asked for');
+  const { clients = 'auto', served, clock } = options;
+  if (clients === 'gateway') return gatewayEntrance(served, clock, 'the gateway was asked for');
   let host: ClientHost;
   try {
     host = await ClientHost.open(clock);
   } catch (error) {
     if (clients === 'link') throw error;
-    return gatewayEntrance(guest, clock, `no network namespace with a TAP here: ${errorText(error)}`);
+    return gatewayEntrance(served, clock, `no network namespace with a TAP here: ${errorText(error)}`);
   }
-  return linkEntrance(host, guest);
+  return linkEntrance(host, served);
 }
 
-function linkEntrance(host: ClientHost, guest: Guest): Entrance {
+function linkEntrance(host: ClientHost, served: Served): Entrance {
   const { ipv6Refusal } = host;
   const where = "clients stand in a network namespace of their own on the guest's link";
   return {
@@ -52,30 +51,22 @@ function linkEntrance(host: ClientHost, guest: Guest): Entrance {
     text: ipv6Refusal === undefined ? `${where}, IPv4 and IPv6` : `${where}; IPv6 is NOT tried: ${ipv6Refusal}`,
     ipv6Refusal,
     network: { gateway: false, forwards: [] },
-    clients: linkClients(guest, { ipv6: ipv6Refusal === undefined }),
+    clients: served.link({ ipv6: ipv6Refusal === undefined }),
     join: (lanPath, pcap) => host.connect(lanPath, pcap),
     start: (wanted) => host.start(wanted),
     close: () => host.stop(),
   };
 }
 
-async function gatewayEntrance(guest: Guest, clock: Clock, why: string): Promise<Entrance> {
-  const [http, redis, echo, udp, call] = await freePorts(5);
-  if (http === undefined || redis === undefined || echo === undefined || udp === undefined || call === undefined)
-    throw new ColoError(errorCodes.host, 'no free ports on 127.0.0.1');
-  const forwards: Forward[] = [
-    { protocol: 'tcp', hostPort: http, guestPort: guest.ports.http },
-    { protocol: 'tcp', hostPort: redis, guestPort: guest.ports.redis },
-    { protocol: 'tcp', hostPort: echo, guestPort: guest.ports.echoTcp },
-    { protocol: 'udp', hostPort: udp, guestPort: guest.ports.echoUdp },
-    { protocol: 'tcp', hostPort: call, guestPort: guest.ports.call },
-  ];
+async function gatewayEntrance(served: Served, clock: Clock, why: string): Promise<Entrance> {
+  const hostPorts = await freePorts(served.forwarded.length);
+  const forwards = served.forwarded.map((one, index): Forward => ({ ...one, hostPort: hostPorts[index] ?? 0 }));
   return {
     kind: 'gateway',
     text: `clients come through QEMU's user network; IPv6 is NOT tried, its forwarded ports are IPv4 only (${why})`,
     ipv6Refusal: why,
     network: { gateway: true, forwards },
-    clients: gatewayClients(guest, { http, redis, echo, udp, call }),
+    clients: served.gateway(hostPorts),
     join: () => Promise.resolve(),
     start: (wanted) => startClient(wanted, clock),
     close: () => Promise.resolve(),

@@ -14,8 +14,8 @@ export interface LineRules {
   paceMs: number;
   /** Text of request `index` (from 0), with its line end. */
   request(index: number): string;
-  /** The reply that request `index` must have, without its line end. */
-  reply(index: number): string;
+  /** The reply that request `index` must have, without its line end; where it is not known, what it must look like. */
+  reply(index: number): string | RegExp;
 }
 
 /** Requests without a reply that are let stand before the client waits: a paced client does not flood a silent server. */
@@ -94,8 +94,8 @@ export class LineClient extends MeasuredClient {
     if (this.wrong !== '') return;
     const index = this.received;
     const expected = this.rules.reply(index);
-    if (line !== expected) {
-      this.fail(`reply ${index} was ${JSON.stringify(line.slice(0, 60))}, not ${JSON.stringify(expected)}`);
+    if (typeof expected === 'string' ? line !== expected : !expected.test(line)) {
+      this.fail(`reply ${index} was ${JSON.stringify(line.slice(0, 60))}, not ${JSON.stringify(String(expected))}`);
       return;
     }
     this.received += 1;
@@ -112,6 +112,21 @@ export class LineClient extends MeasuredClient {
 export function echoRules(port: number, paceMs = 20): LineRules {
   const line = (index: number) => `line ${index} of an echo session that must not notice`;
   return { name: 'echo', port, paceMs, request: (index) => `${line(index)}\n`, reply: line };
+}
+
+/** Numbered lines that come back behind the number that the guest has counted on this connection (the bare guest). */
+export function numberedRules(port: number, paceMs = 20): LineRules {
+  const line = (index: number) => `line ${index} that the guest counts`;
+  return {
+    ...{ name: 'numbered', port, paceMs },
+    request: (index) => `${line(index)}\n`,
+    reply: (index) => `${index + 1} ${line(index)}`,
+  };
+}
+
+/** Lines that are answered with the guest's TSC (the bare guest): no two copies say the same. */
+export function timesRules(port: number, paceMs = 500): LineRules {
+  return { name: 'times', port, paceMs, request: (index) => `time ${index}\n`, reply: () => /^\d+$/ };
 }
 
 /** INCR of one counter, which stands at `from`, one every `paceMs`; the reply is the new value. */

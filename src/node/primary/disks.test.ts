@@ -59,6 +59,7 @@ function open(clock: Clock = systemClock) {
       return Promise.resolve(state.waits);
     },
     notes: {
+      renewBytes: notedBytesMax,
       lineage: '0123456789abcdef0123456789abcdef',
       begin: (name) => Promise.resolve(void notes.add(name)),
       forget: (name) => Promise.resolve(void notes.delete(name)),

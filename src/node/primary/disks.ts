@@ -70,8 +70,10 @@ export class PrimaryDisks {
     this.context = context;
     this.source = source;
     this.lost = lost;
-    this.notes = new Notes(source.notes?.renewBytes);
-    source.watch?.((trouble) => this.onTrouble(trouble));
+    this.notes = new Notes(source.notes.renewBytes);
+    source.watch((trouble) => this.onTrouble(trouble));
+    // A survivor's may have run into it before: nobody tells of that again.
+    this.keepAsking();
   }
 
   /** Its own host's disk is full, as without protection: the guest goes on by itself when there is room again. */
@@ -79,14 +81,18 @@ export class PrimaryDisks {
     // A guest that waits runs into it with each of its requests, and again with each try.
     if (why !== this.trouble) this.context.log.error({ why }, "the guest's own disk");
     this.trouble = why;
-    if (waits && this.stopAsking === undefined)
-      this.stopAsking = this.context.clock.every(diskRetryMs, () => void this.askWaiting());
+    if (waits) this.keepAsking();
+  }
+
+  /** Until the guest does not wait. */
+  private keepAsking(): void {
+    this.stopAsking ??= this.context.clock.every(diskRetryMs, () => void this.askWaiting());
   }
 
   private async askWaiting(): Promise<void> {
     try {
       // A checkpoint resumes the guest as well; while one may be under way nothing else may.
-      if ((await this.source.waits?.(this.sink === undefined)) === true) return;
+      if ((await this.source.waits(this.sink === undefined)) === true) return;
     } catch (error) {
       this.context.log.debug({ error: errorText(error) }, 'whether the guest waits is not known');
     }
@@ -141,7 +147,7 @@ export class PrimaryDisks {
     this.from = this.newest + 1;
     this.newest = this.from;
     const { since } = this.notes;
-    const session = { sizes: this.sizes, durable, lineage: this.source.notes?.lineage ?? '', from: this.from };
+    const session = { sizes: this.sizes, durable, lineage: this.source.notes.lineage, from: this.from };
     link.send(diskMessages.session, encodeSession({ ...session, ...(since === undefined ? {} : { since }) }));
   }
 
@@ -206,7 +212,6 @@ export class PrimaryDisks {
     const { notes } = this.source;
     const { name } = this.notes;
     this.skippedBytes = 0;
-    if (notes === undefined) return this.source.mirror(handlers);
     if (this.keptPosition !== undefined && name !== undefined) return notes.mirrorChanged(name, handlers);
     if (name === undefined) await this.beginNote(notes);
     return this.source.mirror(handlers);

@@ -141,8 +141,7 @@ export class PrimaryPeer {
    * waits for room on its own disk, goes on by itself.
    */
   private async refuseUnwell(): Promise<void> {
-    const condition = await this.node.parts.vm.condition?.();
-    if (condition === undefined) return;
+    const condition = await this.node.parts.vm.condition();
     const goesOn = condition.runState === 'io-error' || condition.runState === 'prelaunch';
     const trouble = troubleOf(condition, goesOn ? 'stands' : 'runs');
     if (trouble !== undefined) throw new ColoError(errorCodes.machine, `this node cannot protect it: ${trouble}`);

@@ -7,7 +7,7 @@ import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ColoError, errorCodes } from '../../base/errors.ts';
 import { ChangedCopy } from '../../disk/changed-copy.ts';
-import { changedBlockBytes } from '../../disk/limits.ts';
+import { changedBlockBytes, notedBytesMax } from '../../disk/limits.ts';
 import { NbdClient, type Range } from '../../nbd/client.ts';
 import { nbdErrors } from '../../nbd/protocol.ts';
 import { NbdServer } from '../../nbd/server.ts';
@@ -35,6 +35,7 @@ export class QemuDisks implements DiskSource {
     this.disks = [...options.disks];
     this.notes = {
       lineage: randomUUID().replaceAll('-', ''),
+      renewBytes: notedBytesMax,
       begin: (name) => addBitmaps(vm.qmp, { nodes: this.roots, name, blockBytes: changedBlockBytes }),
       forget: (name) => removeBitmaps(vm.qmp, { nodes: this.roots, name }),
       mirrorChanged: (name, handlers) => this.mirrorChanged(name, handlers),

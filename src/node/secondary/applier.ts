@@ -179,8 +179,8 @@ export class Applier {
    */
   private async wake(): Promise<void> {
     try {
-      const condition = await this.vm.condition?.();
-      if (condition !== undefined && condition.runState !== 'running') await this.vm.resume();
+      const { runState } = await this.vm.condition();
+      if (runState !== 'running') await this.vm.resume();
       await assertWell(this.vm, 'runs');
     } catch (error) {
       this.context.log.error({ error: errorText(error) }, 'the machine that was taken over is not well');
@@ -203,7 +203,7 @@ export class Applier {
     await vm.stop();
     this.guestClock.stopped(clock.now());
     proxy.suspend();
-    await finishSending(nic, () => vm.ping?.() ?? Promise.resolve());
+    await finishSending(nic, () => vm.ping());
     lap();
     context.platform.reached('apply.stopped', staged.epoch);
     const ownPages = secondaryRam.rollback(vm.tracker.collect());

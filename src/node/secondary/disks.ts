@@ -25,8 +25,7 @@ export class SecondaryDisks {
     context: NodeContext,
     options: { session: Session; term: number; events: ReplicaEvents },
   ): Promise<SecondaryDisks> {
-    const replica = await context.platform.openReplica?.(options);
-    if (replica === undefined) throw new ColoError(errorCodes.input, 'this node has no place for disks');
+    const replica = await context.platform.openReplica(options);
     return new SecondaryDisks(context, replica);
   }
 
@@ -58,7 +57,7 @@ export class SecondaryDisks {
   /** `verify`: whether the replicas are the primary's disks at that capture; null when it did not say. */
   verify(epoch: number): Promise<boolean | null> {
     const { platform } = this.context;
-    return this.replica.verify(epoch, (path, bytes) => platform.hashFile?.(path, bytes) ?? Promise.resolve(''));
+    return this.replica.verify(epoch, (path, bytes) => platform.hashFile(path, bytes));
   }
 
   /** False: the replica is to stay as it is (Replica.takeOver). */

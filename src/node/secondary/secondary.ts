@@ -91,7 +91,7 @@ export class SecondaryNode {
         hangs: (why, vm) => {
           if (this.pair.state.kind !== 'protected' || this.applier?.vm !== vm) return;
           this.post({ kind: 'vmEnded', why });
-          vm.end?.();
+          vm.end();
         },
         answered: (vm) => void this.lookAt(vm),
       }),
@@ -105,7 +105,7 @@ export class SecondaryNode {
   private async lookAt(vm: GuestVm): Promise<void> {
     const before = this.pair.state;
     if (before.kind !== 'protected' || before.applying || this.context.config.protect.mode !== 'colo') return;
-    const condition = await vm.condition?.().catch(() => undefined);
+    const condition = await vm.condition().catch(() => undefined);
     // A load may have stopped it meanwhile, and looks at it itself.
     if (this.pair.state !== before || this.applier?.vm !== vm || condition === undefined) return;
     const trouble = troubleOf(condition, condition.runState === 'io-error' ? 'stands' : 'runs');
