@@ -39,6 +39,8 @@ interface Book extends Origins {
   /** The bytes that have left, and those of the primary's guest. */
   leftBytes: Stream;
   ownBytes: Stream;
+  /** The primary's guest has said its SYN with several timestamps: which of them the SVM's are counted from is not known. */
+  isVague: boolean;
   /** What the SYNs say beside their numbers: the SVM's of this epoch, and those of the primary's guest, the covered one at last. */
   synSaid: string | undefined;
   synOwn: string | undefined;
@@ -177,6 +179,7 @@ class OutputCommit implements Checker {
     const book = this.bookOf(key);
     book[by] = state.iss;
     if (view.isSyn) book[isReplica ? 'synSaid' : 'synOwn'] = synText(view);
+    if (said.stamp === Number.POSITIVE_INFINITY) book.isVague = true;
     if (isReplica) this.note(book, view, position, said);
     else book.ownBytes.put(position + (view.isSyn ? 1 : 0), payloadOf(view));
   }
@@ -418,12 +421,12 @@ class OutputCommit implements Checker {
     this.complain(`${key}: a SYN leaves with ${text}, the secondary's has ${synSaid ?? synCovered ?? 'nothing'}`);
   }
 
-  private judgeStamp(key: string, { left, covered, said }: Book, { stamp }: Limits): void {
+  private judgeStamp(key: string, { left, covered, said, isVague }: Book, { stamp }: Limits): void {
     if (stamp === undefined) return;
     if (left.stamp !== undefined && stamp < left.stamp)
       this.complain(`${key}: a timestamp leaves that is older than one that has left`);
     const known = newest(said.stamp, covered.stamp, left.stamp);
-    if (known !== undefined && stamp > known)
+    if (!isVague && known !== undefined && stamp > known)
       this.complain(`${key}: a timestamp leaves that is ${stamp - known} ms beyond the secondary's`);
   }
 
@@ -432,7 +435,7 @@ class OutputCommit implements Checker {
       ...{ isn: undefined, primary: undefined, replica: undefined },
       ...{ left: nowhere(), covered: nowhere(), said: nowhere() },
       ...{ bytes: new Stream(), leftBytes: new Stream(), ownBytes: new Stream() },
-      ...{ synSaid: undefined, synOwn: undefined, synCovered: undefined },
+      ...{ isVague: false, synSaid: undefined, synOwn: undefined, synCovered: undefined },
     };
     keepNewest(this.books, key, book);
     return book;

@@ -210,7 +210,8 @@ export const outputDefects: readonly Defect[] = [
   {
     name: 'old-offset-kept',
     mistake: 'A new connection on an old 5-tuple keeps the offset of the old one.',
-    seeds: 60,
+    seeds: 100,
+    from: 81,
     finds: 'liveness',
     alone: true,
     changes: [

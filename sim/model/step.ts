@@ -583,9 +583,9 @@ function doSecondary(state: State, name: Name, action: SecondaryAction, mistake?
     case 'apply':
       if (mistake === 'run-the-older-state' && node.guest !== null) {
         node.staged = null;
-        node.secondary = { kind: 'protected', epoch: action.epoch, applying: false };
+        node.secondary = { kind: 'protected', epoch: action.epoch, applying: false, loaded: true };
       } else if (mistake === 'commit-before-whole')
-        node.secondary = { kind: 'protected', epoch: action.epoch, applying: false };
+        node.secondary = { kind: 'protected', epoch: action.epoch, applying: false, loaded: true };
       else node.tasks.push({ kind: 'apply', epoch: action.epoch });
       return;
     case 'withhold':

@@ -154,6 +154,7 @@ function drawProtect(random: Random): Protect {
   return {
     mode: random.chance(0.25) ? 'remus' : 'colo',
     interval: 15 + random.below(50),
+    tryLoad: 500,
     epochMax: 150 + random.below(1500),
     compareTimeout: 20 + random.below(200),
     patience: random.below(200),

@@ -6,6 +6,8 @@ import { request as httpsRequest } from 'node:https';
 import { checkServerIdentity, type PeerCertificate } from 'node:tls';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import type { Identity } from '../base/identity.ts';
+import { certificateRole } from '../base/roles.ts';
+import { revokedOf } from '../base/tls-identity.ts';
 import { readBody } from './body.ts';
 import { answerBytesMax } from './limits.ts';
 import { refusalOf } from './node-client.ts';
@@ -20,7 +22,7 @@ export type Target =
       ca: string;
       /** Whom we mean to reach, by its certificate; without it, the certificate has to name the host. */
       node?: string;
-      as: Pick<Identity, 'certificate' | 'key'> | { token: string };
+      as: Pick<Identity, 'certificate' | 'key' | 'crl'> | { token: string };
     };
 
 export interface Question {
@@ -90,7 +92,7 @@ function ask(target: Target, question: Question, signal: AbortSignal): Promise<I
 function secureRequest(target: Exclude<Target, { socketPath: string }>, options: CallOptions) {
   const { host, port, ca, node, as } = target;
   const token: Record<string, string> = 'token' in as ? { authorization: `Bearer ${as.token}` } : {};
-  const secret = 'token' in as ? {} : { cert: as.certificate, key: as.key };
+  const secret = 'token' in as ? {} : { cert: as.certificate, key: as.key, ...revokedOf(as.crl) };
   return httpsRequest({
     ...options,
     ...{ host, port, ca, ...secret, minVersion: 'TLSv1.3', agent: false },
@@ -102,6 +104,7 @@ function secureRequest(target: Exclude<Target, { socketPath: string }>, options:
 
 function checkNode(node: string, certificate: PeerCertificate): Error | undefined {
   const name: unknown = certificate.subject?.CN;
+  if (certificateRole(certificate.subject) !== 'node') return new Error(`its certificate is no node's`);
   return name === node ? undefined : new Error(`its certificate is that of ${String(name)}, not of ${node}`);
 }
 

@@ -16,7 +16,8 @@ export function openApiDocument(options: { version: string; spec: object }): Rec
       version: options.version,
       description:
         'The API of colod. Every node answers for the whole cluster. Over TLS a caller shows a certificate of the ' +
-        "cluster's authority, or a token; on the Unix socket of a node it is who may open the socket.",
+        "cluster's authority, or a token; on the Unix socket of a node it is who may open the socket. Each has a role: viewer, " +
+        'operator, admin (x-colo-role says which a call needs), or node, which may do everything.',
     },
     security: [{ certificate: [] }, { token: [] }],
     components: {
@@ -43,9 +44,12 @@ function operation(route: Route): Record<string, unknown> {
   return {
     operationId: route.id,
     summary: route.summary,
-    tags: [route.scope],
-    // A token is for the cluster's routes only.
-    ...(route.scope === 'node' ? { security: [{ certificate: [] }] } : {}),
+    tags: [route.needs === 'node' ? 'node' : 'cluster'],
+    description:
+      route.needs === 'node' ? 'For nodes of the cluster.' : `For the role ${route.needs} and those above it.`,
+    'x-colo-role': route.needs,
+    // Nobody else has a certificate of a node.
+    ...(route.needs === 'node' ? { security: [{ certificate: [] }] } : {}),
     parameters: [...pathParameters(route), ...queryParameters(route)],
     ...body,
     responses: {

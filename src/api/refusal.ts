@@ -1,6 +1,7 @@
 // Why the service does not do what a call asks, with the HTTP status that says so to a program.
 
-import { ColoError, type ErrorCode } from '../base/errors.ts';
+import { ColoError, type ErrorCode, errorCodes, errorText } from '../base/errors.ts';
+import type { ApiError } from './node-status.ts';
 
 export class Refusal extends ColoError {
   readonly status: number;
@@ -9,4 +10,21 @@ export class Refusal extends ColoError {
     super(code, message, options);
     this.status = status;
   }
+}
+
+/** The status and body that tell a program why a call was not done. */
+export function refusalAnswer(error: unknown): { status: number; body: ApiError } {
+  const known = error instanceof ColoError ? error : undefined;
+  const hint = known?.hint === undefined ? {} : { hint: known.hint };
+  return {
+    status: error instanceof Refusal ? error.status : statusOf(known),
+    body: { error: { code: known?.code ?? 'COLO_E_BUG', message: errorText(error), ...hint } },
+  };
+}
+
+/** What fails for a reason outside (a node, etcd, QEMU) may be tried again; 500 is a bug of ours alone. */
+function statusOf(error: ColoError | undefined): number {
+  if (error === undefined) return 500;
+  if (error.code === errorCodes.needed) return 409;
+  return error.code === errorCodes.input ? 400 : 503;
 }

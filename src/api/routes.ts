@@ -2,6 +2,7 @@
 // it answers what monitoring systems ask, in their form (colod/monitor.ts).
 
 import { z } from 'zod';
+import type { CertificateRole } from '../base/roles.ts';
 import {
   clusterSchema,
   emptySchema,
@@ -13,6 +14,7 @@ import {
   vmDetailSchema,
   vmLineSchema,
 } from './cluster.ts';
+import { doctorSchema, nodeFactsSchema } from './doctor.ts';
 import { logLinesMax } from './limits.ts';
 
 export interface Route {
@@ -21,8 +23,8 @@ export interface Route {
   /** With parameters in braces. */
   path: string;
   summary: string;
-  /** node: for the nodes of the cluster and for local root only; a token is not enough. */
-  scope: 'cluster' | 'node';
+  /** What a caller must be, at least (base/roles.ts). */
+  needs: CertificateRole;
   body?: z.ZodType;
   query?: z.ZodObject;
   answer: z.ZodType;
@@ -41,7 +43,7 @@ export const routes = [
     id: 'cluster',
     method: 'GET',
     path: '/v1/cluster',
-    scope: 'cluster',
+    needs: 'viewer',
     answer: clusterSchema,
     summary: 'Nodes and VMs of the whole cluster.',
   },
@@ -49,7 +51,7 @@ export const routes = [
     id: 'events',
     method: 'GET',
     path: '/v1/events',
-    scope: 'cluster',
+    needs: 'viewer',
     answer: clusterSchema,
     stream: true,
     summary: 'The same as /v1/cluster, again whenever something changed, as server-sent events named "cluster".',
@@ -58,7 +60,7 @@ export const routes = [
     id: 'runVm',
     method: 'POST',
     path: '/v1/vms',
-    scope: 'cluster',
+    needs: 'admin',
     body: runSchema,
     answer: vmLineSchema,
     summary: 'Runs a VM: a node boots it, and protects it by another one.',
@@ -67,7 +69,7 @@ export const routes = [
     id: 'vm',
     method: 'GET',
     path: '/v1/vms/{vm}',
-    scope: 'cluster',
+    needs: 'viewer',
     answer: vmDetailSchema,
     summary: 'One VM, with what each of its nodes says.',
   },
@@ -75,7 +77,7 @@ export const routes = [
     id: 'removeVm',
     method: 'DELETE',
     path: '/v1/vms/{vm}',
-    scope: 'cluster',
+    needs: 'admin',
     answer: emptySchema,
     summary: 'Stops a VM on all nodes and forgets it. Its disks stay.',
   },
@@ -83,7 +85,7 @@ export const routes = [
     id: 'failover',
     method: 'POST',
     path: '/v1/vms/{vm}/failover',
-    scope: 'cluster',
+    needs: 'operator',
     answer: emptySchema,
     summary: 'Planned failover: the secondary takes over now.',
   },
@@ -91,7 +93,7 @@ export const routes = [
     id: 'checkpoint',
     method: 'POST',
     path: '/v1/vms/{vm}/checkpoint',
-    scope: 'cluster',
+    needs: 'operator',
     answer: nodeStatusSchema,
     summary: 'Takes a checkpoint, and answers when it is committed and applied.',
   },
@@ -99,7 +101,7 @@ export const routes = [
     id: 'logs',
     method: 'GET',
     path: '/v1/vms/{vm}/logs',
-    scope: 'cluster',
+    needs: 'operator',
     query: logQuery,
     answer: logsSchema,
     summary: "The end of the VM's log, or of its serial console, on each of its nodes.",
@@ -108,7 +110,7 @@ export const routes = [
     id: 'drain',
     method: 'POST',
     path: '/v1/nodes/{node}/drain',
-    scope: 'cluster',
+    needs: 'operator',
     answer: emptySchema,
     summary: 'Moves everything away from a node: primaries by planned failover, then secondaries.',
   },
@@ -116,15 +118,31 @@ export const routes = [
     id: 'undrain',
     method: 'DELETE',
     path: '/v1/nodes/{node}/drain',
-    scope: 'cluster',
+    needs: 'operator',
     answer: emptySchema,
     summary: 'The node may be used again.',
+  },
+  {
+    id: 'doctor',
+    method: 'GET',
+    path: '/v1/doctor',
+    needs: 'viewer',
+    answer: doctorSchema,
+    summary: 'What is missing in the cluster, or will be, and what differs between its hosts.',
+  },
+  {
+    id: 'localFacts',
+    method: 'GET',
+    path: '/v1/local/facts',
+    needs: 'node',
+    answer: nodeFactsSchema,
+    summary: 'What this node knows of itself and its host.',
   },
   {
     id: 'local',
     method: 'GET',
     path: '/v1/local',
-    scope: 'node',
+    needs: 'node',
     answer: localSchema,
     summary: 'What this node runs.',
   },
@@ -132,7 +150,7 @@ export const routes = [
     id: 'localFailover',
     method: 'POST',
     path: '/v1/local/vms/{vm}/failover',
-    scope: 'node',
+    needs: 'node',
     answer: emptySchema,
     summary: 'Planned failover of a VM whose primary is this node.',
   },
@@ -140,7 +158,7 @@ export const routes = [
     id: 'localCheckpoint',
     method: 'POST',
     path: '/v1/local/vms/{vm}/checkpoint',
-    scope: 'node',
+    needs: 'node',
     answer: nodeStatusSchema,
     summary: 'A checkpoint of a VM whose primary is this node.',
   },
@@ -148,7 +166,7 @@ export const routes = [
     id: 'localLogs',
     method: 'GET',
     path: '/v1/local/vms/{vm}/logs',
-    scope: 'node',
+    needs: 'node',
     query: logQuery,
     answer: logLinesSchema,
     summary: 'The end of a log of this node.',
@@ -157,7 +175,7 @@ export const routes = [
     id: 'openapi',
     method: 'GET',
     path: '/openapi.json',
-    scope: 'cluster',
+    needs: 'viewer',
     answer: z.looseObject({}),
     summary: 'This document.',
   },

@@ -54,3 +54,15 @@ export class PageRuns {
     for (let at = 0; at < this.bounds.length; at += 2) visit(this.bounds[at] ?? 0, this.bounds[at + 1] ?? 0);
   }
 }
+
+/** Whether every page of `runs` is one of `all`. */
+export function isWithin(runs: PageRuns, all: PageRuns): boolean {
+  const outer = all.bounds;
+  let at = 0;
+  let within = true;
+  runs.forEach((start, end) => {
+    while (at < outer.length && (outer[at + 1] ?? 0) <= start) at += 2;
+    within &&= at < outer.length && (outer[at] ?? 0) <= start && end <= (outer[at + 1] ?? 0);
+  });
+  return within;
+}

@@ -6,11 +6,12 @@
 // Every call is synchronous, since this thread has nothing else to do. A file that was removed or moved away is made anew.
 // One that cannot be renamed is not written any more rather than grow.
 
-import { closeSync, fstatSync, mkdirSync, openSync, renameSync, writeSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, renameSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
 import { errorText } from './errors.ts';
 import { pipeFullMsMax, pipePollMs } from './limits.ts';
+import { makeFolder } from './make-folder.ts';
 import { type OpenOrder, pieceCostBytes, slots, type WriterOrder, type WriterWord } from './writer-message.ts';
 
 const handled = new Int32Array(workerData as SharedArrayBuffer);
@@ -75,7 +76,7 @@ class Target {
     const { path } = this.order;
     if (path === '') this.fd = standardError;
     else {
-      mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+      makeFolder(dirname(path), 0o700);
       this.fd = openSync(path, 'a', 0o600);
     }
     return this.fd;

@@ -24,7 +24,7 @@ import type { Server, Socket } from 'node:net';
 import { setImmediate } from 'node:timers';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
-import type { Identity } from '../base/identity.ts';
+import type { Identity, IdentitySource } from '../base/identity.ts';
 import { type FrameDecoder, lastUserType, linkTypes, type Refusal, type RefusalKind } from './frame.ts';
 import { afterHello, checkClientHello, type FirstMessage, readFirstMessage } from './handshake.ts';
 import { encodeHello, encodeRefuse, type Hello, parseHello, parseRefuse } from './hello.ts';
@@ -338,7 +338,7 @@ export interface LinkServerOptions {
   local(peer: Hello): Hello;
   handshakeTimeoutMs: number;
   /** This node's certificate; needed on TCP. */
-  identity?: Identity;
+  identity?: IdentitySource;
   /** A connection that got no link: what was wrong with it, and in words. It may be a stranger's, and there may be many. */
   refused?(kind: RefusalKind | 'unwanted' | 'rate' | 'busy', text: string): void;
 }

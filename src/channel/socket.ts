@@ -8,8 +8,8 @@
 // A socket file left over by a dead process is replaced; one that answers is in use and is left alone. Files are
 // created with mode 0600: who may open them may speak for a node.
 //
-// Limits: certificates are read when listening or dialling begins; a renewed one counts from the next start on. There is
-// no revocation. A TLS session is never resumed, so that every connection proves who it is.
+// A renewed certificate, and a list of revoked ones, count from the next connection on, of either side. What is connected stays.
+// A TLS session is never resumed, so that every connection proves who it is.
 
 import { once } from 'node:events';
 import { lstatSync, unlinkSync } from 'node:fs';
@@ -19,8 +19,10 @@ import { isMainThread } from 'node:worker_threads';
 import { systemClock } from '../base/clock.ts';
 import { setSocketOption } from '../base/descriptors.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
-import type { Identity } from '../base/identity.ts';
+import type { Identity, IdentitySource } from '../base/identity.ts';
+import { certificateRole } from '../base/roles.ts';
 import { socketDescriptor } from '../base/socket-queue.ts';
+import { followIdentity, tlsIdentity } from '../base/tls-identity.ts';
 import { Door, type Verdict } from './door.ts';
 import { guard } from './guard.ts';
 import { linkDoorLimits, probeTimeoutMs, unacknowledgedMs } from './limits.ts';
@@ -34,12 +36,13 @@ export function addressText(address: Address): string {
   return 'path' in address ? address.path : `${address.host}:${address.port}`;
 }
 
-/** The name in the certificate that the peer has proven to own; undefined on a Unix socket. */
+/** The node's name in the certificate that the peer has proven to own; '' of one that is no node's; undefined on a Unix socket. */
 export function peerName(socket: Socket): string | undefined {
   if (!(socket instanceof TLSSocket)) return undefined;
-  const name: unknown = socket.getPeerCertificate().subject?.CN;
+  const { subject } = socket.getPeerCertificate();
+  const name: unknown = subject?.CN;
   // No name, or several, is a name that nobody has.
-  return typeof name === 'string' ? name : '';
+  return typeof name === 'string' && certificateRole(subject) === 'node' ? name : '';
 }
 
 /** Opens a connection; rejects with a ColoError that names the address, also when the signal ends it. */
@@ -73,7 +76,7 @@ function tlsOptions(address: Address, identity: Identity | undefined) {
       hint: 'Between hosts TLS is never left out: make certificates with `colo init` and `colo join`.',
     });
   const minVersion: SecureVersion = 'TLSv1.3';
-  return { ca: identity.ca, cert: identity.certificate, key: identity.key, minVersion, rejectUnauthorized: true };
+  return { ...tlsIdentity(identity), minVersion, rejectUnauthorized: true };
 }
 
 function dialError(address: Address, cause: unknown): ColoError {
@@ -93,7 +96,7 @@ export interface Acceptor {
 }
 
 /** Listens at the address; every accepted socket, on TCP one whose peer has proven who it is, goes to `accept`. */
-export async function bind(address: Address, acceptor: Acceptor, identity?: Identity): Promise<Server> {
+export async function bind(address: Address, acceptor: Acceptor, identity?: IdentitySource): Promise<Server> {
   if ('path' in address) await clearLeftOver(address.path);
   const server = 'path' in address ? plainServer(acceptor) : secureServer(address, acceptor, identity);
   // The file is made inside listen(), in this tick: no other file of this process is created under this mask.
@@ -118,8 +121,9 @@ function plainServer(acceptor: Acceptor): Server {
   return createServer({ noDelay: true }, (socket) => acceptor.accept(socket));
 }
 
-function secureServer(address: Address, acceptor: Acceptor, identity: Identity | undefined): Server {
+function secureServer(address: Address, acceptor: Acceptor, source: IdentitySource | undefined): Server {
   const { handshakeTimeoutMs } = acceptor;
+  const identity = typeof source === 'function' ? source() : source;
   const server = createTlsServer(
     {
       ...tlsOptions(address, identity),
@@ -136,6 +140,7 @@ function secureServer(address: Address, acceptor: Acceptor, identity: Identity |
     socket.destroy();
     acceptor.refused?.(cause);
   });
+  if (typeof source === 'function') followIdentity(server, source, { optionsOf: (now) => tlsIdentity(now) });
   guard(server, {
     ...{ door: new Door(linkDoorLimits, systemClock.now()), clock: systemClock },
     refused: (verdict, address) => acceptor.turnedBack?.(verdict, address),

@@ -1,15 +1,16 @@
 // The link over TCP: mutual TLS 1.3, and who is turned away. Certificates are those that `colo init` and `colo join` make.
 
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, rmSync } from 'node:fs';
 import { createConnection } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, type TestContext, test } from 'node:test';
 import { connect as connectTls } from 'node:tls';
 import { ColoError, errorCodes } from '../base/errors.ts';
-import { type Identity, readIdentity } from '../base/identity.ts';
-import { createAuthority, issueCertificate } from '../host/certificates.ts';
+import { type Identity, type IdentitySource, identitySource, readIdentity } from '../base/identity.ts';
+import { type Role, roles } from '../base/roles.ts';
+import { createAuthority, issueCertificate, renewCertificate, revokeCertificates } from '../host/certificates.ts';
 import { linkDoorLimits } from './limits.ts';
 import { type Address, connect, type Hello, LinkServer } from './link.ts';
 
@@ -27,13 +28,15 @@ before(async () => {
   const other = join(folder, 'other');
   await createAuthority(own, 'own');
   await createAuthority(other, 'other');
-  const issue = async (name: string, authority: string, node: string, days?: number) => {
-    const made = await issueCertificate(authority, { node, addresses: [], ...(days === undefined ? {} : { days }) });
+  const issue = async (name: string, authority: string, node: string, more: { days?: number; role?: Role } = {}) => {
+    const made = await issueCertificate(authority, { node, addresses: [], ...more });
     identities.set(name, readIdentity(made));
   };
   await issue('left', own, 'left');
   await issue('right', own, 'right');
-  await issue('expired', own, 'left', -1);
+  await issue('expired', own, 'left', { days: -1 });
+  // Issued behind those of the node of the same name, whose folder it takes.
+  for (const role of roles) await issue(role, own, 'left', { role });
   await issue('foreign', other, 'left');
   // It trusts the cluster, which does not trust it.
   identities.set('foreign', { ...identity('foreign'), ca: identity('left').ca });
@@ -46,13 +49,14 @@ const hello: Hello = { vm: 'guest', node: 'left', kind: 'beat', term: 1, session
 async function listen(
   context: TestContext,
   shows: string,
+  source: IdentitySource = identity(shows),
 ): Promise<{ server: LinkServer; refusals: (count: number) => Promise<string> }> {
   const said: string[] = [];
   let told = Promise.withResolvers<void>();
   const server = await LinkServer.listen(
     { host: '127.0.0.1', port: 0 },
     {
-      identity: identity(shows),
+      identity: source,
       accept: () => undefined,
       local: (peer) => ({ ...peer, node: 'right' }),
       handshakeTimeoutMs: 60_000,
@@ -117,6 +121,54 @@ test("a node that gives another node's name is refused, and so is a server that 
   assert.equal(server.counters.refused.identity, 1);
   const liar = await listen(context, 'left');
   await assert.rejects(dial(liar.server.address, 'left'), /says that it is right, and is left/);
+});
+
+test('a certificate of a person opens no link, whatever its role', async (context) => {
+  const { server, refusals } = await listen(context, 'right');
+  for (const [index, role] of roles.entries()) {
+    await assert.rejects(dial(server.address, role), isRefused);
+    assert.match(await refusals(index + 1), /did not prove who it is/);
+  }
+  const impostor = await listen(context, 'admin');
+  await assert.rejects(dial(impostor.server.address, 'left', { peerNode: 'right' }));
+});
+
+test('a certificate that was revoked opens no link, and a renewed one does, from the next connection on and without a restart', async (context) => {
+  const authority = join(folder, 'revoking');
+  await createAuthority(authority, 'revoking');
+  const at: Record<string, string> = {};
+  for (const node of ['left', 'right', 'other'])
+    at[node] = await issueCertificate(authority, { node, addresses: ['127.0.0.1'] });
+  const read = (node: string) => readIdentity(at[node] ?? '');
+  const stolen = read('left');
+  identities.set('revoking', read('right'));
+  const { server, refusals } = await listen(context, 'revoking', identitySource(at['right'] ?? ''));
+  const open = (as: Identity) => connect(server.address, hello, { timeoutMs: 60_000, identity: as, peerNode: 'right' });
+  const before = await open(stolen);
+  await renewCertificate(authority, 'left');
+  assert.equal(await revokeCertificates(authority, 'left', { keepNewest: true }), 1);
+  (await open(stolen)).close();
+  copyFileSync(join(authority, 'revoked.pem'), join(at['right'] ?? '', 'revoked.pem'));
+  await assert.rejects(open(stolen), isRefused);
+  assert.match(await refusals(1), /did not prove who it is/);
+  (await open(read('left'))).close();
+  assert.equal(before.ended, false, 'what is connected stays');
+  before.close();
+  // The other way round: a server whose certificate is revoked is not talked to.
+  const renewed = await renewCertificate(authority, 'right');
+  const old = identities.get('revoking');
+  assert.ok(old !== undefined);
+  await revokeCertificates(authority, 'right', { keepNewest: true });
+  const impostor = await listen(context, 'revoking', old);
+  copyFileSync(join(authority, 'revoked.pem'), join(at['left'] ?? '', 'revoked.pem'));
+  const meant = { timeoutMs: 60_000, identity: read('left'), peerNode: 'right' };
+  await assert.rejects(connect(impostor.server.address, hello, meant), isRefused);
+  const newer = await listen(context, 'revoking', readIdentity(renewed));
+  (await connect(newer.server.address, hello, meant)).close();
+  assert.equal(await revokeCertificates(authority, 'left', { keepNewest: false }), 2);
+  copyFileSync(join(authority, 'revoked.pem'), join(at['right'] ?? '', 'revoked.pem'));
+  await assert.rejects(open(read('left')), isRefused);
+  await assert.rejects(open(read('other')), /says that it is left, and is other/, 'the others are not revoked');
 });
 
 test('a node that is not the one that was meant is not talked to', async (context) => {

@@ -7,7 +7,7 @@
 
 import { randomFillSync } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { mkdir, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import type { Arbiter } from '../arbiter/arbiter.ts';
 import { EtcdArbiter } from '../arbiter/etcd.ts';
 import { FolderArbiter } from '../arbiter/folder.ts';
@@ -16,6 +16,7 @@ import { systemClock } from '../base/clock.ts';
 import { errorText } from '../base/errors.ts';
 import { readIdentity } from '../base/identity.ts';
 import { endOnBug, type Log, openLog } from '../base/log.ts';
+import { makeFolder } from '../base/make-folder.ts';
 import { watchProcess } from '../base/own-process.ts';
 import { type NodeConfig, recordName } from '../node/config.ts';
 import type { NodeContext } from '../node/context.ts';
@@ -38,7 +39,7 @@ async function main(): Promise<void> {
     ...{ level: config.logLevel, file: config.logFile, bindings: { vm, node: name, pid: process.pid } },
     moment: () => (node === undefined ? {} : termAndEpoch(node)),
   });
-  await mkdir(config.node.runDir, { recursive: true, mode: 0o700 });
+  makeFolder(config.node.runDir, 0o700);
   const arbiter = watch(await openArbiter(config.node), config.node, log);
   const platform = realPlatform(() => context);
   const context: NodeContext = { config: config.node, clock: systemClock, log, arbiter, platform };

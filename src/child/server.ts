@@ -12,8 +12,9 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { z } from 'zod';
 import { parseJson, readBody } from '../api/body.ts';
 import { nodeBodyBytesMax } from '../api/limits.ts';
-import type { ApiError, NodeStatus, ProcessStatus } from '../api/node-status.ts';
-import { ColoError, errorCodes, errorText } from '../base/errors.ts';
+import type { NodeStatus, ProcessStatus } from '../api/node-status.ts';
+import { Refusal, refusalAnswer } from '../api/refusal.ts';
+import { ColoError, errorCodes } from '../base/errors.ts';
 import { during } from '../base/loop-watch.ts';
 import type { Peer } from '../node/config.ts';
 import type { ColoNode } from '../node/node.ts';
@@ -76,7 +77,7 @@ async function answerQuestion(served: Served, question: IncomingMessage): Promis
       setImmediate(stop);
       return {};
     default:
-      throw new ColoError(errorCodes.input, `there is no ${question.method} ${question.url}`);
+      throw new Refusal(404, errorCodes.input, `there is no ${question.method} ${question.url?.slice(0, 200)}`);
   }
 }
 
@@ -100,18 +101,6 @@ function send(answer: ServerResponse, status: number, body: unknown): void {
 }
 
 function sendError(answer: ServerResponse, error: unknown): void {
-  const known = error instanceof ColoError ? error : undefined;
-  const body: ApiError = {
-    error: {
-      code: known?.code ?? 'COLO_E_BUG',
-      message: errorText(error),
-      ...(known?.hint === undefined ? {} : { hint: known.hint }),
-    },
-  };
-  send(answer, codeOf(known), body);
-}
-
-function codeOf(error: ColoError | undefined): number {
-  if (error?.code === errorCodes.needed) return 409;
-  return error?.code === errorCodes.input ? 400 : 500;
+  const { status, body } = refusalAnswer(error);
+  send(answer, status, body);
 }

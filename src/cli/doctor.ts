@@ -155,7 +155,7 @@ export async function doctor(): Promise<DoctorLine[]> {
 }
 
 /** The lines as aligned text, each thing to do below its line. */
-export function formatDoctor(lines: DoctorLine[]): string {
+export function formatDoctor(lines: readonly (Omit<DoctorLine, 'todo'> & { todo?: string | undefined })[]): string {
   const width = Math.max(...lines.map((each) => each.what.length));
   const text = lines.flatMap((each) => {
     const first = `${each.state.padEnd(8)}${each.what.padEnd(width + 2)}${each.detail}`;

@@ -25,6 +25,7 @@ const wrong: [call: string, says: RegExp][] = [
   ['bench checkpoint --pages some', /'some' is invalid/],
   ['join /nowhere node', /\/nowhere holds no authority/],
   ['init /dev/null/ca', /the authority cannot be kept in \/dev\/null\/ca/],
+  ['init /proc/x', /the authority cannot be kept in \/proc\/x/],
   ['token /nowhere/tokens anna', /the token cannot be written to \/nowhere\/tokens/],
   ['logs vm --lines some', /'some' is invalid/],
   ['frobnicate', /unknown command/],

@@ -1,8 +1,9 @@
 // colo: the command line. Every command is a function of its own file; here are only their words. Exit codes: 0 done,
 // 1 it was tried and did not hold, 2 the call or the host is wrong and nothing was started, 130 interrupted.
 
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { Argument, Command, InvalidArgumentError, Option } from 'commander';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
+import { certificateRoles, roles } from '../base/roles.ts';
 import { faultKinds } from '../demo/faults.ts';
 import { Interrupted, isInterrupted } from './interrupt.ts';
 import { isCluster } from './target.ts';
@@ -44,6 +45,7 @@ function build(finish: (code: number) => void): Command {
   addDemo(program, finish);
   addControl(program, finish);
   addCluster(program, finish);
+  addCertificate(program, finish);
   addService(program, finish);
   addTools(program, finish);
   return program;
@@ -222,6 +224,7 @@ function addService(program: Command, finish: (code: number) => void): void {
   program
     .command('token <file> <name>')
     .description("make a token for the service's API; its hash goes into the file, the token to standard output")
+    .addOption(new Option('--role <role>', 'what its bearer may do').choices(roles).default('viewer' as const))
     .option('--json', 'as JSON', false)
     .action(async (file, name, options) => finish(await (await import('./service.ts')).token(file, name, options)));
 }
@@ -235,31 +238,50 @@ function addCluster(program: Command, finish: (code: number) => void): void {
     .action(async (folder, options) => finish(await (await import('./cluster.ts')).init(folder, options)));
   program
     .command('join <folder> <node>')
-    .description('make the certificate of a node, with the authority in the folder')
+    .description('make the certificate of a node, or of somebody with a role, with the authority in the folder')
     .option('--address <address...>', 'under which the node is reached', [])
+    .addOption(new Option('--role <role>', 'whom it is for').choices(certificateRoles).default('node' as const))
     .option('--json', 'as JSON', false)
     .action(async (folder, node, options) => finish(await (await import('./cluster.ts')).join(folder, node, options)));
 }
 
-function addTools(program: Command, finish: (code: number) => void): void {
+function addCertificate(program: Command, finish: (code: number) => void): void {
   program
-    .command('doctor')
-    .description('say what this host can do and what to do about what is missing')
-    .option('--install', 'first install the Debian packages that a node needs (as root)', false)
-    .option(
-      '--prove',
-      'show it, in about a minute: 200 captures, 50 loads and a failover with TCP clients, everything verified',
-      false,
-    )
-    .addOption(new Option('--accel <accel>', 'with --prove: under this; KVM where it works').choices(['tcg', 'kvm']))
+    .command('certificate')
+    .description('renew a certificate, or revoke those of a name, with the authority in the folder')
+    .addArgument(new Argument('<what>', 'renew or revoke').choices(['renew', 'revoke'] as const))
+    .argument('<folder>', 'of the authority')
+    .argument('<name>', 'of the node or person')
+    .option('--old', 'revoke: all but the newest one', false)
     .option('--json', 'as JSON', false)
-    .action(async (options) =>
-      finish(
-        options.prove === true
+    .action(async (what, folder, name, options) =>
+      finish(await (await import('./cluster.ts')).certificate(what, folder, name, options)),
+    );
+}
+
+function addTools(program: Command, finish: (code: number) => void): void {
+  asking(
+    program
+      .command('doctor')
+      .description('say what this host can do and what to do about what is missing; with --cluster, of a whole cluster')
+      .option('--install', 'first install the Debian packages that a node needs (as root)', false)
+      .option('--cluster', 'ask a colod about all nodes: etcd, bridges, certificates, clocks, versions', false)
+      .option(
+        '--prove',
+        'show it, in about a minute: 200 captures, 50 loads and a failover with TCP clients, everything verified',
+        false,
+      )
+      .addOption(new Option('--accel <accel>', 'with --prove: under this; KVM where it works').choices(['tcg', 'kvm']))
+      .option('--json', 'as JSON', false),
+  ).action(async (options) =>
+    finish(
+      options.cluster === true || isCluster(options)
+        ? await (await import('./nodes.ts')).clusterDoctor(options)
+        : options.prove === true
           ? await (await import('./prove.ts')).proveCommand(options)
           : await (await import('./dev/tools.ts')).doctorCommand(options),
-      ),
-    );
+    ),
+  );
   program
     .command('bench <what>')
     .description(

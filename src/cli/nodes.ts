@@ -2,11 +2,13 @@
 
 import type { Cluster, Logs, VmDetail, VmLine } from '../api/cluster.ts';
 import { callService, type Question, streamService, type Target } from '../api/cluster-client.ts';
+import { doctorSchema } from '../api/doctor.ts';
 import type { NodeStatus } from '../api/node-status.ts';
 import { delay } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { formatSize } from '../config/size.ts';
 import { readSpecForNodes } from '../config/spec.ts';
+import { formatDoctor } from './doctor.ts';
 import { interruptSignal } from './interrupt.ts';
 import { changeTimeoutMs, drainTimeoutMs } from './limits.ts';
 import { type TargetOptions, targetOf } from './target.ts';
@@ -106,6 +108,15 @@ export async function logs(vm: string, options: Options & { lines: number; conso
   ];
   tell(options, answer, lines);
   return 0;
+}
+
+/** Exit code 1 when something is missing, as of `colo doctor`. */
+export async function clusterDoctor(options: Options): Promise<number> {
+  const question: Question = { method: 'GET', path: '/v1/doctor', timeoutMs: 20_000 };
+  const { findings } = doctorSchema.parse(await callService(targetOf(options), question));
+  const lines = findings.map(({ node, ...one }) => ({ ...one, what: node === '' ? one.what : `${node}: ${one.what}` }));
+  tell(options, findings, () => formatDoctor(lines).trimEnd().split('\n'));
+  return findings.some((one) => one.state === 'missing') ? 1 : 0;
 }
 
 export async function rm(vm: string, options: Options): Promise<number> {

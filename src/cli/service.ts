@@ -5,6 +5,7 @@ import { appendFileSync, chmodSync, existsSync } from 'node:fs';
 import { isName } from '../arbiter/names.ts';
 import { systemClock } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import type { Role } from '../base/roles.ts';
 import { readTokens, tokenHash } from '../colod/authentication.ts';
 import { readServiceConfig, type ServiceConfig } from '../colod/config.ts';
 import { handOverAll } from '../colod/hand-over.ts';
@@ -30,7 +31,7 @@ async function handOver(config: ServiceConfig): Promise<number> {
   return left.length === 0 ? 0 : 1;
 }
 
-export async function token(file: string, name: string, options: { json: boolean }): Promise<number> {
+export async function token(file: string, name: string, options: { role: Role; json: boolean }): Promise<number> {
   if (!isName(name)) throw new ColoError(errorCodes.input, `${JSON.stringify(name)} cannot name a token`);
   if (existsSync(file) && readTokens(file).has(name))
     throw new ColoError(errorCodes.input, `${file} has a token named ${name} already`, {
@@ -38,7 +39,7 @@ export async function token(file: string, name: string, options: { json: boolean
     });
   const secret = randomBytes(24).toString('base64url');
   try {
-    appendFileSync(file, `${name}:${tokenHash(secret)}\n`, { mode: 0o600 });
+    appendFileSync(file, `${name}:${tokenHash(secret)}:${options.role}\n`, { mode: 0o600 });
     chmodSync(file, 0o600);
   } catch (cause) {
     throw new ColoError(errorCodes.input, `the token cannot be written to ${file}`, {
@@ -46,7 +47,9 @@ export async function token(file: string, name: string, options: { json: boolean
       hint: 'name a file in a folder that is there, and that you may write to',
     });
   }
-  process.stdout.write(options.json ? `${JSON.stringify({ name, file, token: secret })}\n` : `${secret}\n`);
+  process.stdout.write(
+    options.json ? `${JSON.stringify({ name, role: options.role, file, token: secret })}\n` : `${secret}\n`,
+  );
   process.stderr.write(
     `Keep it now: ${file} holds only its hash. A line that is removed takes the token away at once.\n`,
   );

@@ -6,10 +6,11 @@
 //   FOLDER/revision          the last revision used
 //   FOLDER/lock
 
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
+import { makeFolder } from '../base/make-folder.ts';
 import { withFileLock } from '../host/file-lock.ts';
 import { folderEntriesMax } from './limits.ts';
 import { checkEntry, type Entry, type Store } from './store.ts';
@@ -30,7 +31,7 @@ export class FolderStore implements Store {
   constructor(folder: string, wallNow: () => number) {
     this.folder = folder;
     this.wallNow = wallNow;
-    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    makeFolder(folder, 0o700);
   }
 
   async list(): Promise<Entry[]> {

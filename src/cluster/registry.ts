@@ -56,6 +56,8 @@ const vmSchema = z.object({
   memoryBytes: z.number(),
   /** mode none: one node, no protection. */
   protect: z.boolean(),
+  /** Its spec came over the network: it may name files below each node's allowed folders only. */
+  confined: z.boolean().optional(),
 });
 
 /** What is left of a VM, until every node that may have run it has said that it does not. */

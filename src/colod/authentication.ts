@@ -1,15 +1,23 @@
 // Who calls: local root on the Unix socket, a certificate of the cluster's authority, or a token of a file. Anybody else is
 // refused, and counted by the reason.
 //
-//   FILE   NAME:SHA256 of the token in hex, one a line; made by `colo token FILE NAME`
+//   FILE   NAME:SHA256 of the token in hex:ROLE, one a line; made by `colo token FILE NAME`
+//
+// A line without a role is of before there were roles, and an operator's.
 
-import { createHash, timingSafeEqual } from 'node:crypto';
+import { createHash, timingSafeEqual, X509Certificate } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
 import { TLSSocket } from 'node:tls';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
+import { type CertificateRole, certificateRole, isRole, type Role } from '../base/roles.ts';
 
-export type Caller = { kind: 'local' } | { kind: 'certificate'; name: string } | { kind: 'token'; name: string };
+/** `is`: what it may do (base/roles.ts). */
+export type Caller = { kind: 'local' | 'certificate' | 'token'; name: string; is: CertificateRole };
+
+/** Whoever may open a node's Unix socket. */
+export const localCaller: Caller = { kind: 'local', name: '', is: 'node' };
+
 export interface RefusedCaller {
   kind: 'refused';
   reason: 'certificate' | 'token' | 'missing';
@@ -18,36 +26,49 @@ export interface RefusedCaller {
   detail?: string;
 }
 
-const linePattern = /^([a-zA-Z0-9][a-zA-Z0-9_-]{0,62}):([a-f0-9]{64})$/;
+const linePattern = /^([a-zA-Z0-9][a-zA-Z0-9_-]{0,62}):([a-f0-9]{64})(?::(\w+))?$/;
+
+interface Token {
+  hash: string;
+  role: Role;
+}
 
 export function tokenHash(token: string): string {
   return createHash('sha256').update(token).digest('hex');
 }
 
-/** Hashes by name. Read anew for each call with a token, so that one that was taken away counts at once. */
-export function readTokens(path: string): Map<string, string> {
+/** By name. Read anew for each call with a token, so that one that was taken away counts at once. */
+export function readTokens(path: string): Map<string, Token> {
   if ((statSync(path).mode & 0o077) !== 0)
     throw new ColoError(errorCodes.input, `${path} can be read by others`, { hint: `chmod 600 ${path}` });
-  const tokens = new Map<string, string>();
+  const tokens = new Map<string, Token>();
   for (const [index, line] of readFileSync(path, 'utf8').split('\n').entries()) {
     if (line.trim() === '' || line.startsWith('#')) continue;
     const match = linePattern.exec(line.trim());
-    if (match === null) throw new ColoError(errorCodes.input, `${path}, line ${index + 1}: not NAME:SHA256`);
-    tokens.set(match[1] ?? '', match[2] ?? '');
+    const [, name = '', hash = '', role = 'operator'] = match ?? [];
+    if (match === null || !isRole(role))
+      throw new ColoError(errorCodes.input, `${path}, line ${index + 1}: not NAME:SHA256:ROLE`);
+    tokens.set(name, { hash, role });
   }
   return tokens;
 }
 
 /** On a TLS connection; the Unix socket's callers are local. */
-export function authenticate(question: IncomingMessage, tokensPath: string | undefined): Caller | RefusedCaller {
+export function authenticate(
+  question: IncomingMessage,
+  { tokensPath, ca }: { tokensPath: string | undefined; ca: string },
+): Caller | RefusedCaller {
   const { socket } = question;
-  if (!(socket instanceof TLSSocket)) return { kind: 'local' };
+  if (!(socket instanceof TLSSocket)) return localCaller;
+  // Of a connection that is over nothing is known any more.
+  if (socket.destroyed) return { kind: 'refused', reason: 'missing', text: 'the connection is over' };
   const certificate = socket.getPeerCertificate();
   // Node gives an empty object when none was shown.
   if (Object.keys(certificate).length > 0) {
     const name: unknown = certificate.subject?.CN;
-    if (socket.authorized && typeof name === 'string') return { kind: 'certificate', name };
-    const why = String(socket.authorizationError ?? 'no name');
+    const is = roleOf(socket, certificate.subject, ca);
+    if (socket.authorized && typeof name === 'string' && is !== undefined) return { kind: 'certificate', name, is };
+    const why = String(socket.authorizationError ?? (is === undefined ? 'no role that is known' : 'no name'));
     return { kind: 'refused', reason: 'certificate', text: `the certificate is not accepted (${why})` };
   }
   const token = /^Bearer (\S+)$/.exec(question.headers.authorization ?? '')?.[1];
@@ -56,19 +77,27 @@ export function authenticate(question: IncomingMessage, tokensPath: string | und
   return byToken(token, tokensPath);
 }
 
+/** A node is only who the nodes' authority says it is. */
+function roleOf(socket: TLSSocket, subject: { OU?: unknown }, ca: string): CertificateRole | undefined {
+  const is = certificateRole(subject);
+  const isOfNodes = () => socket.getPeerX509Certificate()?.verify(new X509Certificate(ca).publicKey) === true;
+  return is !== 'node' || isOfNodes() ? is : undefined;
+}
+
 function byToken(token: string, tokensPath: string | undefined): Caller | RefusedCaller {
   try {
-    const name = tokensPath === undefined ? undefined : nameOf(token, readTokens(tokensPath));
-    if (name !== undefined) return { kind: 'token', name };
+    const caller = tokensPath === undefined ? undefined : callerOf(token, readTokens(tokensPath));
+    if (caller !== undefined) return caller;
     return { kind: 'refused', reason: 'token', text: 'the token is not known' };
   } catch (error) {
     return { kind: 'refused', reason: 'token', text: 'no token can be checked here', detail: errorText(error) };
   }
 }
 
-function nameOf(token: string, tokens: Map<string, string>): string | undefined {
+function callerOf(token: string, tokens: Map<string, Token>): Caller | undefined {
   const given = Buffer.from(tokenHash(token));
-  let found: string | undefined;
-  for (const [name, hash] of tokens) if (timingSafeEqual(given, Buffer.from(hash))) found = name;
+  let found: Caller | undefined;
+  for (const [name, { hash, role }] of tokens)
+    if (timingSafeEqual(given, Buffer.from(hash))) found = { kind: 'token', name, is: role };
   return found;
 }

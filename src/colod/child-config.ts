@@ -13,7 +13,8 @@ import type { WantedRole } from '../controller/role.ts';
 import { ensureFirmware } from '../local/firmware.ts';
 import { type BootFiles, machineOf } from '../local/machine.ts';
 import type { UplinkConfig } from '../node/config.ts';
-import type { ServiceConfig } from './config.ts';
+import { refuseOutsideHere } from './allowed-files.ts';
+import { filesFolders, type ServiceConfig } from './config.ts';
 
 /** Files of one child. */
 export interface ChildPaths {
@@ -65,6 +66,7 @@ export interface ChildOptions {
 export async function childConfig(config: ServiceConfig, options: ChildOptions): Promise<DaemonConfig> {
   const { record, role, port } = options;
   const spec = specOf(record);
+  if (record.confined === true) refuseOutsideHere(spec, filesFolders(config));
   const paths = childPaths(config, record.vm);
   const { arbiter } = config;
   await ensureFirmware(spec.machine);

@@ -10,7 +10,7 @@
 // and does not.
 
 import { spawn } from 'node:child_process';
-import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { z } from 'zod';
@@ -20,6 +20,7 @@ import type { NodeStatus } from '../api/node-status.ts';
 import { type Clock, delay } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
+import { makeFolder } from '../base/make-folder.ts';
 import { livingOwner } from '../base/owner-file.ts';
 import type { DaemonConfig } from '../child/config.ts';
 import type { Child } from '../cluster/placement.ts';
@@ -77,7 +78,7 @@ export class Children {
   /** Takes over the children that an earlier process of the service has left. */
   adopt(): void {
     const root = join(this.config.runFolder, 'vms');
-    mkdirSync(root, { recursive: true, mode: 0o700 });
+    makeFolder(root, 0o700);
     for (const vm of readdirSync(root)) {
       const paths = childPaths(this.config, vm);
       const known = readConfig(paths.config);
@@ -213,7 +214,7 @@ export class Children {
 
   private spawn(one: Held, config: DaemonConfig): void {
     const { paths } = one;
-    for (const folder of [paths.folder, paths.logs]) mkdirSync(folder, { recursive: true, mode: 0o700 });
+    for (const folder of [paths.folder, paths.logs]) makeFolder(folder, 0o700);
     writeFileSync(paths.config, JSON.stringify(config), { mode: 0o600 });
     const output = openSync(paths.output, 'w', 0o600);
     // A session of its own: what ends the service does not end it.

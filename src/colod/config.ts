@@ -3,6 +3,7 @@
 import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
+import { join } from 'node:path';
 import { parseDocument } from 'yaml';
 import { z } from 'zod';
 import { ColoError, errorCodes } from '../base/errors.ts';
@@ -67,6 +68,8 @@ export const serviceSchema = z.strictObject({
   runFolder: path.default('/dev/shm/colod'),
   /** Logs, replicas of disks. */
   stateFolder: path.default('/var/lib/colo'),
+  /** Below these a spec that came over the network may name files of this host: images in the state folder by default. */
+  files: z.array(path).max(16).optional(),
   /** Who may open it, may do everything. */
   socket: path.default('/run/colo/colod.sock'),
   logLevel: z.enum(['error', 'warn', 'info', 'debug', 'trace']).default('info'),
@@ -75,6 +78,11 @@ export const serviceSchema = z.strictObject({
 });
 
 export type ServiceConfig = z.output<typeof serviceSchema>;
+
+/** Below these a spec that came over the network may name files of this host. */
+export function filesFolders({ files, stateFolder }: ServiceConfig): string[] {
+  return files ?? [join(stateFolder, 'images')];
+}
 
 /** Checks a parsed document; every mistake becomes a line of one error of code `input`. */
 export function checkServiceConfig(document: unknown, source: string): ServiceConfig {

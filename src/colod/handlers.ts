@@ -5,19 +5,25 @@ import { randomBytes } from 'node:crypto';
 import { z } from 'zod';
 import { emptySchema, logLinesSchema, nodeStatusSchema, runSchema } from '../api/cluster.ts';
 import { callService, type Question } from '../api/cluster-client.ts';
+import { type Finding, nodeFactsSchema } from '../api/doctor.ts';
 import { logBytesMax } from '../api/limits.ts';
 import type { NodeStatus } from '../api/node-status.ts';
 import { jsonSchema, openApiDocument } from '../api/openapi.ts';
 import { Refusal } from '../api/refusal.ts';
 import type { LogQuery } from '../api/routes.ts';
-import { errorCodes } from '../base/errors.ts';
+import { errorCodes, errorText } from '../base/errors.ts';
 import { readIdentity } from '../base/identity.ts';
 import { choose } from '../cluster/placement.ts';
 import type { NodeInfo, VmRecord } from '../cluster/registry.ts';
 import { specSchema } from '../config/spec.ts';
+import { refuseOutside } from './allowed-files.ts';
 import { clusterAnswer, copies, primaryOf, vmLine } from './answers.ts';
+import type { Caller } from './authentication.ts';
 import { specOf } from './child-config.ts';
+import { judge, type Seen } from './cluster-doctor.ts';
+import { filesFolders } from './config.ts';
 import { checkpointTimeoutMs, failoverTimeoutMs, forwardTimeoutMs } from './limits.ts';
+import { readNodeFacts } from './node-facts.ts';
 import type { Call, Handlers } from './server.ts';
 import type { Service } from './service.ts';
 import { tailOfBoth } from './tail.ts';
@@ -30,7 +36,7 @@ export function handlersOf(service: Service, refused: () => Record<string, numbe
   const on = (vm: VmRecord, what: string, timeoutMs: number) => onPrimary(service, { vm, what, timeoutMs });
   return {
     cluster: async () => cluster(service),
-    runVm: (call) => runVm(service, runSchema.parse(call.body)),
+    runVm: (call) => runVm(service, runSchema.parse(call.body), call.caller),
     vm: (call) => vmDetail(service, vmOf(service, call)),
     removeVm: (call) => removeVm(service, call),
     failover: async (call) => emptySchema.parse(await on(vmOf(service, call), 'failover', forwardTimeoutMs)),
@@ -38,16 +44,21 @@ export function handlersOf(service: Service, refused: () => Record<string, numbe
       nodeStatusSchema.parse(await on(vmOf(service, call), 'checkpoint', checkpointTimeoutMs)),
     logs: (call) => logs(service, call),
     drain: async (call) => {
-      await service.registry.drain(nodeOf(service, call).node);
+      await service.registry.drain(nodeOf(service, call.params['node'] ?? '').node);
       await service.refresh();
       return {};
     },
     undrain: async (call) => {
-      const revision = service.cluster.drains.get(call.params['node'] ?? '');
-      if (revision !== undefined) await service.registry.undrain(call.params['node'] ?? '', revision);
+      const name = call.params['node'] ?? '';
+      const revision = service.cluster.drains.get(name);
+      // One that is off may still be drained.
+      if (revision !== undefined) await service.registry.undrain(name, revision);
+      else nodeOf(service, name);
       await service.refresh();
       return {};
     },
+    doctor: async () => doctor(service),
+    localFacts: () => readNodeFacts(service),
     local: async () => ({
       node: service.config.node,
       version: service.version,
@@ -88,10 +99,10 @@ function vmOf(service: Service, { params }: Call): VmRecord & { revision: number
   });
 }
 
-function nodeOf(service: Service, { params }: Call): NodeInfo {
-  const found = service.cluster.nodes.find((one) => one.node === params['node']);
+function nodeOf(service: Service, name: string): NodeInfo {
+  const found = service.cluster.nodes.find((one) => one.node === name);
   if (found !== undefined) return found;
-  throw new Refusal(404, errorCodes.input, `this cluster has no living node named ${params['node']}`, {
+  throw new Refusal(404, errorCodes.input, `this cluster has no living node named ${name}`, {
     hint: `it has ${service.cluster.nodes.map((one) => one.node).join(', ')}`,
   });
 }
@@ -103,9 +114,11 @@ function ownVm(service: Service, { params }: Call): string {
   throw new Refusal(404, errorCodes.input, `this node has no copy of ${vm}`);
 }
 
-async function runVm(service: Service, { spec, on, force }: z.output<typeof runSchema>) {
+async function runVm(service: Service, { spec, on, force }: z.output<typeof runSchema>, caller: Caller) {
   const vm = typeof spec['vm'] === 'string' ? spec['vm'] : '';
   const checked = specOf({ vm, spec });
+  const confined = caller.kind !== 'local';
+  if (confined) refuseOutside(checked, filesFolders(service.config));
   await service.refresh();
   if (service.registryProblem !== '')
     throw new Refusal(503, errorCodes.arbiter, `the registry does not answer: ${service.registryProblem}`);
@@ -116,9 +129,9 @@ async function runVm(service: Service, { spec, on, force }: z.output<typeof runS
   const memoryBytes = checked.machine.memory;
   const home = on ?? choose(service.cluster, { memoryBytes: memoryBytes + spareBytes });
   if (home === undefined) throw new Refusal(503, errorCodes.host, 'no node has room for it, or all are being drained');
-  nodeOf(service, { params: { node: home }, query: undefined, body: undefined });
+  nodeOf(service, home);
   const life = randomBytes(4).toString('hex');
-  const record: VmRecord = { vm, life, home, spec, memoryBytes, protect: checked.protect.mode !== 'none' };
+  const record: VmRecord = { vm, life, home, spec, memoryBytes, protect: checked.protect.mode !== 'none', confined };
   refuseTaken(service.cluster, record, { force });
   if (!(await service.registry.createVm(record, service.cluster.removed.get(vm)?.revision)))
     throw new Refusal(409, errorCodes.input, `this cluster has a VM named ${vm} already`, {
@@ -221,6 +234,37 @@ function forward(service: Service, { node, address, apiPort }: NodeInfo, questio
     { host: address, port: apiPort, ca: identity.ca, node, as: identity },
     { timeoutMs: forwardTimeoutMs, ...question },
   );
+}
+
+/** Every node that is there is asked for its facts; this one judges them. */
+async function doctor(service: Service) {
+  const self = service.config.node;
+  const seen = await Promise.all(
+    service.cluster.nodes.map(async (info): Promise<Seen> => {
+      const isSelf = info.node === self;
+      const askedMs = Date.now();
+      const asked = isSelf
+        ? readNodeFacts(service)
+        : forward(service, info, { method: 'GET', path: '/v1/local/facts' });
+      const rest = { node: info.node, isSelf, askedMs };
+      return asked.then(
+        (facts) => ({ ...rest, facts: nodeFactsSchema.parse(facts), why: '', answeredMs: Date.now() }),
+        (error: unknown) => ({ ...rest, facts: undefined, why: errorText(error), answeredMs: Date.now() }),
+      );
+    }),
+  );
+  const { registryProblem } = service;
+  const registry: Finding =
+    registryProblem === ''
+      ? { node: '', what: 'registry', state: 'ok', detail: 'it is read and written' }
+      : {
+          node: '',
+          what: 'registry',
+          state: 'missing',
+          detail: registryProblem,
+          todo: 'see etcd: nothing is moved until it answers',
+        };
+  return { answeredBy: self, findings: [registry, ...judge(seen)] };
 }
 
 /** The last lines of a log of this node; none when there is no such file yet. */

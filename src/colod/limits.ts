@@ -36,6 +36,21 @@ export const lastWordsBytesMax = 8 * 1024;
 /** A stream of live updates says at least this often that it lives, so that a reader or a proxy does not give it up. */
 export const streamPingMs = 15_000;
 
+/** One thing that a node looks at of itself for `colo doctor --cluster`. What takes longer is shown as not answering. */
+export const factTimeoutMs = 3_000;
+
+/** A certificate that is good for fewer days than this is named by `colo doctor --cluster`. */
+export const certificateDaysLow = 30;
+
+/** By how much a host's clock may differ before `colo doctor --cluster` names it. */
+export const clockLagMsMax = 500;
+
+/** How long a question to another node may take before `colo doctor --cluster` names it. */
+export const nodeLagMsMax = 50;
+
+/** Of an etcd's data: `colo doctor --cluster` names a larger one. Its quota is 2 GiB unless told otherwise, and then it takes nothing. */
+export const etcdBytesHigh = 1.5 * 2 ** 30;
+
 /**
  * TLS handshakes at the API: of one source at once and per second, of all sources that have shown no certificate of the
  * cluster, and begun at the same time. Who comes beyond is reset at once and counted.

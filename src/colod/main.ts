@@ -2,7 +2,7 @@
 
 import { rm } from 'node:fs/promises';
 import { systemClock } from '../base/clock.ts';
-import { readIdentity } from '../base/identity.ts';
+import { identitySource } from '../base/identity.ts';
 import { endOnBug, openLog } from '../base/log.ts';
 import { watchProcess } from '../base/own-process.ts';
 import { readServiceConfig } from './config.ts';
@@ -34,7 +34,7 @@ export async function runService(file: string): Promise<number> {
     socketPath: config.socket,
     secure: {
       ...{ host: config.address, port: config.api.port, tokens: config.api.tokens },
-      identity: readIdentity(config.certificates),
+      identity: identitySource(config.certificates),
     },
     handlers: handlersOf(service, () => counters.refused),
     monitor: (path) => monitor.answer(path),

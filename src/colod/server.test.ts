@@ -6,7 +6,9 @@ import { EventEmitter } from 'node:events';
 import {
   appendFileSync,
   chmodSync,
+  copyFileSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   renameSync,
@@ -25,11 +27,13 @@ import { callService, type Question, streamService, type Target } from '../api/c
 import { bodyBytesMax, streamsMax } from '../api/limits.ts';
 import { jsonSchema, openApiDocument } from '../api/openapi.ts';
 import { routes } from '../api/routes.ts';
+import { type Clock, systemClock } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
-import { type Identity, readIdentity } from '../base/identity.ts';
-import { silentLog } from '../base/log.ts';
+import { type Identity, type IdentitySource, identitySource, readIdentity } from '../base/identity.ts';
+import { type Log, silentLog } from '../base/log.ts';
+import { type CertificateRole, mayDo, roles } from '../base/roles.ts';
 import { specSchema } from '../config/spec.ts';
-import { createAuthority, issueCertificate } from '../host/certificates.ts';
+import { createAuthority, issueCertificate, revokeCertificates } from '../host/certificates.ts';
 import { tokenHash } from './authentication.ts';
 import { callDoorLimits } from './limits.ts';
 import { type Handlers, type RefusedReason, ServiceServer } from './server.ts';
@@ -52,6 +56,11 @@ before(async () => {
   await issue('h2', 'own', 'h2');
   await issue('expired', 'own', 'late', -1);
   await issue('foreign', 'other', 'h2');
+  for (const role of roles)
+    identities.set(
+      role,
+      readIdentity(await issueCertificate(join(folder, 'own'), { node: `${role}-1`, addresses: [], role })),
+    );
   writeFileSync(tokensPath, `# operators\nanna:${tokenHash('secret')}\n`, { mode: 0o600 });
 });
 after(() => rmSync(folder, { recursive: true }));
@@ -71,7 +80,14 @@ interface Stage {
   as: (who: Identity | { token: string }) => Target;
 }
 
-async function listen(context: TestContext, log = silentLog): Promise<Stage> {
+async function listen(
+  context: TestContext,
+  {
+    log = silentLog,
+    clock = systemClock,
+    own = identity('h1'),
+  }: { log?: Log; clock?: Clock; own?: IdentitySource } = {},
+): Promise<Stage> {
   const socketPath = join(mkdtempSync(join(folder, 'run-')), 'colod.sock');
   const cluster = { now: emptyCluster() };
   const events = new EventEmitter().setMaxListeners(0);
@@ -85,8 +101,8 @@ async function listen(context: TestContext, log = silentLog): Promise<Stage> {
       return id === 'cluster' ? cluster.now : { ...call };
     },
   });
-  const secure = { host: '127.0.0.1', port: 0, identity: identity('h1'), tokens: tokensPath };
-  const server = await ServiceServer.listen({ socketPath, secure, handlers, events, log });
+  const secure = { host: '127.0.0.1', port: 0, identity: own, tokens: tokensPath };
+  const server = await ServiceServer.listen({ socketPath, secure, handlers, events, log, clock });
   context.after(() => server.close());
   const as = (who: Identity | { token: string }): Target => ({
     ...{ host: '127.0.0.1', port: server.port, ca: identity('h1').ca, as: who },
@@ -133,6 +149,93 @@ test('a token that was taken away counts no longer; a token file that is not the
   await callService(as({ token: 'secret' }), ask);
 });
 
+test('of every route, who may call it is what its table says: viewers, operators, admins, nodes and local root', async (context) => {
+  const { as, socketPath, calls } = await listen(context);
+  const params = { '{vm}': 'web', '{node}': 'h1' };
+  appendFileSync(tokensPath, roles.map((role) => `${role}:${tokenHash(`of-${role}`)}:${role}\n`).join(''));
+  const callers: [is: CertificateRole, target: Target][] = [
+    ['node', { socketPath }],
+    ['node', as(identity('h2'))],
+    ...roles.map((role): [CertificateRole, Target] => [role, as(identity(role))]),
+    ...roles.map((role): [CertificateRole, Target] => [role, as({ token: `of-${role}` })]),
+    // A token of before there were roles.
+    ['operator', as({ token: 'secret' })],
+  ];
+  for (const [is, target] of callers)
+    for (const { id, method, path, needs, ...route } of routes.filter((one) => one.id !== 'events')) {
+      const filled = Object.entries(params).reduce((text, [name, value]) => text.replace(name, value), String(path));
+      const body = 'body' in route ? { body: { spec: {} } } : {};
+      calls.length = 0;
+      const refused = await callService(target, { method, path: filled, ...body }).then(
+        () => '',
+        (error: unknown) => (error instanceof ColoError ? error.message : assert.fail(String(error))),
+      );
+      const isRefused = / needs the role | is for nodes /.test(refused);
+      assert.equal(isRefused, !mayDo(is, needs), `${is} ${id}: ${refused}`);
+      assert.equal(calls.length, isRefused ? 0 : 1, `${is} ${id}: ${refused}`);
+    }
+  const reads = routes.filter(({ method, needs }) => method === 'GET' && needs !== 'node').map(({ id }) => id);
+  const viewed = routes.filter(({ needs }) => needs === 'viewer');
+  assert.ok(
+    viewed.every(({ id, method }) => method === 'GET' && reads.includes(id)),
+    'a viewer changes nothing',
+  );
+  const document = openApiDocument({ version: '1', spec: {} });
+  const paths = document['paths'] as Record<string, Record<string, { 'x-colo-role': string }>>;
+  for (const { path, method, needs } of routes)
+    assert.equal(paths[path]?.[method.toLowerCase()]?.['x-colo-role'], needs);
+});
+
+test('a node is only who the authority of the nodes says it is: that of people cannot make one', async (context) => {
+  const { as, calls } = await listen(context);
+  const people = join(folder, 'own');
+  const forged = join(folder, 'forged');
+  mkdirSync(forged);
+  for (const [from, to] of [
+    ['people.pem', 'ca.pem'],
+    ['people.key', 'ca.key'],
+  ] as const)
+    copyFileSync(join(people, from), join(forged, to));
+  const made = readIdentity(await issueCertificate(forged, { node: 'h2', addresses: [] }));
+  const asNode = as({ ...made, ca: identity('h1').ca });
+  await assert.rejects(callService(asNode, { method: 'GET', path: '/v1/local' }), says(/no role that is known/));
+  assert.deepEqual(calls, []);
+});
+
+test('a certificate that was revoked is refused at the API from the next call on, also on a connection that stands', async (context) => {
+  const authority = join(folder, 'revoking');
+  await createAuthority(authority, 'revoking');
+  const node = await issueCertificate(authority, { node: 'h1', addresses: ['127.0.0.1'] });
+  const anna = readIdentity(await issueCertificate(authority, { node: 'anna', addresses: [], role: 'admin' }));
+  const bert = readIdentity(await issueCertificate(authority, { node: 'bert', addresses: [], role: 'viewer' }));
+  const ticks: (() => void)[] = [];
+  const clock = { ...systemClock, every: (_: number, tick: () => void) => (ticks.push(tick), () => undefined) };
+  const { server } = await listen(context, { clock, own: identitySource(node) });
+  const as = (who: Identity): Target => ({ host: '127.0.0.1', port: server.port, ca: who.ca, as: who });
+  const stream = streamService(as(anna), '/v1/events', new AbortController().signal);
+  assert.equal((await stream.next()).done, false);
+  await revokeCertificates(authority, 'anna', { keepNewest: false });
+  await callService(as(anna), ask);
+  copyFileSync(join(authority, 'revoked.pem'), join(node, 'revoked.pem'));
+  for (const tick of ticks) tick();
+  await assert.rejects(stream.next());
+  await assert.rejects(callService(as(anna), ask), says(/certificate is not accepted.*REVOKED/));
+  assert.deepEqual(await callService(as(bert), ask), emptyCluster());
+  assert.deepEqual(server.refused, { certificate: 1 });
+});
+
+test('one who reads events and whose token is taken away reads no more', async (context) => {
+  const ticks: (() => void)[] = [];
+  const clock = { ...systemClock, every: (_: number, tick: () => void) => (ticks.push(tick), () => undefined) };
+  const { as } = await listen(context, { clock });
+  appendFileSync(tokensPath, `carl:${tokenHash('of-carl')}:viewer\n`);
+  const stream = streamService(as({ token: 'of-carl' }), '/v1/events', new AbortController().signal);
+  assert.equal((await stream.next()).done, false);
+  writeFileSync(tokensPath, `anna:${tokenHash('secret')}\n`);
+  for (const tick of ticks) tick();
+  await assert.rejects(stream.next());
+});
+
 test('what is for nodes is not for tokens', async (context) => {
   const { as, server } = await listen(context);
   await assert.rejects(callService(as({ token: 'secret' }), { method: 'GET', path: '/v1/local' }), says(/for nodes/));
@@ -175,7 +278,7 @@ test('older TLS, no TLS and garbage get no answer, and the others are served on'
 test('strangers that knock as fast as they can are counted and logged together, and the others are served on', async (context) => {
   const lines: { reason: string; count: number }[] = [];
   const log = pino({ level: 'warn' }, { write: (line: string) => void lines.push(JSON.parse(line)) });
-  const { server, as } = await listen(context, log);
+  const { server, as } = await listen(context, { log });
   await callService(as(identity('h2')), ask);
   const knocks = 2 * callDoorLimits.strangersBurst;
   const knock = (index: number) => {

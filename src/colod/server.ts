@@ -2,23 +2,26 @@
 // Every question is one route of api/routes.ts; what is none, too large, or from nobody is refused and counted.
 
 import { EventEmitter } from 'node:events';
-import { chmod, mkdir, rm } from 'node:fs/promises';
+import { chmod, rm } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { createServer as createSecureServer } from 'node:https';
 import { dirname } from 'node:path';
 import { z } from 'zod';
 import { parseJson, readBody } from '../api/body.ts';
 import { bodyBytesMax, connectionsMax, questionTimeoutMs, streamBacklogBytesMax, streamsMax } from '../api/limits.ts';
-import { Refusal } from '../api/refusal.ts';
+import { Refusal, refusalAnswer } from '../api/refusal.ts';
 import { matchRoute, type Route, type RouteId } from '../api/routes.ts';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
-import type { Identity } from '../base/identity.ts';
+import type { Identity, IdentitySource } from '../base/identity.ts';
 import type { Log } from '../base/log.ts';
+import { makeFolder } from '../base/make-folder.ts';
+import { mayDo } from '../base/roles.ts';
 import { Tally } from '../base/tally.ts';
+import { followIdentity, tlsIdentity } from '../base/tls-identity.ts';
 import { Door } from '../channel/door.ts';
 import { guard } from '../channel/guard.ts';
-import { authenticate, type Caller, type RefusedCaller } from './authentication.ts';
+import { authenticate, type Caller, localCaller, type RefusedCaller } from './authentication.ts';
 import { callDoorLimits, streamPingMs } from './limits.ts';
 import { openPaths } from './monitor.ts';
 import type { PlainAnswer } from './monitor-answers.ts';
@@ -28,13 +31,14 @@ export interface Call {
   params: Record<string, string>;
   query: unknown;
   body: unknown;
+  caller: Caller;
 }
 
 export type Handlers = Record<Exclude<RouteId, 'events'>, (call: Call) => Promise<unknown>>;
 
 export interface ServerOptions {
   socketPath: string;
-  secure: { host: string; port: number; identity: Identity; tokens: string | undefined };
+  secure: { host: string; port: number; identity: IdentitySource; tokens: string | undefined };
   handlers: Handlers;
   /** Metrics and health (monitor.ts), beside the routes; `openPaths` of them to anybody. */
   monitor?: (path: string) => Promise<PlainAnswer | undefined>;
@@ -105,16 +109,25 @@ export class ServiceServer {
   }
 
   private async listenSecure(): Promise<void> {
-    const { host, port, identity, tokens } = this.options.secure;
+    const { host, port, identity: given, tokens } = this.options.secure;
+    const identity = typeof given === 'function' ? given : () => given;
+    const optionsOf = (now: Identity) => tlsIdentity(now, { withPeople: true });
+    let look = () => undefined as void;
     const server = createSecureServer(
       {
-        ...{ ca: identity.ca, cert: identity.certificate, key: identity.key, minVersion: 'TLSv1.3' },
+        ...{ ...optionsOf(identity()), minVersion: 'TLSv1.3' },
         // Who shows none may have a token; who shows one that is not ours is told so (authentication.ts).
         ...{ requestCert: true, rejectUnauthorized: false, handshakeTimeout: questionTimeoutMs },
       },
-      (question, answer) => void this.handle(question, answer, () => authenticate(question, tokens)),
+      (question, answer) =>
+        void this.handle(question, answer, () => {
+          look();
+          return authenticate(question, { tokensPath: tokens, ca: identity().ca });
+        }),
     );
     server.maxConnections = connectionsMax;
+    // Who is connected may be one who was revoked: everybody says anew who it is.
+    look = followIdentity(server, identity, { optionsOf, changed: () => server.closeAllConnections() });
     server.on('tlsClientError', (cause, socket) => {
       socket.destroy();
       this.count('tls', errorText(cause));
@@ -130,10 +143,10 @@ export class ServiceServer {
 
   private async listenLocal(): Promise<void> {
     const { socketPath } = this.options;
-    await mkdir(dirname(socketPath), { recursive: true, mode: 0o700 });
+    makeFolder(dirname(socketPath), 0o700);
     await rm(socketPath, { force: true });
     const server = createServer((question, answer) => {
-      void this.handle(question, answer, () => ({ kind: 'local' }));
+      void this.handle(question, answer, () => localCaller);
     });
     // The file is made inside listen(), in this tick: nobody else can open it, and no other file is made under this mask.
     const listen = () => {
@@ -181,7 +194,7 @@ export class ServiceServer {
         });
       }
       if (await this.isMonitored(question, answer, () => true)) return;
-      await this.serve(question, answer, caller);
+      await this.serve(question, answer, { caller, who });
     } catch (error) {
       sendError(answer, error);
       // What it may still be sending is not read.
@@ -202,20 +215,32 @@ export class ServiceServer {
     return found !== undefined;
   }
 
-  private async serve(question: IncomingMessage, answer: ServerResponse, caller: Caller): Promise<void> {
+  private async serve(
+    question: IncomingMessage,
+    answer: ServerResponse,
+    { caller, who }: { caller: Caller; who: () => Caller | RefusedCaller },
+  ): Promise<void> {
     const url = URL.parse(question.url ?? '/', 'http://colod') ?? new URL('http://colod/none');
     const match = matchRoute(question.method ?? '', url.pathname);
     if (match.kind !== 'route') throw this.noRoute(question, match);
     const { route, params } = match;
-    if (route.scope === 'node' && caller.kind === 'token')
-      throw this.refusal('forbidden', new Refusal(403, errorCodes.input, 'this is for nodes: a token is not enough'));
+    this.refuseRole(route, caller);
     const query = this.check(route.query, Object.fromEntries(url.searchParams));
     const body = this.check(route.body, await this.bodyOf(question, route));
-    if (route.id === 'events') return this.stream(answer);
+    if (route.id === 'events') return this.stream(answer, caller, who);
     const { log } = this.options;
     if (route.method !== 'GET') log.info({ call: route.id, params, caller }, 'called');
-    const result = await this.options.handlers[route.id]({ params, query, body });
+    const result = await this.options.handlers[route.id]({ params, query, body, caller });
     send(answer, 200, result);
+  }
+
+  private refuseRole(route: Route, { is, kind, name }: Caller): void {
+    if (mayDo(is, route.needs)) return;
+    const text =
+      route.needs === 'node'
+        ? `${route.id} is for nodes of the cluster, and ${name} is a ${kind} with the role ${is}`
+        : `${route.id} needs the role ${route.needs}, and ${name} has ${is}`;
+    throw this.refusal('forbidden', new Refusal(403, errorCodes.input, text));
   }
 
   private async bodyOf(question: IncomingMessage, route: Route): Promise<unknown> {
@@ -255,7 +280,7 @@ export class ServiceServer {
   }
 
   /** What /v1/cluster answers, now and whenever it is another. */
-  private stream(answer: ServerResponse): void {
+  private stream(answer: ServerResponse, caller: Caller, who: () => Caller | RefusedCaller): void {
     if (this.streams.size >= streamsMax)
       throw this.refusal(
         'busy',
@@ -269,13 +294,17 @@ export class ServiceServer {
       else answer.write(text);
     };
     const tell = async () => {
-      const text = JSON.stringify(await handlers.cluster({ params: {}, query: undefined, body: undefined }));
+      const text = JSON.stringify(await handlers.cluster({ params: {}, query: undefined, body: undefined, caller }));
       if (text === told || answer.destroyed) return;
       told = text;
       write(`event: cluster\ndata: ${text}\n\n`);
     };
     const changed = () => void tell().catch(() => answer.destroy());
-    const cancel = this.clock.every(streamPingMs, () => write(': still here\n\n'));
+    const cancel = this.clock.every(streamPingMs, () => {
+      // Its token or certificate may have been taken away: asking looks at both.
+      if (who().kind === 'refused') answer.destroy();
+      else write(': still here\n\n');
+    });
     events.on('changed', changed);
     answer.once('close', () => {
       cancel();
@@ -294,15 +323,7 @@ function send(answer: ServerResponse, status: number, body: unknown): void {
 }
 
 function sendError(answer: ServerResponse, error: unknown): void {
-  const known = error instanceof ColoError ? error : undefined;
-  const status = error instanceof Refusal ? error.status : statusOf(known);
-  const hint = known?.hint === undefined ? {} : { hint: known.hint };
+  const { status, body } = refusalAnswer(error);
   answer.setHeader('connection', 'close');
-  send(answer, status, { error: { code: known?.code ?? 'COLO_E_BUG', message: errorText(error), ...hint } });
-}
-
-/** What fails for a reason outside (a node, etcd, QEMU) may be tried again; 500 is a bug of ours alone. */
-function statusOf(error: ColoError | undefined): number {
-  if (error === undefined) return 500;
-  return error.code === errorCodes.input ? 400 : 503;
+  send(answer, status, body);
 }

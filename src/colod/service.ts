@@ -6,7 +6,7 @@
 // It ends without ending its children. A node that is to have none is drained first.
 
 import { EventEmitter } from 'node:events';
-import { mkdirSync, readFileSync, statfsSync } from 'node:fs';
+import { readFileSync, statfsSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
 import type { ProcessStatus } from '../api/node-status.ts';
@@ -17,6 +17,7 @@ import { type Clock, delay } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { readIdentity } from '../base/identity.ts';
 import type { Log } from '../base/log.ts';
+import { makeFolder } from '../base/make-folder.ts';
 import { EtcdStore } from '../cluster/etcd-store.ts';
 import { FolderStore } from '../cluster/folder-store.ts';
 import { type PlacementAction, Reconciler } from '../cluster/placement.ts';
@@ -78,7 +79,7 @@ export class Service {
 
   /** `cluster`: what it stands on, in place of what its configuration names. */
   static async start(config: ServiceConfig, parts: { clock: Clock; log: Log; cluster?: Shared }): Promise<Service> {
-    mkdirSync(config.stateFolder, { recursive: true, mode: 0o700 });
+    makeFolder(config.stateFolder, 0o700);
     const service = new Service(config, { ...parts, ...(parts.cluster ?? (await openCluster(config))) });
     service.children.adopt();
     service.loop = service.run();
@@ -101,6 +102,11 @@ export class Service {
   /** Why the registry did not answer, or takes nothing; '' when all is well. */
   get registryProblem(): string {
     return this.problems.read === '' ? this.problems.announce : this.problems.read;
+  }
+
+  /** Rejects when no VM could be taken over now. */
+  probeArbiter(): Promise<void> {
+    return this.arbiter.probe('probe');
   }
 
   /** What this node says of itself to the others. */
@@ -261,7 +267,7 @@ async function openCluster(config: ServiceConfig): Promise<Shared> {
   const { arbiter } = config;
   if ('folder' in arbiter) {
     const terms = join(arbiter.folder, 'terms');
-    mkdirSync(terms, { recursive: true, mode: 0o700 });
+    makeFolder(terms, 0o700);
     const store = new FolderStore(join(arbiter.folder, 'registry'), Date.now);
     return { arbiter: await FolderArbiter.open(terms), registry: new Registry(store) };
   }

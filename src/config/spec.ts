@@ -140,6 +140,8 @@ export const protectSchema = z.strictObject({
   mode: z.enum(['colo', 'remus', 'none']).default('colo'),
   /** remus: time between two captures. */
   interval: durationSchema({ min: 5, max: 10_000, example: '25ms' }).prefault('25ms'),
+  /** remus: time between two states that the secondary loads to see that it can. */
+  tryLoad: durationSchema({ min: 1000, max: 3_600_000, example: '60s' }).prefault('60s'),
   /** colo: longest epoch. */
   epochMax: durationSchema({ min: 100, max: 600_000, example: '10s' }).prefault('10s'),
   /** colo: how long a packet waits for its equal. */

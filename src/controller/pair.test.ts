@@ -28,6 +28,7 @@ function protectedPrimary(): PrimaryPair {
     epoch: 1,
     refusals: 0,
     complete: true,
+    loaded: true,
     asked: 0,
     covered: 0,
   });

@@ -56,6 +56,26 @@ test('a VM that is lost before anybody holds a checkpoint of it is over', () => 
   assert.equal(pair.state.kind, 'ended');
 });
 
+test('nothing counts as loaded before the secondary has loaded a checkpoint of this pairing', () => {
+  const pair = new PrimaryPair();
+  const isLoaded = () => pair.state.kind === 'protected' && pair.state.loaded;
+  const begin = [
+    { kind: 'peerReady' },
+    { kind: 'roundSent', dirtyPages: 0 },
+    { kind: 'pairClaimed', outcome: 'won' },
+  ] as const;
+  for (const event of [...begin, { kind: 'captured', epoch: 1 }, { kind: 'committed', epoch: 1 }] as const) {
+    pair.on(event);
+    assert.equal(isLoaded(), false, event.kind);
+  }
+  pair.on({ kind: 'applied', epoch: 1 });
+  assert.equal(isLoaded(), true);
+  pair.on({ kind: 'linkLost', why: '' });
+  pair.on({ kind: 'aloneClaimed', outcome: 'won' });
+  for (const event of begin) pair.on(event);
+  assert.equal(isLoaded(), false, 'another pairing');
+});
+
 test('a VM that is lost while its first checkpoint is on the way is handed over: it may be complete over there', () => {
   const pair = new PrimaryPair();
   const end: PrimaryEvent = { kind: 'vmEnded', why: 'killed', byGuest: false };

@@ -37,7 +37,8 @@ export type PrimaryState =
   | { kind: 'syncing'; round: number; lastDirtyPages: number }
   | { kind: 'pairing' }
   /**
-   * `complete`: the secondary holds a checkpoint that it could run. `handover`: why it is to take over when it has applied
+   * `complete`: the secondary holds a checkpoint that it could run. `loaded`: it has loaded one: before that nobody knows that
+   * this machine's state loads there. `handover`: why it is to take over when it has applied
    * the one of now, or that one has failed. `wanted`: why another checkpoint is to follow it. `asked`: the operator's newest
    * request; `covered`: the newest one that the checkpoint of now, or the last one, began after.
    */
@@ -47,6 +48,7 @@ export type PrimaryState =
       epoch: number;
       refusals: number;
       complete: boolean;
+      loaded: boolean;
       asked: number;
       covered: number;
       handover?: string;
@@ -176,7 +178,8 @@ export class PrimaryPair {
       this.move({ kind: 'suspecting', why: 'the arbiter did not answer', peerMayRun: false });
       return [{ kind: 'dropPeer', why: 'the arbiter did not answer' }, { kind: 'claimAlone' }];
     }
-    this.move({ kind: 'protected', phase: 'capturing', epoch: 0, refusals: 0, complete: false, asked: 0, covered: 0 });
+    const nothing = { epoch: 0, refusals: 0, complete: false, loaded: false, asked: 0, covered: 0 };
+    this.move({ kind: 'protected', phase: 'capturing', ...nothing });
     return [{ kind: 'capture', reason: { kind: 'initial' } }];
   }
 
@@ -222,7 +225,7 @@ export class PrimaryPair {
     }
     if (event.kind === 'applied' && state.phase === 'applying' && event.epoch === state.epoch) {
       const { handover, wanted, ...rest } = state;
-      const running = { ...rest, phase: 'running' as const };
+      const running = { ...rest, loaded: true, phase: 'running' as const };
       this.move(running);
       const compare = { kind: 'compare' as const, epoch: event.epoch, answers: state.covered };
       return [compare, ...(handover === undefined ? this.beginNext(running, wanted) : this.offer(handover))];

@@ -24,7 +24,8 @@ import { unreachable } from '../base/assert.ts';
 export type SecondaryState =
   | { kind: 'idle'; why: string }
   | { kind: 'joining' }
-  | { kind: 'protected'; epoch: number; applying: boolean }
+  /** `loaded`: a checkpoint of this pairing has been loaded here, so the machine's state is one that loads. */
+  | { kind: 'protected'; epoch: number; applying: boolean; loaded: boolean }
   | { kind: 'suspecting'; epoch: number; applying: boolean; why: string }
   | { kind: 'taking-over'; epoch: number; why: string }
   | { kind: 'leaving'; why: string }
@@ -124,7 +125,8 @@ export class SecondaryPair {
   private onStaged(epoch: number): SecondaryAction[] {
     const state = this.state;
     if (state.kind !== 'joining' && !(state.kind === 'protected' && !state.applying)) return [];
-    this.move({ kind: 'protected', epoch, applying: true });
+    const loaded = this.state.kind === 'protected' && this.state.loaded;
+    this.move({ kind: 'protected', epoch, applying: true, loaded });
     return [
       { kind: 'commit', epoch },
       { kind: 'apply', epoch },
@@ -134,7 +136,7 @@ export class SecondaryPair {
   private onApplied(epoch: number): SecondaryAction[] {
     const state = this.state;
     if (state.kind === 'protected' && state.epoch === epoch) {
-      this.move({ ...state, applying: false });
+      this.move({ ...state, applying: false, loaded: true });
       return [];
     }
     if (state.kind !== 'suspecting' || state.epoch !== epoch) return [];

@@ -4,12 +4,12 @@
 //   guest ── QEMU ── socket ── BareCard ─┬─ say(), ask()
 //                                        └─ join(): a port of a switch
 
-import { mkdirSync } from 'node:fs';
 import type { Server } from 'node:net';
 import { dirname } from 'node:path';
 import { barePorts, parseFields } from '../../guest/bare/guest.ts';
 import { systemClock } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { makeFolder } from '../base/make-folder.ts';
 import { connectForFrames, listenForFrames } from '../netdev/endpoint.ts';
 import { FrameSocket } from '../netdev/frame-socket.ts';
 import { buildUdp } from '../packet/build.ts';
@@ -43,7 +43,7 @@ export class BareCard {
   }
 
   static async listen(path: string): Promise<BareCard> {
-    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    makeFolder(dirname(path), 0o700);
     const connected = Promise.withResolvers<void>();
     const card: BareCard = new BareCard(
       await listenForFrames(path, (socket) => {

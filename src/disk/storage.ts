@@ -4,10 +4,11 @@
 // Names are those of files within the folder. Everything that changes a file's contents is asynchronous, since a disk may hang;
 // removing one is done when it returns.
 
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { type FileHandle, open, readFile, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { makeFolder } from '../base/make-folder.ts';
 import { punch, reserve } from './space.ts';
 
 /** An open file. */
@@ -73,7 +74,7 @@ export class Folder implements Storage {
   }
 
   make(): void {
-    mkdirSync(this.folder, { recursive: true, mode: 0o700 });
+    makeFolder(this.folder, 0o700);
   }
 
   list(): string[] {

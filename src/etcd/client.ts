@@ -11,6 +11,7 @@ import { z } from 'zod';
 import { delay } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import type { Identity } from '../base/identity.ts';
+import { type TlsIdentity, tlsIdentity } from '../base/tls-identity.ts';
 import { etcdAnswerBytesMax, etcdAskTimeoutMs, etcdNextAfterMs } from './limits.ts';
 
 export interface EtcdClientOptions {
@@ -96,9 +97,9 @@ export class EtcdClient {
   }
 
   /** The agent keeps connections apart by these. */
-  private secret(): { ca?: string; cert?: string; key?: string } {
+  private secret(): Partial<TlsIdentity> {
     const identity = this.identity();
-    return identity === undefined ? {} : { ca: identity.ca, cert: identity.certificate, key: identity.key };
+    return identity === undefined ? {} : tlsIdentity(identity);
   }
 
   private post(endpoint: URL, path: string, { body, signal }: { body: string; signal: AbortSignal }): Promise<string> {

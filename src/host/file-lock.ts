@@ -3,9 +3,9 @@
 // happens when this process is killed. So there are no stale locks and nothing to clean up.
 
 import { spawn } from 'node:child_process';
-import { mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { makeFolder } from '../base/make-folder.ts';
 import { lockTimeoutMs } from './limits.ts';
 
 interface HeldLock {
@@ -38,7 +38,7 @@ function acquire(path: string): Promise<HeldLock> {
 
 /** Runs `action` while this process alone holds the lock file `path`; waits for whoever holds it now. */
 export async function withFileLock<T>(path: string, action: () => Promise<T>): Promise<T> {
-  await mkdir(dirname(path), { recursive: true });
+  makeFolder(dirname(path));
   const lock = await acquire(path);
   try {
     return await action();

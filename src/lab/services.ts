@@ -5,7 +5,7 @@
 // before the next one of that name begins, and ended.
 
 import type { ChildProcess } from 'node:child_process';
-import { existsSync, mkdirSync, openSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, openSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { stringify } from 'yaml';
@@ -15,6 +15,7 @@ import { type Clock, delay } from '../base/clock.ts';
 import { enterNetwork } from '../base/descriptors.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { readIdentity } from '../base/identity.ts';
+import { makeFolder } from '../base/make-folder.ts';
 import { livingOwner } from '../base/owner-file.ts';
 import { createAuthority, issueCertificate } from '../host/certificates.ts';
 import { withoutLate } from '../lan/turns.ts';
@@ -180,7 +181,7 @@ export class ServiceLab {
   private async build(names: readonly string[]): Promise<void> {
     const { lab, logDir } = this;
     rmSync(logDir, { recursive: true, force: true });
-    mkdirSync(logDir, { recursive: true, mode: 0o700 });
+    makeFolder(logDir, 0o700);
     await createAuthority(this.authority, this.options.name);
     this.undo.push(enterNetwork(namespacePath(lab.clientNamespace)));
     for (const [index, name] of names.entries()) {

@@ -4,13 +4,14 @@
 // This process stands in the clients' namespace while the cluster lives: its ordinary sockets are those of a client that
 // reaches the guest over the bridge. Unix sockets know no namespaces, so the nodes' APIs stay in reach.
 
-import { mkdirSync, readlinkSync, rmSync } from 'node:fs';
+import { readlinkSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { NodeStatus } from '../api/node-status.ts';
 import { type Clock, delay } from '../base/clock.ts';
 import { enterNetwork } from '../base/descriptors.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { makeFolder } from '../base/make-folder.ts';
 import { type Spec, writtenDisks } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';
 import { createAuthority, issueCertificate } from '../host/certificates.ts';
@@ -195,7 +196,7 @@ export class LocalCluster {
 
   private async build(names: readonly string[]): Promise<void> {
     const { lab, logDir, directory } = this;
-    mkdirSync(logDir, { recursive: true, mode: 0o700 });
+    makeFolder(logDir, 0o700);
     const authority = join(directory, 'ca');
     await createAuthority(authority, this.options.spec.vm);
     const leave = enterNetwork(namespacePath(lab.clientNamespace));
@@ -231,7 +232,7 @@ export class LocalCluster {
     const { name, index, identityFolder } = host;
     const own = join(this.directory, name);
     const runDir = join(own, 'vm');
-    mkdirSync(runDir, { recursive: true, mode: 0o700 });
+    makeFolder(runDir, 0o700);
     const address = (at: number) => ({ host: hostAddress(at), port: linkPort });
     const hosts = this.lab.hosts.map((node, at) => ({ node, address: address(at) }));
     return {

@@ -23,6 +23,7 @@ import { homedir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { tryLock } from '../base/descriptors.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { makeFolder } from '../base/make-folder.ts';
 import { isAt } from '../base/owner-file.ts';
 import { processIdentity } from '../base/processes.ts';
 import { removalTriesMax, runRootLockMsMax, runRootPollMs } from './limits.ts';
@@ -104,7 +105,7 @@ export function releaseRunDirectory(directory: string): void {
 function lockRunRoot(): (() => void) | undefined {
   const root = runRoot();
   for (let waitedMs = 0; waitedMs < runRootLockMsMax; waitedMs += runRootPollMs) {
-    mkdirSync(root, { recursive: true, mode: 0o700 });
+    makeFolder(root, 0o700);
     const fd = openSync(root, constants.O_RDONLY | constants.O_DIRECTORY);
     // Whoever had it may have removed it, and another one made it anew.
     if (tryLock(fd) && isAt(root, fd)) return () => closeSync(fd);

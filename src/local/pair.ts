@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { NodeStatus } from '../api/node-status.ts';
 import type { Clock } from '../base/clock.ts';
+import { makeFolder } from '../base/make-folder.ts';
 import { type Spec, writtenDisks } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';
 import { type Forward, Gateway } from '../lan/gateway.ts';
@@ -39,6 +40,8 @@ export interface PairOptions {
   signal?: AbortSignal;
   logLevel?: string;
   qemuPath?: string;
+  /** For tests: another QEMU on one of the nodes. */
+  qemuAt?: (node: 'a' | 'b') => string | undefined;
   /** For tests: nodes can be armed (`arm`). */
   armable?: boolean;
   /** For tests: where the other node reaches `node`, which listens at `path`. */
@@ -83,7 +86,7 @@ export class LocalPair {
     const undo: (() => Promise<unknown> | void)[] = [() => releaseRunDirectory(directory)];
     try {
       const logDir = logDirectory(spec.vm);
-      mkdirSync(logDir, { recursive: true, mode: 0o700 });
+      makeFolder(logDir, 0o700);
       for (const name of ['a', 'b']) removeLogs(logDir, name);
       mkdirSync(join(directory, 'arbiter'), { mode: 0o700 });
       const owners = new Owners(join(directory, 'arbiter'));
@@ -208,7 +211,7 @@ function nodeOptions(
   const otherPath = join(directory, other, 'link.sock');
   const uplink = { kind: 'switch' as const, path: join(directory, 'lan.sock') };
   const runDir = join(own, 'vm');
-  mkdirSync(runDir, { recursive: true, mode: 0o700 });
+  makeFolder(runDir, 0o700);
   return {
     apiPath: join(own, 'api.sock'),
     logFile: join(logDir, `${name}.log`),
@@ -232,7 +235,7 @@ function nodeOptions(
       cards: spec.cards.map(({ mac, address }) => ({ mac, address, uplink })),
       arbiter: { kind: 'folder' as const, folder: join(directory, 'arbiter') },
       identityFolder: undefined,
-      qemuPath: options.qemuPath,
+      qemuPath: options.qemuAt?.(name) ?? options.qemuPath,
       armedBy: options.armable === true ? armedPath(directory, name) : undefined,
     },
   };

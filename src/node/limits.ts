@@ -109,6 +109,21 @@ export const jobEndingMs = 3000;
 /** Of a text of a node or of a system call that says why a primary has no secondary. A longer one is cut. */
 export const plightCharactersMax = 200;
 
+/** Traits of a machine that a peer may name. More are none that we know, and its session is over. */
+export const traitsMax = 200;
+
+/** Differences of two hosts that a refusal names. Of the others it says how many there are. */
+export const differencesMax = 3;
+
+/**
+ * By how much the rates of two hosts' time stamp counters may differ: what KVM takes as equal. Beyond it a guest's clock
+ * would run wrong after a failover, and the host is no secondary.
+ */
+export const tscTolerance = 250e-6;
+
+/** What a host's QEMU makes of a machine is taken to stay the same for this long; then a refused primary is looked at anew. */
+export const madeTraitsMs = 60_000;
+
 /** Staged pages that wait for the spill file. Beyond: the bulk link is not read until the disk has caught up. */
 export const spillWaitingBytesMax = 32 * 1024 * 1024;
 

@@ -15,6 +15,7 @@ import type { Uplink } from '../netdev/endpoint.ts';
 import type { FrameHandlers } from '../netdev/frame-socket.ts';
 import type { DirtyTracker } from '../qemu/dirty/tracker.ts';
 import type { Condition } from '../qemu/guard.ts';
+import type { MachineFacts } from '../qemu/machine-facts.ts';
 import type { Progress } from '../qemu/mirror.ts';
 import type { Capture, CaptureOptions } from '../qemu/vm.ts';
 import type { Peer } from './config.ts';
@@ -31,6 +32,8 @@ export interface VmEnd {
 export interface GuestVm {
   readonly pid: number;
   readonly qemuVersion: string;
+  /** What QEMU made of its command line; none where there is no QEMU. */
+  readonly facts?: MachineFacts;
   readonly ram: Buffer;
   readonly tracker: DirtyTracker;
   readonly exited: Promise<VmEnd>;

@@ -150,12 +150,12 @@ function isWaiting(node: DescribedNode): boolean {
   return node.role.state.kind === 'deciding' && node.terms.record !== undefined;
 }
 
-/** Once a first checkpoint was loaded, and the secondary's machine was well after it. */
+/** Protected is a primary whose secondary has loaded a checkpoint, and a secondary that has: what was never tried may fail. */
 function isProtected(node: DescribedNode): boolean {
   const primary = node.primary?.pair.state;
-  if (primary !== undefined)
-    return primary.kind === 'protected' && primary.complete && node.primary?.checkpointer.hasLoaded === true;
-  return node.secondary?.pair.state.kind === 'protected' && node.secondary.applier?.hasLoaded === true;
+  if (primary !== undefined) return primary.kind === 'protected' && primary.loaded;
+  const secondary = node.secondary?.pair.state;
+  return secondary?.kind === 'protected' && secondary.loaded;
 }
 
 function checkpointsOf(primary: PrimaryNode): NodeStatus['checkpoints'] {

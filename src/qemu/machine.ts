@@ -66,7 +66,7 @@ export interface Firmware {
 export interface MachineSpec {
   machine: 'pc' | 'q35' | 'microvm';
   accel: 'tcg' | 'kvm';
-  /** undefined: `defaultCpu`. */
+  /** A model with its features, as QEMU writes it; undefined: that of `defaultCpus`. */
   cpu: string | undefined;
   vcpus: number;
   /** A multiple of 1 MiB. */
@@ -120,8 +120,20 @@ export interface VmFiles {
 }
 
 // No RDRAND and no RDSEED: the two guests would draw different numbers. qemu64 is an AMD model, so the guest's
-// kernel does not isolate page tables against Meltdown, which costs much under TCG; the additions make it x86-64-v2.
-export const defaultCpu = 'qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,-svm';
+// kernel does not isolate page tables against Meltdown, which costs much under TCG; the additions make it x86-64-v2, which
+// every host with KVM has. There are hosts whose KVM runs all of it and names little of it as supported, so under KVM what a
+// host lacks is left out of the default model; two hosts that left out different things are no pair (node/pairing/alike.ts).
+const defaultCpu = 'qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,-svm';
+export const defaultCpus = { tcg: `${defaultCpu},enforce`, kvm: defaultCpu } as const;
+
+/**
+ * A model that somebody names is what the guest gets, or QEMU does not start: else a feature that the host lacks would be
+ * left out with a warning that nobody reads. `enforce=off` in the name says otherwise.
+ */
+function cpuArgument({ accel, cpu }: Pick<MachineSpec, 'accel' | 'cpu'>): string {
+  if (cpu === undefined) return defaultCpus[accel];
+  return /(^|,)enforce($|[,=])/.test(cpu) ? cpu : `${cpu},enforce`;
+}
 
 /** The id of the memory backend, and with it the name of the one RAM block that checkpoints cover. */
 export const ramBlockName = 'ram';
@@ -309,7 +321,7 @@ export function qemuArguments(spec: MachineSpec, files: VmFiles, options: { paus
   return [
     ...['-name', 'colo,debug-threads=on', '-no-user-config', '-nodefaults'],
     ...['-machine', machineOption(spec)],
-    ...['-cpu', spec.cpu ?? defaultCpu, '-smp', String(spec.vcpus), '-m', `${spec.ramBytes / 1024}K`],
+    ...['-cpu', cpuArgument(spec), '-smp', String(spec.vcpus), '-m', `${spec.ramBytes / 1024}K`],
     ...(spec.rtc === 'vm' ? ['-rtc', 'base=utc,clock=vm'] : []),
     ...['-object', `memory-backend-file,${memory}`],
     '-only-migratable',

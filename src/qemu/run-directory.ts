@@ -4,9 +4,10 @@
 // A directory whose owner is dead is taken over and its leftovers are removed: QEMU died with its node (preload.c), so
 // nobody uses them. Only files of ours are ever removed, by name.
 
-import { chmodSync, mkdirSync, rmdirSync, rmSync, statfsSync } from 'node:fs';
+import { chmodSync, rmdirSync, rmSync, statfsSync } from 'node:fs';
 import { join } from 'node:path';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { makeFolder } from '../base/make-folder.ts';
 import { type HeldFile, takeFile } from '../base/owner-file.ts';
 import { consolePipes } from './console.ts';
 import type { VmFiles } from './machine.ts';
@@ -26,7 +27,7 @@ export class RunDirectory {
 
   /** Takes the directory, or throws when another living process has it or it cannot hold the VM. */
   static take(files: VmFiles, ramBytes: number): RunDirectory {
-    mkdirSync(files.dir, { recursive: true, mode: 0o700 });
+    makeFolder(files.dir, 0o700);
     const directory = new RunDirectory(files);
     directory.#owner = directory.#own();
     try {

@@ -18,6 +18,7 @@ import { Guard } from './guard.ts';
 import { type Mapping, mapFile, takeRoom } from './libc.ts';
 import { commandTimeoutMs, killTimeoutMs, ramBytesMax, startTimeoutMs } from './limits.ts';
 import { furtherBlocks, type MachineSpec, qemuArguments, type VmFiles } from './machine.ts';
+import { type MachineFacts, readMachineFacts } from './machine-facts.ts';
 import { createOverlay } from './overlay.ts';
 import { type ProcessEnd, QemuProcess } from './process.ts';
 import { Qmp } from './qmp.ts';
@@ -65,6 +66,7 @@ export interface VmParts {
   /** Holds QEMU's clock over pauses; none under TCG, where the guest's TSC stands with the guest. */
   clockPage: ClockPage | undefined;
   qemuVersion: string;
+  facts: MachineFacts;
 }
 
 type Cleanups = (() => void | Promise<void>)[];
@@ -99,6 +101,7 @@ async function startPartsInto(options: VmOptions, cleanups: Cleanups): Promise<V
   cleanups.push(() => clockPage?.close());
   const { process, qmp } = await launch(options, preload.path, cleanups);
   const qemuVersion = await checkVersion(qmp);
+  const facts = await readMachineFacts(qmp);
   const capabilities = [{ capability: 'x-ignore-shared', state: true }];
   await qmp.execute('migrate-set-capabilities', { capabilities });
   assertCovered(parseRamBlocks(await qmp.human('info ramblock')), spec.ramBytes, placed);
@@ -108,8 +111,8 @@ async function startPartsInto(options: VmOptions, cleanups: Cleanups): Promise<V
   const tracker = await openTracker(options, { process, qmp, mapping });
   const warnings = process.takeStderr();
   if (warnings !== '') log.warn({ qemu: warnings }, 'QEMU said as it started');
-  log.info({ qemuPid: process.pid, qemu: qemuVersion, tracker: tracker.kind }, 'QEMU runs');
-  return { directory, process, qmp, mapping, tracker, guard, carrier, console, clockPage, qemuVersion };
+  log.info({ qemuPid: process.pid, qemu: qemuVersion, tracker: tracker.kind, machine: facts.type }, 'QEMU runs');
+  return { directory, process, qmp, mapping, tracker, guard, carrier, console, clockPage, qemuVersion, facts };
 }
 
 function assertSize({ ramBytes }: MachineSpec): void {

@@ -32,6 +32,7 @@ import type { Condition } from './guard.ts';
 import { runJob } from './job.ts';
 import { commandTimeoutMs, deviceSavesMax, pingTimeoutMs } from './limits.ts';
 import { diskNode, keptNodes, vmstateNode } from './machine.ts';
+import type { MachineFacts } from './machine-facts.ts';
 import type { ProcessEnd } from './process.ts';
 import type { Qmp } from './qmp.ts';
 import { goneWithin, startParts, type VmOptions, type VmParts } from './start.ts';
@@ -80,12 +81,15 @@ export interface CaptureOptions {
 export class Vm {
   readonly exited: Promise<ProcessEnd>;
   readonly qemuVersion: string;
+  readonly facts: MachineFacts;
   readonly #options: VmOptions;
   readonly #parts: VmParts;
   readonly #pool = new CapturePool();
   #capturing = false;
   #killed: Promise<void> | undefined;
   #jobs = 0;
+  /** Device state was loaded since it ran last. */
+  #isLoaded = false;
   /** The moment of the state that is loaded next, of CLOCK_MONOTONIC. */
   #clocksOfNs: bigint | undefined;
 
@@ -94,6 +98,7 @@ export class Vm {
     this.#parts = parts;
     this.exited = endOf(parts);
     this.qemuVersion = parts.qemuVersion;
+    this.facts = parts.facts;
   }
 
   static async start(options: VmOptions): Promise<Vm> {
@@ -152,6 +157,7 @@ export class Vm {
     const started = this.#options.clock.now();
     carrier.write(deviceState);
     this.#logWords();
+    this.#isLoaded = true;
     this.#parts.clockPage?.beforeLoad(this.#clocksOfNs);
     try {
       await this.#job('snapshot-load');
@@ -195,8 +201,10 @@ export class Vm {
   startClocksFrom(moment: number | undefined): boolean {
     if (this.#parts.clockPage === undefined) return false;
     const agoMs = moment === undefined ? undefined : this.#options.clock.now() - moment;
-    this.#clocksOfNs =
+    const loadedNs =
       agoMs === undefined ? undefined : globalThis.process.hrtime.bigint() - BigInt(Math.round(agoMs * 1e6));
+    // Before this host started there was no moment of its clock.
+    this.#clocksOfNs = loadedNs !== undefined && loadedNs > 0n ? loadedNs : undefined;
     return true;
   }
 
@@ -208,7 +216,10 @@ export class Vm {
   async resume(): Promise<void> {
     const { clockPage } = this.#parts;
     if (this.#clocksOfNs !== undefined) clockPage?.beforeStart(this.#clocksOfNs);
+    // Nothing was loaded: it goes on from a stop.
+    else if (!this.#isLoaded) clockPage?.hold();
     this.#clocksOfNs = undefined;
+    this.#isLoaded = false;
     try {
       await this.qmp.execute('cont');
     } finally {

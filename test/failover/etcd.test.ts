@@ -133,6 +133,15 @@ describe('three members with mutual TLS', () => {
     await arbiter.close();
   });
 
+  test("a person's certificate of the same authority gets no answer, whatever its role: the records are for nodes", async () => {
+    const admin = await issueCertificate(join(etcd.folder, 'ca'), { node: 'anna', addresses: [], role: 'admin' });
+    const endpoints = etcd.members.map((one) => one.clientUrl);
+    const asAdmin = new EtcdArbiter({ endpoints, identity: readIdentity(admin), askTimeoutMs: 3000 });
+    await assert.rejects(asAdmin.read('guest'), isUnreachable);
+    await assert.rejects(asAdmin.claim('guest', 0, { owner: 'anna', peer: null }), isUnreachable);
+    await asAdmin.close();
+  });
+
   test('one member dead: claims go on; two dead: nobody may change the term, and nobody is told that he did', async () => {
     const arbiter = await open();
     const [one, two] = etcd.members;

@@ -9,7 +9,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { buildGuest } from '../../guest/build.ts';
-import { defaultCpu, type MachineSpec } from '../../src/qemu/machine.ts';
+import type { MachineSpec } from '../../src/qemu/machine.ts';
 
 const firstProcess = `#!/bin/sh
 export PATH=/bin:/usr/bin:/usr/sbin PERL_HASH_SEED=0
@@ -120,7 +120,7 @@ export async function variablesGuest(options: {
   const guest = await buildGuest();
   const files = { 'variables-init': variablesInit, 'variables.pl': variablesProgram };
   return {
-    ...{ machine: 'q35', accel: 'tcg', cpu: defaultCpu, vcpus: 1, nics: [], extraArgs: [] },
+    ...{ machine: 'q35', accel: 'tcg', cpu: undefined, vcpus: 1, nics: [], extraArgs: [] },
     ...{ ramBytes: options.ramBytes, firmware: options.firmware },
     kernel: guest.kernel,
     initrd: initramfs(guest.initrd, options.dir, files),
@@ -136,7 +136,7 @@ export async function memoryGuest(options: MemoryGuestOptions): Promise<MachineS
   return {
     machine: options.machine,
     accel: 'tcg',
-    cpu: defaultCpu,
+    cpu: undefined,
     vcpus: 1,
     ramBytes: options.ramBytes,
     kernel: guest.kernel,

@@ -400,3 +400,23 @@ test('a killed node takes its QEMU with it, and the next start takes over what i
   while (!isGone(qemuPid)) await delay(5);
   await startVm(context, spec, { files, paused: true });
 });
+
+test('what QEMU made of a machine is told by name, and a CPU that the host cannot give is none', async (context) => {
+  const spec = (cpu: string | undefined, machine: MachineSpec['machine'] = 'q35'): MachineSpec => ({
+    ...{ machine, cpu, accel: 'tcg', vcpus: 1, ramBytes, kernel: undefined, initrd: undefined, cmdline: '' },
+    ...{ nics: [], serialLog: join(newDir(), 'serial'), extraArgs: [] },
+  });
+  const q35 = await startVm(context, spec(undefined), { paused: true });
+  assert.match(q35.facts.type, /^pc-q35-\d+\.\d+$/);
+  assert.equal(q35.facts.cpu['CPU vendor'], 'AuthenticAMD');
+  const features = Number(q35.facts.cpu['CPUID 1:ECX']);
+  assert.deepEqual({ ssse3: (features >> 9) & 1, rdrand: (features >> 30) & 1 }, { ssse3: 1, rdrand: 0 });
+  const microvm = await startVm(context, spec(undefined, 'microvm'), { paused: true });
+  assert.deepEqual({ type: microvm.facts.type, cpu: microvm.facts.cpu }, { type: 'microvm', cpu: q35.facts.cpu });
+  const less = await startVm(context, spec('qemu64,-ssse3'), { paused: true });
+  assert.notEqual(less.facts.cpu['CPUID 1:ECX'], q35.facts.cpu['CPUID 1:ECX']);
+  // TCG has no RDSEED.
+  await assert.rejects(startVm(context, spec('qemu64,+rdseed'), { paused: true }), /rdseed|doesn't support/i);
+  const off = await startVm(context, spec('qemu64,+rdseed,enforce=off'), { paused: true });
+  assert.deepEqual(off.facts.cpu, { ...off.facts.cpu, 'CPUID 7.0:EBX': q35.facts.cpu['CPUID 7.0:EBX'] });
+});

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -112,7 +112,7 @@ test('tables for people, JSON for programs, over the socket, with a certificate 
   const place = `https://127.0.0.1:${port}`;
   const json = await colo('nodes', '--json', '--at', place, '--identity', at('ca/h1'));
   assert.equal((JSON.parse(json.out) as Cluster['nodes'])[0]?.node, 'h1');
-  const token = await colo('token', at('tokens'), 'anna');
+  const token = await colo('token', at('tokens'), 'anna', '--role', 'admin');
   assert.equal(token.code, 0);
   writeFileSync(at('token'), token.out, { mode: 0o600 });
   const asked = await colo('ps', '--json', '--at', place, '--token-file', at('token'), '--ca', at('ca/ca.pem'));
@@ -120,6 +120,48 @@ test('tables for people, JSON for programs, over the socket, with a certificate 
   const nobody = await colo('ps', '--at', place);
   assert.equal(nobody.code, 2);
   assert.match(nobody.error, /has to know who asks/);
+});
+
+test('a spec over the network names files below the allowed folders only, as the node that opens them sees them', async () => {
+  const place = ['--at', `https://127.0.0.1:${port}`, '--token-file', at('token'), '--ca', at('ca/ca.pem')];
+  const outside = await colo('run', at('vm.yaml'), ...place, '--no-wait');
+  assert.equal(outside.code, 2);
+  assert.match(outside.error, /boot\.kernel: .*nowhere\/vmlinuz is none that a spec of the network may name/);
+  assert.deepEqual(await vms(), []);
+  mkdirSync(at('state/images'));
+  symlinkSync(at('ca/ca.key'), at('state/images/key'));
+  writeFileSync(at('link.yaml'), `vm: link\nboot: { kernel: ${at('state/images/key')} }\n`);
+  assert.equal((await colo('run', at('link.yaml'), ...place, '--no-wait')).code, 0);
+  await until(async () => {
+    const [line] = await vmsIfAny();
+    return line?.state === 'down' && /state\/images\/key is none that a spec of the network may name/.test(line.why);
+  }, 'the node that is to open it refuses');
+  assert.equal((await colo('rm', 'link', ...place)).out, 'link is gone\n');
+  const viewer = await colo('token', at('tokens'), 'vera');
+  writeFileSync(at('viewer'), viewer.out, { mode: 0o600 });
+  const asViewer = ['--at', `https://127.0.0.1:${port}`, '--token-file', at('viewer'), '--ca', at('ca/ca.pem')];
+  assert.equal((await colo('ps', ...asViewer)).code, 0);
+  const refused = await colo('drain', 'h1', ...asViewer);
+  assert.equal(refused.code, 2);
+  assert.match(refused.error, /drain needs the role operator, and vera has viewer/);
+});
+
+test('colo doctor --cluster says of every node what is missing, and of the cluster', async () => {
+  const said = await colo('doctor', '--cluster', '--at', socket);
+  assert.equal(said.code, 1);
+  assert.match(
+    said.out,
+    /^missing +h1: bridge colo-none +there is no such bridge\n +-> ip link add colo-none type bridge$/m,
+  );
+  assert.match(said.out, /^ok +h1: arbiter +takes claims/m);
+  assert.match(said.out, /^ok +h1: certificate +good for 82\d days$/m);
+  assert.match(said.out, /^missing +nodes +1 of 1 answer$/m);
+  const place = ['--at', `https://127.0.0.1:${port}`, '--token-file', at('viewer'), '--ca', at('ca/ca.pem')];
+  const findings = JSON.parse((await colo('doctor', '--json', ...place)).out) as { what: string }[];
+  assert.ok(
+    findings.some(({ what }) => what === 'registry'),
+    'a viewer may ask',
+  );
 });
 
 test('live updates: the state at once, until it is interrupted', async () => {
@@ -198,6 +240,7 @@ test('draining a node, and names that are none', async () => {
   assert.equal((await colo('undrain', 'h1', '--at', socket)).code, 0);
   for (const args of [
     ['drain', 'h9'],
+    ['undrain', 'h9'],
     ['logs', 'nobody'],
     ['rm', 'nobody'],
     ['status', 'nobody'],

@@ -39,7 +39,7 @@ test('the commit of checkpoint 2^32 releases', () => {
   const pair = new PrimaryPair();
   const epoch = 2 ** 32;
   pair.state = {
-    ...{ kind: 'protected', phase: 'sending', epoch, refusals: 0, complete: true, asked: 0, covered: 0 },
+    ...{ kind: 'protected', phase: 'sending', epoch, refusals: 0, complete: true, loaded: true, asked: 0, covered: 0 },
   };
   const actions = pair.on({ kind: 'committed', epoch: countAt(encodeCount(epoch), 0) });
   assert.deepEqual(

@@ -18,6 +18,7 @@ import type { CheckpointRecord } from '../../checkpoint/record.ts';
 import type { Reason } from '../../controller/primary-pair.ts';
 import type { Capture } from '../../qemu/vm.ts';
 import { settleMs } from '../limits.ts';
+import { encodeMachine, madeTraits, toldTraits, traitsType } from '../pairing/alike.ts';
 import { machineHash } from '../pairing/machine-hash.ts';
 import { encodeCount, messages } from '../pairing/message.ts';
 import { type GuestVm, type PeerLink, settle } from '../platform.ts';
@@ -68,6 +69,8 @@ export class Checkpointer {
     this.forget();
     const { config } = this.node.context;
     const link = this.bulkLink();
+    const machine = { node: config.node, told: toldTraits(config), made: madeTraits(this.node.parts.vm) };
+    await sendBulk(link, { type: traitsType, parts: [encodeMachine(machine)] });
     await this.node.disks?.announce(link);
     const message = await encodeTemplate(template, { specHash: machineHash(config), compressor: this.compressor });
     await sendBulk(link, message);

@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { ColoError, errorCodes } from '../../base/errors.ts';
-import { type Identity, readIdentity } from '../../base/identity.ts';
+import { type Identity, identitySource, readIdentity } from '../../base/identity.ts';
 import { Tally } from '../../base/tally.ts';
 import { connect, type Hello, type Link, LinkServer } from '../../channel/link.ts';
 import { openCompressor } from '../../checkpoint/compress.ts';
@@ -192,7 +192,7 @@ async function acceptPairLinks(
   context: NodeContext,
   options: { busy: () => string | undefined; paired: (links: PeerLinks) => void },
 ): Promise<{ close: () => Promise<void> }> {
-  const { node } = context.config;
+  const { node, identityFolder } = context.config;
   const vm = recordName(context.config);
   const gathering: Gathering = new Map();
   const tally = new Tally(context.clock, (kind, count, newest) => {
@@ -200,7 +200,7 @@ async function acceptPairLinks(
   });
   const server = await LinkServer.listen(context.config.listen, {
     handshakeTimeoutMs: linkTimeoutMs,
-    ...identityOf(context),
+    ...(identityFolder === undefined ? {} : { identity: identitySource(identityFolder) }),
     accept: (peer) => (peer.vm === vm ? options.busy() : `this node protects ${vm}, not ${peer.vm}`),
     local: (peer) => ({ ...peer, node }),
     link: (link) => {

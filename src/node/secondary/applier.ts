@@ -3,7 +3,8 @@
 //   settle ─► stop ─► drop late output ─► roll back the SVM's own pages ─► write the primary's ─► align the clock
 //     ─► load the devices ─► put right what loading touched ─► (verify) ─► replay the ingress ─► cont ─► is it well?
 //
-// In remus mode the SVM never runs: pages are written, the device state is kept, and loading waits for a takeover.
+// In remus mode the SVM never runs: pages are written, the device state is kept, and loading waits for a takeover. But the first
+// state is loaded, and one now and then (`protect.tryLoad`), so that a takeover does what has been seen to work.
 //
 // Clock (docs/decisions/0007-clock-alignment.md): the saved state is of a moment that is over when the SVM runs. Under KVM its
 // clocks are started from that moment. Under TCG the state is moved forward by the time since then, measured from the marker's
@@ -11,7 +12,7 @@
 // reads the time of its host.
 
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
-import { PageRuns } from '../../base/page-runs.ts';
+import { isWithin, PageRuns } from '../../base/page-runs.ts';
 import { SecondaryRam } from '../../checkpoint/apply.ts';
 import {
   type Applied,
@@ -43,6 +44,8 @@ export interface ApplierParts {
   disks: SecondaryDisks | undefined;
   /** What the proxy could not go on from. */
   wrongWith: (state: CaptureState) => string | undefined;
+  /** Whether a state may be loaded to see that it can: not when this copy may be the last one. */
+  mayTry: () => boolean;
 }
 
 export class Applier {
@@ -59,6 +62,7 @@ export class Applier {
   private readonly staging: Staging;
   private readonly secondaryRam: SecondaryRam;
   private readonly runs: boolean;
+  private readonly mayTry: () => boolean;
   private readonly markers = new Map<number, number>();
   private readonly guestClock = new GuestClock();
   private loadGuessMs = firstLoadGuessMs;
@@ -66,6 +70,8 @@ export class Applier {
   private pending: { state: StagedCheckpoint['state']; epoch: number; markedAt: number | undefined } | undefined;
   /** remus: pages that a load writes itself (the machine's reset puts ROM images back). */
   private loadTouches = new PageRuns();
+  /** remus: when a state was last loaded. */
+  private loadedAt = 0;
   /** What these pages are before the load of a takeover. */
   private touched: Buffer | undefined;
 
@@ -78,6 +84,7 @@ export class Applier {
     this.nic = parts.nic;
     this.template = parts.template;
     this.disks = parts.disks;
+    this.mayTry = parts.mayTry;
     this.runs = context.config.protect.mode === 'colo';
     const { ram } = parts.vm;
     // Without an SVM that runs nothing has to be rolled back, so one copy of the RAM is enough.
@@ -254,7 +261,7 @@ export class Applier {
     const writeMs = clock.now() - start;
     const verified = await this.verify(staged.epoch, staged.state.ramHash);
     const { state } = staged;
-    if (this.pending === undefined) await this.learnLoadTouches(state.deviceState);
+    await this.tryLoad(state.deviceState);
     this.pending = { state: { ...state }, epoch: staged.epoch, markedAt: this.markers.get(staged.epoch) };
     proxy.suspend();
     proxy.resume(staged.epoch, state.table, state.held, clock.now());
@@ -272,6 +279,31 @@ export class Applier {
     await assertWell(this.vm, 'stands');
     this.loadTouches = this.vm.tracker.collect();
     this.loadTouches.forEach((start, end) => void whole.copy(ram, start, start, end));
+  }
+
+  /**
+   * Loads a state although nothing runs from it. Pages that a load writes are put back: those that the first one wrote. Were
+   * there others, what they held would be gone, here and at a takeover: then this copy is none.
+   */
+  private async tryLoad(deviceState: Uint8Array): Promise<void> {
+    const { clock, config } = this.context;
+    const isFirst = this.pending === undefined;
+    if (!isFirst && (!this.mayTry() || clock.now() - this.loadedAt < config.protect.tryLoad)) return;
+    if (isFirst) await this.learnLoadTouches(deviceState);
+    else {
+      const kept = this.copyOf(this.loadTouches);
+      this.vm.tracker.collect();
+      await this.vm.load(deviceState);
+      await assertWell(this.vm, 'stands');
+      const touched = this.vm.tracker.collect();
+      this.restore(this.loadTouches, kept);
+      if (!isWithin(touched, this.loadTouches))
+        throw new ColoError(
+          errorCodes.checkpoint,
+          'a load wrote pages of the guest that the first one had not written',
+        );
+    }
+    this.loadedAt = clock.now();
   }
 
   private copyOf(runs: PageRuns): Buffer {

@@ -7,6 +7,16 @@
 
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
 import type { Session } from '../../disk/message.ts';
+import { madeTraitsMs } from '../limits.ts';
+import {
+  type Machine,
+  madeTraits,
+  parseMachine,
+  refuseUnlike,
+  type Traits,
+  toldTraits,
+  traitsType,
+} from '../pairing/alike.ts';
 import { encodeCount, encodeText, messages } from '../pairing/message.ts';
 import { Applier, templateType } from './applier.ts';
 import { firstDiskMessage, readSession, SecondaryDisks } from './disks.ts';
@@ -19,6 +29,10 @@ export class SecondaryBulk {
   private isOpening = false;
   /** What disks the primary has, as its session says. */
   private diskSession: Session | undefined;
+  /** What machine the primary runs, as its session says. */
+  private machine: Machine | undefined;
+  /** What this node's QEMU last made of its machine. */
+  private made: { traits: Traits; at: number } | undefined;
 
   constructor(node: SecondaryNode) {
     this.node = node;
@@ -27,6 +41,7 @@ export class SecondaryBulk {
   /** A primary has opened its links: what an earlier one said of its disks is over. */
   paired(): void {
     this.diskSession = undefined;
+    this.machine = undefined;
   }
 
   /** A message of the bulk link; throws when the peer's stream is wrong. */
@@ -38,6 +53,10 @@ export class SecondaryBulk {
       this.opening = this.begin(Uint8Array.from(payload)).finally(() => {
         this.isOpening = false;
       });
+      return;
+    }
+    if (type === traitsType) {
+      this.machine = parseMachine(payload);
       return;
     }
     if (type === firstDiskMessage) {
@@ -119,16 +138,34 @@ export class SecondaryBulk {
     });
   }
 
+  /**
+   * Another host that would run another machine, and could not load this one's state or go on from it. What is known of its
+   * own QEMU is compared before anything is started, or taken from a replica.
+   */
+  private refuseUnlike(): void {
+    const { machine, made, node } = this;
+    const { config, clock } = node.context;
+    if (machine === undefined)
+      throw new ColoError(errorCodes.channel, 'the primary did not say what machine it runs', {
+        hint: 'both nodes need the same version of COLO',
+      });
+    const ours = { node: config.node, told: toldTraits(config), made: made?.traits ?? {} };
+    refuseUnlike('told', machine, ours);
+    if (made !== undefined && clock.now() - made.at < madeTraitsMs) refuseUnlike('made', machine, ours);
+  }
+
   /** A session begins: starts the SVM, paused, with the primary's template. */
   private async begin(payload: Uint8Array): Promise<void> {
     const { diskSession, node } = this;
     const { links } = node;
     let disks: SecondaryDisks | undefined;
     try {
+      this.refuseUnlike();
       if (diskSession !== undefined) disks = await this.openDisks(diskSession, links?.packet.peer.term ?? 0);
       const applier = await Applier.open(node.context, payload, {
         disks,
         wrongWith: (state) => node.proxy.wrongWith(state),
+        mayTry: () => node.pair.state.kind === 'protected',
       });
       disks = undefined;
       if (node.links === undefined) {
@@ -136,6 +173,8 @@ export class SecondaryBulk {
         return;
       }
       node.adopt(applier);
+      this.made = { traits: madeTraits(applier.vm), at: node.context.clock.now() };
+      this.refuseUnlike();
       if (applier.disks?.kept !== undefined) node.links.packet.send(messages.diskKept, encodeCount(applier.disks.kept));
       node.links.packet.send(messages.ready);
     } catch (error) {

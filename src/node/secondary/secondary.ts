@@ -31,6 +31,7 @@ import type { SharedParts } from '../shared-parts.ts';
 import { signOfLife, troubleOf, watchMonitor } from '../vm-watch.ts';
 import type { Applier } from './applier.ts';
 import { SecondaryBulk } from './bulk.ts';
+import { Candidate, destroyAll } from './candidate.ts';
 
 /** What a node has in hand when it has taken over; it goes on as a primary with it. */
 export interface Inheritance {
@@ -52,8 +53,7 @@ export class SecondaryNode {
   applier: Applier | undefined;
   proxy: SecondaryProxy;
   links: PairLinks | undefined;
-  /** Of a primary about which the arbiter is asked now. */
-  private candidate: PeerLinks | undefined;
+  private readonly candidate: Candidate;
   private readonly bulk = new SecondaryBulk(this);
   private readonly shared: SharedParts;
   private readonly queue = new Fifo<SecondaryEvent>();
@@ -74,6 +74,7 @@ export class SecondaryNode {
   constructor(context: NodeContext, shared: SharedParts) {
     this.context = context;
     this.shared = shared;
+    this.candidate = new Candidate(context, shared.terms);
     this.proxy = this.newProxy();
   }
 
@@ -162,8 +163,7 @@ export class SecondaryNode {
     for (const stop of this.stops.splice(0)) stop();
     this.links?.close(why);
     this.links = undefined;
-    if (this.candidate !== undefined) destroyAll(this.candidate);
-    this.candidate = undefined;
+    this.candidate.end();
     await this.server?.close();
   }
 
@@ -327,22 +327,12 @@ export class SecondaryNode {
   // ---- what the primary says ----
 
   private get isBusy(): boolean {
-    return this.links !== undefined || this.candidate !== undefined || this.pair.state.kind !== 'idle';
+    return this.links !== undefined || this.candidate.isAsked || this.pair.state.kind !== 'idle';
   }
 
-  /** Whoever has a certificate of the cluster may knock; the primary is who the arbiter says it is, and at its term. */
   private async onPaired(links: PeerLinks): Promise<void> {
-    if (this.isBusy) return destroyAll(links);
-    this.candidate = links;
-    const { node, term } = links.beat.peer;
-    const isOne = [links.packet, links.bulk].every(({ peer }) => peer.node === node && peer.term === term);
-    const why = isOne ? await this.shared.terms.whyNotPrimary({ node, term }) : 'its links are of several nodes';
-    // This role has ended meanwhile.
-    if (this.candidate !== links) return;
-    this.candidate = undefined;
-    if (why === undefined) return this.follow(links);
-    this.context.log.warn({ peer: node, why }, 'a node that is not the primary was turned away');
-    for (const link of [links.packet, links.bulk, links.beat]) link.close(`you were turned away: ${why}`);
+    if (this.isBusy) destroyAll(links);
+    else if (await this.candidate.isPrimary(links)) this.follow(links);
   }
 
   private follow(links: PeerLinks): void {
@@ -441,8 +431,4 @@ export class SecondaryNode {
       { mode, bypass: this.context.config.network?.bypass ?? [] },
     );
   }
-}
-
-function destroyAll(links: PeerLinks): void {
-  for (const link of Object.values(links)) link.destroy();
 }
