@@ -119,6 +119,8 @@ const similaritySchema = z.strictObject({
   acks: z.enum(['merged', 'held']).default('merged'),
   /** exact: the smaller of both windows. coarse: that, in steps of 8 KiB. */
   window: z.enum(['exact', 'coarse']).default('exact'),
+  /** tolerant: the Date header of an HTTP answer may differ by a second, the primary's leaves. exact: a checkpoint. */
+  dates: z.enum(['tolerant', 'exact']).default('tolerant'),
 });
 
 const diskSchema = z.strictObject({

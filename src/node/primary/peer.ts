@@ -189,6 +189,9 @@ export class PrimaryPeer {
       case messages.egress:
         node.fromSecondary(countAt(payload, 0), numberAt(payload, countBytes), payload.subarray(egressHeadBytes), now);
         return;
+      case messages.tolerated:
+        node.proxy.tolerated(payload, now);
+        return;
       case messages.ready:
         this.onReady(now);
         return;

@@ -400,6 +400,9 @@ export class SecondaryNode {
         return this.post({ kind: 'handover', why: decodeText(payload) });
       case messages.end:
         return this.post({ kind: 'guestEnded', why: decodeText(payload) });
+      case messages.tolerate:
+        if (this.proxy.tolerate(payload)) this.links?.packet.send(messages.tolerated, payload);
+        return;
       case messages.addresses:
         if (this.shared.addresses.accept(payload, now)) return;
         throw new ColoError(errorCodes.channel, 'the peer sent addresses that are none');
