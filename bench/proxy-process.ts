@@ -71,6 +71,7 @@ async function serve(directory: string): Promise<void> {
     ...{ progress: { taken: 0, settled: 0, lost: 0 }, unwritten: () => [] },
     toGuest: nothing,
     mirror: nothing,
+    tolerate: nothing,
     announceIsn: nothing,
     confirm: nothing,
     wantCheckpoint: nothing,

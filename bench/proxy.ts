@@ -165,6 +165,7 @@ function newProxy(onNetwork: () => void): PrimaryProxy {
     ...{ progress: { taken: 0, settled: 0, lost: 0 }, unwritten: () => [] },
     toGuest: nothing,
     mirror: nothing,
+    tolerate: nothing,
     announceIsn: nothing,
     confirm: nothing,
     wantCheckpoint: nothing,
@@ -221,6 +222,11 @@ function feed(traffic: Traffic, isHeapMeasured = false): { ns: number; heapBytes
 /** A window small enough that no collection runs in it, and at its beginning everything is warm. */
 const heapWindowFrames = 9_600;
 
+/** Of both legs, and the clients' acknowledgements among them. */
+function heapFrames({ acks }: Traffic): number {
+  return 2 * heapWindowFrames + acks.slice(-heapWindowFrames).filter((ack) => ack !== undefined).length;
+}
+
 v8.setFlagsFromString('--expose-gc');
 const collect = runInNewContext('gc') as () => void;
 
@@ -236,7 +242,7 @@ export function heapBytesOfMatching(warmUp: number, rounds: number): { traffic: 
   for (let round = -warmUp; round < rounds; round += 1)
     for (const [index, shape] of shapes.entries()) {
       const { heapBytes } = feed(shape, true);
-      if (round >= 0) seen[index]?.push(heapBytes / (2 * heapWindowFrames));
+      if (round >= 0) seen[index]?.push(heapBytes / heapFrames(shape));
     }
   return shapes.map(({ name }, index) => ({ traffic: name, bytesPerFrame: median(seen[index] ?? []) }));
 }
@@ -254,7 +260,7 @@ function measureInProcess(traffic: Traffic, rounds: number): { rate: Rate; heapB
   const heap = Array.from({ length: 3 }, () => feed(traffic, true).heapBytes);
   return {
     rate: rateOf(frames, median(all.map(({ ns }) => ns))),
-    heapBytesPerFrame: Math.max(0, median(heap) / (2 * heapWindowFrames)),
+    heapBytesPerFrame: Math.max(0, median(heap) / heapFrames(traffic)),
   };
 }
 

@@ -32,7 +32,7 @@ export interface SimilarityBenchOptions {
 
 interface Variant {
   name: string;
-  similarity?: { timestamps?: string; acks?: string; window?: string };
+  similarity?: { timestamps?: string; acks?: string; window?: string; dates?: string };
   machine?: { cpu?: string; rtc?: string };
 }
 
@@ -42,6 +42,7 @@ const variants: readonly Variant[] = [
   { name: 'timestamps passed', similarity: { timestamps: 'passed' } },
   { name: 'acks held', similarity: { acks: 'held' } },
   { name: 'window coarse', similarity: { window: 'coarse' } },
+  { name: 'dates exact', similarity: { dates: 'exact' } },
   { name: 'CPU with RDRAND', machine: { cpu: 'max' } },
   { name: 'rtc vm', machine: { rtc: 'vm' } },
 ];

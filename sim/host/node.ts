@@ -222,7 +222,14 @@ export class SimNode {
       config.disks = [{ path: '', format: 'raw', flush: disk.flush }];
       config.replicaDir = this.folder.path;
     }
-    return { config, clock: process.clock, log: this.newLog(process), arbiter, platform: this.newPlatform(process) };
+    return {
+      config,
+      clock: process.clock,
+      wallMs: () => process.clock.now(),
+      log: this.newLog(process),
+      arbiter,
+      platform: this.newPlatform(process),
+    };
   }
 
   private newLog(process: SimProcess): Log {

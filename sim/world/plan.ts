@@ -160,7 +160,7 @@ function drawProtect(random: Random): Protect {
     patience: random.below(200),
     dirtyMax: 4096 * (8 + random.below(60)),
     verify: random.chance(0.5),
-    similarity: { timestamps: 'clamped', acks: 'merged', window: 'exact' },
+    similarity: { timestamps: 'clamped', acks: 'merged', window: 'exact', dates: 'tolerant' },
     tracker: 'auto',
   };
 }

@@ -134,7 +134,12 @@ export const nodeStatusSchema = z.looseObject({
     })
     .nullable(),
   released: z
-    .object({ byMatch: z.number(), byCommit: z.number(), holdMs: z.object({ p50: z.number(), p99: z.number() }) })
+    .object({
+      byMatch: z.number(),
+      byCommit: z.number(),
+      dates: z.number(),
+      holdMs: z.object({ p50: z.number(), p99: z.number() }),
+    })
     .nullable(),
   divergences: z.array(
     z.object({

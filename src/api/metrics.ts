@@ -133,6 +133,9 @@ function outputFamilies(all: readonly NodeStatus[]): Family[] {
     each(all, ['colo_released_frames_total', 'counter', 'Frames that left, by what let them.'], ({ proxy }) =>
       Object.entries(causes).flatMap(([cause, key]) => numbers(proxy, key, { cause })),
     ),
+    each(all, ['colo_dates_tolerated_total', 'counter', 'Date headers that differed by a second.'], ({ proxy }) =>
+      numbers(proxy, 'datesTolerated'),
+    ),
     each(all, ['colo_output_held_frames', 'gauge', 'Frames that wait for the secondary.'], ({ role, proxy }) =>
       role === 'primary' ? numbers(proxy, 'heldFrames') : undefined,
     ),

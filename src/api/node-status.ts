@@ -91,7 +91,8 @@ export interface NodeStatus {
     sentBytesTotal?: number | undefined;
     last: CheckpointLine[];
   } | null;
-  released: { byMatch: number; byCommit: number; holdMs: { p50: number; p99: number } } | null;
+  /** `dates`: times in headers that left as the primary's though the secondary said another second. */
+  released: { byMatch: number; byCommit: number; dates: number; holdMs: { p50: number; p99: number } } | null;
   divergences: DivergenceLine[];
   /** Rules of `network.bypass`, with what left uncompared by each. */
   bypass: BypassLine[];

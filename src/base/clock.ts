@@ -27,6 +27,11 @@ export function wallTime(moment: number): number {
   return performance.timeOrigin + moment;
 }
 
+/** This host's time now, in milliseconds since 1970, as it is set and set again. */
+export function wallMs(): number {
+  return Date.now();
+}
+
 /** Resolves after `delayMs`. For polling a condition of another process, never to "let things settle". */
 export function delay(delayMs: number, clock: Clock = systemClock): Promise<void> {
   return new Promise((resolve) => void clock.after(delayMs, resolve));

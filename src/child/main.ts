@@ -12,7 +12,7 @@ import type { Arbiter } from '../arbiter/arbiter.ts';
 import { EtcdArbiter } from '../arbiter/etcd.ts';
 import { FolderArbiter } from '../arbiter/folder.ts';
 import { WatchedArbiter } from '../arbiter/watched.ts';
-import { systemClock } from '../base/clock.ts';
+import { systemClock, wallMs } from '../base/clock.ts';
 import { errorText } from '../base/errors.ts';
 import { readIdentity } from '../base/identity.ts';
 import { endOnBug, type Log, openLog } from '../base/log.ts';
@@ -42,7 +42,7 @@ async function main(): Promise<void> {
   makeFolder(config.node.runDir, 0o700);
   const arbiter = watch(await openArbiter(config.node), config.node, log);
   const platform = realPlatform(() => context);
-  const context: NodeContext = { config: config.node, clock: systemClock, log, arbiter, platform };
+  const context: NodeContext = { config: config.node, clock: systemClock, wallMs, log, arbiter, platform };
   node = new ColoNode(context);
   const failed = (error: unknown) => log.error({ error: errorText(error) }, 'stopping failed');
   const stop = once(async (code: number) => {

@@ -26,6 +26,26 @@ const held: Omit<Proof, 'seen' | 'notSeen'> = {
     ...{ loads: 50, exact: 50, loadMs: times, stateBytes: 59_000, problems: [] },
     lagMs: { tsc: times, kvmclock: undefined },
   },
+  several: {
+    vcpus: 2,
+    captures: {
+      captures: 10,
+      changedPages: 9,
+      listedPages: 9,
+      missedPages: 0,
+      wrongPages: 0,
+      pauseMs: times,
+      problems: [],
+    },
+    loads: {
+      loads: 10,
+      exact: 10,
+      loadMs: times,
+      stateBytes: 1,
+      problems: [],
+      lagMs: { tsc: times, kvmclock: undefined },
+    },
+  },
   failovers: [
     {
       ...{ guest: 'bare', ok: true, problems: [], vcpus: 1, checkpoints: 9, pauseMs: { p50: 2, p99: 3 } },
@@ -46,16 +66,16 @@ test('a proof that held names what was seen and what was not', () => {
   assert.match(text, /0 of 4000 changed pages missed/);
 });
 
-test('Linux with two vCPUs through a failover is what shows interrupts and running vCPUs', () => {
+test('Linux through a failover is what shows interrupts, several running vCPUs in the bare guest what shows those', () => {
   const [bare] = held.failovers;
   assert.ok(bare !== undefined);
   const linux = { ...bare, guest: 'demo' as const, vcpus: 2 };
   const { seen } = proofOf({ failovers: [bare, linux] });
-  assert.ok(
-    seen.some((what) => what.startsWith('interrupts')) && seen.some((what) => what.startsWith('more than one')),
-  );
+  assert.ok(seen.some((what) => what.startsWith('interrupts')) && seen.some((what) => what.startsWith('more than')));
   const failed = proofOf({ failovers: [bare, { ...linux, ok: false }] });
   assert.ok(failed.notSeen.some((what) => what.startsWith('interrupts')));
+  const one = proofOf({ several: { ...held.several, vcpus: 1 } });
+  assert.ok(one.notSeen.some((what) => what.startsWith('more than')));
 });
 
 test('what went wrong is the verdict, and is not called seen', () => {

@@ -19,6 +19,12 @@ export async function proveCommand(options: { accel?: 'kvm' | 'tcg'; json: boole
   return proof.ok ? 0 : 1;
 }
 
+function severalRow({ several, host }: Proof): string[] {
+  const { vcpus, captures: of, loads: after } = several;
+  const words = `${of.missedPages} of ${of.changedPages} changed pages missed, ${after.exact} of ${after.loads} loads exact`;
+  return [`${vcpus} running vCPUs: pause`, ms(of.pauseMs.p50), ms(of.pauseMs.p99), `${words}, ${host.accel}`];
+}
+
 export function formatProof(proof: Proof): string[] {
   const { host } = proof;
   const kvm =
@@ -41,7 +47,8 @@ export function formatProof(proof: Proof): string[] {
 
 type Pair = { p50: number; p99: number };
 
-function rowsOf({ captures: captured, loads: loaded, slowDown, failovers, host }: Proof): string[][] {
+function rowsOf(proof: Proof): string[][] {
+  const { captures: captured, loads: loaded, slowDown, failovers, host } = proof;
   const row = (what: string, of: Pair | undefined | null, note: string) =>
     of === undefined || of === null ? [] : [[what, ms(of.p50), ms(of.p99), note]];
   const perCapture = Math.round(captured.listedPages / Math.max(1, captured.captures));
@@ -63,6 +70,7 @@ function rowsOf({ captures: captured, loads: loaded, slowDown, failovers, host }
     ),
     ...row('clock behind after it: TSC', loaded.lagMs.tsc, 'secondary against primary, both running'),
     ...row('clock behind after it: kvmclock', loaded.lagMs.kvmclock, ''),
+    severalRow(proof),
     ...failovers.flatMap((each) => {
       const name = `failover of the ${each.guest} guest`;
       const took =

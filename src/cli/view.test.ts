@@ -80,7 +80,7 @@ function protectedPrimary(): NodeStatus {
       dirtyPages: { p50: 800, p99: 900, max: 900 },
       reasons: { epoch: 6, payload: 1 },
     },
-    released: { byMatch: 999, byCommit: 1, holdMs: { p50: 0.8, p99: 40 } },
+    released: { byMatch: 999, byCommit: 1, dates: 0, holdMs: { p50: 0.8, p99: 40 } },
     traffic: { ingressFrames: 10, ingressBytes: 2048, egressFrames: 20, egressBytes: 4096 },
   });
 }

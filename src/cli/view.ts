@@ -176,9 +176,13 @@ function primaryLines(status: NodeStatus): string[] {
     );
   if (released !== null)
     lines.push(
-      `  released ${released.byMatch} by match, ${released.byCommit} by commit (${share(released)} by match)  hold p50 ${ms(released.holdMs.p50)} p99 ${ms(released.holdMs.p99)}`,
+      `  released ${released.byMatch} by match, ${released.byCommit} by commit (${share(released)} by match)  hold p50 ${ms(released.holdMs.p50)} p99 ${ms(released.holdMs.p99)}${datesText(released.dates)}`,
     );
   return lines;
+}
+
+function datesText(dates: number): string {
+  return dates === 0 ? '' : `; ${dates} Date headers differed by a second`;
 }
 
 function trafficLine(total: Traffic, rate: Traffic | undefined): string {

@@ -10,6 +10,8 @@ import type { Platform } from './platform.ts';
 export interface NodeContext {
   config: NodeConfig;
   clock: Clock;
+  /** This host's time, in milliseconds since 1970: for what guests say of it, never for waiting. */
+  wallMs: () => number;
   log: Log;
   /** With `problem` where it is watched (arbiter/watched.ts). */
   arbiter: Arbiter & { readonly problem?: ArbiterProblem | undefined };

@@ -193,5 +193,6 @@ function lineOf(record: CheckpointRecord): CheckpointLine {
 function releasedOf(primary: PrimaryNode): NodeStatus['released'] {
   const { counters } = primary.proxy;
   const { p50, p99 } = primary.proxy.holdTimes();
-  return { byMatch: counters.dataByMatch, byCommit: counters.dataByCommit, holdMs: { p50, p99 } };
+  const { dataByMatch: byMatch, dataByCommit: byCommit, datesTolerated: dates } = counters;
+  return { byMatch, byCommit, dates, holdMs: { p50, p99 } };
 }

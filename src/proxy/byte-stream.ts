@@ -154,6 +154,17 @@ export class ByteStream {
     return Uint8Array.from(found);
   }
 
+  /** Puts other bytes in place of those that are here, from `sequence` on. */
+  replace(sequence: number, bytes: Uint8Array): void {
+    let at = distance(this.base, sequence);
+    for (const piece of this.pieces) {
+      for (let index = piece.from; index < piece.to; index += 1, at += 1) {
+        const byte = bytes[at];
+        if (byte !== undefined) piece.buffer[index] = byte;
+      }
+    }
+  }
+
   /** Forgets everything before `sequence`. */
   consume(sequence: number): void {
     let count = Math.min(distance(sequence, this.base), distance(this.next, this.base));

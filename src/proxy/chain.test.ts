@@ -27,6 +27,7 @@ function survivor(table: Uint8Array): Node {
     {
       ...silentPorts(),
       ...promptUplink,
+      tolerate: () => undefined,
       toNetwork: (frame) => void network.push(new Uint8Array(frame)),
       toGuest: (frame) => void guest.push(new Uint8Array(frame)),
       wantCheckpoint: () => undefined,

@@ -139,6 +139,13 @@ class Section<Attachment> {
   }
 }
 
+/** How many of the bytes are the table at their beginning; all of them when they are none. */
+export function encodedTableBytes(bytes: Uint8Array): number {
+  if (bytes.length < tableHeaderBytes || read32(bytes, 0) !== tableMagic) return bytes.length;
+  const ipv4Bytes = read32(bytes, 4) * (flowKeyBytes.ipv4 + record.bytes);
+  return Math.min(bytes.length, tableHeaderBytes + ipv4Bytes + read32(bytes, 8) * (flowKeyBytes.ipv6 + record.bytes));
+}
+
 export class ConnectionTable<Attachment> {
   private readonly map = new FlowMap<Connection<Attachment>>();
   private readonly ipv4 = new Section<Attachment>(false);

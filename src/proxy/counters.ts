@@ -30,6 +30,8 @@ export interface PrimaryCounters {
   /** What has left and the client has not acknowledged. */
   sentBytes: number;
   gatedBytes: number;
+  /** Times in headers that left as the PVM's though the SVM said another second (compare/http-date.ts). */
+  datesTolerated: number;
 }
 
 /** stale: SVM frames of another epoch. oldGeneration: held frames of a connection that has begun anew. overrun: the guest
@@ -61,6 +63,7 @@ export function newPrimaryCounters(): PrimaryCounters {
     aheadBytes: 0,
     sentBytes: 0,
     gatedBytes: 0,
+    datesTolerated: 0,
   };
 }
 

@@ -27,7 +27,14 @@ class SlowBed {
         confirm: (ids) => void this.confirmed.push(...ids),
         progress: this.progress,
         unwritten: () => this.waiting.map((frame) => Uint8Array.from(frame)),
-        ...{ toGuest: nothing, mirror: nothing, announceIsn: nothing, wantCheckpoint: nothing, pauseGuest: nothing },
+        ...{
+          toGuest: nothing,
+          mirror: nothing,
+          announceIsn: nothing,
+          tolerate: nothing,
+          wantCheckpoint: nothing,
+          pauseGuest: nothing,
+        },
       },
       { mode: 'colo', compareTimeoutMs: 200, patienceMs: 200 },
     );

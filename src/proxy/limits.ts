@@ -66,6 +66,10 @@ export const proxyLimits = {
    *  the client has not answered. Beyond: the oldest but the SYN is dropped; TCP sends again. */
   unpairedFramesMax: 8,
 
+  /** Times in headers that a client was told and this node's guest says otherwise (patches.ts). Beyond: such a difference is a
+   *  divergence. */
+  patchesMax: 4096,
+
   /** Bytes kept free for frames to come. Beyond: left to the garbage collector. Longer frames are never kept free. */
   pooledBytesMax: 8 << 20,
   frameBytesMax: 65_550,
@@ -89,6 +93,9 @@ export const windowUpdateBytes = 1460;
 
 /** Records of pieces, datagrams and held frames that are kept for reuse, each. More: left to the garbage collector. */
 export const sparePiecesMax = 4096;
+
+/** The part of an HTTP answer in which its Date header is looked for. Behind it a difference is a divergence. */
+export const answerHeadBytesMax = 4096;
 
 /** Addresses of a guest that are learned and announced after a takeover; of more, the ones learned last. */
 export const guestAddressesMax = 64;

@@ -21,7 +21,7 @@
 import { assert } from '../base/assert.ts';
 import { Fifo } from '../base/fifo.ts';
 import type { Progress } from '../netdev/endpoint.ts';
-import { flowText } from '../packet/flow-key.ts';
+import { type FlowKey, flowText } from '../packet/flow-key.ts';
 import { FrameView } from '../packet/frame-view.ts';
 import { ActiveFlows } from './active-flows.ts';
 import { Bypass, type BypassCount, type BypassRule } from './bypass.ts';
@@ -45,6 +45,7 @@ import type { Gate } from './gate.ts';
 import { HeldOutput, type InOrder, type Waiting } from './held-output.ts';
 import { proxyLimits } from './limits.ts';
 import { Overdue } from './overdue.ts';
+import { Patches, packPatch, packTable, patchesOf, tableOf, unpackPatch } from './patches.ts';
 import type { CheckpointReason, DivergenceRecord } from './reason.ts';
 import { defaultSimilarity, type Similarity } from './similarity.ts';
 import { isTranslated, QuoteTranslator, toClientSpace, toGuestSpace } from './translate.ts';
@@ -65,6 +66,8 @@ export interface PrimaryPorts {
   readonly progress: Progress;
   /** Copies of those that have not been written yet. */
   unwritten(): Uint8Array[];
+  /** A time that the secondary is to take for its own (patches.ts), after everything mirrored before; it answers with the same. */
+  tolerate(patch: Uint8Array): void;
   wantCheckpoint(reason: CheckpointReason): void;
   pauseGuest(paused: boolean): void;
 }
@@ -76,6 +79,8 @@ export interface PrimaryOptions {
   similarity?: Similarity;
   /** Traffic that leaves uncompared. */
   bypass?: readonly BypassRule[];
+  /** This host's time, in milliseconds since 1970; without it no time is tolerated. */
+  wallMs?: () => number;
   /** Of SecondaryProxy.takeover, on a node that was the secondary. */
   table?: Uint8Array;
   /** When `table` was taken over: from here on its ended connections linger. */
@@ -100,6 +105,8 @@ export class PrimaryProxy {
   private readonly ingressView = new FrameView();
   private readonly quotes: QuoteTranslator;
   private readonly bypass: Bypass;
+  /** What a client was told by the primary before, and this guest says otherwise. */
+  private readonly patches = new Patches();
 
   private epoch = 0;
   private isAlone = true;
@@ -132,14 +139,19 @@ export class PrimaryProxy {
     this.datagrams = new DatagramComparer(sink, pool);
     this.bypass = new Bypass(options.bypass ?? []);
     this.table = new ConnectionTable<TcpStream>(
-      ({ attachment }) => attachment && this.tcp.abandon(attachment),
+      ({ attachment, key }) => {
+        if (attachment !== undefined) this.tcp.abandon(attachment);
+        this.patches.forget(key);
+      },
       ({ attachment }) => attachment !== undefined && attachment.activeIndex >= 0,
     );
     this.quotes = new QuoteTranslator((key) => this.table.find(key));
     const { active, tcp, datagrams, table, egress } = this;
     const unwritten = () => ports.unwritten();
     this.output = new HeldOutput({ active, tcp, datagrams, table, egress, unwritten });
-    if (options.table !== undefined) this.table.adopt(options.table, options.now ?? 0);
+    if (options.table === undefined) return;
+    this.table.adopt(tableOf(options.table), options.now ?? 0);
+    for (const patch of patchesOf(options.table)) this.patches.add(patch);
   }
 
   private sink(): CompareSink {
@@ -148,10 +160,29 @@ export class PrimaryProxy {
       leave: (frame, frameClass, held, ids) => egress.leave(frame, frameClass, held, ids),
       diverged: (divergence) => this.want(this.request.note(divergence, { time: this.now, epoch: this.epoch })),
       want: (reason) => this.want(reason),
+      tolerate: (key, sequence, bytes) => this.tolerate(key, sequence, bytes),
+      wallMs: () => this.options.wallMs?.() ?? 0,
       activate: (flow) => active.add(flow),
       deactivate: (flow) => active.remove(flow),
       heldChanged: (frames, bytes) => this.heldChanged(frames, bytes),
     };
+  }
+
+  private tolerate(key: FlowKey, sequence: number, bytes: Uint8Array): boolean {
+    const { similarity = defaultSimilarity, wallMs } = this.options;
+    if (similarity.dates === 'exact' || wallMs === undefined) return false;
+    this.ports.tolerate(packPatch({ key, epoch: this.epoch, sequence, bytes }));
+    return true;
+  }
+
+  /** The secondary has taken over a time of the primary (`PrimaryPorts.tolerate`). */
+  tolerated(answer: Uint8Array, now: number): void {
+    const patch = unpackPatch(answer);
+    const connection = patch === undefined ? undefined : this.table.find(patch.key);
+    if (patch === undefined || connection === undefined || this.isAlone || patch.epoch !== this.epoch) return;
+    this.setNow(now);
+    this.egress.how = 'match';
+    if (this.tcp.tolerated(connection, patch.sequence, now)) this.count.datesTolerated += 1;
   }
 
   private setNow(now: number): void {
@@ -183,6 +214,8 @@ export class PrimaryProxy {
     const { attachment } = connection;
     if (attachment !== undefined && view.hasAck && isInWindow(connection, view.sequence) !== false)
       this.tcp.fromClient(attachment, view.ack);
+    if (!this.patches.isEmpty && view.hasAck && isInWindow(connection, view.sequence) !== false)
+      this.patches.acked(connection.key, view.ack);
     return isTranslated(connection) ? toGuestSpace(view, connection) : view.frame;
   }
 
@@ -212,11 +245,13 @@ export class PrimaryProxy {
     // A reset that answers a segment without ACK has sequence number 0 in every space.
     const isNumbered = !(view.isReset && view.sequence === 0);
     if (isNumbered && isTranslated(connection)) view.parse(toClientSpace(view, connection));
+    if (!this.patches.isEmpty) this.patches.apply(view);
     return connection;
   }
 
   private noteSyn(connection: Connection<TcpStream>, view: FrameView, now: number): void {
     if (!isKnownIsn(connection, view.sequence)) {
+      this.patches.forget(connection.key);
       this.table.restart(connection, now);
       connection.clientIsn = view.sequence;
       this.table.store(connection);
@@ -288,7 +323,7 @@ export class PrimaryProxy {
     this.isAlone = false;
     this.isMirroring = true;
     this.isInFlight = true;
-    return { epoch: this.epoch + 1, table: this.table.encode(), held };
+    return { epoch: this.epoch + 1, table: packTable(this.table.encode(), this.patches), held };
   }
 
   private encodeHeld(): Uint8Array {

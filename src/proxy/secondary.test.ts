@@ -195,6 +195,7 @@ function survivorOf(bed: Bed) {
       mirror: () => undefined,
       announceIsn: () => undefined,
       ...promptUplink,
+      tolerate: () => undefined,
       confirm: () => undefined,
       wantCheckpoint: () => undefined,
       pauseGuest: () => undefined,

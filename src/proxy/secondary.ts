@@ -24,6 +24,7 @@ import { newSecondaryCounters, type SecondaryCounters } from './counters.ts';
 import { areFrames, decodeFrames } from './held-frames.ts';
 import { IngressLog } from './ingress-log.ts';
 import { proxyLimits } from './limits.ts';
+import { arePatches, Patches, packTable, patchesOf, tableOf, unpackPatch } from './patches.ts';
 import { isTranslated, QuoteTranslator, restamp, toClientSpace, toGuestSpace } from './translate.ts';
 
 export interface SecondaryPorts {
@@ -73,6 +74,9 @@ export class SecondaryProxy {
   private readonly flushView = new FrameView();
   private readonly quotes: QuoteTranslator;
   private readonly bypass: Bypass;
+  private readonly patchView = new FrameView();
+  /** What clients were told by the primary, and the SVM says otherwise. */
+  private readonly patches = new Patches();
 
   private epoch = 0;
   private isRunning = false;
@@ -238,6 +242,7 @@ export class SecondaryProxy {
     const isNumbered = !(view.isReset && view.sequence === 0);
     const delta = isNumbered ? connection.delta : 0;
     const frame = isNumbered ? toClientSpace(view, connection) : Buffer.from(view.frame);
+    if (!this.patches.isEmpty) this.patches.apply(this.patchView.parse(frame));
     if (view.timestampsAt !== 0 && !view.isReset) this.noteTime(connection, view.timestamp);
     const sequence = (view.sequence + delta) >>> 0;
     const bytes = view.payloadBytes + (view.isSyn ? 1 : 0) + (view.isFin ? 1 : 0);
@@ -287,6 +292,7 @@ export class SecondaryProxy {
   }
 
   private noteClientAck(connection: PendingConnection, ack: number): void {
+    if (!this.patches.isEmpty) this.patches.acked(connection.key, ack);
     const pending = connection.attachment;
     if (pending === undefined) return;
     pending.clientAck = pending.clientAck === undefined ? ack : later(pending.clientAck, ack);
@@ -332,7 +338,22 @@ export class SecondaryProxy {
     this.keptById.delete(kept.id);
   }
 
+  /**
+   * The primary's time in a header is said in place of the SVM's from now on. False, and nothing is changed, when this SVM is not
+   * the one that it is about.
+   */
+  tolerate(packed: Uint8Array): boolean {
+    const patch = unpackPatch(packed);
+    const connection = patch === undefined ? undefined : this.table.find(patch.key);
+    if (patch === undefined || connection?.paired !== true || !this.isRunning || patch.epoch !== this.epoch)
+      return false;
+    if (!this.patches.add(patch)) return false;
+    for (const { frame } of connection.attachment?.kept ?? []) this.patches.apply(this.flushView.parse(frame));
+    return true;
+  }
+
   private giveUp(connection: PendingConnection): void {
+    this.patches.forget(connection.key);
     const pending = connection.attachment;
     if (pending === undefined) return;
     for (const kept of pending.kept) this.drop(kept);
@@ -347,13 +368,15 @@ export class SecondaryProxy {
 
   /** What keeps `resume` from going on from such a state; undefined: nothing. To be asked before the checkpoint counts. */
   wrongWith({ table, held }: { table: Uint8Array; held: Uint8Array }): string | undefined {
-    if (!this.table.isTable(table)) return 'its connection table is none';
+    if (!this.table.isTable(tableOf(table)) || !arePatches(table)) return 'its connection table is none';
     return areFrames(held) ? undefined : 'what it held is no frames';
   }
 
   /** The SVM has been loaded with the checkpoint of `epoch`. In colo mode it runs from here on. */
   resume(epoch: number, table: Uint8Array, held: Uint8Array, now: number): void {
-    this.table.adopt(table, now);
+    this.patches.clear();
+    this.table.adopt(tableOf(table), now);
+    for (const patch of patchesOf(table)) this.patches.add(patch);
     this.forgetAll();
     this.epoch = epoch;
     this.held = epoch <= this.releasedEpoch ? [] : decodeFrames(held);
@@ -400,7 +423,7 @@ export class SecondaryProxy {
         if (item.isn === undefined) this.deliver(item.frame, now, (frame) => void replay.push(Buffer.from(frame)));
       }
     }
-    return { table: this.table.encode(), resend, replay };
+    return { table: packTable(this.table.encode(), this.patches), resend, replay };
   }
 
   /** The client drops what is older than the latest it has seen, which may be anything up to the SVM's latest. */

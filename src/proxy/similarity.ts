@@ -8,6 +8,9 @@ export type AckMeasure = 'merged' | 'held';
 /** How exactly windows are told. */
 export type WindowMeasure = 'exact' | 'coarse';
 
+/** Whether the time in an HTTP answer may differ by a second. */
+export type DateMeasure = 'tolerant' | 'exact';
+
 export interface Similarity {
   /** clamped: never beyond the SVM's latest, never back. coarse: the same in steps of 16. passed: as the PVM wrote them. */
   timestamps: TimestampMeasure;
@@ -15,9 +18,17 @@ export interface Similarity {
   acks: AckMeasure;
   /** exact: the lower of the two right edges. coarse: that, rounded down, so that small differences vanish. */
   window: WindowMeasure;
+  /** tolerant: an answer that differs in the second of its Date header alone leaves as the PVM's (compare/http-date.ts). exact: a
+   *  checkpoint. */
+  dates: DateMeasure;
 }
 
-export const defaultSimilarity: Similarity = { timestamps: 'clamped', acks: 'merged', window: 'exact' };
+export const defaultSimilarity: Similarity = {
+  timestamps: 'clamped',
+  acks: 'merged',
+  window: 'exact',
+  dates: 'tolerant',
+};
 
 /** Most guests count milliseconds. */
 export const coarseTimestampMask = ~15;

@@ -161,7 +161,7 @@ test('after a takeover TSval goes on where it was, and the offset outlives a sec
 
 test('timestamps may leave in coarse steps, or as the guest wrote them', () => {
   const say = (timestamps: Similarity['timestamps']) => {
-    const bed = timed({ timestamps, acks: 'merged', window: 'exact' });
+    const bed = timed({ timestamps, acks: 'merged', window: 'exact', dates: 'exact' });
     bed.pvm(stamped(pIsn, 0, 'a', 573));
     bed.svm(stamped(sIsn, 0, 'a', 150));
     return bed.left().map(time);
@@ -238,7 +238,7 @@ test('acknowledgements may wait for the primary instead of being made', () => {
   const ack = (isn: number, value: number) =>
     buildTcp(overIpv4.guest, overIpv4.client, { sequence: isn + 1, ack: value, flags: 0, window: 1000 });
   const acked = (acks: Similarity['acks']) => {
-    const bed = new Bed({ more: { similarity: { timestamps: 'clamped', acks, window: 'exact' } } });
+    const bed = new Bed({ more: { similarity: { timestamps: 'clamped', acks, window: 'exact', dates: 'exact' } } });
     bed.protect();
     bed.connect(pIsn, sIsn);
     bed.left();
@@ -253,7 +253,9 @@ test('acknowledgements may wait for the primary instead of being made', () => {
 });
 
 test('a coarse window is told in steps, never beyond either guest, and never goes back', () => {
-  const bed = new Bed({ more: { similarity: { timestamps: 'clamped', acks: 'merged', window: 'coarse' } } });
+  const bed = new Bed({
+    more: { similarity: { timestamps: 'clamped', acks: 'merged', window: 'coarse', dates: 'exact' } },
+  });
   bed.protect();
   bed.connect(pIsn, sIsn);
   bed.left();

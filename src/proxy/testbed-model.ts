@@ -358,6 +358,7 @@ export class Model {
         assert.equal(distance(ack, advance(this.s.isn, 1)), streamBytes, 'acknowledgements reach the survivor');
       },
       ...promptUplink,
+      tolerate: () => undefined,
       mirror: () => undefined,
       announceIsn: () => undefined,
       confirm: () => undefined,

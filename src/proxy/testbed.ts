@@ -62,6 +62,9 @@ export function assertValid(frame: Uint8Array): void {
 /** An uplink that has written what it was given, at once. */
 export const promptUplink = { progress: { taken: 0, settled: 0, lost: 0 }, unwritten: (): Uint8Array[] => [] };
 
+/** This host's time in all tests: Sun, 06 Nov 1994 08:49:37 GMT. */
+export const wallMs = 784_111_777_000;
+
 /** Puts the guest's bytes together as a client would. */
 export class Reassembly {
   readonly bytes = new Map<number, number>();
@@ -114,6 +117,9 @@ export class Bed {
   readonly toSecondaryGuest: Uint8Array[] = [];
   readonly wanted: CheckpointReason[] = [];
   readonly toPrimary: { epoch: number; id: number; frame: Uint8Array }[] = [];
+  /** Times that the secondary was asked to take for its own. */
+  readonly asked: Uint8Array[] = [];
+  private readonly unanswered: Uint8Array[] = [];
   /** Of all frames that the secondary proxy has sent. */
   readonly numbers: number[] = [];
   isPaused = false;
@@ -136,12 +142,16 @@ export class Bed {
         announceIsn: (key, isn) => this.secondary.isn(key, isn, this.now),
         ...promptUplink,
         confirm: (ids) => this.secondary.confirm(ids),
+        tolerate: (patch) => {
+          this.asked.push(patch);
+          if (this.isDirect) this.unanswered.push(patch);
+        },
         wantCheckpoint: (reason) => void this.wanted.push(reason),
         pauseGuest: (paused) => {
           this.isPaused = paused;
         },
       },
-      { mode, compareTimeoutMs: 200, patienceMs: 200, ...options.more },
+      { mode, compareTimeoutMs: 200, patienceMs: 200, wallMs: () => wallMs, ...options.more },
     );
     this.secondary = new SecondaryProxy(
       {
@@ -170,12 +180,30 @@ export class Bed {
     const copy = new Uint8Array(frame);
     this.primary.fromGuest(copy, this.now);
     copy.fill(0xdd);
+    this.answer();
   }
 
   svm(frame: Uint8Array): void {
     const copy = new Uint8Array(frame);
     this.secondary.fromGuest(copy, this.now);
     copy.fill(0xcc);
+    this.answer();
+  }
+
+  /** In a buffer that the link uses again. */
+  private overLink(patch: Uint8Array): void {
+    const buffer = Buffer.from(patch);
+    const isTaken = this.secondary.tolerate(buffer);
+    buffer.fill(0xaa);
+    const answer = Buffer.from(patch);
+    if (isTaken) this.primary.tolerated(answer, this.now);
+    answer.fill(0xaa);
+  }
+
+  /** As over a link: never within the call that asked. */
+  private answer(): void {
+    for (let patch = this.unanswered.shift(); patch !== undefined; patch = this.unanswered.shift())
+      this.overLink(patch);
   }
 
   client(frame: Uint8Array): void {

@@ -44,7 +44,7 @@ const status: NodeStatus = {
     ...{ dirtyPages: { p50: 1, p99: 1, max: 1 }, pauseSeconds: buckets, commitSeconds: buckets },
     ...{ dirtyBytesTotal: 4096, sentBytesTotal: 1000 },
   },
-  released: { byMatch: 5, byCommit: 1, holdMs: { p50: 1, p99: 2 } },
+  released: { byMatch: 5, byCommit: 1, dates: 0, holdMs: { p50: 1, p99: 2 } },
   ...{ divergences: [], bypass: [], failover: null, verified: { equal: 3, different: 0 }, arbiter: null },
   traffic: { ingressFrames: 1, ingressBytes: 60, egressFrames: 1, egressBytes: 60 },
   proxy: {

@@ -346,7 +346,7 @@ const apiCalls: Target = {
   reaches: [
     / 200 .*vm/,
     / 400 .*not the primary/,
-    / 400 .*no such thing/,
+    / 404 .*no such thing/,
     / 400 .*no list of peers/,
     /400 Bad Request {2}none/,
   ],

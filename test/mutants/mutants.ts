@@ -110,8 +110,8 @@ const proxy: Mutant[] = [
   {
     name: 'a commit with the gate shut is said to have left',
     file: 'src/proxy/primary.ts',
-    find: 'if (this.gate.isEmpty) this.released = epoch;',
-    replace: 'this.released = epoch;',
+    find: 'if (releasing === undefined || !this.gate.isEmpty) return;',
+    replace: 'if (releasing === undefined) return;',
   },
   {
     name: 'owed acknowledgements do not travel with a checkpoint',
@@ -122,14 +122,14 @@ const proxy: Mutant[] = [
   {
     name: 'a frame passes a gate that is shut',
     file: 'src/proxy/gate.ts',
-    find: 'if (this.open) this.send(frame, id);',
-    replace: 'this.send(frame, id);',
+    find: 'if (this.open) this.send(frame, ids);',
+    replace: 'this.send(frame, ids);',
   },
   {
     name: 'what waited at the gate leaves in no order',
     file: 'src/proxy/gate.ts',
-    find: '      this.send(next.frame, next.id);\n',
-    replace: '      queueMicrotask(() => this.send(next.frame, next.id));\n',
+    find: '      this.send(next.frame, next.ids);\n',
+    replace: '      queueMicrotask(() => this.send(next.frame, next.ids));\n',
   },
   {
     name: 'patience after an apply is none',
@@ -389,14 +389,8 @@ const disk: Mutant[] = [
   {
     name: 'an apply does not say that it is under way',
     file: 'src/disk/replica.ts',
-    find: "      this.writeHeader('applying', epoch, { through, position });\n",
+    find: "      await this.writeHeader('applying', epoch, { through, position });\n",
     replace: '',
-  },
-  {
-    name: 'what no checkpoint covers is applied at a takeover',
-    file: 'src/disk/replica.ts',
-    find: '      await this.removeSegments(this.journal.discard());\n      this.writeHeader',
-    replace: '      this.writeHeader',
   },
 ];
 

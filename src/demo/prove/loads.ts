@@ -141,7 +141,8 @@ async function load({ vm }: BareVm, side: SecondaryRam, capture: Capture, at: nu
   side.writeBatch(capture.runs, capture.pages.subarray(0, capture.runs.bytes));
   const ticksPerMs = tscTicksPerMs(capture.deviceState);
   const lagMs = systemClock.now() - at + restartGuessMs;
-  if (ticksPerMs !== undefined) alignClock(capture.deviceState, lagMs, ticksPerMs);
+  const startsExactly = vm.startClocksFrom(capture.clocksOf);
+  if (!startsExactly && ticksPerMs !== undefined) alignClock(capture.deviceState, lagMs, ticksPerMs);
   const { loadMs } = await vm.load(capture.deviceState);
   side.restoreAfterLoad(vm.tracker.collect());
   capture.release();

@@ -13,6 +13,7 @@
 //   handover     primary    text: take over now
 //   end          primary    text: the guest ended by itself
 //   addresses    primary    what is to be announced after a takeover: the list of proxy/guest-addresses.ts
+//   tolerate     primary    a time of its guest that the SVM is to say too: proxy/patches.ts
 //   ready        secondary  (empty) its VM waits, paused
 //   egress       secondary  u64 epoch, u32 id, Ethernet frame in client space
 //   committed    secondary  u64 epoch: that checkpoint is complete here
@@ -20,6 +21,7 @@
 //   applied      secondary  what the apply cost: `applied` of checkpoint/message.ts
 //   diskHeld     secondary  u64 position: its journal holds the records up to there
 //   diskFailed   secondary  text: its disk takes no more, no checkpoint can be completed
+//   tolerated    secondary  the same: from here on it does
 //   diskKept     secondary  u64 position, before `ready`: its replica stands there, only what changed since is needed
 //
 // `committed` and `applied` travel here and not on the bulk link, so that they come before the answers of their epoch.
@@ -39,6 +41,7 @@ export const messages = {
   handover: 8,
   end: 9,
   addresses: 10,
+  tolerate: 11,
   ready: 16,
   egress: 17,
   committed: 18,
@@ -47,6 +50,7 @@ export const messages = {
   diskHeld: 21,
   diskFailed: 22,
   diskKept: 23,
+  tolerated: 25,
 } as const;
 
 /** Modulo 2^32. */

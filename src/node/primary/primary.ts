@@ -88,6 +88,7 @@ export class PrimaryNode {
       compareTimeoutMs: protect.compareTimeout,
       patienceMs: protect.patience,
       similarity: protect.similarity,
+      wallMs: context.wallMs,
       bypass: context.config.network?.bypass ?? [],
       ...(parts.table === undefined ? {} : { table: parts.table, now: context.clock.now() }),
     });
@@ -221,6 +222,7 @@ export class PrimaryNode {
       progress: this.parts.uplink.progress,
       unwritten: () => this.parts.uplink.unwritten(),
       confirm: (ids: number[]) => this.peer.links?.packet.send(messages.confirm, encodeNumbers(ids)),
+      tolerate: (patch: Uint8Array) => this.peer.links?.packet.send(messages.tolerate, patch),
       wantCheckpoint: (reason: CheckpointReason) => this.post({ kind: 'want', reason }),
       pauseGuest: (paused: boolean) => this.parts.nic.pause(paused),
     };

@@ -171,6 +171,7 @@ test('the same connection on two cards is two connections: what one of them said
     {
       toNetwork: (frame) => void left.push(Uint8Array.from(frame)),
       ...{ toGuest: () => undefined, mirror: () => undefined, announceIsn: () => undefined, confirm: () => undefined },
+      tolerate: () => undefined,
       ...{ wantCheckpoint: () => undefined, pauseGuest: () => undefined },
       ...{ progress: { taken: 0, settled: 0, lost: 0 }, unwritten: () => [] },
     },

@@ -64,7 +64,7 @@ async function stage(test: TestContext, records: Records) {
   const arbiter = new MemoryArbiter(records);
   const state = { answers: true };
   const context: NodeContext = {
-    ...{ config, clock: systemClock, log: silentLog, platform: platform as unknown as Platform },
+    ...{ config, clock: systemClock, wallMs: () => 0, log: silentLog, platform: platform as unknown as Platform },
     arbiter: {
       read: (vm) => (state.answers ? arbiter.read(vm) : Promise.reject(new ColoError(errorCodes.arbiter, 'silent'))),
       claim: () => assert.fail('nothing is claimed'),

@@ -1,5 +1,6 @@
 // What the comparers ask of the proxy that owns them.
 
+import type { FlowKey } from '../../packet/flow-key.ts';
 import type { FrameView } from '../../packet/frame-view.ts';
 import type { MatchedIds } from '../gate.ts';
 import type { CheckpointReason, DivergenceKind } from '../reason.ts';
@@ -39,6 +40,11 @@ export interface CompareSink {
   leave(frame: Uint8Array, frameClass: FrameClass, held: HeldSince, ids?: MatchedIds): void;
   diverged(divergence: Divergence): void;
   want(reason: CheckpointReason): void;
+  /** The SVM has said another time at `sequence` than the PVM, whose `bytes` these are: the secondary is to take them for its own.
+   *  False when it cannot be asked. */
+  tolerate(key: FlowKey, sequence: number, bytes: Uint8Array): boolean;
+  /** This host's time, in milliseconds since 1970. */
+  wallMs(): number;
   activate(flow: ActiveFlow): void;
   deactivate(flow: ActiveFlow): void;
   /** Frames and bytes held grew (or shrank) by this. */

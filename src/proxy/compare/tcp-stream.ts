@@ -98,6 +98,10 @@ export class TcpStream implements ActiveFlow {
   held: Held[] = [];
   heldBytes = 0;
   owed: OwedAck | undefined = undefined;
+  /** The guest's side of the connection begins as HTTP does (http-date.ts). */
+  isHttp = false;
+  /** A time in a header in which the two sides differ: the PVM's, at its place, until the secondary has it. */
+  date: { sequence: number; bytes: Uint8Array } | undefined = undefined;
   /** The two sides differ: nothing new leaves before a commit. */
   diverged = false;
 

@@ -30,6 +30,7 @@ import {
   type SegmentParts,
 } from '../rewrite.ts';
 import type { Similarity } from '../similarity.ts';
+import { areAsGood, beginsAnswer, dateAround, dateBytes } from './http-date.ts';
 import type { CompareSink, Moment } from './sink.ts';
 import { edgeOf, noteLeft, shiftOf, TcpClamp } from './tcp-clamp.ts';
 import { HeldSegments } from './tcp-held.ts';
@@ -162,6 +163,8 @@ export class TcpComparer {
     stream.rTimeKnown = false;
     stream.owed = undefined;
     stream.diverged = false;
+    stream.isHttp = false;
+    stream.date = undefined;
     this.said.forget(stream);
     this.secondary.clear(stream);
     for (const frame of parked) this.takeSecondary(stream, this.parkedView.parse(frame));
@@ -172,6 +175,7 @@ export class TcpComparer {
     if (stream.epoch === this.epoch) return;
     stream.epoch = this.epoch;
     stream.diverged = false;
+    stream.date = undefined;
     stream.rNext = stream.pNext;
     this.secondary.becomeThePrimary(stream);
   }
@@ -188,6 +192,8 @@ export class TcpComparer {
   }
 
   private notePrimary(stream: TcpStream, view: FrameView): void {
+    if (view.payloadBytes > 0 && stream.isn !== undefined && view.sequence === (stream.isn + 1) >>> 0)
+      stream.isHttp = beginsAnswer(view.frame, view.payloadAt, view.payloadAt + view.payloadBytes);
     const end = advance(view.sequence, view.payloadBytes + (view.isSyn ? 1 : 0) + (view.isFin ? 1 : 0));
     if (!stream.pKnown) {
       stream.pKnown = true;
@@ -285,7 +291,10 @@ export class TcpComparer {
       const here = stream.sKnown && distance(from, stream.ahead.base) >= 0 ? distance(stream.ahead.next, from) : 0;
       const count = Math.max(0, Math.min(here, rest));
       const equal = stream.ahead.equalBytes(from, asBuffer(head.frame), head.payloadAt + done, count);
-      if (equal < count) return this.divergePayload(stream, head, from, equal);
+      if (equal < count)
+        return this.isTime(stream, head, done + equal)
+          ? this.waitForTime(stream, head, done, done + equal)
+          : this.divergePayload(stream, head, from, equal);
       if (count < rest) return this.waitForMore(stream, head, done, count);
     }
     if ((head.flags & tcpFlag.fin) !== 0 && !this.finAgrees(stream, head, done)) return false;
@@ -304,6 +313,45 @@ export class TcpComparer {
     const end = head.payloadAt + Math.min(head.payloadBytes, proxyLimits.divergenceBytes);
     const primary = head.frame.subarray(head.payloadAt, end);
     return this.diverge(stream, isSyn ? 'options' : 'payload', head.sequence, primary, none, againText);
+  }
+
+  /** Whether the two sides differ at `at` of the payload by the second of a time alone, as far as the SVM has said it. */
+  private isTime(stream: TcpStream, head: Held, at: number): boolean {
+    if (!stream.isHttp) return false;
+    const frame = asBuffer(head.frame);
+    const { payloadAt, payloadBytes } = head;
+    const value = dateAround(frame, payloadAt, payloadAt + payloadBytes, payloadAt + at);
+    if (value === undefined) return false;
+    const sequence = advance(head.sequence, value - payloadAt);
+    if (stream.date?.sequence === sequence) return true;
+    const ours = frame.toString('latin1', value, value + dateBytes);
+    const known = payloadAt + at - value;
+    const rest = stream.ahead.peek(advance(head.sequence, at), dateBytes - known);
+    if (rest.length < dateBytes - known) return true;
+    const theirs = ours.slice(0, known) + Buffer.from(rest).toString('latin1');
+    const bytes = Uint8Array.from(frame.subarray(value, value + dateBytes));
+    if (!areAsGood(ours, theirs, this.sink.wallMs()) || !this.sink.tolerate(stream.connection.key, sequence, bytes))
+      return false;
+    stream.date = { sequence, bytes };
+    return true;
+  }
+
+  /** The head waits until the secondary says the PVM's time; what stands before it may leave. */
+  private waitForTime(stream: TcpStream, head: Held, done: number, to: number): false {
+    if (to > done) this.leavePart(stream, head, done, to);
+    return false;
+  }
+
+  /** The secondary says the PVM's time at `sequence` from now on. */
+  tolerated(connection: Connection<TcpStream>, sequence: number, now: number): boolean {
+    const stream = connection.attachment;
+    if (stream?.date?.sequence !== sequence || stream.epoch !== this.epoch) return false;
+    this.moment.now = now;
+    stream.ahead.replace(sequence, stream.date.bytes);
+    stream.date = undefined;
+    this.progress(stream);
+    this.settle(stream);
+    return true;
   }
 
   /** `count` more bytes of the head may leave; the SVM has no more for now. */
