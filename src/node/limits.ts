@@ -80,7 +80,7 @@ export const pcapFileBytesMax = 64 << 20;
 /** Bytes for a pcap file that wait for the disk; beyond it frames are left out, and counted. */
 export const pcapBacklogBytesMax = 4 << 20;
 
-/** After a trouble of the disks no secondary is tried for this, doubled each time up to the maximum. */
+/** After a trouble of the disks, or a secondary that could not run what it was given, no secondary is tried for this, doubled each time up to the maximum. */
 export const diskPauseMsFirst = 1000;
 export const diskPauseMsMax = 60_000;
 

@@ -12,9 +12,10 @@ import type { LinkKind } from '../../channel/link.ts';
 import type { UplinkNews } from '../../controller/policy.ts';
 import { HeartbeatPrimary } from '../../heartbeat/primary.ts';
 import type { Peer } from '../config.ts';
-import { addressesEveryMs, reconnectMs, unprotectedSilenceMs } from '../limits.ts';
+import { addressesEveryMs, diskPauseMsFirst, diskPauseMsMax, reconnectMs, unprotectedSilenceMs } from '../limits.ts';
 import { PairLinks } from '../pairing/links.ts';
 import { countAt, countBytes, decodeText, egressHeadBytes, messages, numberAt } from '../pairing/message.ts';
+import { troubleOf } from '../vm-watch.ts';
 import type { PrimaryNode } from './primary.ts';
 import { Plight } from './unprotected-reason.ts';
 
@@ -30,6 +31,9 @@ export class PrimaryPeer {
   private addressesToldAt = Number.NEGATIVE_INFINITY;
   /** When the peer last said anything. */
   private heardAt = 0;
+  /** After a secondary that took in everything and could not run it: the next one would most likely fare the same. */
+  private pauseMs = 0;
+  private notBefore = 0;
 
   constructor(node: PrimaryNode) {
     this.node = node;
@@ -72,15 +76,30 @@ export class PrimaryPeer {
     return { problem: uplink.problem, forMs: now - uplink.at };
   }
 
-  /** In how long another node is asked, while none is for a reason of the disks. */
+  /** In how long another node is asked, while none is for a reason of the disks or of the machine. */
   get waitMs(): number {
     const { disks, context } = this.node;
-    return disks === undefined ? 0 : disks.waitMs(context.clock.now());
+    const now = context.clock.now();
+    return Math.max(0, this.notBefore - now, disks === undefined ? 0 : disks.waitMs(now));
+  }
+
+  /** A checkpoint of this machine runs over there. */
+  loaded(): void {
+    this.pauseMs = 0;
+  }
+
+  /** A secondary that had everything and leaves before it has loaded it: each further try would copy all of it for nothing. */
+  private pauseUnlessLoaded(): void {
+    const { checkpointer, pair, context } = this.node;
+    if (checkpointer.hasLoaded || pair.state.kind !== 'protected') return;
+    this.pauseMs = Math.min(diskPauseMsMax, Math.max(diskPauseMsFirst, this.pauseMs * 2));
+    this.notBefore = context.clock.now() + this.pauseMs;
   }
 
   /** Another node is asked at once; false when that was so anyway. */
   hurry(): boolean {
     const isWaiting = this.node.pair.state.kind === 'alone' && this.waitMs > 0;
+    this.notBefore = 0;
     this.node.disks?.hurry();
     return isWaiting;
   }
@@ -104,6 +123,7 @@ export class PrimaryPeer {
   private async tryPeer(peer: Peer): Promise<void> {
     const { context, parts, stopped, checkpointer } = this.node;
     try {
+      await this.refuseUnwell();
       const term = parts.terms.record?.term ?? 0;
       const opened = await context.platform.openLinks(peer, term, stopped.signal);
       if (!this.isSeeking) {
@@ -126,6 +146,17 @@ export class PrimaryPeer {
     }
   }
 
+  /**
+   * A machine that does not run, or lost a device, would make a secondary that is no better. One that was not started yet, or
+   * waits for room on its own disk, goes on by itself.
+   */
+  private async refuseUnwell(): Promise<void> {
+    const condition = await this.node.parts.vm.condition();
+    const goesOn = condition.runState === 'io-error' || condition.runState === 'prelaunch';
+    const trouble = troubleOf(condition, goesOn ? 'stands' : 'runs');
+    if (trouble !== undefined) throw new ColoError(errorCodes.machine, `this node cannot protect it: ${trouble}`);
+  }
+
   /** Before it is protected nothing waits for the peer, so it has time; but a host that died may never close a link. */
   private giveUpSilentCandidate(now: number): void {
     const { kind } = this.node.pair.state;
@@ -143,6 +174,7 @@ export class PrimaryPeer {
     this.heartbeat?.closed();
     this.links = undefined;
     this.plight.lost(why);
+    this.pauseUnlessLoaded();
     // At once: a stop that is under way waits for writes that wait for the peer.
     disks?.drop(why);
     this.node.post({ kind: 'linkLost', why });

@@ -27,6 +27,7 @@ import { QemuDisks } from './disks.ts';
 import { hashFile } from './hash-file.ts';
 import { LastingUplink } from './lasting-uplink.ts';
 import { Nic } from './nic.ts';
+import { variablesPath } from './variables.ts';
 
 /** The platform of one node; `context` is complete when the first of these is called. */
 export function realPlatform(context: () => NodeContext): Platform {
@@ -141,9 +142,12 @@ function diskFiles(context: NodeContext, options: { vmstateTemplate?: Uint8Array
 
 function startVm(context: NodeContext, vmstateTemplate: Uint8Array | undefined, disks: DiskFiles[]): Promise<Vm> {
   const { config, log, clock } = context;
+  const { firmware } = config.machine;
+  const place = { runDir: config.runDir, disks, named: config.variables, isSecondary: vmstateTemplate !== undefined };
+  const variables = firmware === undefined ? {} : { variablesPath: variablesPath(place) };
   return Vm.start({
     spec: config.machine,
-    files: { ...filesOf(context), disks },
+    files: { ...filesOf(context), disks, ...variables },
     paused: true,
     tracker: config.protect.tracker,
     log,

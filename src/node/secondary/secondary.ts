@@ -27,9 +27,9 @@ import {
   messages,
   numberAt,
 } from '../pairing/message.ts';
-import type { PeerLinks } from '../platform.ts';
+import type { GuestVm, PeerLinks } from '../platform.ts';
 import type { SharedParts } from '../shared-parts.ts';
-import { signOfLife, watchMonitor } from '../vm-watch.ts';
+import { signOfLife, troubleOf, watchMonitor } from '../vm-watch.ts';
 import type { Applier } from './applier.ts';
 import { SecondaryBulk } from './bulk.ts';
 import { Candidate, destroyAll } from './candidate.ts';
@@ -97,8 +97,23 @@ export class SecondaryNode {
           this.post({ kind: 'vmEnded', why });
           vm.end();
         },
+        answered: (vm) => void this.lookAt(vm),
       }),
     );
+  }
+
+  /**
+   * A machine whose guest crashed or lost a device while it runs here is no copy of the primary's. One that waits for room on
+   * its own disk is let try again, by the next load or by a takeover.
+   */
+  private async lookAt(vm: GuestVm): Promise<void> {
+    const before = this.pair.state;
+    if (before.kind !== 'protected' || before.applying || this.context.config.protect.mode !== 'colo') return;
+    const condition = await vm.condition().catch(() => undefined);
+    // A load may have stopped it meanwhile, and looks at it itself.
+    if (this.pair.state !== before || this.applier?.vm !== vm || condition === undefined) return;
+    const trouble = troubleOf(condition, condition.runState === 'io-error' ? 'stands' : 'runs');
+    if (trouble !== undefined) this.post({ kind: 'vmEnded', why: `the SVM is not well: ${trouble}` });
   }
 
   /** A frame of the network: nobody asked us yet, so it is only remembered. */
@@ -230,7 +245,10 @@ export class SecondaryNode {
       this.context.platform.reached('apply.done', epoch);
       if (result.verified !== null) this.shared.verified[result.verified ? 'equal' : 'different'] += 1;
       if (result.verified === false) this.post({ kind: 'applyFailed', epoch, why: 'the RAM differs after the apply' });
-      else this.post({ kind: 'applied', epoch });
+      else {
+        this.post({ kind: 'applied', epoch });
+        void this.lookAt(applier.vm);
+      }
     } catch (error) {
       this.post({ kind: 'applyFailed', epoch, why: `checkpoint ${epoch} could not be applied: ${errorText(error)}` });
     }
