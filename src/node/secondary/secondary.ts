@@ -330,7 +330,8 @@ export class SecondaryNode {
 
   private tellUplink(): void {
     const { problem } = this.shared.uplinkHealth;
-    if (this.links === undefined || this.uplinkTold === problem) return;
+    // A node that is not followed yet is told nothing.
+    if (this.links === undefined || this.applier === undefined || this.uplinkTold === problem) return;
     this.uplinkTold = problem;
     this.links.packet.send(messages.uplink, encodeText(problem));
   }
