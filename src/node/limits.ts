@@ -109,6 +109,9 @@ export const jobEndingMs = 3000;
 /** Of a text of a node or of a system call that says why a primary has no secondary. A longer one is cut. */
 export const plightCharactersMax = 200;
 
+/** Whether the network can be reached through this node is asked this often. */
+export const uplinkLookMs = 200;
+
 /** Traits of a machine that a peer may name. More are none that we know, and its session is over. */
 export const traitsMax = 200;
 

@@ -9,6 +9,7 @@
 
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
 import type { LinkKind } from '../../channel/link.ts';
+import type { UplinkNews } from '../../controller/policy.ts';
 import { HeartbeatPrimary } from '../../heartbeat/primary.ts';
 import type { Peer } from '../config.ts';
 import { addressesEveryMs, diskPauseMsFirst, diskPauseMsMax, reconnectMs, unprotectedSilenceMs } from '../limits.ts';
@@ -24,6 +25,8 @@ export class PrimaryPeer {
   readonly plight = new Plight();
   /** The guest has addresses that the secondary was not told yet: it may never see its own guest claim them. */
   hasNewAddresses = false;
+  /** What the peer said last of its way to the network, and when. */
+  private uplink: { problem: string; at: number } | undefined;
   private readonly node: PrimaryNode;
   private addressesToldAt = Number.NEGATIVE_INFINITY;
   /** When the peer last said anything. */
@@ -65,6 +68,12 @@ export class PrimaryPeer {
   close(why: string): void {
     this.links?.close(why);
     this.links = undefined;
+  }
+
+  uplinkNews(now: number): UplinkNews {
+    const { uplink } = this;
+    if (this.links === undefined || uplink === undefined) return { problem: undefined, forMs: 0 };
+    return { problem: uplink.problem, forMs: now - uplink.at };
   }
 
   /** In how long another node is asked, while none is for a reason of the disks or of the machine. */
@@ -123,6 +132,7 @@ export class PrimaryPeer {
       }
       this.heardAt = context.clock.now();
       this.plight.reached(peer.node);
+      this.uplink = undefined;
       parts.tolerance.paired(peer.node, this.heardAt);
       this.links = new PairLinks(opened, {
         message: (kind, type, payload) => this.onMessage(kind, type, payload),
@@ -208,6 +218,9 @@ export class PrimaryPeer {
         return;
       case messages.diskKept:
         node.disks?.kept(countAt(payload, 0));
+        return;
+      case messages.uplink:
+        this.uplink = { problem: decodeText(payload), at: now };
         return;
       case messages.diskFailed:
         this.plight.said(decodeText(payload));

@@ -23,6 +23,7 @@ import {
   decodeText,
   encodeCount,
   encodeEgressHead,
+  encodeText,
   messages,
   numberAt,
 } from '../pairing/message.ts';
@@ -63,6 +64,8 @@ export class SecondaryNode {
   private readonly early = new Fifo<{ at: number; frame: Uint8Array }>();
   private readonly stops: (() => void)[] = [];
   private suspectedAt = 0;
+  /** What the primary of now was told of the uplink of this node. */
+  private uplinkTold: string | undefined;
   /** When the primary last said anything. */
   private heardAt = 0;
   private applying: Promise<void> = Promise.resolve();
@@ -315,6 +318,7 @@ export class SecondaryNode {
   }
 
   private tick(now: number): void {
+    this.tellUplink();
     const state = this.pair.state;
     if (state.kind === 'protected' && this.heartbeat?.mayTakeOver(now) === true) this.post({ kind: 'silence' });
     // A host that died may never close a link, and this node must be free for another primary.
@@ -322,6 +326,13 @@ export class SecondaryNode {
     const why = 'the primary said nothing while its state was to be copied';
     this.links?.close(why);
     this.onLinksLost(why, true);
+  }
+
+  private tellUplink(): void {
+    const { problem } = this.shared.uplinkHealth;
+    if (this.links === undefined || this.uplinkTold === problem) return;
+    this.uplinkTold = problem;
+    this.links.packet.send(messages.uplink, encodeText(problem));
   }
 
   // ---- what the primary says ----
@@ -338,6 +349,7 @@ export class SecondaryNode {
   private follow(links: PeerLinks): void {
     const now = this.context.clock.now();
     this.bulk.paired();
+    this.uplinkTold = undefined;
     this.heardAt = now;
     this.post({ kind: 'session' });
     const { tolerance } = this.shared;
