@@ -18,7 +18,7 @@ export const firstSeeds: Readonly<Record<string, number>> = {
   'takeover-resets': 3,
   'place-given-back-twice': 1,
   'look-at-release-only': 2,
-  'queue-left-to-node': 2,
+  'queue-left-to-node': 121,
   'commit-before-complete': 4,
   'partial-checkpoint': 1,
   'no-rollback': 1,
