@@ -89,16 +89,17 @@ async function findModules(unpacked: string): Promise<Map<string, string>> {
 async function putModules(unpacked: string, root: string): Promise<void> {
   const available = await findModules(unpacked);
   const order: string[] = [];
-  const visit = async (name: string): Promise<void> => {
+  const visit = async (name: string, loaded: boolean): Promise<void> => {
     const path = available.get(canonical(name));
     if (path === undefined) throw new ColoError(errorCodes.host, `the guest's kernel has no module ${name}`);
     if (order.includes(canonical(name))) return;
     const bytes = await readFile(path);
-    for (const dependency of moduleDependencies(bytes)) await visit(dependency);
-    order.push(canonical(name));
+    for (const dependency of moduleDependencies(bytes)) await visit(dependency, loaded);
+    if (loaded) order.push(canonical(name));
     await put(root, `modules/${canonical(name)}.ko`, bytes);
   };
-  for (const name of recipe.modules) await visit(name);
+  for (const name of recipe.modules) await visit(name, true);
+  for (const name of recipe.furtherModules) await visit(name, false);
   await put(root, 'modules/order', order.map((name) => `${name}.ko\n`).join(''));
 }
 

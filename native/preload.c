@@ -1,16 +1,20 @@
 /*
  * preload.c - loaded into QEMU with LD_PRELOAD; the only C of the product (the bare guest is a test's).
  *
- * Four things can only be done from inside the process they concern:
+ * Five things can only be done from inside the process they concern:
  *
  *   1. Write tracking. A userfaultfd belongs to the process that owns the memory. When QEMU maps the guest's
  *      RAM file, the mapping is registered for *asynchronous* write protection: nobody has to answer faults,
  *      the kernel clears the protection at the first write of a page and notes it. The node reads and re-arms
  *      these notes from outside, with ioctl(PAGEMAP_SCAN) on /proc/PID/pagemap (src/qemu/dirty/userfaultfd.ts).
- *   2. Dying with the parent. prctl(PR_SET_PDEATHSIG): a node that is killed leaves no virtual machine behind.
- *   3. Not ending by a signal. QEMU leaves on SIGTERM, SIGINT and SIGHUP, which a host that is shut down sends to every
+ *   2. Further RAM blocks. A VGA card's memory and flash are memory of their own, which device state leaves out and
+ *      nobody outside can map. QEMU calls madvise(MADV_DONTFORK) on every RAM block it makes, with the block's exact
+ *      size, before anything uses it: a block whose size is one of those we are told moves into the RAM file, behind
+ *      the guest's RAM, at the offset that stands with its size. From then on it is RAM like any other to the node.
+ *   3. Dying with the parent. prctl(PR_SET_PDEATHSIG): a node that is killed leaves no virtual machine behind.
+ *   4. Not ending by a signal. QEMU leaves on SIGTERM, SIGINT and SIGHUP, which a host that is shut down sends to every
  *      process: the only copy of a guest would be gone. Its node hears the same signal and hands the guest over first.
- *   4. Time under KVM. Around every pause QEMU stops its own clock (PM timer, HPET) and puts kvmclock back to where it was at
+ *   5. Time under KVM. Around every pause QEMU stops its own clock (PM timer, HPET) and puts kvmclock back to where it was at
  *      the stop, while the TSC runs on: the guest loses each pause on some of its clocks and not on the others. Here all
  *      run on (docs/decisions/0007-clock-alignment.md): the node holds the clock that QEMU reads before it stops the guest, and
  *      QEMU's order to put kvmclock back is left out, which also lets the held clock go.
@@ -23,13 +27,15 @@
  *
  *     QEMU --mmap(RAM file, MAP_SHARED)--> this library --> the real mmap
  *                                                      \--> UFFDIO_REGISTER (write protect) of the result
+ *     QEMU --madvise(block, BYTES, MADV_DONTFORK)--> mmap(block, RAM file at OFFSET, MAP_FIXED) --> as above
  *
  * Environment: COLO_RAM    path of the guest's RAM file (no tracking without it)
+ *              COLO_BLOCKS further blocks, "OFFSET:BYTES,OFFSET:BYTES": each is taken by the first block of its size
  *              COLO_PARENT process id of the node (no death signal without it)
  *              COLO_CLOCK  path of the clock's page, which the node maps too (time is left as QEMU does it without it)
  *
  * A failure is one line on standard error and QEMU goes on: the node asks the kernel whether the range is
- * tracked and takes another tracker when it is not.
+ * tracked, and takes another tracker when it is not; it refuses a machine one of whose blocks is not in the file.
  * Limits: Linux 6.7 or later for tracking; one RAM file; x86-64 and any other 64-bit glibc platform.
  */
 #define _GNU_SOURCE
@@ -119,6 +125,56 @@ void *mmap(void *where, size_t length, int protection, int flags, int fd, off_t 
 
 void *mmap64(void *where, size_t length, int protection, int flags, int fd, off64_t offset) {
     return map(where, length, protection, flags, fd, offset);
+}
+
+/* The wanted blocks that nobody has taken yet: a bit for each of the list. */
+static unsigned taken;
+
+/* The offset for a block of this size, or -1. Takes it. */
+static off64_t claim_place(size_t length) {
+    const char *at = getenv("COLO_BLOCKS");
+    for (unsigned index = 0; at != NULL && *at != 0 && index < 8 * sizeof(taken); index++) {
+        char *end;
+        off64_t offset = (off64_t)strtoull(at, &end, 10);
+        if (*end != ':') return -1;
+        size_t bytes = (size_t)strtoull(end + 1, &end, 10);
+        at = *end == ',' ? end + 1 : end;
+        if (bytes != length || (taken >> index & 1)) continue;
+        taken |= 1u << index;
+        return offset;
+    }
+    return -1;
+}
+
+/* What the block holds already moves with it: nothing, as far as we know QEMU. */
+static int write_all(int fd, const char *from, size_t length, off64_t offset) {
+    for (size_t done = 0; done < length;) {
+        ssize_t written = pwrite64(fd, from + done, length - done, offset + (off64_t)done);
+        if (written <= 0) return -1;
+        done += (size_t)written;
+    }
+    return 0;
+}
+
+static void move_block(void *block, size_t length) {
+    const char *path = getenv("COLO_RAM");
+    if (path == NULL || getenv("COLO_BLOCKS") == NULL) return;
+    off64_t offset = claim_place(length);
+    if (offset < 0) return;
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    if (fd < 0 || write_all(fd, block, length, offset) != 0 ||
+        map(block, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, offset) == MAP_FAILED)
+        fprintf(stderr, "colo: a RAM block of %zu bytes cannot be moved: %s\n", length, strerror(errno));
+    if (fd >= 0) close(fd);
+}
+
+int madvise(void *start, size_t length, int advice) {
+    static int (*next)(void *, size_t, int);
+    if (next == NULL) next = (int (*)(void *, size_t, int))dlsym(RTLD_NEXT, "madvise");
+    int saved = errno;
+    if (advice == MADV_DONTFORK) move_block(start, length);
+    errno = saved;
+    return next(start, length, advice);
 }
 
 int sigaction(int number, const struct sigaction *action, struct sigaction *before) {

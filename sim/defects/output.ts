@@ -15,8 +15,6 @@ import { SecondaryProxy } from '../../src/proxy/secondary.ts';
 import { always, call, type Defect, type Self } from './defect.ts';
 
 const frameView = new FrameView();
-/** What waited in a gate and was left there. */
-const saidTwice = new WeakSet<object>();
 
 export const outputDefects: readonly Defect[] = [
   {
@@ -164,6 +162,7 @@ export const outputDefects: readonly Defect[] = [
     name: 'payload-not-compared',
     mistake: 'Bytes count as equal when there are as many of them.',
     seeds: 20,
+    from: 4,
     finds: 'output-commit',
     alone: true,
     changes: [
@@ -360,25 +359,21 @@ export const outputDefects: readonly Defect[] = [
     ],
   },
   {
-    name: 'gate-says-it-again',
-    mistake: 'A gate that opens says what waited in it, and keeps it for the next time.',
-    seeds: 40,
+    name: 'handed-over-twice',
+    mistake: 'What is no TCP is handed to the uplink by two who each believe that it is theirs to say.',
+    seeds: 20,
     finds: 'once',
     alone: true,
     changes: [
       {
         owner: Gate,
-        method: 'set',
+        method: 'pass',
         replace: (before) =>
-          function (open) {
-            const waiting = this['waiting'] as unknown as Iterable<{ frame: Uint8Array }> & { push(one: object): void };
-            const kept = open === true ? [...waiting].filter((one) => !saidTwice.has(one)) : [];
-            before.call(this, open);
-            for (const one of kept) {
-              saidTwice.add(one);
-              waiting.push(one);
-              Object.assign(this, { bytes: (this['bytes'] as unknown as number) + one.frame.length });
-            }
+          function (frame, id) {
+            const again = Buffer.from(frame as Uint8Array);
+            before.call(this, frame, id);
+            if (this['open'] === (true as unknown) && frameView.parse(again).kind !== 'tcp')
+              before.call(this, again, undefined);
           },
       },
     ],

@@ -1,7 +1,7 @@
 // Deliberate defects of a node's way to the network: src/netdev/frame-socket.ts. What they are: defect.ts.
 
 import { FrameSocket, type Kernel } from '../../src/netdev/frame-socket.ts';
-import type { Defect } from './defect.ts';
+import { call, type Defect } from './defect.ts';
 
 interface Parts {
   handlers: { maySend: (() => boolean) | undefined };
@@ -39,7 +39,8 @@ export const uplinkDefects: readonly Defect[] = [
   {
     name: 'queue-left-to-node',
     mistake: 'What the kernel does not take at once is left to Node, all of it, and written whenever there is room.',
-    seeds: 40,
+    seeds: 130,
+    from: 111,
     finds: 'single-voice',
     alone: true,
     changes: [
@@ -50,7 +51,7 @@ export const uplinkDefects: readonly Defect[] = [
           function () {
             const { kernel, out, outFrom, outEnd } = this as unknown as Waiting;
             const rest = Buffer.from(out.subarray(outFrom, outEnd));
-            Object.assign(this, { outFrom: outEnd });
+            call(this, 'written', outEnd);
             kernel.later(() => kernel.write(0, rest, 0, rest.length));
           },
       },

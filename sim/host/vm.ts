@@ -18,6 +18,7 @@ import { PageRuns, pageSize } from '../../src/base/page-runs.ts';
 import type { GuestCard, GuestVm } from '../../src/node/platform.ts';
 import { copyRuns } from '../../src/qemu/capture-pages.ts';
 import { RunTracker } from '../../src/qemu/dirty/tracker.ts';
+import type { Condition } from '../../src/qemu/guard.ts';
 import { pingTimeoutMs } from '../../src/qemu/limits.ts';
 import type { Capture, CaptureOptions } from '../../src/qemu/vm.ts';
 import { Guest, type GuestDisk, type GuestPorts, type GuestTraits } from '../guest/guest.ts';
@@ -284,6 +285,12 @@ export class SimVm implements GuestVm {
     const late = () => reject(new ColoError(errorCodes.qemuTimeout, 'QEMU does not answer (simulated)'));
     const cancel = this.parts.node.clock.after(pingTimeoutMs, late);
     await Promise.race([this.answered(0), promise]).finally(cancel);
+  }
+
+  /** Its devices are always well; one that waits for its disk does not run. */
+  async condition(): Promise<Condition> {
+    await this.ping();
+    return { runState: this.running ? 'running' : this.starved ? 'io-error' : 'paused', faults: [] };
   }
 
   /** A frame waits in the card's socket. */

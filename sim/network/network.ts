@@ -79,6 +79,7 @@ export class SimSwitch {
     this.kernels.set(name, kernel);
     this.uplinks.set(name, frames);
     process.onEnd(unplug);
+    Object.defineProperty(uplink, 'problem', { get: () => (this.unplugged.has(name) ? 'it is unplugged' : '') });
     return uplink;
   }
 

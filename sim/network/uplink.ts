@@ -99,6 +99,7 @@ export function openUplink(
   const underWay = new Set<Uint8Array>();
   const uplink: Uplink = {
     counters: frames.counters,
+    problem: '',
     progress: {
       get taken() {
         return frames.progress.taken + underWay.size;

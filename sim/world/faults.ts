@@ -141,11 +141,10 @@ export class Faults {
           node.vm.faults.failCapture = (['before', 'stopped', 'saved'] as const)[fault.choice % 3];
         return;
       case 'signal':
-        // No copy is struck: who has the only one keeps it.
-        node.signal();
+        this.signal(node);
         return;
       case 'shutdown':
-        node.signal();
+        this.signal(node);
         this.cutPower(fault, node);
         return;
       case 'keep-fails':
@@ -259,6 +258,15 @@ export class Faults {
     this.world.strike(node);
     vm.parts.qemu.pause();
     this.later(fault, () => vm.parts.qemu.wake());
+  }
+
+  /**
+   * No copy is struck: who has the only one keeps it. A secondary gives its own up; until its primary has heard that, the loss of
+   * that one is a second fault.
+   */
+  private signal(node: SimNode): void {
+    if (node.node?.secondary?.pair.state.kind === 'protected') this.world.hinder(node);
+    node.signal();
   }
 
   /** What has not ended by then ends with its host. */

@@ -113,6 +113,7 @@ export function drawPlan(seed: number, random: Random): DrawnPlan {
     ...drawUnheard(random.fork('unheard')),
     ...drawHang(random.fork('hang')),
     ...drawEnds(random.fork('ends')),
+    ...drawUnplugged(random.fork('unplugged')),
     ...(disk === undefined ? [] : drawTakeoverDisk(random.fork('takeover disk'))),
   ];
   const calls = random.fork('calls');
@@ -324,6 +325,22 @@ function drawEnds(random: Random): Fault[] {
   if (what === 1) return [first, end('primary', atMs + random.between(0, 40))];
   if (what === 2) return [first, end(random.pick(['a', 'b'] as const), atMs + random.between(300, 1600))];
   return [first, drawDoubt(random, atMs + random.between(-30, 60))];
+}
+
+/** Somebody's way to the network is gone for long enough to be handed over for, or both are, or the peer dies meanwhile. */
+function drawUnplugged(random: Random): Fault[] {
+  if (!random.chance(0.08)) return [];
+  const atMs = random.between(200, 1200);
+  const unplug = (on: Fault['on'], at: number): Fault => ({
+    ...{ kind: 'unplug', on, when: { atMs: at }, forMs: random.between(900, 2500), choice: random.below(1000) },
+  });
+  const first = unplug('primary', atMs);
+  const what = random.below(3);
+  if (what === 0) return [first];
+  if (what === 1) return [first, unplug('secondary', atMs + random.between(-200, 900))];
+  const kind = random.pick(['kill-process', 'kill-host', 'pause-host'] as const);
+  const when = { atMs: atMs + random.between(800, 1400) };
+  return [first, { kind, on: 'secondary', when, forMs: 700, choice: random.below(1000) }];
 }
 
 /** The secondary's disk hangs, or QEMU does not keep its overlays, about when it takes over. */

@@ -9,7 +9,7 @@ import type { NodeStatus } from '../api/node-status.ts';
 import { delay, systemClock } from '../base/clock.ts';
 import { healthAnswer, metricsAnswer } from '../colod/monitor-answers.ts';
 import { openPlainDoor, type PlainDoor } from '../colod/plain-door.ts';
-import { checkLocal, readSpec, type Spec } from '../config/spec.ts';
+import { checkLocal, readSpec, type Spec, writtenDisks } from '../config/spec.ts';
 import { bareDemoGuest } from '../demo/guest.ts';
 import { readHeader } from '../disk/header.ts';
 import { refuseOwner } from '../disk/recovery.ts';
@@ -17,7 +17,8 @@ import { Folder } from '../disk/storage.ts';
 import { checkImage } from '../host/disk-image.ts';
 import { ensurePackages, guestPackages, runtimePackages } from '../host/packages.ts';
 import { type Forward, refuseBusyPorts } from '../lan/gateway.ts';
-import type { BootFiles } from '../local/machine.ts';
+import { ensureFirmware } from '../local/firmware.ts';
+import { addedWords, type BootFiles } from '../local/machine.ts';
 import { LocalPair, replicaDirectory } from '../local/pair.ts';
 import { Interrupted, interruptSignal } from './interrupt.ts';
 import { LiveBlock, statusBlock, statusLine } from './view.ts';
@@ -43,8 +44,10 @@ export async function run(path: string, options: RunOptions): Promise<number> {
   );
   await refuseBusyPorts(forwards);
   await ensurePackages([...runtimePackages, ...guestPackages], { why: 'run a VM', onProgress: say });
-  for (const disk of spec.disks) await checkImage(disk.path, disk.format);
-  for (const node of ['a', 'b']) refuseOwner(replicaDirectory(spec, node), undefined, spec.disks);
+  await ensureFirmware(spec.machine, say);
+  const written = writtenDisks(spec);
+  for (const disk of spec.disks) await checkImage(disk.path, disk.format, written.includes(disk));
+  for (const node of ['a', 'b']) refuseOwner(replicaDirectory(spec, node), undefined, written);
   const boot = await bootFiles(spec, say);
   const interrupt = interruptSignal();
   const gatewayChanged = (problem: string) => {
@@ -62,6 +65,7 @@ export async function run(path: string, options: RunOptions): Promise<number> {
     for (const forward of forwards)
       say(`127.0.0.1:${forward.hostPort} reaches the guest's ${forward.protocol} port ${forward.guestPort}`);
     if (spec.protect.mode !== 'none') await pair.startSecondary();
+    if ('kernel' in spec.boot) sayAdded(spec, boot, say);
     say(`logs and consoles are in ${pair.logDir}; Ctrl-C ends the VM`);
     return await untilOver(pair, live, options.json, interrupt);
   } finally {
@@ -116,6 +120,12 @@ async function repair(pair: LocalPair, live: LiveBlock, json: boolean): Promise<
     if (!json) live.say(`- node ${node.name} died; it is started again`);
     await pair.restart(node.name === 'a' ? 'a' : 'b');
   }
+}
+
+/** The command line is the operator's: what is added to it is said. */
+function sayAdded(spec: Spec, boot: BootFiles, say: (line: string) => void): void {
+  const words = addedWords(spec, boot);
+  if (words.length > 0) say(`the kernel is also told ${words.join(' ')} (boot.clockRate: false leaves it out)`);
 }
 
 async function bootFiles(spec: Spec, say: (line: string) => void): Promise<BootFiles> {

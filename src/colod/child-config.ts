@@ -8,8 +8,9 @@ import { buildGuest } from '../../guest/build.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import type { DaemonConfig } from '../child/config.ts';
 import type { VmRecord } from '../cluster/registry.ts';
-import { checkSpec, type Spec } from '../config/spec.ts';
+import { checkSpec, type Spec, writtenDisks } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';
+import { ensureFirmware } from '../local/firmware.ts';
 import { type BootFiles, machineOf } from '../local/machine.ts';
 import type { UplinkConfig } from '../node/config.ts';
 import { refuseOutsideHere } from './allowed-files.ts';
@@ -68,6 +69,7 @@ export async function childConfig(config: ServiceConfig, options: ChildOptions):
   if (record.confined === true) refuseOutsideHere(spec, filesFolders(config));
   const paths = childPaths(config, record.vm);
   const { arbiter } = config;
+  await ensureFirmware(spec.machine);
   const machine = machineOf(spec, await bootFiles(spec), paths.console);
   return {
     apiPath: paths.api,
@@ -87,7 +89,8 @@ export async function childConfig(config: ServiceConfig, options: ChildOptions):
       network: { bypass: spec.network.bypass, pcapDir: spec.network.pcap },
       runDir: join(paths.folder, 'vm'),
       spillDir: config.stateFolder,
-      disks: spec.disks,
+      disks: writtenDisks(spec),
+      ...(spec.machine.variables === undefined ? {} : { variables: spec.machine.variables }),
       replicaDir: join(spec.replicaFolder ?? join(config.stateFolder, 'replicas'), record.vm),
       uplink: uplinkOn(config.bridge),
       cards: spec.cards.map(({ mac, address, bridge }) => ({ mac, address, uplink: uplinkOn(bridge) })),

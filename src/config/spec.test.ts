@@ -152,3 +152,36 @@ test('sizes and durations are whole texts with a unit', () => {
   for (const text of ['', '5', '-1M', '1.5G', '1T', '1M x']) assert.equal(parseSize(text), undefined, text);
   for (const text of ['', '5', '1h', '-1s', '1sx']) assert.equal(parseDuration(text), undefined, text);
 });
+
+test('a device that cannot be protected is refused by name, with what to take instead', () => {
+  for (const name of ['qxl', 'virtio', 'ramfb', 'cirrus'])
+    assert.match(
+      refusal(`${smallest}machine: {display: ${name}}`),
+      new RegExp(`${name} cannot be protected: .*take vga`),
+    );
+  assert.match(refusal(`${smallest}machine: {display: monochrome}`), /machine\.display: one of "none", "vga"/);
+  assert.match(refusal(`${smallest}machine: {tpm: true}`), /machine\.tpm: cannot be protected: .*swtpm/);
+});
+
+test('a disk that its machine has no place for is refused', () => {
+  const disks = (text: string, machine = 'q35') => refusal(`${smallest}machine: {type: ${machine}}\ndisks: [${text}]`);
+  assert.match(disks('{path: a, format: raw, bus: nvme}'), /disks\.0\.bus: nvme cannot be protected: .*take virtio/);
+  assert.match(disks('{path: a, format: raw, bus: virtio, cdrom: true}'), /no CD drive of virtio/);
+  assert.match(disks('{path: a, format: raw, bus: scsi}', 'microvm'), /a microvm has only virtio disks/);
+  const five = Array.from({ length: 5 }, (_, at) => `{path: a${at}, format: raw, bus: sata}`).join();
+  assert.match(disks(five, 'pc'), /has 4 places for sata/);
+  const order = (text: string) =>
+    refusal(`vm: a\nboot: {from: disk, order: ${text}}\ndisks: [{path: a, format: raw}, {path: b, format: raw}]`);
+  assert.match(order('[2]'), /boot\.order: 2 is no disk/);
+  assert.match(order('[0, 0]'), /boot\.order: 0 .* there twice/);
+  assert.match(refusal(`${smallest}network: {model: e1000, mtu: 1400}`), /cannot tell its guest an MTU/);
+});
+
+test('a machine that QEMU could not make is refused with what to write', () => {
+  const machine = (text: string) => refusal(`${smallest}machine: {${text}}`);
+  assert.match(machine('type: microvm, firmware: uefi'), /a microvm has no flash/);
+  assert.match(machine('type: pc, firmware: uefi-secure'), /Secure Boot needs/);
+  assert.match(machine('variables: a.fd'), /a BIOS keeps none/);
+  assert.match(machine('type: microvm, display: vga'), /no place for one/);
+  assert.equal(checkSpec(parse(`${smallest}machine: {firmware: uefi-secure}`), 'spec.yaml').machine.type, 'q35');
+});

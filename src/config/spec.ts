@@ -8,6 +8,7 @@ import { dirname, resolve } from 'node:path';
 import { LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
+import { deviceHint, deviceName } from './devices.ts';
 import { durationSchema, sizeSchema } from './size.ts';
 
 const MiB = 1024 ** 2;
@@ -29,17 +30,30 @@ const machineSchema = z.strictObject({
   rtc: z.enum(['host', 'vm'], { error: '"host" or "vm"' }).default('host'),
   vcpus: z.number().int().min(1).max(16).default(1),
   memory: sizeSchema({ min: 64 * MiB, max: 64 * 1024 * MiB, example: '256M' }).prefault('256M'),
+  /** uefi: from flash, with variables that persist. uefi-secure: with Secure Boot, on a q35. */
+  firmware: z.enum(['bios', 'uefi', 'uefi-secure'], { error: '"bios", "uefi" or "uefi-secure"' }).default('bios'),
+  /** The file of the UEFI variables; beside the first disk when left out. */
+  variables: z.string().min(1).optional(),
+  /** A screen, from the BIOS on. */
+  display: deviceName('display', ['none', 'vga']).default('none'),
+  tpm: z.never({ error: deviceHint('tpm', 'tpm') }).optional(),
 });
 
 const bootSchema = z.union(
   [
     z.strictObject({ guest: z.enum(['demo', 'bare']) }),
     /** The machine starts from its first disk, by its BIOS. */
-    z.strictObject({ from: z.literal('disk') }),
+    z.strictObject({
+      from: z.literal('disk'),
+      /** Which of the disks are tried, by their place in the list; all of them in their order when left out. */
+      order: z.array(z.number().int().min(0).max(7)).min(1).max(8).optional(),
+    }),
     z.strictObject({
       kernel: z.string().min(1),
       initrd: z.string().min(1).optional(),
       cmdline: z.string().default(''),
+      /** Emulated: whether the kernel is told the rate of its time stamp counter, as a further word of its command line. */
+      clockRate: z.boolean().default(true),
     }),
   ],
   { error: 'either "guest: demo" (or bare), or "from: disk", or "kernel", "initrd" and "cmdline"' },
@@ -59,8 +73,12 @@ const bypassSchema = z.strictObject({
 /** The guest's card tells it this MTU; a guest that is told none takes 1500. At least what IPv6 needs. */
 const mtu = z.number({ error: 'a number of bytes from 1280 to 65521' }).int().min(1280).max(65521).optional();
 
+/** e1000 and its like are for guests without a driver for virtio. */
+const cardModel = deviceName('card', ['virtio', 'e1000', 'e1000e', 'rtl8139', 'vmxnet3']).default('virtio');
+
 const networkSchema = z.strictObject({
   mac: mac.default('52:54:00:12:34:56'),
+  model: cardModel,
   /** The guest's IPv4 address. On one machine it is in the user-mode network 10.0.2.0/24 (checkLocal). */
   address: z
     .string()
@@ -79,6 +97,7 @@ const networkSchema = z.strictObject({
 
 const cardSchema = z.strictObject({
   mac,
+  model: cardModel,
   /** The guest's IPv4 address on this card, to be announced after a takeover; what it claims itself is learned. */
   address: z
     .string()
@@ -108,6 +127,12 @@ const diskSchema = z.strictObject({
   /** The image on the node that starts the VM; a secondary makes its own replica. */
   path: z.string().min(1),
   format: z.enum(['raw', 'qcow2'], { error: '"raw" or "qcow2"' }),
+  /** Which controller it stands at. */
+  bus: deviceName('disk', ['virtio', 'scsi', 'sata']).optional(),
+  /** Never written, and never copied: the file must be at the same path on every node. */
+  readonly: z.boolean().default(false),
+  /** A CD: read-only, with a drive that can be ejected. */
+  cdrom: z.boolean().default(false),
   /** local: a write is done with the primary's own disk. replicated: only with the secondary's disk as well. */
   flush: z.enum(['local', 'replicated'], { error: '"local" or "replicated"' }).default('local'),
 });
@@ -151,6 +176,22 @@ export const specSchema = z.strictObject(keysOfSpec, {
     code === 'invalid_type' ? 'a spec is keys with values, of which "vm" and "boot" are needed' : undefined,
 });
 
+/** What goes together: without it QEMU would refuse the machine in words of its own. */
+function checkMachine(spec: Spec, source: string): Spec {
+  const { type, firmware, display, variables } = spec.machine;
+  const refuse = (text: string, hint: string) =>
+    new ColoError(errorCodes.input, `${source}: machine.${text}`, { hint });
+  if (firmware !== 'bios' && type === 'microvm')
+    throw refuse(`firmware: a microvm has no flash for ${firmware}`, 'write "type: q35"');
+  if (firmware === 'uefi-secure' && type !== 'q35')
+    throw refuse('firmware: Secure Boot needs a machine with a management mode', 'write "type: q35"');
+  if (firmware === 'bios' && variables !== undefined)
+    throw refuse('variables: a BIOS keeps none', 'write "firmware: uefi", or leave it out');
+  if (display !== 'none' && type === 'microvm')
+    throw refuse('display: a microvm has no place for one', 'write "type: q35", or "display: none"');
+  return spec;
+}
+
 export type Spec = z.output<typeof specSchema>;
 export type SpecInput = z.input<typeof specSchema>;
 export type Protect = Spec['protect'];
@@ -158,7 +199,8 @@ export type Protect = Spec['protect'];
 /** Checks a parsed document; every mistake becomes a line of one error of code `input`. */
 export function checkSpec(document: unknown, source: string): Spec {
   const result = specSchema.safeParse(document);
-  if (result.success) return checkForwards(checkCards(checkDisks(result.data, source), source), source);
+  if (result.success)
+    return checkForwards(checkCards(checkDisks(checkMachine(result.data, source), source), source), source);
   const lines = result.error.issues.map((issue) => `${issue.path.map(String).join('.') || '(top)'}: ${issue.message}`);
   throw new ColoError(errorCodes.input, `${source}: ${lines.join('\n  ')}`, {
     hint: 'examples/ has spec files to start from; docs/operating.md explains every key',
@@ -166,6 +208,15 @@ export function checkSpec(document: unknown, source: string): Spec {
 }
 
 function checkCards(spec: Spec, source: string): Spec {
+  const other = [spec.network, ...spec.cards].find(({ model, mtu: told }) => model !== 'virtio' && told !== undefined);
+  if (other !== undefined)
+    throw new ColoError(errorCodes.input, `${source}: a card of kind ${other.model} cannot tell its guest an MTU`, {
+      hint: 'leave "mtu" out and set it in the guest, or write "model: virtio"',
+    });
+  if (spec.machine.type === 'microvm' && [spec.network, ...spec.cards].some(({ model }) => model !== 'virtio'))
+    throw new ColoError(errorCodes.input, `${source}: a microvm has only virtio cards`, {
+      hint: 'write "model: virtio"',
+    });
   const macs = [spec.network, ...spec.cards].map((card) => card.mac);
   const twice = macs.find((one, index) => macs.indexOf(one) !== index);
   if (twice === undefined) return spec;
@@ -184,10 +235,34 @@ function checkForwards(spec: Spec, source: string): Spec {
 }
 
 function checkDisks(spec: Spec, source: string): Spec {
-  if (!('from' in spec.boot) || spec.disks.length > 0) return spec;
-  throw new ColoError(errorCodes.input, `${source}: "boot: {from: disk}" needs a disk`, {
-    hint: 'add it: disks: [{path: IMAGE, format: qcow2}]',
-  });
+  const refuse = (text: string, hint: string) => new ColoError(errorCodes.input, `${source}: ${text}`, { hint });
+  for (const [index, { bus, cdrom }] of spec.disks.entries()) {
+    if (spec.machine.type === 'microvm' && (cdrom || (bus ?? 'virtio') !== 'virtio'))
+      throw refuse(`disks.${index}: a microvm has only virtio disks`, 'write "bus: virtio", or "type: q35"');
+    if (cdrom && bus === 'virtio')
+      throw refuse(`disks.${index}.bus: there is no CD drive of virtio`, 'write "bus: sata" or "bus: scsi"');
+  }
+  const sata = spec.disks.filter((disk) => busOf(disk) === 'sata').length;
+  const sataPlaces = spec.machine.type === 'pc' ? 4 : 6;
+  if (sata > sataPlaces)
+    throw refuse(`disks: a ${spec.machine.type} has ${sataPlaces} places for sata`, 'use "bus: scsi"');
+  if (!('from' in spec.boot)) return spec;
+  if (spec.disks.length === 0)
+    throw refuse('"boot: {from: disk}" needs a disk', 'add it: disks: [{path: IMAGE, format: qcow2}]');
+  const { order = [] } = spec.boot;
+  const wrong = order.find((one, at) => one >= spec.disks.length || order.indexOf(one) !== at);
+  if (wrong === undefined) return spec;
+  throw refuse(`boot.order: ${wrong} is no disk of the list, or is there twice`, 'the first disk is 0');
+}
+
+/** The controller of a disk: what the spec says, or what suits it. */
+export function busOf({ bus, cdrom }: Pick<Spec['disks'][number], 'bus' | 'cdrom'>): 'virtio' | 'scsi' | 'sata' {
+  return bus ?? (cdrom ? 'sata' : 'virtio');
+}
+
+/** Disks that the guest writes: each secondary has a replica of them. */
+export function writtenDisks(spec: Pick<Spec, 'disks'>): Spec['disks'] {
+  return spec.disks.filter(({ readonly, cdrom }) => !readonly && !cdrom);
 }
 
 const localAddress = /^10\.0\.2\.(1[5-9]|[2-9]\d|1\d\d|2[0-4]\d)$/;
@@ -221,7 +296,9 @@ export async function readSpecForNodes(path: string): Promise<Record<string, unk
   const spec = checkSpec(await readDocument(path), path);
   const document = (await readDocument(path)) as Record<string, unknown>;
   const folder = dirname(resolve(path));
-  const { disks, replicaFolder } = withFolder(spec, folder);
+  const { disks, replicaFolder, machine } = withFolder(spec, folder);
+  if (machine.variables !== undefined)
+    document['machine'] = { ...(document['machine'] as object), variables: machine.variables };
   if (disks.length > 0) document['disks'] = disks;
   if (replicaFolder !== undefined) document['replicaFolder'] = replicaFolder;
   const { pcap } = spec.network;
@@ -265,7 +342,14 @@ export function parseDocumentText(text: string, source: string): unknown {
 function withFolder(spec: Spec, folder: string): Spec {
   const disks = spec.disks.map((disk) => ({ ...disk, path: resolve(folder, disk.path) }));
   const { replicaFolder } = spec;
-  return { ...spec, disks, ...(replicaFolder === undefined ? {} : { replicaFolder: resolve(folder, replicaFolder) }) };
+  const machine = { ...spec.machine };
+  if (machine.variables !== undefined) machine.variables = resolve(folder, machine.variables);
+  return {
+    ...spec,
+    machine,
+    disks,
+    ...(replicaFolder === undefined ? {} : { replicaFolder: resolve(folder, replicaFolder) }),
+  };
 }
 
 async function refuseUnreadable(file: string, source: string): Promise<void> {

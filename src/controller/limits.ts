@@ -34,3 +34,9 @@ export const idleMs = 5_000;
 /** A secondary needs the guest's RAM and a shadow of it, and a bit for the processes. A node with less is not chosen. */
 export const secondaryRamFactor = 2;
 export const spareBytes = 128 * 2 ** 20;
+
+/**
+ * An uplink that is gone for so long, while that of the peer is well for so long, is a reason to hand over: a device that only
+ * bounces is not.
+ */
+export const uplinkSickMs = 1000;

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { anotherRound, Policy } from './policy.ts';
+import { anotherRound, handsOverForUplink, Policy } from './policy.ts';
 import { type PrimaryAction, type PrimaryEvent, PrimaryPair } from './primary-pair.ts';
 import { type SecondaryAction, type SecondaryEvent, SecondaryPair } from './secondary-pair.ts';
 
@@ -257,4 +257,16 @@ test('the initial copy goes on only while its rounds shrink', () => {
   assert.equal(anotherRound({ round: 1, dirtyPages: 49_000, lastDirtyPages: 50_000 }), false);
   assert.equal(anotherRound({ round: 1, dirtyPages: 900, lastDirtyPages: 50_000 }), false);
   assert.equal(anotherRound({ round: 8, dirtyPages: 10_000, lastDirtyPages: 50_000 }), false);
+});
+
+test('a primary hands over for its uplink when that is gone and that of its secondary is well, each for a while', () => {
+  const [gone, well, unknown] = ['gone', '', undefined];
+  const decides = (own: string, ownForMs: number, peer: string | undefined, peerForMs: number) =>
+    handsOverForUplink({ own: { problem: own, forMs: ownForMs }, peer: { problem: peer, forMs: peerForMs } });
+  assert.equal(decides(gone, 1000, well, 1000), true);
+  assert.equal(decides(gone, 999, well, 5000), false, 'it may only bounce');
+  assert.equal(decides(gone, 5000, well, 999), false, 'what ailed both may be over for both');
+  assert.equal(decides(gone, 5000, gone, 5000), false, 'it would help nobody');
+  assert.equal(decides(gone, 5000, unknown, 5000), false);
+  assert.equal(decides(well, 5000, well, 5000), false);
 });

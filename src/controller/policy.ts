@@ -5,7 +5,7 @@
 //   colo    at `epochMaxMs` at the latest, so that a takeover never depends on a state older than that
 //   both    at `dirtyPagesMax` dirty pages: what one checkpoint stages on the secondary stays bounded
 
-import { roundsMax, smallEnoughPages } from './limits.ts';
+import { roundsMax, smallEnoughPages, uplinkSickMs } from './limits.ts';
 
 export interface PolicyOptions {
   mode: 'colo' | 'remus';
@@ -43,4 +43,19 @@ export function anotherRound(options: { round: number; dirtyPages: number; lastD
   const { round, dirtyPages, lastDirtyPages } = options;
   if (round >= roundsMax || dirtyPages <= smallEnoughPages) return false;
   return dirtyPages < lastDirtyPages * 0.7;
+}
+
+/** What is known of a node's way to the network, and for how long; '' is well, undefined is not known. */
+export interface UplinkNews {
+  problem: string | undefined;
+  forMs: number;
+}
+
+/**
+ * Whether a primary hands over because nobody reaches its guest through it, while its secondary's way to the network is well. With
+ * both gone it stays: a failover would help nobody. Either has to be so for a while: what ails both may end for both at once.
+ */
+export function handsOverForUplink({ own, peer }: { own: UplinkNews; peer: UplinkNews }): boolean {
+  if (own.problem === undefined || own.problem === '' || peer.problem !== '') return false;
+  return own.forMs >= uplinkSickMs && peer.forMs >= uplinkSickMs;
 }

@@ -51,12 +51,19 @@ export function refuseOwner(
 
 /** What writes the newest disks over the images: for each disk its overlay, or the replica that an overlay became part of. */
 function bringBack(storage: Storage, { sizes }: ReplicaHeader, images: readonly Image[]): string[] {
-  return sizes.map((_, disk) => {
+  const disks = sizes.map((_, disk) => {
     const { path, format } = images[disk] ?? { path: `IMAGE${disk}`, format: 'FORMAT' };
     const isOverlay = storage.has(overlayName(disk));
     const newest = isOverlay ? overlayPath(storage.folder, disk) : replicaPath(storage.folder, disk);
     return `qemu-img convert -f ${isOverlay ? 'qcow2' : 'raw'} -O ${format} ${quoted(newest)} ${quoted(path)}`;
   });
+  // What a machine with UEFI keeps beside its first disk (node/real/variables.ts).
+  const variables = `${replicaName(0)}.vars.fd`;
+  if (!storage.has(variables)) return disks;
+  return [
+    ...disks,
+    `cp ${quoted(`${storage.folder}/${variables}`)} ${quoted(`${images[0]?.path ?? 'IMAGE0'}.vars.fd`)}`,
+  ];
 }
 
 /** For a shell. */

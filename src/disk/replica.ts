@@ -212,12 +212,12 @@ export class Replica {
   }
 
   /** protect.verify: whether every disk is what the primary's was; null when the primary did not say. */
-  async verify(epoch: number, hash: (path: string) => Promise<string>): Promise<boolean | null> {
+  async verify(epoch: number, hash: (path: string, bytes: number) => Promise<string>): Promise<boolean | null> {
     let verified: boolean | null = null;
-    for (const disk of this.sizes.keys()) {
+    for (const [disk, bytes] of this.sizes.entries()) {
       const expected = this.hashes.get(`${epoch} ${disk}`);
       if (expected === undefined) continue;
-      const found = await hash(replicaPath(this.storage.folder, disk));
+      const found = await hash(replicaPath(this.storage.folder, disk), bytes);
       verified = (verified ?? true) && found === expected;
     }
     this.hashes.clear();

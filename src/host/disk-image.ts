@@ -1,6 +1,7 @@
 // Looks at a user's disk image before anything is started with it, and says in one line what is wrong with it.
 
-import { constants } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { access, open, stat } from 'node:fs/promises';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { tryCommand } from './command.ts';
@@ -14,8 +15,8 @@ const magics: [string, Buffer][] = [
 ];
 
 /** Throws ColoError(input) unless the image can be a guest's disk now. */
-export async function checkImage(path: string, format: 'raw' | 'qcow2'): Promise<void> {
-  await refuseUnusable(path);
+export async function checkImage(path: string, format: 'raw' | 'qcow2', isWritten = true): Promise<void> {
+  await refuseUnusable(path, isWritten);
   if (format === 'raw') await refuseOtherFormat(path);
   const result = await tryCommand('qemu-img', ['info', '--output=json', '-f', format, path]);
   if (result.code === 0) return;
@@ -31,15 +32,47 @@ export async function checkImage(path: string, format: 'raw' | 'qcow2'): Promise
   throw refused(path, `cannot be used: ${said}`, 'see `qemu-img check`');
 }
 
-async function refuseUnusable(path: string): Promise<void> {
+async function refuseUnusable(path: string, isWritten: boolean): Promise<void> {
   const found = await stat(path).catch((cause: unknown) => {
     throw refused(path, 'is not there', 'correct the path under disks:', cause);
   });
   if (!found.isFile()) throw refused(path, 'is no file', 'name an image file; block devices are not supported');
-  await access(path, constants.R_OK | constants.W_OK).catch((cause: unknown) => {
-    throw refused(path, 'cannot be read and written by this user', 'change its owner or mode', cause);
+  const needed = isWritten ? constants.R_OK | constants.W_OK : constants.R_OK;
+  await access(path, needed).catch((cause: unknown) => {
+    throw refused(
+      path,
+      `cannot be read${isWritten ? ' and written' : ''} by this user`,
+      'change its owner or mode',
+      cause,
+    );
   });
   if (found.size === 0) throw refused(path, 'is empty', 'make one with `qemu-img create -f qcow2 IMAGE 10G`');
+}
+
+function openMedium(path: string): number {
+  try {
+    return openSync(path, 'r');
+  } catch (cause) {
+    throw refused(path, 'is not there', 'a disk that is only read has to be at the same path on every node', cause);
+  }
+}
+
+/** Enough of a file to tell one image from another: its size, its beginning and its end. */
+export function mediumHash(path: string): string {
+  const edgeBytes = 1024 * 1024;
+  const hash = createHash('sha256');
+  const file = openMedium(path);
+  try {
+    const { size } = fstatSync(file);
+    hash.update(`${size} `);
+    const edge = Buffer.alloc(Math.min(size, edgeBytes));
+    for (const at of [0, size - edge.length]) hash.update(edge.subarray(0, readSync(file, edge, 0, edge.length, at)));
+  } catch (cause) {
+    throw refused(path, 'cannot be read', 'a disk that is only read has to be at the same path on every node', cause);
+  } finally {
+    closeSync(file);
+  }
+  return hash.digest('hex').slice(0, 32);
 }
 
 async function refuseOtherFormat(path: string): Promise<void> {

@@ -19,6 +19,7 @@ const programOf: Record<string, string | null> = {
   'libc6-dev': null,
   'liblz4-1': null,
   nftables: 'nft',
+  ovmf: null,
   'openssh-client': 'ssh',
   openssl: 'openssl',
   prometheus: 'prometheus',

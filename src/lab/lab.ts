@@ -83,9 +83,10 @@ export class Lab {
     return this.namespace(clientName);
   }
 
-  /** Pulls the host's cables, or puts them back. */
-  async setLink(host: string, connected: boolean): Promise<void> {
-    for (let network = 0; network < this.networks; network += 1)
+  /** Pulls the host's cables, or puts them back: those of all networks, or of one. */
+  async setLink(host: string, connected: boolean, only?: number): Promise<void> {
+    const all = Array.from({ length: this.networks }, (_, network) => network);
+    for (const network of only === undefined ? all : [only])
       await ip(this.labNamespace, ['link', 'set', portName(host, network), connected ? 'up' : 'down']);
   }
 

@@ -12,7 +12,7 @@ import { type Clock, delay } from '../base/clock.ts';
 import { enterNetwork } from '../base/descriptors.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { makeFolder } from '../base/make-folder.ts';
-import type { Spec } from '../config/spec.ts';
+import { type Spec, writtenDisks } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';
 import { createAuthority, issueCertificate } from '../host/certificates.ts';
 import { withoutLate } from '../lan/turns.ts';
@@ -250,7 +250,8 @@ export class LocalCluster {
         guest: { mac: spec.network.mac, address: spec.network.address },
         runDir,
         spillDir: tmpdir(),
-        disks: spec.disks,
+        disks: writtenDisks(spec),
+        ...(spec.machine.variables === undefined ? {} : { variables: spec.machine.variables }),
         replicaDir: replicaDirectory(spec, name),
         uplink: uplinkOn('br0'),
         cards: spec.cards.map(({ mac, address, bridge }) => ({ mac, address, uplink: uplinkOn(bridge) })),

@@ -102,7 +102,8 @@ class GatewayProcess {
     );
     const [command, args] = tiedToUs(options.qemuPath ?? 'qemu-system-x86_64', [
       ...['-M', 'none', '-nodefaults', '-no-user-config', '-display', 'none', '-name', 'colo-gateway'],
-      ...['-netdev', ['user,id=user', 'net=10.0.2.0/24', ...forwards].join(',')],
+      // Whoever asks first by DHCP is given the guest's address; further cards of it the ones behind.
+      ...['-netdev', ['user,id=user', 'net=10.0.2.0/24', `dhcpstart=${options.guestAddress}`, ...forwards].join(',')],
       ...['-netdev', `stream,id=lan,server=off,addr.type=unix,addr.path=${options.switchPath}`],
       ...['-netdev', 'hubport,id=left,hubid=0,netdev=user', '-netdev', 'hubport,id=right,hubid=0,netdev=lan'],
     ]);

@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import type { NodeStatus } from '../api/node-status.ts';
 import type { Clock } from '../base/clock.ts';
 import { makeFolder } from '../base/make-folder.ts';
-import type { Spec } from '../config/spec.ts';
+import { type Spec, writtenDisks } from '../config/spec.ts';
 import type { WantedRole } from '../controller/role.ts';
 import { type Forward, Gateway } from '../lan/gateway.ts';
 import { Switch } from '../lan/switch.ts';
@@ -228,7 +228,8 @@ function nodeOptions(
       network: { bypass: spec.network.bypass, pcapDir: spec.network.pcap },
       runDir,
       spillDir: tmpdir(),
-      disks: spec.disks,
+      disks: writtenDisks(spec),
+      ...(spec.machine.variables === undefined ? {} : { variables: spec.machine.variables }),
       replicaDir: replicaDirectory(spec, name),
       uplink,
       cards: spec.cards.map(({ mac, address }) => ({ mac, address, uplink })),

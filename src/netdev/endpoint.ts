@@ -25,6 +25,8 @@ export interface Uplink {
   pause(): void;
   resume(): void;
   close(): void;
+  /** Why nothing reaches the network through it; '' while nothing is known to be wrong. */
+  readonly problem: string;
   readonly counters: { framesIn: number; bytesIn: number; framesOut: number; bytesOut: number };
 }
 

@@ -68,6 +68,10 @@ export class FrameSocket {
     socket.on('close', () => this.onClose());
   }
 
+  get problem(): string {
+    return this.open ? '' : 'its socket is closed';
+  }
+
   /** Queues a frame (copied); dropped and counted when the peer has not read for too long. */
   send(frame: Uint8Array): void {
     this.progress.taken += 1;

@@ -33,3 +33,15 @@ export const deviceNameBytesMax = 15;
 /** Written buffers kept for the next write, and the longest that is worth keeping. The others are the garbage collector's. */
 export const sparesMax = 4;
 export const spareBytesMax = 512 * 1024;
+
+/** The kernel answers a question for all network devices in pieces of at most this. */
+export const linkAnswerBytes = 64 * 1024;
+
+/** Pieces of an answer about network devices: some 20 devices each. Beyond: the rest is not looked at. */
+export const linkAnswersMax = 256;
+
+/** Whether a TAP leads anywhere is looked at this often, and it is made a port of its bridge again when it is none. */
+export const linkLookMs = 500;
+
+/** An uplink that is gone is opened again after this, as often as it takes. */
+export const uplinkAgainMs = 1000;

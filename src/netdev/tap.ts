@@ -10,13 +10,16 @@
 // Without a bridge the device is where this host itself speaks: the clients of the demo stand behind one.
 
 import { closeSync, constants, existsSync, openSync, writeFileSync, writeSync } from 'node:fs';
+import { systemClock } from '../base/clock.ts';
 import { controlDevice } from '../base/descriptors.ts';
-import { ColoError, errorCodes } from '../base/errors.ts';
+import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { Uplink } from './endpoint.ts';
 import { type DeviceReader, readDevice } from './frame-device.ts';
 import type { FrameHandlers } from './frame-socket.ts';
 import { interfaceRequest, joinBridge, setUp, valueAt } from './interface.ts';
+import { linkLookMs } from './limits.ts';
+import { readLinks, uplinkProblem } from './link-state.ts';
 
 const makeTap = 0x4004_54ca;
 const tapWithoutHeader = 0x1002;
@@ -39,6 +42,8 @@ export class TapUplink implements Uplink {
   private readonly fd: number;
   private reader: DeviceReader | undefined;
   private open = true;
+  problem = '';
+  private stopLooking: () => void = () => undefined;
 
   private readonly handlers: FrameHandlers;
 
@@ -69,6 +74,7 @@ export class TapUplink implements Uplink {
         options.polled === undefined ? {} : { polled: options.polled },
       );
       tap.reader = reader;
+      if (bridge !== undefined) tap.stopLooking = systemClock.every(linkLookMs, () => tap.look(bridge));
       log.info({ device: name, bridge, mtu }, 'uplink');
       if (reader.polled) log.warn('this Node cannot poll a TAP: it is read every millisecond instead');
       return tap;
@@ -105,6 +111,19 @@ export class TapUplink implements Uplink {
     }
   }
 
+  /** A host whose network is set up anew makes its bridge anew: the device becomes a port of that one. */
+  private look(bridge: string): void {
+    try {
+      this.problem = uplinkProblem(readLinks(), this.name, bridge);
+      if (this.problem === '') return;
+      if (isPortOf(this.name, bridge)) setUp(this.name);
+      else attach(this.name, bridge);
+      this.problem = uplinkProblem(readLinks(), this.name, bridge);
+    } catch (error) {
+      if (this.problem === '') this.problem = errorText(error);
+    }
+  }
+
   /** The device takes a frame at once or never. */
   unwritten(): Uint8Array[] {
     return [];
@@ -122,6 +141,7 @@ export class TapUplink implements Uplink {
   close(): void {
     if (!this.open) return;
     this.open = false;
+    this.stopLooking();
     this.reader?.close();
     closeSync(this.fd);
   }
@@ -165,6 +185,12 @@ function attach(name: string, bridge: string): number {
       hint: `make the bridge first (ip link add ${bridge} type bridge), and give the node CAP_NET_ADMIN`,
     });
   }
+}
+
+function isPortOf(name: string, bridge: string): boolean {
+  const links = readLinks();
+  const index = links.find((link) => link.name === bridge)?.index;
+  return index !== undefined && links.some((link) => link.name === name && link.master === index);
 }
 
 function silenceHost(name: string): void {

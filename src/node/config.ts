@@ -60,6 +60,8 @@ export interface NodeConfig {
   spillDir: string;
   /** The guest's disks in their order; none when left out. */
   disks?: DiskConfig[];
+  /** The file of the firmware's variables on the node that starts the VM; beside the first disk when left out. */
+  variables?: string;
   /** Folder of this node's replica of the disks, on a real disk. Needed when there are disks. */
   replicaDir?: string;
   uplink: UplinkConfig;

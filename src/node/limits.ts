@@ -83,7 +83,7 @@ export const pcapFileBytesMax = 64 << 20;
 /** Bytes for a pcap file that wait for the disk; beyond it frames are left out, and counted. */
 export const pcapBacklogBytesMax = 4 << 20;
 
-/** After a trouble of the disks no secondary is tried for this, doubled each time up to the maximum. */
+/** After a trouble of the disks, or a secondary that could not run what it was given, no secondary is tried for this, doubled each time up to the maximum. */
 export const diskPauseMsFirst = 1000;
 export const diskPauseMsMax = 60_000;
 
@@ -111,6 +111,9 @@ export const jobEndingMs = 3000;
 
 /** Of a text of a node or of a system call that says why a primary has no secondary. A longer one is cut. */
 export const plightCharactersMax = 200;
+
+/** Whether the network can be reached through this node is asked this often. */
+export const uplinkLookMs = 200;
 
 /** Traits of a machine that a peer may name. More are none that we know, and its session is over. */
 export const traitsMax = 200;

@@ -26,6 +26,7 @@ import type { SharedParts } from './shared-parts.ts';
 import { describeNode } from './status.ts';
 import { Terms } from './terms.ts';
 import { Troubles } from './troubles.ts';
+import { UplinkHealth } from './uplink-health.ts';
 
 /** Of a VM that has never run before, so that nobody else can have spoken for it. */
 const firstTerm = 1;
@@ -39,6 +40,7 @@ export class ColoNode {
   readonly verified = { equal: 0, different: 0 };
   readonly addresses: GuestAddresses;
   readonly troubles: Troubles;
+  readonly uplinkHealth: UplinkHealth;
   primary: PrimaryNode | undefined;
   secondary: SecondaryNode | undefined;
   failoverRecord: NodeStatus['failover'] = null;
@@ -48,6 +50,7 @@ export class ColoNode {
   private nic: GuestCard | undefined;
   private inheritance: Inheritance | undefined;
   private stopAnnouncing: () => void = () => undefined;
+  private stopLooking: () => void = () => undefined;
   private readonly retirement: Retirement;
   private readonly queue = new Fifo<RoleEvent>();
   private handling = false;
@@ -60,6 +63,7 @@ export class ColoNode {
     this.terms = new Terms(context);
     this.troubles = new Troubles(context.log);
     const { clock } = context;
+    this.uplinkHealth = new UplinkHealth({ clock, troubles: this.troubles });
     this.retirement = new Retirement({ clock, troubles: this.troubles, giveUp: (why) => this.giveUp(why) });
     this.role = new Role(context.config.role);
     const { guest, cards = [] } = context.config;
@@ -75,6 +79,7 @@ export class ColoNode {
       settled: () => this.primary?.onSettled(),
       closed: () => this.context.log.error('the uplink is gone: nobody can reach the VM through this node'),
     });
+    this.stopLooking = this.uplinkHealth.watch(this.uplink);
     this.post({ kind: 'start' });
     await this.started.promise;
   }
@@ -94,6 +99,7 @@ export class ColoNode {
 
   private async close(): Promise<void> {
     await this.work;
+    this.stopLooking();
     this.uplink?.close();
     await this.context.arbiter.close();
   }
@@ -341,8 +347,8 @@ export class ColoNode {
 
   /** What a role is given and does not own. */
   private get shared(): SharedParts {
-    const { terms, tolerance, addresses, verified, troubles } = this;
-    return { terms, tolerance, addresses, verified, troubles };
+    const { terms, tolerance, addresses, verified, troubles, uplinkHealth } = this;
+    return { terms, tolerance, addresses, verified, troubles, uplinkHealth };
   }
 
   private announce(uplink: Uplink): void {

@@ -14,6 +14,7 @@ import type { NbdRequest } from '../nbd/session.ts';
 import type { Uplink } from '../netdev/endpoint.ts';
 import type { FrameHandlers } from '../netdev/frame-socket.ts';
 import type { DirtyTracker } from '../qemu/dirty/tracker.ts';
+import type { Condition } from '../qemu/guard.ts';
 import type { MachineFacts } from '../qemu/machine-facts.ts';
 import type { Progress } from '../qemu/mirror.ts';
 import type { Capture, CaptureOptions } from '../qemu/vm.ts';
@@ -39,6 +40,8 @@ export interface GuestVm {
   makeTemplate(): Promise<Uint8Array>;
   capture(options: CaptureOptions): Promise<Capture>;
   load(deviceState: Uint8Array): Promise<{ loadMs: number }>;
+  /** Whether it runs, and what of it does not work (qemu/guard.ts). */
+  condition(): Promise<Condition>;
   /** Asks the machine for a sign of life; rejects when it gives none in time, or is gone. */
   ping(): Promise<void>;
   stop(): Promise<void>;
@@ -143,8 +146,8 @@ export interface Platform {
   /** For VMs with disks. */
   diskSource(vm: GuestVm): DiskSource;
   openReplica(options: { session: Session; term: number; events: ReplicaEvents }): Promise<Replica>;
-  /** `verify`: the hash of a file. */
-  hashFile(path: string): Promise<string>;
+  /** `verify`: the hash of the first `bytes` of a file; what it lacks of them reads as zeroes. */
+  hashFile(path: string, bytes: number): Promise<string>;
   openLinks(peer: Peer, term: number, signal: AbortSignal): Promise<PeerLinks>;
   /** Accepts pairings: three links of one session, handed over together. */
   acceptLinks(options: {

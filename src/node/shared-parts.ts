@@ -4,6 +4,7 @@ import type { Tolerance } from '../heartbeat/tolerance.ts';
 import type { GuestAddresses } from '../proxy/guest-addresses.ts';
 import type { Terms } from './terms.ts';
 import type { Troubles } from './troubles.ts';
+import type { UplinkHealth } from './uplink-health.ts';
 
 export interface SharedParts {
   terms: Terms;
@@ -11,6 +12,7 @@ export interface SharedParts {
   tolerance: Tolerance;
   addresses: GuestAddresses;
   troubles: Troubles;
+  uplinkHealth: UplinkHealth;
   /** `protect.verify`: checkpoints whose state was equal to the capture after their apply, and others. */
   verified: { equal: number; different: number };
 }

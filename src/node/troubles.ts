@@ -8,7 +8,16 @@ import type { Log } from '../base/log.ts';
 import { troubleCharactersMax } from './limits.ts';
 
 /** What can be wrong; one text for each. */
-export type Trouble = 'pcap' | 'label' | 'overlay' | 'table' | 'announcement' | 'uplink' | 'fold' | 'leaving';
+export type Trouble =
+  | 'pcap'
+  | 'label'
+  | 'overlay'
+  | 'table'
+  | 'announcement'
+  | 'uplink'
+  | 'peer uplink'
+  | 'fold'
+  | 'leaving';
 
 export class Troubles {
   private readonly texts = new Map<Trouble, string>();

@@ -6,7 +6,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import type { Clock } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { endHeardMs } from './limits.ts';
-import { describeEnd, endHeard } from './vm-watch.ts';
+import { assertWell, describeEnd, endHeard, troubleOf } from './vm-watch.ts';
 
 /** A clock that the test moves. */
 function handClock(): Clock & { move(ms: number): void } {
@@ -65,4 +65,17 @@ test('a VM is over when its guest shut down, and only then', () => {
   assert.equal(describeEnd({ code: 0, signal: null, byHost: true }).byGuest, false);
   assert.equal(describeEnd({ code: 1, signal: null }).byGuest, false);
   assert.equal(describeEnd({ code: null, signal: 'SIGKILL' }).byGuest, false);
+});
+
+test('a machine that does not run is no copy, and one that stands is not asked to run', async () => {
+  const asleep = { runState: 'suspended', faults: [] };
+  assert.match(troubleOf(asleep, 'runs') ?? '', /does not run \(suspended\)/);
+  assert.equal(troubleOf(asleep, 'stands'), undefined);
+  assert.equal(troubleOf({ runState: 'running', faults: [] }, 'runs'), undefined);
+  await assert.rejects(assertWell({ condition: () => Promise.resolve(asleep) }, 'runs'), { code: 'COLO_E_MACHINE' });
+});
+
+test('a device that lost its rings is a trouble, whether the machine runs or not', () => {
+  const broken = { runState: 'running', faults: ['the device virtio-net is broken'] };
+  for (const how of ['runs', 'stands'] as const) assert.match(troubleOf(broken, how) ?? '', /virtio-net is broken/);
 });

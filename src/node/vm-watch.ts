@@ -4,6 +4,7 @@
 
 import type { Clock } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
+import type { Condition } from '../qemu/guard.ts';
 import { endHeardMs, pingMs } from './limits.ts';
 import type { GuestVm, VmEnd } from './platform.ts';
 import type { PrimaryNode } from './primary/primary.ts';
@@ -46,6 +47,22 @@ export async function signOfLife(vm: Pick<GuestVm, 'ping'>): Promise<Sign> {
   }
 }
 
+/**
+ * What is wrong with a machine that is to run (or, `stands`, that waits for its takeover); undefined when nothing is. A
+ * machine that looks alive and does not run, or lost a device, is no copy of one that does.
+ */
+export function troubleOf({ runState, faults }: Condition, how: 'runs' | 'stands'): string | undefined {
+  const stands = how === 'runs' && runState !== 'running' ? [`the machine does not run (${runState})`] : [];
+  const all = [...stands, ...faults];
+  return all.length === 0 ? undefined : all.join('; ');
+}
+
+/** Rejects with what is wrong with the machine. */
+export async function assertWell(vm: Pick<GuestVm, 'condition'>, how: 'runs' | 'stands'): Promise<void> {
+  const trouble = troubleOf(await vm.condition(), how);
+  if (trouble !== undefined) throw new ColoError(errorCodes.machine, trouble);
+}
+
 /** QEMU leaves with code 0 when its guest shuts down, and also when it is sent a SIGTERM. */
 export function describeEnd({ code, signal, byHost }: VmEnd): { why: string; byGuest: boolean } {
   if (signal !== null) return { why: `QEMU was killed (${signal})`, byGuest: false };
@@ -69,7 +86,16 @@ export async function endHeard(vm: Pick<GuestVm, 'ping' | 'exited'>, clock: Cloc
 /** Asks the monitor of the VM of now, if there is one to ask, now and then; one that hung is not asked again. Returns what ends it. */
 export function watchMonitor(
   clock: Clock,
-  { vm, hangs }: { vm: () => GuestVm | undefined; hangs: (why: string, vm: GuestVm) => void },
+  {
+    vm,
+    hangs,
+    answered = () => undefined,
+  }: {
+    vm: () => GuestVm | undefined;
+    hangs: (why: string, vm: GuestVm) => void;
+    /** It gave a sign of life. */
+    answered?: (vm: GuestVm) => void;
+  },
 ): () => void {
   const asked = new WeakSet<GuestVm>();
   return clock.every(pingMs, () => {
@@ -77,7 +103,10 @@ export function watchMonitor(
     if (one === undefined || asked.has(one)) return;
     asked.add(one);
     one.ping().then(
-      () => asked.delete(one),
+      () => {
+        asked.delete(one);
+        answered(one);
+      },
       (error: unknown) => {
         if (!isTimeout(error)) return;
         hangs(`QEMU hangs: ${errorText(error)}`, one);

@@ -54,6 +54,10 @@ export const captureBuffersMax = 2;
 /** Sections of device state that are looked at. What stands behind more is not found, and the clock is not aligned. */
 export const sectionsMax = 1024;
 
+/** Virtio devices that are asked whether they work, and queues of one of them. What stands behind more is not asked. */
+export const virtioDevicesMax = 64;
+export const virtioQueuesMax = 64;
+
 /** Written pages from which on a capture copies them while the guest still runs. Fewer: all are copied while it stands still. */
 export const earlyPagesMin = 256;
 

@@ -37,8 +37,18 @@ test('guest RAM is the shared file, and the state stream has no sections that th
   const args = qemuArguments(spec, vmFiles('/run/vm', 2), { paused: false });
   assert.match(valuesOf(args, '-object')[0] ?? '', /id=ram,size=268435456,mem-path=\/run\/vm\/ram,share=on/);
   assert.match(valuesOf(args, '-machine')[0] ?? '', /^q35,accel=tcg,memory-backend=ram,suppress-vmdesc=on$/);
-  assert.deepEqual(valuesOf(args, '-global'), ['migration.send-configuration=off']);
+  assert.equal(valuesOf(args, '-global')[0], 'migration.send-configuration=off');
   assert.deepEqual(valuesOf(args, '-m'), ['262144K']);
+});
+
+test('no machine can sleep, and none is started whose state cannot be saved', () => {
+  const argsOf = (machine: MachineSpec['machine']) =>
+    qemuArguments({ ...spec, machine }, vmFiles('/run/vm', 2), { paused: false });
+  const globals = (machine: MachineSpec['machine']) => valuesOf(argsOf(machine), '-global').slice(1);
+  assert.deepEqual(globals('q35'), ['ICH9-LPC.disable_s3=1', 'ICH9-LPC.disable_s4=1']);
+  assert.deepEqual(globals('pc'), ['PIIX4_PM.disable_s3=1', 'PIIX4_PM.disable_s4=1']);
+  assert.deepEqual(globals('microvm'), []);
+  for (const machine of ['pc', 'q35', 'microvm'] as const) assert.ok(argsOf(machine).includes('-only-migratable'));
 });
 
 test('each card has a socket of its own, as a PCI card or, on microvm, a virtio-mmio device', () => {

@@ -31,13 +31,16 @@ export class QemuProcess {
     args: string[];
     preload: string | undefined;
     ramPath: string;
+    /** Where further RAM blocks lie in the RAM file (ram-blocks.ts). */
+    blocks: string;
     /** The page that holds QEMU's clock; none under TCG. */
     clockPath: string | undefined;
   }) {
-    const { path, args, preload, ramPath, clockPath } = options;
+    const { path, args, preload, ramPath, blocks, clockPath } = options;
     const [command, commandArgs] = preload === undefined ? tiedToUs(path, args) : [path, args];
     const environment = {
       COLO_RAM: ramPath,
+      COLO_BLOCKS: blocks,
       COLO_PARENT: String(process.pid),
       ...(clockPath === undefined ? {} : { COLO_CLOCK: clockPath }),
     };
@@ -54,6 +57,13 @@ export class QemuProcess {
 
   get stderr(): string {
     return this.#stderr.toString('utf8').trim();
+  }
+
+  /** What it wrote since the last call: said once, so that an old warning is not taken for the reason of a later error. */
+  takeStderr(): string {
+    const text = this.stderr;
+    this.#stderr = Buffer.alloc(0);
+    return text;
   }
 
   /** SIGKILL; `exited` says when it is gone. */

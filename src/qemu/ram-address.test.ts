@@ -15,11 +15,11 @@ test("QEMU's answer and the kernel's list agree on the address", () => {
 
 test('a mapping that the kernel lists in pieces is one mapping when it has no gap', () => {
   const pieces = `1000-3000 rw-s 00000000 00:19 12 ${path}\n3000-5000 rw-s 00002000 00:19 12 ${path}\n`;
-  assert.equal(mappedAt(pieces, path, 0x4000), 0x1000);
+  assert.equal(mappedAt(pieces, path, { offset: 0, bytes: 0x4000 }), 0x1000);
   const gap = pieces.replace('3000-5000', '4000-6000');
-  assert.equal(mappedAt(gap, path, 0x4000), undefined);
+  assert.equal(mappedAt(gap, path, { offset: 0, bytes: 0x4000 }), undefined);
   const shifted = pieces.replace('00002000', '00003000');
-  assert.equal(mappedAt(shifted, path, 0x4000), undefined);
+  assert.equal(mappedAt(shifted, path, { offset: 0, bytes: 0x4000 }), undefined);
 });
 
 test('any doubt is a refusal', () => {

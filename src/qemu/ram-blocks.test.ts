@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ColoError } from '../base/errors.ts';
-import { assertCovered, parseRamBlocks } from './ram-blocks.ts';
+import { assertCovered, parseRamBlocks, placeBlocks, placesText } from './ram-blocks.ts';
 
 const ramBytes = 0x8000000;
 const heading = '              Block Name    PSize              Offset               Used              Total\r\n';
@@ -37,5 +37,29 @@ test('RAM that is not the RAM file, or an answer without blocks, is refused', ()
 
 test('the columns that QEMU 10 added do not matter', () => {
   const text = `${ram.trimEnd()} 0x00007f1577fff000  rw\n`;
-  assert.deepEqual(parseRamBlocks(text), [{ name: 'ram', usedBytes: ramBytes }]);
+  assert.deepEqual(parseRamBlocks(text), [{ name: 'ram', usedBytes: ramBytes, totalBytes: 2 ** 21 }]);
+});
+
+test('further blocks lie behind the RAM, each from the beginning of a page', () => {
+  const { placed, fileBytes } = placeBlocks(ramBytes, [
+    { name: 'a', bytes: 5000 },
+    { name: 'b', bytes: 4096 },
+  ]);
+  assert.equal(placesText(placed), `${ramBytes}:5000,${ramBytes + 8192}:4096`);
+  assert.equal(fileBytes, ramBytes + 3 * 4096);
+});
+
+test('a further block that is there, once, and alone of its size, is covered; any doubt is a refusal', () => {
+  const wanted = [{ name: 'vga.vram', bytes: 2 ** 21 }];
+  const vram = line('0000:00:01.0/vga.vram', '0x0000000000200000');
+  const whole = ram.replace('0x0000000000200000\r', '0x0000000008000000\r');
+  const covered = (text: string) => assertCovered(parseRamBlocks(heading + whole + text), ramBytes, wanted);
+  covered(vram);
+  for (const doubt of [
+    '',
+    vram + vram,
+    vram + line('pc.bios', '0x0000000000040000'),
+    vram.replace('vga.vram', 'other'),
+  ])
+    assert.throws(() => covered(doubt), { code: 'COLO_E_MACHINE' });
 });

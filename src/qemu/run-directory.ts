@@ -64,9 +64,10 @@ export class RunDirectory {
   }
 
   #removeFiles(): void {
-    const { ramPath, qmpPath, consolePath, vmstatePath, deviceStatePath, clockPath } = this.#files;
+    const { ramPath, qmpPath, screenPath, consolePath, vmstatePath, deviceStatePath, clockPath } = this.#files;
     const pipes = Object.values(consolePipes(consolePath));
-    for (const path of [ramPath, qmpPath, ...pipes, vmstatePath, deviceStatePath, clockPath])
+    const variables = join(this.#files.dir, 'variables.fd');
+    for (const path of [ramPath, qmpPath, screenPath, ...pipes, vmstatePath, deviceStatePath, clockPath, variables])
       rmSync(path, { force: true });
   }
 }

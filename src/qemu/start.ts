@@ -1,7 +1,7 @@
 // Starting a QEMU: its files, the process, the monitor, mapped RAM and the tracker of written pages. All or nothing: a
 // start that fails, hangs or is given up leaves no process and no file.
 //
-//   run directory -> RAM file, carrier, overlays -> process -> monitor -> version, RAM blocks -> mapping -> tracker
+//   run directory -> RAM file, carrier, overlays -> process -> monitor -> version, RAM blocks, guard -> mapping -> tracker
 
 import { closeSync, ftruncateSync, openSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
@@ -14,17 +14,19 @@ import { ClockPage } from './clock-page.ts';
 import { SerialConsole } from './console.ts';
 import { chooseTracker } from './dirty/choose.ts';
 import type { DirtyTracker, TrackerKind } from './dirty/tracker.ts';
+import { Guard } from './guard.ts';
 import { type Mapping, mapFile, takeRoom } from './libc.ts';
 import { commandTimeoutMs, killTimeoutMs, ramBytesMax, startTimeoutMs } from './limits.ts';
-import { type MachineSpec, qemuArguments, type VmFiles } from './machine.ts';
+import { furtherBlocks, type MachineSpec, qemuArguments, type VmFiles } from './machine.ts';
 import { type MachineFacts, readMachineFacts } from './machine-facts.ts';
 import { createOverlay } from './overlay.ts';
 import { type ProcessEnd, QemuProcess } from './process.ts';
 import { Qmp } from './qmp.ts';
-import { ramAddress } from './ram-address.ts';
-import { assertCovered, parseRamBlocks } from './ram-blocks.ts';
+import { blockAddress, ramAddress } from './ram-address.ts';
+import { assertCovered, parseRamBlocks, placeBlocks, placesText } from './ram-blocks.ts';
 import { countIn } from './reply.ts';
 import { RunDirectory } from './run-directory.ts';
+import { prepareVariables } from './variables.ts';
 
 export interface VmTimeouts {
   /** From starting the process to its first answered command. */
@@ -58,6 +60,7 @@ export interface VmParts {
   qmp: Qmp;
   mapping: Mapping;
   tracker: DirtyTracker;
+  guard: Guard;
   carrier: Carrier | undefined;
   console: SerialConsole;
   /** Holds QEMU's clock over pauses; none under TCG, where the guest's TSC stands with the guest. */
@@ -86,9 +89,10 @@ async function startPartsInto(options: VmOptions, cleanups: Cleanups): Promise<V
   const preload = await buildPreload();
   if (preload.path === undefined) log.warn({ reason: preload.reason }, 'the preload library could not be compiled');
   options.signal?.throwIfAborted();
-  const directory = RunDirectory.take(files, spec.ramBytes);
+  const { placed, fileBytes } = placeBlocks(spec.ramBytes, furtherBlocks(spec));
+  const directory = RunDirectory.take(files, fileBytes);
   cleanups.push(() => directory.release());
-  await prepareFiles(options);
+  await prepareFiles(options, fileBytes);
   const carrier = options.vmstateTemplate === undefined ? undefined : new Carrier(files.vmstatePath);
   cleanups.push(() => carrier?.close());
   const console = SerialConsole.open(files.consolePath, spec.serialLog);
@@ -100,12 +104,15 @@ async function startPartsInto(options: VmOptions, cleanups: Cleanups): Promise<V
   const facts = await readMachineFacts(qmp);
   const capabilities = [{ capability: 'x-ignore-shared', state: true }];
   await qmp.execute('migrate-set-capabilities', { capabilities });
-  assertCovered(parseRamBlocks(await qmp.human('info ramblock')), spec.ramBytes);
-  const mapping = mapFile(files.ramPath, spec.ramBytes);
+  assertCovered(parseRamBlocks(await qmp.human('info ramblock')), spec.ramBytes, placed);
+  const guard = await Guard.open(qmp, log);
+  const mapping = mapFile(files.ramPath, fileBytes);
   cleanups.push(() => mapping.close());
   const tracker = await openTracker(options, { process, qmp, mapping });
+  const warnings = process.takeStderr();
+  if (warnings !== '') log.warn({ qemu: warnings }, 'QEMU said as it started');
   log.info({ qemuPid: process.pid, qemu: qemuVersion, tracker: tracker.kind, machine: facts.type }, 'QEMU runs');
-  return { directory, process, qmp, mapping, tracker, carrier, console, clockPage, qemuVersion, facts };
+  return { directory, process, qmp, mapping, tracker, guard, carrier, console, clockPage, qemuVersion, facts };
 }
 
 function assertSize({ ramBytes }: MachineSpec): void {
@@ -129,12 +136,14 @@ async function makeRamFile({ dir, ramPath }: VmFiles, ramBytes: number): Promise
   }
 }
 
-async function prepareFiles({ spec, files, vmstateTemplate }: VmOptions): Promise<void> {
-  await makeRamFile(files, spec.ramBytes);
+async function prepareFiles({ spec, files, vmstateTemplate }: VmOptions, fileBytes: number): Promise<void> {
+  await makeRamFile(files, fileBytes);
   // QEMU truncates and rewrites this file; made here so that its mode is ours.
   writeFileSync(files.deviceStatePath, '', { mode: 0o600 });
   if (vmstateTemplate === undefined) await createCarrier(files.vmstatePath);
   else await unpackTemplate(vmstateTemplate, files.vmstatePath);
+  if (spec.firmware !== undefined && files.variablesPath !== undefined)
+    prepareVariables(spec.firmware, files.variablesPath, vmstateTemplate !== undefined);
   for (const disk of files.disks ?? [])
     if (disk.kind === 'overlay') await createOverlay(disk.overlayPath, disk.replicaPath);
 }
@@ -153,6 +162,7 @@ async function launch(
     args: qemuArguments(spec, files, { paused: options.paused }),
     preload,
     ramPath: files.ramPath,
+    blocks: placesText(placeBlocks(spec.ramBytes, furtherBlocks(spec)).placed),
     clockPath: spec.accel === 'kvm' ? files.clockPath : undefined,
   });
   cleanups.push(() => {
@@ -247,12 +257,13 @@ async function openTracker(
   const maps = readFileSync(`/proc/${pid}/maps`, 'utf8');
   const answer = await parts.qmp.human('gpa2hva 0');
   const ram = parts.mapping.buffer;
-  const address = ramAddress(maps, answer, realpathSync(options.files.ramPath), ram.length);
-  return chooseTracker(
-    options.tracker ?? 'auto',
-    { pid, ramAddress: address, ram, underKvm: options.spec.accel === 'kvm' },
-    options.log,
-  );
+  const path = realpathSync(options.files.ramPath);
+  const { ramBytes } = options.spec;
+  const { placed } = placeBlocks(ramBytes, furtherBlocks(options.spec));
+  const blocks = placed.map((block) => ({ ...block, address: blockAddress(maps, path, block) }));
+  const memory = [{ offset: 0, bytes: ramBytes, address: ramAddress(maps, answer, path, ramBytes) }, ...blocks];
+  const underKvm = options.spec.accel === 'kvm';
+  return chooseTracker(options.tracker ?? 'auto', { pid, parts: memory, ram, underKvm }, options.log);
 }
 
 /** Resolves when the killed process is gone; COLO_E_QEMU_TIMEOUT when it survives limits.killTimeoutMs. */

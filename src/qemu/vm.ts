@@ -28,6 +28,7 @@ import type { ClockPage } from './clock-page.ts';
 import type { SerialConsole } from './console.ts';
 import { alignClock } from './device-state.ts';
 import type { DirtyTracker } from './dirty/tracker.ts';
+import type { Condition } from './guard.ts';
 import { runJob } from './job.ts';
 import { commandTimeoutMs, deviceSavesMax, pingTimeoutMs } from './limits.ts';
 import { diskNode, keptNodes, vmstateNode } from './machine.ts';
@@ -155,19 +156,26 @@ export class Vm {
     if (carrier === undefined) throw new ColoError(errorCodes.checkpoint, 'This VM was started without a template.');
     const started = this.#options.clock.now();
     carrier.write(deviceState);
+    this.#logWords();
     this.#isLoaded = true;
     this.#parts.clockPage?.beforeLoad(this.#clocksOfNs);
     try {
       await this.#job('snapshot-load');
     } catch (cause) {
-      // What does not fit, QEMU tells its standard error alone.
-      const { stderr } = this.#parts.process;
+      // What does not fit, QEMU tells its standard error alone; its words may come a turn behind the job's end.
+      await nextTurn();
+      const stderr = this.#parts.process.takeStderr();
       if (stderr === '') throw cause;
       throw new ColoError(errorCodes.qemu, `QEMU said: ${stderr.split('\n').slice(-2).join(' ')}`, { cause });
     } finally {
       this.#parts.clockPage?.beforeLoad(undefined);
     }
     return { loadMs: this.#options.clock.now() - started };
+  }
+
+  /** Whether the machine runs, and what of it does not work (guard.ts). */
+  condition(): Promise<Condition> {
+    return this.#parts.guard.ask();
   }
 
   /** Rejects when QEMU does not answer its monitor within limits.pingTimeoutMs: it hangs, or is gone. */
@@ -254,6 +262,12 @@ export class Vm {
     const job = { 'job-id': id, tag: snapshotTag, vmstate: vmstateNode, devices };
     const timeoutMs = this.#options.timeouts?.commandMs ?? commandTimeoutMs;
     await runJob({ qmp: this.qmp, clock: this.#options.clock, timeoutMs, id, command, arguments: job });
+  }
+
+  /** What QEMU said on standard error until now has nothing to do with what it is asked next. */
+  #logWords(): void {
+    const words = this.#parts.process.takeStderr();
+    if (words !== '') this.#options.log.warn({ qemu: words }, 'QEMU said');
   }
 
   #overlays(): string[] {
@@ -356,6 +370,10 @@ export class Vm {
       throw new ColoError(errorCodes.qemu, 'A checkpoint failed and the guest could not be resumed.', { cause });
     });
   }
+}
+
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
 }
 
 function phasesOf(times: readonly number[]): CapturePhases {

@@ -13,6 +13,7 @@ import { readyLine } from '../../guest/recipe.ts';
 import type { NodeStatus } from '../../src/api/node-status.ts';
 import { delay, systemClock } from '../../src/base/clock.ts';
 import { checkSpec } from '../../src/config/spec.ts';
+import { uplinkSickMs } from '../../src/controller/limits.ts';
 import type { Client } from '../../src/demo/clients/client.ts';
 import { DatagramClient } from '../../src/demo/clients/datagrams.ts';
 import { echoRules, LineClient, redisRules } from '../../src/demo/clients/lines.ts';
@@ -98,6 +99,12 @@ describe('faults of the network', refusal === undefined ? {} : { skip: refusal }
     await undo();
     await roles();
     return { before: primary, heir: secondary, now };
+  }
+
+  /** The port of a host's bridge that is its node's TAP. */
+  async function tapOf(host: string, bridge: string): Promise<string> {
+    const ports = await runCommand('ip', ['-n', cluster.lab.namespace(host), '-o', 'link', 'show', 'master', bridge]);
+    return /\d+: (colo\d+)/.exec(ports)?.[1] ?? assert.fail(ports);
   }
 
   const losing = (name: string, family: 'inet' | 'bridge', rules: Loss[]) => cluster.lab.lose(name, { family, rules });
@@ -253,6 +260,47 @@ describe('faults of the network', refusal === undefined ? {} : { skip: refusal }
       waitMs,
       (all) => all.length === 3 && all.every((one) => one.arbiter === null),
     );
+  });
+
+  test("the cable of one of the guest's networks is pulled on the primary's host: the secondary takes over", async () => {
+    const { heir, now } = await strike(async (primary) => {
+      await cluster.lab.setLink(primary, false, 1);
+      return () => cluster.lab.setLink(primary, true, 1);
+    });
+    assert.equal(now, heir);
+  });
+
+  test("a bridge of the primary's host is made anew: its TAP becomes a port of it again, and nobody takes over", async () => {
+    const { primary, term } = await roles();
+    const space = cluster.lab.namespace(primary);
+    const device = await tapOf(primary, 'br1');
+    await runCommand('ip', ['-n', space, 'link', 'set', device, 'nomaster', 'down']);
+    await served();
+    assert.equal((await roles()).term, term);
+  });
+
+  test('the cables of that network are pulled on both hosts: the VM stays where it is, and both say so', async () => {
+    const { primary, secondary, term } = await roles();
+    const problemsOf = (all: NodeStatus[], node: string) =>
+      all.find((one) => one.node === node)?.problems?.join() ?? '';
+    await cluster.lab.setLink(secondary, false, 1);
+    await cluster.until('the secondary is known to be cut off', waitMs, (all) =>
+      /would not be reached through the secondary: card 1/.test(problemsOf(all, primary)),
+    );
+    await cluster.lab.setLink(primary, false, 1);
+    const sick = /not reached through this node: card 1: no port of the bridge br1 has a link/;
+    await cluster.until('both say so', waitMs, (all) =>
+      [primary, secondary].every((node) => sick.test(problemsOf(all, node))),
+    );
+    // Time enough to hand over, were the secondary well.
+    const end = systemClock.now() + 3 * uplinkSickMs;
+    await cluster.until('time has passed', waitMs, () => systemClock.now() > end);
+    await cluster.lab.setLink(primary, true, 1);
+    await cluster.lab.setLink(secondary, true, 1);
+    await served();
+    const after = await roles();
+    assert.deepEqual([after.primary, after.term], [primary, term]);
+    await cluster.until('all is well', waitMs, (all) => all.every(({ problems = [] }) => problems.length === 0));
   });
 
   test('no client has lost a connection or a reply, and one host spoke at a time', async () => {

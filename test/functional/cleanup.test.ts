@@ -150,7 +150,7 @@ test('the nodes and the guests of a demo that is killed end by themselves, and t
 const mayUnshare = spawnSync('unshare', ['-n', 'true']).status === 0;
 /** The clients' host never comes to its own first line. */
 const standingStill = `data:text/javascript,${encodeURIComponent(
-  `if (process.argv[1]?.endsWith('client-host-main.ts')) await new Promise(() => setInterval(() => undefined, 1000));`,
+  `if (process.argv[1]?.endsWith('clients/host-main.ts')) await new Promise(() => setInterval(() => undefined, 1000));`,
 )}`;
 
 test("the clients' host of a demo that is killed ends by itself, also before it listens to anybody", {
@@ -158,7 +158,7 @@ test("the clients' host of a demo that is killed ends by itself, also before it 
 }, async () => {
   await buildGuest();
   const demo = startDemo('cleanup-clients', endlessly, { NODE_OPTIONS: `--import ${standingStill}` });
-  await until("the clients' host begins", () => hasBegun(demo, 'client-host-main.ts'));
+  await until("the clients' host begins", () => hasBegun(demo, 'clients/host-main.ts'));
   demo.child.kill('SIGKILL');
   await demo.ended;
   await expectNothingOf(demo);

@@ -13,8 +13,9 @@ import { downloadSha256, smallSha256 } from '../../guest/big-file.ts';
 import { buildGuest, type Guest } from '../../guest/build.ts';
 import { guestAddress, readyLine } from '../../guest/recipe.ts';
 import { systemClock } from '../../src/base/clock.ts';
+import { checkSpec } from '../../src/config/spec.ts';
 import { CalledClient } from '../../src/demo/clients/called.ts';
-import { kernelArguments } from '../../src/local/machine.ts';
+import { addedWords } from '../../src/local/machine.ts';
 
 const bootMsMax = 300_000;
 
@@ -65,7 +66,8 @@ function userNetwork(ports: Ports): string {
 
 function start(guest: Guest, machine: (typeof machines)[number], ports: Ports): ChildProcess {
   const network = ['-netdev', userNetwork(ports), '-device', `${machine.device},netdev=n0`];
-  const cmdline = kernelArguments({ accel: 'tcg' }, guest.cmdline);
+  const spec = checkSpec({ vm: 'guest', boot: { guest: 'demo' } }, 'test');
+  const cmdline = [guest.cmdline, ...addedWords(spec, guest)].join(' ');
   const kernel = ['-kernel', guest.kernel, '-initrd', guest.initrd, '-append', cmdline];
   const host = ['-accel', 'tcg', '-nodefaults', '-display', 'none', '-no-reboot', '-serial', 'stdio'];
   const size = ['-M', machine.machine, '-m', String(machine.ramMebibytes)];

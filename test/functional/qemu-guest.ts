@@ -43,6 +43,41 @@ for (my $beat = 1; ; $beat++) {
 }
 `;
 
+const variablesInit = `#!/bin/sh
+export PATH=/bin:/usr/bin:/usr/sbin PERL_HASH_SEED=0
+mount -t devtmpfs dev /dev
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+exec </dev/null >/dev/ttyS0 2>&1
+insmod /modules/efivarfs.ko
+mount -t efivarfs efivarfs /sys/firmware/efi/efivars
+exec perl /variables.pl
+`;
+
+// A variable's file begins with its attributes: non-volatile, for boot services and at run time. It is written in one call.
+const variablesProgram = `
+use strict;
+my $path = '/sys/firmware/efi/efivars/ColoCount-5c010c01-0001-4c0c-8c01-0c010c010c01';
+$| = 1;
+my $count = 0;
+if (open(my $old, '<:raw', $path)) { sysread($old, my $bytes, 100); $count = unpack('Q', substr($bytes, 4)); close($old); }
+opendir(my $all, '/sys/firmware/efi/efivars'); my @secure = grep(/^SecureBoot-/, readdir($all));
+my $secure = '';
+if (@secure && open(my $file, '<:raw', "/sys/firmware/efi/efivars/$secure[0]")) { sysread($file, my $bytes, 5); $secure = ord(substr($bytes, 4)); }
+print "found $count\nsecure $secure\n";
+while (1) {
+  $count++;
+  # Linux makes a variable that it does not know immutable: FS_IOC_SETFLAGS takes that away.
+  my $none = pack('Q', 0);
+  if (open(my $old, '<', $path)) { ioctl($old, 0x40086602, $none) or die "flags: $!"; close($old); }
+  open(my $file, '>:raw', $path) or die "variable: $!";
+  syswrite($file, pack('LQ', 7, $count)) or die "write: $!";
+  close($file);
+  print "beat $count\n";
+  select(undef, undef, undef, 0.1);
+}
+`;
+
 /** One entry of a cpio archive in the "newc" format. */
 function cpioEntry(name: string, mode: number, content: string): Buffer {
   const body = Buffer.from(content);
@@ -65,17 +100,39 @@ export interface MemoryGuestOptions {
   dir: string;
 }
 
+/** An initramfs: the demo guest's, and behind it files of a test's own. */
+function initramfs(base: string, dir: string, files: Record<string, string>): string {
+  const initrd = join(dir, 'initrd');
+  const ours = Object.entries(files).map(([name, text]) => cpioEntry(name, 0o100755, text));
+  writeFileSync(initrd, Buffer.concat([padded(readFileSync(base)), ...ours, cpioEntry('TRAILER!!!', 0, '')]));
+  return initrd;
+}
+
+/**
+ * A guest on a machine with UEFI that keeps a count in a variable of its firmware: "found N" says which it found when it
+ * booted, "secure S" whether Secure Boot is on, "beat N" that N was written.
+ */
+export async function variablesGuest(options: {
+  ramBytes: number;
+  dir: string;
+  firmware: NonNullable<MachineSpec['firmware']>;
+}): Promise<MachineSpec> {
+  const guest = await buildGuest();
+  const files = { 'variables-init': variablesInit, 'variables.pl': variablesProgram };
+  return {
+    ...{ machine: 'q35', accel: 'tcg', cpu: undefined, vcpus: 1, nics: [], extraArgs: [] },
+    ...{ ramBytes: options.ramBytes, firmware: options.firmware },
+    kernel: guest.kernel,
+    initrd: initramfs(guest.initrd, options.dir, files),
+    cmdline: `${guest.cmdline} rdinit=/variables-init`,
+    serialLog: join(options.dir, 'serial.log'),
+  };
+}
+
 /** The spec of a machine that runs this guest; its files lie in `dir`. */
 export async function memoryGuest(options: MemoryGuestOptions): Promise<MachineSpec> {
   const guest = await buildGuest();
-  const initrd = join(options.dir, 'initrd');
-  const executable = 0o100755;
-  const ours = [
-    cpioEntry('memory-init', executable, firstProcess),
-    cpioEntry('memory.pl', executable, memoryProgram),
-    cpioEntry('TRAILER!!!', 0, ''),
-  ];
-  writeFileSync(initrd, Buffer.concat([padded(readFileSync(guest.initrd)), ...ours]));
+  const initrd = initramfs(guest.initrd, options.dir, { 'memory-init': firstProcess, 'memory.pl': memoryProgram });
   return {
     machine: options.machine,
     accel: 'tcg',

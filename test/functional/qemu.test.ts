@@ -142,6 +142,73 @@ for (const machine of machines) {
   });
 }
 
+/** The guest-physical address of the index with which a driver says what is there for the disk. */
+async function availableIndexAt(vm: Vm): Promise<number> {
+  const path = '/machine/peripheral/disk0/virtio-backend';
+  const queue = await vm.qmp.execute('x-query-virtio-queue-status', { path, queue: 0 });
+  assert.ok(typeof queue === 'object' && queue !== null && 'vring-avail' in queue);
+  assert.ok(typeof queue['vring-avail'] === 'number' && queue['vring-avail'] > 0, 'the BIOS has set the disk up');
+  return queue['vring-avail'] + 2;
+}
+
+test('a machine that lost a device with a load says so, and one that was not started does not run', async (context) => {
+  const spec = await memoryGuest({ machine: 'q35', ramBytes, pages: 10, periodMs: 30, dir: newDir() });
+  const [image, replica] = [join(newDir(), 'image'), join(newDir(), 'replica')];
+  for (const path of [image, replica]) writeFileSync(path, Buffer.alloc(2 ** 20));
+  const files = () => vmFiles(join(newDir(), 'run'), 0);
+  const primary = await startVm(context, spec, {
+    files: { ...files(), disks: [{ kind: 'image', path: image, format: 'raw' }] },
+  });
+  await beatsPast(spec.serialLog, 1);
+  assert.deepEqual(await primary.condition(), { runState: 'running', faults: [] });
+  const vmstateTemplate = await primary.makeTemplate();
+  const secondary = await startVm(
+    context,
+    { ...spec, serialLog: join(newDir(), 'serial.log') },
+    {
+      ...{ paused: true, vmstateTemplate },
+      files: { ...files(), disks: [{ kind: 'overlay', overlayPath: `${replica}.overlay`, replicaPath: replica }] },
+    },
+  );
+  const side = new SecondarySide(secondary);
+  const { capture } = await captureWithHash(primary);
+  await side.apply(capture);
+  assert.deepEqual((await secondary.condition()).faults, []);
+  assert.notEqual((await secondary.condition()).runState, 'running');
+  // The load is of rings that say something impossible.
+  secondary.ram.writeUInt16LE(0x7fff, await availableIndexAt(primary));
+  await secondary.load(capture.deviceState);
+  assert.match((await secondary.condition()).faults.join(), /virtio-blk .* is broken/);
+  // A further load of what is right makes it well again.
+  await side.apply(capture);
+  capture.release();
+  await secondary.resume();
+  assert.deepEqual(await secondary.condition(), { runState: 'running', faults: [] });
+});
+
+test('what QEMU said long ago is not given as the reason of a load that fails', async (context) => {
+  const spec = await memoryGuest({ machine: 'q35', ramBytes, pages: 10, periodMs: 30, dir: newDir() });
+  // A feature that TCG does not have is a warning at the start.
+  const warned = { ...spec, cpu: 'qemu64,+pcid' };
+  const said: unknown[] = [];
+  const log = { ...silentLog, warn: (...words: unknown[]) => void said.push(words) };
+  const primary = await startVm(context, warned, { log });
+  assert.match(JSON.stringify(said), /doesn't support requested feature/);
+  const vmstateTemplate = await primary.makeTemplate();
+  const { capture } = await captureWithHash(primary);
+  const secondary = await startVm(
+    context,
+    { ...warned, vcpus: 2, serialLog: join(newDir(), 'log') },
+    { vmstateTemplate },
+  );
+  await secondary.stop();
+  await assert.rejects(secondary.load(capture.deviceState), (error) => {
+    assert.ok(error instanceof ColoError);
+    return !/requested feature/.test(error.message);
+  });
+  capture.release();
+});
+
 test('the device state holds the guest clock, and QEMU runs on from a clock that was moved forward', async (context) => {
   const spec = await memoryGuest({ machine: 'q35', ramBytes, pages: 10, periodMs: 30, dir: newDir() });
   const primary = await startVm(context, spec);
@@ -273,12 +340,14 @@ test('QEMU that cannot start says why, and leaves nothing', async () => {
   const spec = await memoryGuest({ machine: 'q35', ramBytes, pages: 10, periodMs: 20, dir: newDir() });
   const files = vmFiles(join(newDir(), 'run'), 0);
   const options = { spec, files, paused: false, log: silentLog, clock: systemClock };
+  const nvme = ['-drive', 'if=none,id=d,file.driver=null-co,format=raw', '-device', 'nvme,serial=a,drive=d'];
   const failures: [Partial<VmOptions>, { code: string; message: RegExp }][] = [
     [{ spec: { ...spec, kernel: '/nonexistent' } }, { code: 'COLO_E_QEMU', message: /did not start: .*nonexistent/ }],
     [{ spec: { ...spec, extraArgs: ['-bogus'] } }, { code: 'COLO_E_QEMU', message: /did not start: .*bogus/ }],
     [{ qemuPath: '/nonexistent-qemu' }, { code: 'COLO_E_QEMU', message: /ENOENT/ }],
     [{ qemuPath: '/bin/cat' }, { code: 'COLO_E_QEMU', message: /did not start/ }],
     [{ spec: { ...spec, extraArgs: ['-device', 'VGA'] } }, { code: 'COLO_E_MACHINE', message: /vga\.vram"/ }],
+    [{ spec: { ...spec, extraArgs: nvme } }, { code: 'COLO_E_QEMU', message: /nvme is not migratable/ }],
     [{ vmstateTemplate: Buffer.from('nonsense') }, { code: 'COLO_E_CHECKPOINT', message: /template/ }],
     [{ files: vmFiles(join('/tmp', `colo-qemu-test-${process.pid}`), 0) }, { code: 'COLO_E_HOST', message: /tmpfs/ }],
   ];

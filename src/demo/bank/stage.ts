@@ -261,7 +261,7 @@ export async function rebootAndAudit(stage: Stage, path: string): Promise<void> 
   const spec: Spec = {
     ...stage.spec,
     vm: `${options.name}-again`,
-    disks: [{ path, format: 'raw', flush: 'local' }],
+    disks: [{ path, format: 'raw', readonly: false, cdrom: false, flush: 'local' }],
     // The other folder says that the newest disks are in it, and so they are: nothing else may start from them.
     replicaFolder: `${stage.spec.replicaFolder}-again`,
     protect: { ...stage.spec.protect, mode: 'none' },

@@ -8,6 +8,11 @@ import type { NodeConfig } from '../config.ts';
 export function machineHash(config: NodeConfig): string {
   const { machine, accel, cpu, vcpus, ramBytes, nics } = config.machine;
   const extraArgs = config.machine.extraArgs;
-  const text = JSON.stringify([machine, accel, cpu ?? '', vcpus, ramBytes, nics, extraArgs, config.protect.mode]);
+  const { display, firmware } = config.machine;
+  // The media by their contents: their paths may differ.
+  const media = (config.machine.media ?? []).map((medium) => ({ ...medium, path: '' }));
+  const disks = [config.machine.disks ?? [], media];
+  const devices = [nics, disks, display ?? '', firmware?.hash ?? '', firmware?.secure ?? false, extraArgs];
+  const text = JSON.stringify([machine, accel, cpu ?? '', vcpus, ramBytes, devices, config.protect.mode]);
   return createHash('sha256').update(text).digest('hex').slice(0, 32);
 }

@@ -21,6 +21,7 @@
 //   applied      secondary  what the apply cost: `applied` of checkpoint/message.ts
 //   diskHeld     secondary  u64 position: its journal holds the records up to there
 //   diskFailed   secondary  text: its disk takes no more, no checkpoint can be completed
+//   uplink       secondary  text: why the network is not reached through its node; empty while it is
 //   tolerated    secondary  the same: from here on it does
 //   diskKept     secondary  u64 position, before `ready`: its replica stands there, only what changed since is needed
 //
@@ -50,6 +51,7 @@ export const messages = {
   diskHeld: 21,
   diskFailed: 22,
   diskKept: 23,
+  uplink: 24,
   tolerated: 25,
 } as const;
 

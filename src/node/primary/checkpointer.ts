@@ -46,6 +46,8 @@ interface InFlight {
 export class Checkpointer {
   private readonly node: PrimaryNode;
   private readonly compressor: Compressor;
+  /** The secondary has loaded a checkpoint of this session, and its machine was well after it. */
+  hasLoaded = false;
   private inFlight: InFlight | undefined;
   /** Resolves when no capture is under way. */
   private capturing: Promise<void> = Promise.resolve();
@@ -63,6 +65,7 @@ export class Checkpointer {
   /** Tells a new secondary what machine to start. */
   async sendSession(template: Uint8Array): Promise<void> {
     this.base = 0;
+    this.hasLoaded = false;
     this.forget();
     const { config } = this.node.context;
     const link = this.bulkLink();
@@ -224,6 +227,8 @@ export class Checkpointer {
   applied(payload: Uint8Array): number {
     const applied = parseApplied(payload);
     if (applied instanceof ColoError) throw applied;
+    this.hasLoaded ||= applied.ok;
+    this.node.peer.loaded();
     if (this.inFlight?.epoch === applied.epoch) {
       this.node.records.applied(applied);
       this.node.disks?.applied(applied.epoch);

@@ -2,11 +2,12 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { systemClock } from '../../base/clock.ts';
+import { type Clock, systemClock } from '../../base/clock.ts';
 import { ColoError, errorCodes } from '../../base/errors.ts';
 import { silentLog } from '../../base/log.ts';
 import { notedBytesMax } from '../../disk/limits.ts';
 import { diskMessages, parseSession, type Session } from '../../disk/message.ts';
+import type { Progress } from '../../qemu/mirror.ts';
 import type { NodeContext } from '../context.ts';
 import type { DiskMirrors, DiskSource, MirrorHandlers, PeerLink } from '../platform.ts';
 import { PrimaryDisks } from './disks.ts';
@@ -15,7 +16,7 @@ const sizeBytes = 2 ** 30;
 const changedBytes = 2 ** 20;
 
 /** Disks of which only the notes matter, and a link that keeps what the sessions say. */
-function open() {
+function open(clock: Clock = systemClock) {
   const notes = new Set<string>();
   const mirrored: string[] = [];
   const sessions: Session[] = [];
@@ -27,6 +28,9 @@ function open() {
     resumed: number;
     /** What the end of a mirror waits for. */
     cancelled?: Promise<void>;
+    /** The copy, and the answer to how far it is, where they take their time. */
+    copied?: Promise<void>;
+    progress?: Promise<Progress>;
   } = {
     waits: false,
     resumed: 0,
@@ -35,11 +39,13 @@ function open() {
     mirrored.push(what);
     state.handlers = handlers;
     const copied =
-      state.fails === true ? Promise.reject(new ColoError(errorCodes.qemu, 'no such bitmap')) : Promise.resolve();
+      state.fails === true
+        ? Promise.reject(new ColoError(errorCodes.qemu, 'no such bitmap'))
+        : (state.copied ?? Promise.resolve());
     copied.catch(() => undefined);
     const progress = { doneBytes: changedBytes, totalBytes: changedBytes };
     const cancel = () => state.cancelled ?? Promise.resolve();
-    return Promise.resolve({ copied, cancel, progress: () => Promise.resolve(progress) });
+    return Promise.resolve({ copied, cancel, progress: () => state.progress ?? Promise.resolve(progress) });
   };
   const source: DiskSource = {
     mirror: (handlers) => mirrors('all', handlers),
@@ -68,7 +74,7 @@ function open() {
     drain: () => Promise.resolve(),
   } as PeerLink;
   const config = { disks: [{ path: '/image', format: 'raw', flush: 'local' }] };
-  const context = { config, clock: systemClock, log: silentLog } as unknown as NodeContext;
+  const context = { config, clock, log: silentLog } as unknown as NodeContext;
   const disks = new PrimaryDisks(context, source, () => undefined);
   const write = (length: number) =>
     state.handlers?.request(
@@ -189,4 +195,29 @@ test("a full disk of the guest's own host is in the status until the guest goes 
   state.waits = false;
   while (disks.status.problem !== '') await new Promise((resolve) => void setImmediate(resolve));
   disks.close('over');
+});
+
+test('a copy that is done is not shown as one under way, however late its last figure comes', async () => {
+  const asked: (() => void)[] = [];
+  const { disks, pair, turn, state } = open({
+    ...systemClock,
+    every: (_, action) => {
+      asked.push(action);
+      return () => undefined;
+    },
+  });
+  const copied = Promise.withResolvers<void>();
+  const figure = Promise.withResolvers<Progress>();
+  state.copied = copied.promise;
+  state.progress = figure.promise;
+  const { protect } = await pair();
+  const done = protect();
+  await turn();
+  for (const ask of asked) ask();
+  copied.resolve();
+  await done;
+  figure.resolve({ doneBytes: sizeBytes, totalBytes: sizeBytes });
+  await turn();
+  assert.ok(asked.length > 0);
+  assert.equal(disks.status.copying, null);
 });

@@ -347,11 +347,13 @@ export class PrimaryDisks {
   }
 
   private async untilCopied(mirrors: DiskMirrors): Promise<void> {
+    let isOver = false;
     const show = () =>
       void mirrors
         .progress()
         .then((progress) => {
-          if (this.mirrors === mirrors) this.copying = { ...progress, what: 'copy' };
+          // The answer to the last question may come when the copy is done.
+          if (this.mirrors === mirrors && !isOver) this.copying = { ...progress, what: 'copy' };
         })
         .catch(() => undefined);
     const stop = this.context.clock.every(250, show);
@@ -362,6 +364,7 @@ export class PrimaryDisks {
         this.skippedBytes = this.sizes.reduce((sum, size) => sum + size, 0) - totalBytes;
       }
     } finally {
+      isOver = true;
       stop();
       this.copying = null;
     }

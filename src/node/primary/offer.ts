@@ -1,9 +1,10 @@
-// A handover that is no accident: an operator asked for it, or this node is to end. The pair offers the VM to its secondary
+// A handover that is no accident: an operator asked for it, this node is to end, or nobody reaches the guest through it. The pair offers the VM to its secondary
 // (controller/primary-pair.ts); what becomes of it is told here to whoever asked, and the record is looked at until it is
 // clear: as soon as the secondary has the term this node gives its copy up, so nobody sees two primaries for long.
 
 import { delay } from '../../base/clock.ts';
 import { ColoError, errorCodes } from '../../base/errors.ts';
+import { handsOverForUplink } from '../../controller/policy.ts';
 import { offerLookMs, yieldMs } from '../limits.ts';
 import type { PrimaryNode } from './primary.ts';
 
@@ -37,6 +38,18 @@ export class Offer {
   make(why: string): void {
     this.isLeaving = true;
     this.ask(why).catch(() => undefined);
+  }
+
+  /** Nobody reaches the guest through this node: the secondary takes over, if it is reached. Told in the status either way. */
+  lookAtUplinks(now: number): void {
+    const { troubles, uplinkHealth } = this.node.parts;
+    const own = uplinkHealth.news(now);
+    const peer = this.node.peer.uplinkNews(now);
+    if (peer.problem === undefined || peer.problem === '') troubles.over('peer uplink');
+    else troubles.tell('peer uplink', `the network would not be reached through the secondary: ${peer.problem}`);
+    const { state } = this.node.pair;
+    if (state.kind === 'protected' && state.complete && handsOverForUplink({ own, peer }))
+      this.ask(`the network is not reached through this node: ${own.problem}`).catch(() => undefined);
   }
 
   taken(): void {

@@ -9,11 +9,13 @@
 
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
 import type { LinkKind } from '../../channel/link.ts';
+import type { UplinkNews } from '../../controller/policy.ts';
 import { HeartbeatPrimary } from '../../heartbeat/primary.ts';
 import type { Peer } from '../config.ts';
-import { addressesEveryMs, reconnectMs, unprotectedSilenceMs } from '../limits.ts';
+import { addressesEveryMs, diskPauseMsFirst, diskPauseMsMax, reconnectMs, unprotectedSilenceMs } from '../limits.ts';
 import { PairLinks } from '../pairing/links.ts';
 import { countAt, countBytes, decodeText, egressHeadBytes, messages, numberAt } from '../pairing/message.ts';
+import { troubleOf } from '../vm-watch.ts';
 import type { PrimaryNode } from './primary.ts';
 import { Plight } from './unprotected-reason.ts';
 
@@ -23,10 +25,15 @@ export class PrimaryPeer {
   readonly plight = new Plight();
   /** The guest has addresses that the secondary was not told yet: it may never see its own guest claim them. */
   hasNewAddresses = false;
+  /** What the peer said last of its way to the network, and when. */
+  private uplink: { problem: string; at: number } | undefined;
   private readonly node: PrimaryNode;
   private addressesToldAt = Number.NEGATIVE_INFINITY;
   /** When the peer last said anything. */
   private heardAt = 0;
+  /** After a secondary that took in everything and could not run it: the next one would most likely fare the same. */
+  private pauseMs = 0;
+  private notBefore = 0;
 
   constructor(node: PrimaryNode) {
     this.node = node;
@@ -63,15 +70,36 @@ export class PrimaryPeer {
     this.links = undefined;
   }
 
-  /** In how long another node is asked, while none is for a reason of the disks. */
+  uplinkNews(now: number): UplinkNews {
+    const { uplink } = this;
+    if (this.links === undefined || uplink === undefined) return { problem: undefined, forMs: 0 };
+    return { problem: uplink.problem, forMs: now - uplink.at };
+  }
+
+  /** In how long another node is asked, while none is for a reason of the disks or of the machine. */
   get waitMs(): number {
     const { disks, context } = this.node;
-    return disks === undefined ? 0 : disks.waitMs(context.clock.now());
+    const now = context.clock.now();
+    return Math.max(0, this.notBefore - now, disks === undefined ? 0 : disks.waitMs(now));
+  }
+
+  /** A checkpoint of this machine runs over there. */
+  loaded(): void {
+    this.pauseMs = 0;
+  }
+
+  /** A secondary that had everything and leaves before it has loaded it: each further try would copy all of it for nothing. */
+  private pauseUnlessLoaded(): void {
+    const { checkpointer, pair, context } = this.node;
+    if (checkpointer.hasLoaded || pair.state.kind !== 'protected') return;
+    this.pauseMs = Math.min(diskPauseMsMax, Math.max(diskPauseMsFirst, this.pauseMs * 2));
+    this.notBefore = context.clock.now() + this.pauseMs;
   }
 
   /** Another node is asked at once; false when that was so anyway. */
   hurry(): boolean {
     const isWaiting = this.node.pair.state.kind === 'alone' && this.waitMs > 0;
+    this.notBefore = 0;
     this.node.disks?.hurry();
     return isWaiting;
   }
@@ -95,6 +123,7 @@ export class PrimaryPeer {
   private async tryPeer(peer: Peer): Promise<void> {
     const { context, parts, stopped, checkpointer } = this.node;
     try {
+      await this.refuseUnwell();
       const term = parts.terms.record?.term ?? 0;
       const opened = await context.platform.openLinks(peer, term, stopped.signal);
       if (!this.isSeeking) {
@@ -103,6 +132,7 @@ export class PrimaryPeer {
       }
       this.heardAt = context.clock.now();
       this.plight.reached(peer.node);
+      this.uplink = undefined;
       parts.tolerance.paired(peer.node, this.heardAt);
       this.links = new PairLinks(opened, {
         message: (kind, type, payload) => this.onMessage(kind, type, payload),
@@ -114,6 +144,17 @@ export class PrimaryPeer {
       this.plight.refused(peer.node, errorText(error));
       context.log.debug({ peer: peer.node, error: errorText(error) }, 'no secondary there yet');
     }
+  }
+
+  /**
+   * A machine that does not run, or lost a device, would make a secondary that is no better. One that was not started yet, or
+   * waits for room on its own disk, goes on by itself.
+   */
+  private async refuseUnwell(): Promise<void> {
+    const condition = await this.node.parts.vm.condition();
+    const goesOn = condition.runState === 'io-error' || condition.runState === 'prelaunch';
+    const trouble = troubleOf(condition, goesOn ? 'stands' : 'runs');
+    if (trouble !== undefined) throw new ColoError(errorCodes.machine, `this node cannot protect it: ${trouble}`);
   }
 
   /** Before it is protected nothing waits for the peer, so it has time; but a host that died may never close a link. */
@@ -133,6 +174,7 @@ export class PrimaryPeer {
     this.heartbeat?.closed();
     this.links = undefined;
     this.plight.lost(why);
+    this.pauseUnlessLoaded();
     // At once: a stop that is under way waits for writes that wait for the peer.
     disks?.drop(why);
     this.node.post({ kind: 'linkLost', why });
@@ -176,6 +218,9 @@ export class PrimaryPeer {
         return;
       case messages.diskKept:
         node.disks?.kept(countAt(payload, 0));
+        return;
+      case messages.uplink:
+        this.uplink = { problem: decodeText(payload), at: now };
         return;
       case messages.diskFailed:
         this.plight.said(decodeText(payload));

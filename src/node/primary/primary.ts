@@ -196,6 +196,7 @@ export class PrimaryNode {
     this.gate.tellReleased();
     if (this.parts.addresses.expire(now)) this.peer.hasNewAddresses = true;
     this.peer.tellNewAddresses(now);
+    this.offer.lookAtUplinks(now);
     const state = this.pair.state;
     if (state.kind !== 'protected' || state.phase !== 'running') return;
     const due = this.due.at(now);

@@ -79,7 +79,7 @@ test('an uplink for each card; a failure to open one closes the others', async (
         one.progress.taken += 1;
       },
       close: () => void (one.isClosed = true),
-      ...{ pause: () => undefined, resume: () => undefined },
+      ...{ pause: () => undefined, resume: () => undefined, problem: '' },
       ...{ progress: one.progress, unwritten: () => one.sent.slice(one.progress.settled) },
       counters: { framesIn: 1, bytesIn: 2, framesOut: 3, bytesOut: 4 },
     };
@@ -128,6 +128,7 @@ test('a frame that comes in with a mark is refused and counted, at every card an
         close: () => undefined,
         pause: () => undefined,
         resume: () => undefined,
+        problem: '',
         ...{ progress: { taken: 0, settled: 0, lost: 0 }, unwritten: () => [] },
         counters: { framesIn: 0, bytesIn: 0, framesOut: 0, bytesOut: 0 },
       };

@@ -146,6 +146,12 @@ export class Uplinks implements Uplink {
     for (const uplink of this.uplinks) uplink.close();
   }
 
+  get problem(): string {
+    return this.uplinks
+      .flatMap(({ problem }, index) => (problem === '' ? [] : [`card ${index}: ${problem}`]))
+      .join('; ');
+  }
+
   get counters() {
     const sum = { framesIn: 0, bytesIn: 0, framesOut: 0, bytesOut: 0 };
     for (const { counters } of this.uplinks) {

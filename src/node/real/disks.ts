@@ -186,9 +186,10 @@ export class QemuDisks implements DiskSource {
     }
   }
 
-  hashes(): Promise<string[]> {
-    const hashOf = async (disk: DiskFiles) =>
-      disk.kind === 'image' && disk.format === 'raw' ? await hashFile(disk.path) : '';
+  async hashes(): Promise<string[]> {
+    const sizes = await this.sizes();
+    const hashOf = async (disk: DiskFiles, index: number) =>
+      disk.kind === 'image' && disk.format === 'raw' ? await hashFile(disk.path, sizes[index] ?? 0) : '';
     return Promise.all(this.disks.map(hashOf));
   }
 

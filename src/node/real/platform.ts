@@ -25,7 +25,9 @@ import type { GuestCard, PeerLinks, Platform } from '../platform.ts';
 import { Cards, Uplinks } from './cards.ts';
 import { QemuDisks } from './disks.ts';
 import { hashFile } from './hash-file.ts';
+import { LastingUplink } from './lasting-uplink.ts';
 import { Nic } from './nic.ts';
+import { variablesPath } from './variables.ts';
 
 /** The platform of one node; `context` is complete when the first of these is called. */
 export function realPlatform(context: () => NodeContext): Platform {
@@ -77,13 +79,14 @@ function readStrike(path: string): Strike | undefined {
 
 async function openUplinks({ config, log }: NodeContext, handlers: FrameHandlers): Promise<Uplink> {
   const configs = [config.uplink, ...(config.cards ?? []).map((card) => card.uplink)];
-  const open = async (index: number, own: FrameHandlers): Promise<Uplink> => {
+  const openOne = async (index: number, own: FrameHandlers): Promise<Uplink> => {
     const uplink = configs[index] ?? config.uplink;
     if (uplink.kind === 'switch') return connectForFrames(uplink.path, own);
     const tap = await TapUplink.open({ name: uplink.name, bridge: uplink.bridge, log }, own);
     refuseSmaller(tap, uplink.bridge, config.machine.nics[index]?.mtu ?? usualMtu);
     return tap;
   };
+  const open = (index: number, own: FrameHandlers) => LastingUplink.open((each) => openOne(index, each), own);
   return configs.length === 1 ? open(0, handlers) : Uplinks.open(configs.length, handlers, open);
 }
 
@@ -139,9 +142,12 @@ function diskFiles(context: NodeContext, options: { vmstateTemplate?: Uint8Array
 
 function startVm(context: NodeContext, vmstateTemplate: Uint8Array | undefined, disks: DiskFiles[]): Promise<Vm> {
   const { config, log, clock } = context;
+  const { firmware } = config.machine;
+  const place = { runDir: config.runDir, disks, named: config.variables, isSecondary: vmstateTemplate !== undefined };
+  const variables = firmware === undefined ? {} : { variablesPath: variablesPath(place) };
   return Vm.start({
     spec: config.machine,
-    files: { ...filesOf(context), disks },
+    files: { ...filesOf(context), disks, ...variables },
     paused: true,
     tracker: config.protect.tracker,
     log,

@@ -1,7 +1,7 @@
 // The secondary's half of a checkpoint: stage what arrives, and apply what is complete.
 //
 //   settle ─► stop ─► drop late output ─► roll back the SVM's own pages ─► write the primary's ─► align the clock
-//     ─► load the devices ─► put right what loading touched ─► (verify) ─► replay the ingress ─► cont
+//     ─► load the devices ─► put right what loading touched ─► (verify) ─► replay the ingress ─► cont ─► is it well?
 //
 // In remus mode the SVM never runs: pages are written, the device state is kept, and loading waits for a takeover. But the first
 // state is loaded, and one now and then (`protect.tryLoad`), so that a takeover does what has been seen to work.
@@ -11,7 +11,7 @@
 // arrival and with the rest predicted from earlier loads (guest-clock.ts). So both guests read the same second, and a survivor
 // reads the time of its host.
 
-import { ColoError, errorCodes } from '../../base/errors.ts';
+import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
 import { isWithin, PageRuns } from '../../base/page-runs.ts';
 import { SecondaryRam } from '../../checkpoint/apply.ts';
 import {
@@ -29,6 +29,7 @@ import { clockLagMsMax, settleMs, spillWaitingBytesMax } from '../limits.ts';
 import { machineHash } from '../pairing/machine-hash.ts';
 import { finishSending, type GuestCard, type GuestVm, settle } from '../platform.ts';
 import type { Troubles } from '../troubles.ts';
+import { assertWell } from '../vm-watch.ts';
 import type { SecondaryDisks } from './disks.ts';
 import { GuestClock } from './guest-clock.ts';
 import { KeptDisks } from './kept-disks.ts';
@@ -53,6 +54,8 @@ export class Applier {
   /** The template that this VM was started with: it serves its own secondary later. */
   readonly template: Uint8Array;
   readonly disks: SecondaryDisks | undefined;
+  /** A checkpoint was loaded here, and the machine was well after it: only then it is a copy that would go on. */
+  hasLoaded = false;
   /** After a takeover of a VM with disks: how they become this node's. */
   kept: KeptDisks | undefined;
   private readonly context: NodeContext;
@@ -146,6 +149,7 @@ export class Applier {
     const staged = this.staging.complete();
     if (staged?.epoch !== epoch) throw new ColoError(errorCodes.checkpoint, `checkpoint ${epoch} is not staged`);
     const applied = this.runs ? await this.applyRunning(staged, proxy) : await this.applyStanding(staged, proxy);
+    this.hasLoaded = true;
     this.staging.release(epoch);
     return applied;
   }
@@ -173,6 +177,21 @@ export class Applier {
       await this.kept.settled();
     }
     if (standing) await this.vm.resume();
+    await this.wake();
+  }
+
+  /**
+   * It is the only copy now. One that waits (its own host's disk was full) is let try again; what else is wrong with it is
+   * told, since a machine that serves badly is better than none.
+   */
+  private async wake(): Promise<void> {
+    try {
+      const { runState } = await this.vm.condition();
+      if (runState !== 'running') await this.vm.resume();
+      await assertWell(this.vm, 'runs');
+    } catch (error) {
+      this.context.log.error({ error: errorText(error) }, 'the machine that was taken over is not well');
+    }
   }
 
   async close(): Promise<void> {
@@ -214,6 +233,8 @@ export class Applier {
     this.guestClock.starting(clockMsOf(staged.state.deviceState) ?? 0, clock.now());
     await vm.resume();
     lap();
+    // Once before it counts as a copy; later loads are looked at beside the way (SecondaryNode.lookAt).
+    if (!this.hasLoaded) await assertWell(vm, 'runs');
     this.loadGuessMs = this.loadGuessMs * 0.5 + (clock.now() - loadStart) * 0.5;
     const phase = (index: number) => (times[index + 1] ?? 0) - (times[index] ?? 0);
     return {
@@ -255,6 +276,7 @@ export class Applier {
     await copyInSlices(ram, whole, () => this.context.platform.turn());
     this.vm.tracker.collect();
     await this.vm.load(deviceState);
+    await assertWell(this.vm, 'stands');
     this.loadTouches = this.vm.tracker.collect();
     this.loadTouches.forEach((start, end) => void whole.copy(ram, start, start, end));
   }
@@ -272,6 +294,7 @@ export class Applier {
       const kept = this.copyOf(this.loadTouches);
       this.vm.tracker.collect();
       await this.vm.load(deviceState);
+      await assertWell(this.vm, 'stands');
       const touched = this.vm.tracker.collect();
       this.restore(this.loadTouches, kept);
       if (!isWithin(touched, this.loadTouches))

@@ -57,7 +57,7 @@ export class SecondaryDisks {
   /** `verify`: whether the replicas are the primary's disks at that capture; null when it did not say. */
   verify(epoch: number): Promise<boolean | null> {
     const { platform } = this.context;
-    return this.replica.verify(epoch, (path) => platform.hashFile(path));
+    return this.replica.verify(epoch, (path, bytes) => platform.hashFile(path, bytes));
   }
 
   /** False: the replica is to stay as it is (Replica.takeOver). */

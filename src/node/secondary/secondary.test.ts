@@ -15,6 +15,7 @@ import type { NodeContext } from '../context.ts';
 import type { PeerLink, PeerLinks, Platform } from '../platform.ts';
 import { Terms } from '../terms.ts';
 import { Troubles } from '../troubles.ts';
+import { UplinkHealth } from '../uplink-health.ts';
 import { SecondaryNode } from './secondary.ts';
 
 /** One end of a link whose other end is the test. */
@@ -73,8 +74,10 @@ async function stage(test: TestContext, records: Records) {
     },
   };
   const terms = new Terms(context);
+  const troubles = new Troubles(silentLog);
   const secondary = new SecondaryNode(context, {
-    ...{ terms, tolerance: new Tolerance(), addresses: new GuestAddresses([]), troubles: new Troubles(silentLog) },
+    ...{ terms, tolerance: new Tolerance(), addresses: new GuestAddresses([]), troubles },
+    uplinkHealth: new UplinkHealth({ clock: systemClock, troubles }),
     verified: { equal: 0, different: 0 },
   });
   test.after(() => secondary.stop());

@@ -31,12 +31,13 @@ import {
   decodeText,
   encodeCount,
   encodeEgressHead,
+  encodeText,
   messages,
   numberAt,
 } from '../pairing/message.ts';
-import type { PeerLinks } from '../platform.ts';
+import type { GuestVm, PeerLinks } from '../platform.ts';
 import type { SharedParts } from '../shared-parts.ts';
-import { signOfLife, watchMonitor } from '../vm-watch.ts';
+import { signOfLife, troubleOf, watchMonitor } from '../vm-watch.ts';
 import type { Applier } from './applier.ts';
 import { SecondaryBulk } from './bulk.ts';
 import { Candidate, destroyAll } from './candidate.ts';
@@ -73,6 +74,8 @@ export class SecondaryNode {
   private readonly early = new Fifo<{ at: number; frame: Uint8Array }>();
   private readonly stops: (() => void)[] = [];
   private suspectedAt = 0;
+  /** What the primary of now was told of the uplink of this node. */
+  private uplinkTold: string | undefined;
   /** When the primary last said anything. */
   private heardAt = 0;
   private applying: Promise<void> = Promise.resolve();
@@ -104,8 +107,23 @@ export class SecondaryNode {
           this.post({ kind: 'vmEnded', why });
           vm.end();
         },
+        answered: (vm) => void this.lookAt(vm),
       }),
     );
+  }
+
+  /**
+   * A machine whose guest crashed or lost a device while it runs here is no copy of the primary's. One that waits for room on
+   * its own disk is let try again, by the next load or by a takeover.
+   */
+  private async lookAt(vm: GuestVm): Promise<void> {
+    const before = this.pair.state;
+    if (before.kind !== 'protected' || before.applying || this.context.config.protect.mode !== 'colo') return;
+    const condition = await vm.condition().catch(() => undefined);
+    // A load may have stopped it meanwhile, and looks at it itself.
+    if (this.pair.state !== before || this.applier?.vm !== vm || condition === undefined) return;
+    const trouble = troubleOf(condition, condition.runState === 'io-error' ? 'stands' : 'runs');
+    if (trouble !== undefined) this.post({ kind: 'vmEnded', why: `the SVM is not well: ${trouble}` });
   }
 
   /** A frame of the network: nobody asked us yet, so it is only remembered. */
@@ -237,7 +255,10 @@ export class SecondaryNode {
       this.context.platform.reached('apply.done', epoch);
       if (result.verified !== null) this.shared.verified[result.verified ? 'equal' : 'different'] += 1;
       if (result.verified === false) this.post({ kind: 'applyFailed', epoch, why: 'the RAM differs after the apply' });
-      else this.post({ kind: 'applied', epoch });
+      else {
+        this.post({ kind: 'applied', epoch });
+        void this.lookAt(applier.vm);
+      }
     } catch (error) {
       this.post({ kind: 'applyFailed', epoch, why: `checkpoint ${epoch} could not be applied: ${errorText(error)}` });
     }
@@ -311,6 +332,7 @@ export class SecondaryNode {
   }
 
   private tick(now: number): void {
+    this.tellUplink();
     const state = this.pair.state;
     if (state.kind === 'protected' && this.heartbeat?.mayTakeOver(now) === true) this.post({ kind: 'silence' });
     // A host that died may never close a link, and this node must be free for another primary.
@@ -318,6 +340,14 @@ export class SecondaryNode {
     const why = 'the primary said nothing while its state was to be copied';
     this.links?.close(why);
     this.onLinksLost(why, true);
+  }
+
+  private tellUplink(): void {
+    const { problem } = this.shared.uplinkHealth;
+    // A node that is not followed yet is told nothing.
+    if (this.links === undefined || this.applier === undefined || this.uplinkTold === problem) return;
+    this.uplinkTold = problem;
+    this.links.packet.send(messages.uplink, encodeText(problem));
   }
 
   // ---- what the primary says ----
@@ -334,6 +364,7 @@ export class SecondaryNode {
   private follow(links: PeerLinks): void {
     const now = this.context.clock.now();
     this.bulk.paired();
+    this.uplinkTold = undefined;
     this.heardAt = now;
     this.post({ kind: 'session' });
     const { tolerance } = this.shared;

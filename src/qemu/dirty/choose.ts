@@ -7,14 +7,16 @@ import type { Log } from '../../base/log.ts';
 import { PageRuns, pageSize } from '../../base/page-runs.ts';
 import { addressOf } from '../libc.ts';
 import { CompareScanner } from './compare.ts';
+import { scannerOf } from './pieces.ts';
 import { addSoftDirty, hostHasSwap, SoftDirtyScanner } from './soft-dirty.ts';
 import { type DirtyTracker, type PageScanner, RunTracker, type TrackerKind, trackerKinds } from './tracker.ts';
 import { UserfaultfdScanner } from './userfaultfd.ts';
 
 export interface TrackedMemory {
   pid: number;
-  /** Where guest RAM begins in QEMU's address space. */
-  ramAddress: number;
+  /** Where the parts of the RAM file lie in QEMU's address space, ascending by their offsets. */
+  parts: readonly { offset: number; address: number; bytes: number }[];
+  /** The RAM file. */
   ram: Buffer;
   /** The guest runs under KVM, whose page tables an ordinary re-arming scan would cost it (userfaultfd.ts). */
   underKvm: boolean;
@@ -22,13 +24,18 @@ export interface TrackedMemory {
 
 /** Opens one way of tracking, or throws with the reason why it does not work here. */
 function open(kind: TrackerKind, memory: TrackedMemory): PageScanner {
-  const target = { pid: memory.pid, ramAddress: memory.ramAddress, ramBytes: memory.ram.length };
   if (kind === 'compare') return new CompareScanner(memory.ram);
   if (kind === 'soft-dirty') assertSoftDirtyWorks();
-  const scanner =
-    kind === 'soft-dirty'
-      ? new SoftDirtyScanner(target)
-      : new UserfaultfdScanner({ ...target, gently: memory.underKvm });
+  const scanner = scannerOf(
+    memory.parts.map(({ offset, address, bytes }) => {
+      const target = { pid: memory.pid, ramAddress: address, ramBytes: bytes };
+      const scanner =
+        kind === 'soft-dirty'
+          ? new SoftDirtyScanner(target)
+          : new UserfaultfdScanner({ ...target, gently: memory.underKvm });
+      return { offset, bytes, scanner };
+    }),
+  );
   try {
     scanner.scan({ rearm: false });
     return scanner;

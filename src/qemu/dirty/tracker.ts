@@ -46,7 +46,7 @@ export interface PageScanner {
   readonly kind: TrackerKind;
   readonly copy?: Buffer;
   /** Its re-arming scan first looks and then re-arms: a page written in between is missed, so that nobody may write. */
-  readonly mustStand?: true;
+  readonly mustStand?: true | undefined;
   /** Pages written since the last re-arming scan. */
   scan(options: { rearm: boolean }): PageRuns;
   /** Re-arms listed pages while the guest may write; returns what it re-armed, at least these. */
