@@ -1,14 +1,15 @@
 // The file of a UEFI machine's variables. QEMU reads it when it starts, and writes what the guest changes through to it; after
 // a load it writes all of it, so the file of a survivor is its guest's.
 
-import { closeSync, copyFileSync, ftruncateSync, mkdirSync, openSync, statSync } from 'node:fs';
+import { closeSync, copyFileSync, ftruncateSync, openSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { makeFolder } from '../base/make-folder.ts';
 import type { Firmware } from './machine.ts';
 
 /** Makes the file where it is not there yet. A secondary's (`empty`) always anew: checkpoints bring what is in it. */
 export function prepareVariables(firmware: Firmware, path: string, empty: boolean): void {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+  makeFolder(dirname(path), 0o700);
   if (empty) makeEmpty(path, firmware.variablesBytes);
   else if (statSync(path, { throwIfNoEntry: false }) === undefined) copyFileSync(firmware.variables, path);
   else refuseOther(path, firmware.variablesBytes);
