@@ -163,7 +163,7 @@ export class Vm {
       await this.#job('snapshot-load');
     } catch (cause) {
       // What does not fit, QEMU tells its standard error alone; its words may come a turn behind the job's end.
-      await nextTurn();
+      await setImmediate();
       const stderr = this.#parts.process.takeStderr();
       if (stderr === '') throw cause;
       throw new ColoError(errorCodes.qemu, `QEMU said: ${stderr.split('\n').slice(-2).join(' ')}`, { cause });
@@ -370,10 +370,6 @@ export class Vm {
       throw new ColoError(errorCodes.qemu, 'A checkpoint failed and the guest could not be resumed.', { cause });
     });
   }
-}
-
-function nextTurn(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
 }
 
 function phasesOf(times: readonly number[]): CapturePhases {
