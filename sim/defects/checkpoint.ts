@@ -78,15 +78,17 @@ export const checkpointDefects: readonly Defect[] = [
   {
     name: 'no-put-back',
     mistake: 'Pages of a checkpoint that failed are not sent with the next one.',
-    seeds: 60,
+    seeds: 130,
+    from: 101,
     finds: 'ram-epoch',
     changes: [{ owner: RunTracker, method: 'putBack', replace: nothing }],
   },
   {
     name: 'refusal-taken-for-commit',
     mistake: 'A refused checkpoint counts as committed.',
-    seeds: 80,
-    finds: 'liveness',
+    seeds: 300,
+    from: 281,
+    finds: 'output-commit',
     alone: true,
     changes: [
       {

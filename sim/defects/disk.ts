@@ -130,8 +130,8 @@ export const diskDefects: readonly Defect[] = [
   {
     name: 'passing-writes-forgotten',
     mistake: 'What the guest writes while a changed block is read is sent, and then the block as it was read.',
-    seeds: 100,
-    from: 81,
+    seeds: 80,
+    from: 61,
     finds: 'disk-epoch',
     alone: true,
     changes: [{ owner: ChangedCopy, method: 'wrote', replace: nothing }],
@@ -139,8 +139,8 @@ export const diskDefects: readonly Defect[] = [
   {
     name: 'note-replaced-too-early',
     mistake: 'A new note of changed blocks takes the place of the old one at once, for replicas of before as well.',
-    seeds: 120,
-    from: 101,
+    seeds: 270,
+    from: 251,
     finds: 'disk-epoch',
     alone: true,
     changes: [

@@ -95,8 +95,7 @@ export const pairDefects: readonly Defect[] = [
   {
     name: 'no-announcement',
     mistake: "The guest's address is not announced after a takeover.",
-    seeds: 175,
-    from: 161,
+    seeds: 20,
     finds: 'nothing-lost',
     alone: true,
     changes: [{ owner: ColoNode, method: 'announce', replace: nothing }],
@@ -185,7 +184,8 @@ export const pairDefects: readonly Defect[] = [
     name: 'own-claim-taken-for-anothers',
     mistake:
       'A claim that was not answered and was done all the same is taken for that of another when the record is read.',
-    seeds: 20,
+    seeds: 450,
+    from: 421,
     finds: 'survivor',
     alone: true,
     needs: 'arbiter-member',
@@ -251,8 +251,8 @@ export const pairDefects: readonly Defect[] = [
   {
     name: 'second-takeover-mute',
     mistake: 'A node that takes over for the second time says nothing of what its guest has said meanwhile.',
-    seeds: 275,
-    from: 261,
+    seeds: 120,
+    from: 101,
     finds: 'nothing-lost',
     alone: true,
     changes: [
