@@ -8,6 +8,10 @@ import { read32, write16, write32 } from '../../src/packet/checksum.ts';
 import { announcementOf } from '../../src/packet/claim.ts';
 import { broadcastMac } from '../../src/packet/ethernet.ts';
 import type { FrameView } from '../../src/packet/frame-view.ts';
+import { ipProtocol, ipv4 } from '../../src/packet/ipv4.ts';
+import { ipv6 } from '../../src/packet/ipv6.ts';
+import { transportChecksum } from '../../src/packet/transport-checksum.ts';
+import { udp } from '../../src/packet/udp.ts';
 import type { Random } from '../world/random.ts';
 
 export interface Wire {
@@ -118,7 +122,10 @@ export function inFragments(frame: Uint8Array, id: number): Uint8Array[] {
   return buildFragments(frame, id, pieceBytes);
 }
 
-/** Puts packets together from their fragments. */
+/**
+ * Puts packets together from their fragments. A guest that was booted anew, or a survivor, counts its packets from where it likes: what
+ * is left of an older packet with the same number is told from the new one by the checksum, as everywhere.
+ */
 export class Assembler {
   private readonly packets = new Map<string, Map<number, { bytes: Uint8Array; isLast: boolean }>>();
 
@@ -136,8 +143,17 @@ export class Assembler {
       at += piece.bytes.length;
       if (!piece.isLast) continue;
       this.packets.delete(name);
-      return Buffer.concat(parts);
+      const packet = Buffer.concat(parts);
+      return isWhole(view, packet) ? packet : undefined;
     }
     return undefined;
   }
+}
+
+/** Whether the checksum of a UDP packet, put together, is right. */
+function isWhole(view: FrameView, packet: Uint8Array): boolean {
+  const headerBytes = view.isIpv6 ? ipv6.headerBytes : ipv4.headerBytesMin;
+  const whole = Buffer.concat([view.frame.subarray(view.ipAt, view.ipAt + headerBytes), packet]);
+  const found = whole.readUInt16BE(headerBytes + udp.checksum);
+  return found === (transportChecksum(whole, 0, headerBytes, whole.length, ipProtocol.udp) || 0xffff);
 }
