@@ -4,7 +4,7 @@
 //   ordinary sockets ── gateway (QEMU, user network) ── switch ─┬─ colod a (primary) ── QEMU
 //                                                              └─ colod b (secondary) ─ QEMU
 
-import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { NodeStatus } from '../api/node-status.ts';
@@ -128,6 +128,11 @@ export class LocalPair {
     const path = armedPath(this.directory, name);
     writeFileSync(`${path}.new`, JSON.stringify(strike));
     renameSync(`${path}.new`, path);
+  }
+
+  /** Whether what it is armed with is still to come: a node takes it away before it strikes. */
+  isArmed(name: 'a' | 'b'): boolean {
+    return existsSync(armedPath(this.directory, name));
   }
 
   disarm(name: 'a' | 'b'): void {

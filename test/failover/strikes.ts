@@ -94,6 +94,8 @@ async function strikeAt(stage: Stage, kind: StrikeKind, point: CheckpointPoint):
     // Never in the first checkpoint of another pairing, which nobody could go on from.
     const isOver = async () => isReached() || (await arbiter.read(stage.vm))?.term !== now.term;
     await leadTo(stage, now.primary, isOver);
+    // The other node may have the term before the end of this one is heard of here.
+    while (!stage.pair.isArmed(name) && !isReached() && systemClock.now() < deadline) await delay(1);
     stage.pair.disarm(name);
     if (isReached()) {
       const other = name === now.primary ? now.secondary : now.primary;
