@@ -14,7 +14,7 @@ export const firstSeeds: Readonly<Record<string, number>> = {
   'datagrams-not-compared': 1,
   'fin-not-compared': 1,
   'held-frames-stay-behind': 12,
-  'old-offset-kept': 89,
+  'old-offset-kept': 24,
   'takeover-resets': 3,
   'place-given-back-twice': 1,
   'look-at-release-only': 2,
