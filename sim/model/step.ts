@@ -504,11 +504,16 @@ function secondaryGets(state: State, name: Name, message: Message, mistake?: Mis
 function toPrimary(state: State, name: Name, event: PrimaryEvent, mistake?: Mistake): void {
   const node = state.nodes[name];
   if (node.primary === null) return;
-  const core = new PrimaryPair();
-  core.state = node.primary;
-  const actions = core.on(event);
-  node.primary = core.state;
+  const { next, actions } = ask(new PrimaryPair(), node.primary, event);
+  node.primary = next;
   for (const action of actions) doPrimary(state, name, action, mistake);
+}
+
+/** Hands an event to a core of the product in the state that it is in. */
+function ask<S, E, A>(core: { state: S; on(event: E): A[] }, before: S, event: E): { next: S; actions: A[] } {
+  core.state = before;
+  const actions = core.on(event);
+  return { next: core.state, actions };
 }
 
 function doPrimary(state: State, name: Name, action: PrimaryAction, mistake?: Mistake): void {
@@ -566,10 +571,8 @@ function doPrimary(state: State, name: Name, action: PrimaryAction, mistake?: Mi
 function toSecondary(state: State, name: Name, event: SecondaryEvent, mistake?: Mistake): void {
   const node = state.nodes[name];
   if (node.secondary === null) return;
-  const core = new SecondaryPair();
-  core.state = node.secondary;
-  const actions = core.on(event);
-  node.secondary = core.state;
+  const { next, actions } = ask(new SecondaryPair(), node.secondary, event);
+  node.secondary = next;
   for (const action of actions) doSecondary(state, name, action, mistake);
 }
 
@@ -606,10 +609,8 @@ function doSecondary(state: State, name: Name, action: SecondaryAction, mistake?
 
 function toRole(state: State, name: Name, event: RoleEvent, mistake?: Mistake): void {
   const node = state.nodes[name];
-  const core = new Role('auto');
-  core.state = node.role;
-  const actions = core.on(event);
-  node.role = core.state;
+  const { next, actions } = ask(new Role('auto'), node.role, event);
+  node.role = next;
   for (const action of actions) doRole(state, name, action, mistake);
 }
 
