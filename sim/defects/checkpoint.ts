@@ -7,6 +7,7 @@ import { PrimaryPair } from '../../src/controller/primary-pair.ts';
 import { encodeCount, messages } from '../../src/node/pairing/message.ts';
 import type { GuestVm, PeerLink } from '../../src/node/platform.ts';
 import { Checkpointer } from '../../src/node/primary/checkpointer.ts';
+import { Applier } from '../../src/node/secondary/applier.ts';
 import { SecondaryBulk } from '../../src/node/secondary/bulk.ts';
 import { RunTracker } from '../../src/qemu/dirty/tracker.ts';
 import type { Capture } from '../../src/qemu/vm.ts';
@@ -141,6 +142,46 @@ export const checkpointDefects: readonly Defect[] = [
             node.parts.vm.tracker.putBack(inFlight.capture.runs);
             call(this, 'know', inFlight.capture);
             call(this, 'undo', epoch, now);
+          },
+      },
+    ],
+  },
+  {
+    name: 'loaded-when-committed',
+    mistake: 'The VM is called protected when its first checkpoint is committed, before the secondary has loaded it.',
+    seeds: 25,
+    finds: 'survivor',
+    alone: true,
+    needs: 'loads-fail',
+    changes: [
+      {
+        owner: PrimaryPair,
+        method: 'onCheckpoint',
+        replace: (before) =>
+          function (event) {
+            const actions = before.call(this, event);
+            const state = this['state'] as unknown as { kind: string; loaded: boolean };
+            if ((event as { kind: string }).kind === 'committed' && state.kind === 'protected') state.loaded = true;
+            return actions;
+          },
+      },
+    ],
+  },
+  {
+    name: 'states-not-tried',
+    mistake: 'remus: after the first state of a pairing none is tried any more.',
+    seeds: 910,
+    from: 895,
+    finds: 'survivor',
+    alone: true,
+    needs: 'loads-fail',
+    changes: [
+      {
+        owner: Applier,
+        method: 'tryLoad',
+        replace: (before) =>
+          function (deviceState) {
+            return this['pending'] === undefined ? before.call(this, deviceState) : undefined;
           },
       },
     ],

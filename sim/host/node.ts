@@ -48,6 +48,8 @@ export class SimNode {
   /** Faults of its checkpoints: the next batches of pages cannot be decoded. */
   spoilBatches = 0;
   failNextLoad = false;
+  /** Since then no state loads on this host. */
+  loadsFailSince: number | undefined = undefined;
   failNextCapture: 'before' | 'stopped' | 'saved' | undefined = undefined;
   incarnation = 0;
   startedAt = 0;
@@ -170,10 +172,10 @@ export class SimNode {
     if (withQemu) this.vm?.parts.qemu.pause();
   }
 
-  wake(): void {
+  wake(timersFirst = false): void {
     if (this.process?.paused !== true && this.vm?.parts.qemu.paused !== true) return;
     this.say('wakes up');
-    this.process?.wake();
+    this.process?.wake(timersFirst);
     this.vm?.parts.qemu.wake();
   }
 
@@ -193,6 +195,13 @@ export class SimNode {
     const open = this.liveLinks;
     const link = open[kind % Math.max(1, open.length)];
     link?.process.run(() => link.fail('broke'));
+  }
+
+  /** The kernel ends one connection, or all, at both ends: the other side hears at once, the owner here so much later. */
+  abortLinks(choice: number, heardMs: number): void {
+    const open = this.liveLinks;
+    const links = choice % 2 === 0 ? open : [open[choice % Math.max(1, open.length)]];
+    for (const link of links) link?.abort(heardMs);
   }
 
   // ---- the platform ----
@@ -337,13 +346,14 @@ export class SimNode {
         observer: world,
         captureIds: world.captureIds,
         ...this.newDisk(qemu, isSecondary),
+        loadsFail: () => this.loadsFailSince !== undefined,
         calls: world.calls,
         wire: world.wire,
       });
       vm.faults.failLoad = this.failNextLoad;
       this.failNextLoad = false;
       this.vm = vm;
-      if (vm.faults.failLoad) world.strike(this);
+      if (vm.faults.failLoad || this.loadsFailSince !== undefined) world.strike(this);
       world.machineStarted(this, vm, isSecondary);
       resolve(vm);
     });

@@ -100,6 +100,12 @@ export class Faults {
         node.pause(fault.kind === 'pause-host');
         this.later(fault, () => node.wake());
         return;
+      case 'stall':
+        this.stall(fault, [node]);
+        return;
+      case 'stall-all':
+        this.stall(fault, world.nodes);
+        return;
       case 'cut':
         path.cut = true;
         back.cut = true;
@@ -171,6 +177,12 @@ export class Faults {
         return;
       case 'reset-link':
         node.resetLink(fault.choice);
+        return;
+      case 'abort-link':
+        node.abortLinks(fault.choice, fault.forMs);
+        return;
+      case 'loads-fail':
+        this.failLoads(fault, node);
         return;
       case 'arbiter-cut':
         reach.cut = true;
@@ -249,6 +261,27 @@ export class Faults {
     };
     process?.stopBefore({ before, nth: 1 + (fault.choice % 5), act });
     this.undo.push(() => process?.stopBefore(undefined));
+  }
+
+  /** Whole machines stand still; each goes on in its own moment, with its timers first. */
+  private stall(fault: Fault, nodes: readonly SimNode[]): void {
+    nodes.forEach((node, index) => {
+      node.pause(true);
+      const lagMs = (fault.choice * (index + 1)) % 37;
+      this.later({ ...fault, forMs: fault.forMs + lagMs }, () => node.wake(true));
+    });
+  }
+
+  /**
+   * What this host was given before may be a copy that nobody can load: until that is looked at, the loss of its primary is a
+   * second fault.
+   */
+  private failLoads(fault: Fault, node: SimNode): void {
+    this.world.strike(node);
+    node.loadsFailSince = this.world.schedule.now;
+    this.later(fault, () => {
+      node.loadsFailSince = undefined;
+    });
   }
 
   /** QEMU alone stands still: its node lives, and is not answered. */

@@ -46,6 +46,10 @@ export const faultKinds = [
   'keep-fails',
   'signal',
   'shutdown',
+  'stall',
+  'stall-all',
+  'loads-fail',
+  'abort-link',
 ] as const;
 export type FaultKind = (typeof faultKinds)[number];
 
@@ -115,6 +119,9 @@ export function drawPlan(seed: number, random: Random): DrawnPlan {
     ...drawEnds(random.fork('ends')),
     ...drawUnplugged(random.fork('unplugged')),
     ...(disk === undefined ? [] : drawTakeoverDisk(random.fork('takeover disk'))),
+    ...drawStall(random.fork('stall')),
+    ...drawLoads(random.fork('loads')),
+    ...drawAbort(random.fork('abort')),
   ];
   const calls = random.fork('calls');
   const latest = faults.reduce((last, fault) => Math.max(last, untilMs(fault)), 1500);
@@ -148,8 +155,12 @@ export function drawPlan(seed: number, random: Random): DrawnPlan {
 /** When it is over that all faults are to be over; a hang is not cut short. */
 function untilMs({ kind, when, forMs }: Fault): number {
   if (!('atMs' in when)) return 0;
-  return when.atMs + (kind === 'hang-vm' || kind === 'disk-hang' || kind === 'keep-fails' ? forMs : 0);
+  return when.atMs + (lasting.has(kind) ? forMs : 0);
 }
+
+const lasting: ReadonlySet<FaultKind> = new Set<FaultKind>([
+  ...(['hang-vm', 'disk-hang', 'keep-fails', 'stall', 'stall-all', 'loads-fail'] as const),
+]);
 
 function drawProtect(random: Random): Protect {
   return {
@@ -200,6 +211,7 @@ const weights: Record<FaultKind, number> = {
   ...{ 'stop-amid': 0, 'uplink-full': 0, 'arbiter-member': 0, 'kill-vm-unheard': 0, 'hang-vm': 0 },
   ...{ 'own-disk-full': 0 },
   ...{ 'disk-hang': 0, 'keep-fails': 0, signal: 0, shutdown: 0 },
+  ...{ stall: 0, 'stall-all': 0, 'loads-fail': 0, 'abort-link': 0 },
 };
 
 function drawDisk(random: Random): DiskPlan | undefined {
@@ -355,6 +367,46 @@ function drawTakeoverDisk(random: Random): Fault[] {
     ...{ on: 'primary', when: { atMs: atMs + random.between(0, 60) }, forMs: 1200, choice: random.below(1000) },
   };
   return [trouble, end];
+}
+
+/**
+ * A machine stands still as a whole for seconds, every process and QEMU of it; or all machines do, as two that lie on one
+ * starved host. Half of them while the nodes do not hear each other, or again soon after.
+ */
+function drawStall(random: Random): Fault[] {
+  if (!random.chance(0.08)) return [];
+  const atMs = random.between(300, 2300);
+  const stall = (at: number): Fault => ({
+    ...{ kind: random.pick(['stall', 'stall', 'stall-all'] as const), on: random.pick(['primary', 'secondary'] as const) },
+    ...{ when: { atMs: at }, forMs: random.pick([random.between(1000, 3000), random.between(3000, 10_000)]) },
+    choice: random.below(1000),
+  });
+  const first = stall(atMs);
+  const what = random.below(4);
+  if (what < 2) return [first];
+  if (what === 2) return [first, drawDoubt(random, atMs + random.between(-100, first.forMs))];
+  return [first, stall(atMs + first.forMs * random.between(0.3, 1.4))];
+}
+
+/** For a while no state loads on the secondary's host, whatever machine it starts; its primary may die meanwhile. */
+function drawLoads(random: Random): Fault[] {
+  if (!random.chance(0.08)) return [];
+  const atMs = random.between(100, 2000);
+  const forMs = random.between(300, 3000);
+  const fails: Fault = { kind: 'loads-fail', on: 'secondary', when: { atMs }, forMs, choice: random.below(1000) };
+  if (random.chance(0.6)) return [fails];
+  const kind = random.pick(['kill-process', 'reset-link', 'pause-host', 'operator-failover', 'signal'] as const);
+  const when = { atMs: atMs + random.between(0, forMs) };
+  return [fails, { kind, on: 'primary', when, forMs: 700, choice: random.below(1000) }];
+}
+
+/** The kernel of one host, or something on the way, ends a connection; who owns it hears of it later than the other end. */
+function drawAbort(random: Random): Fault[] {
+  if (!random.chance(0.08)) return [];
+  const atMs = random.between(300, 2300);
+  const on = random.pick(['primary', 'primary', 'secondary'] as const);
+  const forMs = random.pick([random.between(0.1, 5), random.between(5, 500)]);
+  return [{ kind: 'abort-link', on, when: { atMs }, forMs, choice: random.below(1000) }];
 }
 
 /** The nodes do not hear each other, or believe so. */
