@@ -22,6 +22,34 @@ export const systemClock: Clock = {
   },
 };
 
+/** Time is counted in pieces of at most this. One that ends late by more than that does not count. */
+const awakeSliceMs = 250;
+/** So many pieces that end late do not count: a process that is starved all the time has to judge in the end. */
+const latePiecesMax = 10;
+
+/**
+ * As `clock.after`, for whoever takes silence for a loss: time in which this process stood still does not count. After a
+ * stop Node runs due timers before it reads a socket, so the answer that waits there would count as none; and where the
+ * whole machine stood still, whoever was asked did so as well.
+ */
+export function afterAwake(clock: Clock, delayMs: number, action: () => void): () => void {
+  let leftMs = delayMs;
+  let late = 0;
+  let cancel = () => {};
+  const wait = () => {
+    const sliceMs = Math.min(leftMs, awakeSliceMs);
+    const from = clock.now();
+    cancel = clock.after(sliceMs, () => {
+      if (clock.now() - from > 2 * awakeSliceMs && late < latePiecesMax) late += 1;
+      else leftMs -= sliceMs;
+      if (leftMs <= 0) action();
+      else wait();
+    });
+  };
+  wait();
+  return () => cancel();
+}
+
 /** Milliseconds since 1970 for a moment of `systemClock`: comparable between processes of one machine, for reports. */
 export function wallTime(moment: number): number {
   return performance.timeOrigin + moment;
