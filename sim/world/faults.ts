@@ -1,10 +1,17 @@
 // Does what a plan's faults say, and undoes all of them when the world heals.
 
 import type { FaultPoint } from '../../src/node/fault-points.ts';
-import type { SimNode } from '../host/node.ts';
+import type { SimNode, Surroundings } from '../host/node.ts';
 import type { SimVm } from '../host/vm.ts';
 import { type Fault, faultText } from './plan.ts';
-import type { World } from './world.ts';
+
+/** What faults change, and what is told of them. */
+export interface FaultyWorld extends Surroundings {
+  /** Before a fault: what it takes away is still there. */
+  aboutToStrike(node: SimNode, what: string): void;
+  /** An operator's stop of a primary is done. */
+  stopped(node: SimNode): void;
+}
 
 /** Of three members: whether the leader is lost, and how many followers. */
 const memberLosses = [
@@ -16,12 +23,12 @@ const memberLosses = [
 ] as const;
 
 export class Faults {
-  private readonly world: World;
+  private readonly world: FaultyWorld;
   private readonly undo: (() => void)[] = [];
   private readonly waiting: { fault: Fault; left: number }[] = [];
   private over = false;
 
-  constructor(world: World) {
+  constructor(world: FaultyWorld) {
     this.world = world;
     for (const fault of world.plan.faults) {
       if ('atMs' in fault.when) world.schedule.at(fault.when.atMs, () => this.strike(fault, undefined));

@@ -316,7 +316,7 @@ function addTools(program: Command, finish: (code: number) => void): void {
     .action(async (options) => finish(await (await import('./dev/sim.ts')).sim(options)));
   program
     .command('check [only...]')
-    .description('types, lint (with the layers), format: all of them, or those that are named')
+    .description('rules of our own (layers, circles, widths), types, lint, format: all, or those that are named')
     .option('--json', 'as JSON', false)
     .action(async (only, options) => finish(await (await import('./dev/check.ts')).check(only, options)));
   program

@@ -29,7 +29,7 @@
 // QEMU connects to our sockets, monitor included: when its first bytes arrive it is ready, and nothing is polled.
 
 import { join } from 'node:path';
-import type { FurtherBlock } from './ram-blocks.ts';
+import { type FurtherBlock, ramBlockName } from './ram-blocks.ts';
 
 export type CardModel = 'virtio' | 'e1000' | 'e1000e' | 'rtl8139' | 'vmxnet3';
 
@@ -134,9 +134,6 @@ function cpuArgument({ accel, cpu }: Pick<MachineSpec, 'accel' | 'cpu'>): string
   if (cpu === undefined) return defaultCpus[accel];
   return /(^|,)enforce($|[,=])/.test(cpu) ? cpu : `${cpu},enforce`;
 }
-
-/** The id of the memory backend, and with it the name of the one RAM block that checkpoints cover. */
-export const ramBlockName = 'ram';
 
 /** The node name of the carrier. */
 export const vmstateNode = 'vmstate';

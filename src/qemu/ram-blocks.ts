@@ -17,7 +17,9 @@
 
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { pageSize } from '../base/page-runs.ts';
-import { ramBlockName } from './machine.ts';
+
+/** The id of the memory backend, and with it the name of the one RAM block that checkpoints cover. */
+export const ramBlockName = 'ram';
 
 export interface RamBlock {
   name: string;

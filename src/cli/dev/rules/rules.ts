@@ -1,0 +1,67 @@
+// The rules of this project that no tool knows: nothing imports in a circle, folders import downwards, lines end at 120
+// columns, files and folders stay small, comments are plain sentences. All of them in half a second, from the text.
+//
+// What is not mended yet is allowed by name, with its reason, and only shrinks: an allowance that nothing needs any more
+// is a fault as well.
+
+import { circlesIn, circleText } from './circles.ts';
+import { layerFaults } from './layers.ts';
+import { fullFolders, longFile, wideLines } from './layout.ts';
+import { readSources, type Source } from './sources.ts';
+
+/** What is allowed (a path, or how it begins), and why. */
+export type Allowances = Readonly<Record<string, string>>;
+
+export interface AllowedFaults {
+  /** By the file that a circle begins with. */
+  circles: Allowances;
+  wide: Allowances;
+  long: Allowances;
+  full: Allowances;
+}
+
+const allowed: AllowedFaults = {
+  circles: { 'src/node/': 'the parts of a node hold their owner, until a pairing is an object' },
+  wide: {},
+  long: {},
+  full: {},
+};
+
+/** Sentences that say what is wrong; none when all is well. */
+export async function rulesFaults(home: string): Promise<string[]> {
+  return faultsOf(await readSources(home), allowed);
+}
+
+export function faultsOf(sources: readonly Source[], allowances: AllowedFaults): string[] {
+  const circles = new Allowed('circles', allowances.circles);
+  const faults = [...layerFaults(sources)];
+  for (const circle of circlesIn(sources))
+    if (!circles.has(circle[0] ?? '')) faults.push(`these import in a circle: ${circleText(circle)}`);
+  return [...faults, ...circles.idle()];
+}
+
+/** Allowances of one kind, and which of them were needed. */
+class Allowed {
+  private readonly kind: keyof AllowedFaults;
+  private readonly unused: Set<string>;
+  private readonly names: readonly string[];
+
+  constructor(kind: keyof AllowedFaults, allowances: Allowances) {
+    this.kind = kind;
+    this.names = Object.keys(allowances);
+    this.unused = new Set(this.names);
+  }
+
+  has(path: string): boolean {
+    const name = this.names.find((one) => path === one || (one.endsWith('/') && path.startsWith(one)));
+    if (name === undefined) return false;
+    this.unused.delete(name);
+    return true;
+  }
+
+  idle(): string[] {
+    return [...this.unused].map(
+      (name) => `${name} needs no allowance any more; take it out of "${this.kind}" in rules.ts`,
+    );
+  }
+}
