@@ -13,7 +13,7 @@ import { rulesFaults } from './rules/rules.ts';
 interface Check {
   name: string;
   /** What it complains of; undefined when all is well. */
-  look(): Promise<string | undefined>;
+  look: () => Promise<string | undefined>;
 }
 
 const home = resolve(import.meta.dirname, '../../..');

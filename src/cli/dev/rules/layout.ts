@@ -12,28 +12,32 @@ const isTest = (path: string) => path.startsWith('test/') || /\.(?:test|conforma
 /** Every line that is too wide: `path:line`. */
 export function wideLines({ path, text }: Source): string[] {
   if (text.length <= columns) return [];
-  const lines = text.split('\n').map((line, index) => ({ at: `${path}:${index + 1}`, width: widthOf(line) }));
-  return lines.filter(({ width }) => width > columns).map(({ at, width }) => `${at}: ${width} columns`);
+  const lines = text.split('\n').map((line, index) => ({ at: `${path}:${index + 1}`, width: line.length }));
+  return lines
+    .filter(({ width }) => width > columns)
+    .map(({ at, width }) => `${at}: ${width} columns are more than ${columns}; break the line`);
 }
 
-function widthOf(line: string): number {
-  return line.length <= columns ? line.length : [...line].length;
-}
-
-/** The lines of a file that has too many; tests may be as long as what they test asks for. */
-export function longFile({ path, text }: Source): number | undefined {
-  if (isTest(path)) return undefined;
+/** Tests may be as long as what they test asks for. */
+export function longFile({ path, text }: Source): string | undefined {
   const lines = text.split('\n').length - 1;
-  return lines > fileLines ? lines : undefined;
+  if (isTest(path) || lines <= fileLines) return undefined;
+  return `${path} has ${lines} lines, more than ${fileLines}; split it by what it is about`;
 }
 
-/** Folders with too many files of one kind: sources, or tests. Sub-folders count for themselves. */
-export function fullFolders(sources: readonly Pick<Source, 'path'>[]): Map<string, number> {
+/** Folders with too many files of one kind: sources, or tests. Sub-folders count for themselves. By folder, what to say. */
+export function fullFolders(sources: readonly Pick<Source, 'path'>[]): Map<string, string> {
   const counts = new Map<string, number>();
   for (const { path } of sources) {
     const folder = path.slice(0, path.lastIndexOf('/'));
-    const kind = /\.(?:test|conformance)\.ts$/.test(path) ? `${folder} (tests)` : folder;
+    const kind = /\.(?:test|conformance)\.ts$/.test(path) ? `${folder}/*.test.ts` : folder;
     counts.set(kind, (counts.get(kind) ?? 0) + 1);
   }
-  return new Map([...counts].filter(([, count]) => count > folderFiles));
+  const full = [...counts].filter(([, count]) => count > folderFiles);
+  return new Map(
+    full.map(([kind, count]) => [
+      kind,
+      `${kind}: ${count} files of one kind are more than ${folderFiles}; make sub-folders that say which`,
+    ]),
+  );
 }

@@ -1,3 +1,5 @@
+// Each rule finds what breaks it, and nothing else.
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { circlesIn, circleText } from './circles.ts';
@@ -64,4 +66,23 @@ test('what is allowed is no fault, and an allowance that nothing needs is one', 
   const allowances = { ...nothing, circles: { 'sim/a.ts': 'until tomorrow' } };
   assert.deepEqual(faultsOf([...layered, ...circle], allowances), []);
   assert.match(faultsOf(layered, allowances).join(), /^sim\/a\.ts needs no allowance any more/);
+});
+
+test('a line, a file and a folder that are too large are told by name, and those at the bound are not', () => {
+  const layered = [source('src/qemu/a.ts', ['native/b.ts']), source('bench/a.ts', ['test/functional/b.ts'])];
+  const wide = [source('sim/wide.ts', [], `ok\n${'x'.repeat(121)}\n`), source('sim/as.ts', [], 'x'.repeat(120))];
+  assert.deepEqual(faultsOf([...layered, ...wide], nothing), [
+    'sim/wide.ts:2: 121 columns are more than 120; break the line',
+  ]);
+  const lines = (count: number) => 'x\n'.repeat(count);
+  const long = [401, 400].map((count) => source(`sim/${count}.ts`, [], lines(count)));
+  const test = source('sim/long.test.ts', [], lines(900));
+  assert.deepEqual(faultsOf([...layered, ...long, test], nothing), [
+    'sim/401.ts has 401 lines, more than 400; split it by what it is about',
+  ]);
+  const full = Array.from({ length: 13 }, (_, index) => source(`sim/full/${index}.ts`));
+  const tests = Array.from({ length: 12 }, (_, index) => source(`sim/full/${index}.test.ts`));
+  assert.deepEqual(faultsOf([...layered, ...full, ...tests], nothing), [
+    'sim/full: 13 files of one kind are more than 12; make sub-folders that say which',
+  ]);
 });
