@@ -1,5 +1,5 @@
-// One host with its node: starts it, lets it die, stop or wake, and starts it again, as a supervisor of the real product
-// would. The node itself is the production ColoNode on the simulated platform.
+// One host with its node: starts it, lets it die, stop or wake, and starts it again, as a supervisor of the real
+// product would. The node itself is the production ColoNode on the simulated platform.
 //
 //   a node whose part in the VM has ended  ─► its process is ended, and started again
 //   a dead process                         ─► started again with role `auto`: it does what the arbiter's record says
@@ -86,7 +86,10 @@ export class SimNode {
   failNextCapture: 'before' | 'stopped' | 'saved' | undefined = undefined;
   incarnation = 0;
   startedAt = 0;
-  /** Of the newest pair of links that it is, or was, an end of: another one for every pairing, also of the same processes. */
+  /**
+   * Of the newest pair of links that it is, or was, an end of: another one for every pairing, also of the same
+   * processes.
+   */
   session = '';
   /** There is no room on the disk where its host has the guest's own image. */
   ownDiskFull = false;

@@ -1,5 +1,5 @@
-// What a checker may watch. Each is one file in checker/ and holds one sentence; it may look at everything, also at what no
-// node can know, and complains by the name of its sentence.
+// What a checker may watch. Each is one file in checker/ and holds one sentence; it may look at everything, also at
+// what no node can know, and complains by the name of its sentence.
 
 import type { FaultPoint } from '../../src/node/fault-points.ts';
 import type { TcpState } from '../guest/tcp.ts';

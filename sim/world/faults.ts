@@ -245,7 +245,9 @@ export class Faults {
     }
   }
 
-  /** In the middle of an event: before its look at whether it may speak, between that and its write, or before it tells. */
+  /**
+   * In the middle of an event: before its look at whether it may speak, between that and its write, or before it tells.
+   */
   private stopAmid(fault: Fault, node: SimNode): void {
     const { process } = node;
     const before = (['release', 'write', 'send'] as const)[fault.choice % 3] ?? 'write';
@@ -268,8 +270,8 @@ export class Faults {
   }
 
   /**
-   * No copy is struck: who has the only one keeps it. A secondary gives its own up; until its primary has heard that, the loss of
-   * that one is a second fault.
+   * No copy is struck: who has the only one keeps it. A secondary gives its own up; until its primary has heard that,
+   * the loss of that one is a second fault.
    */
   private signal(node: SimNode): void {
     if (node.node?.secondary?.pair.state.kind === 'protected') this.world.hinder(node);

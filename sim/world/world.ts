@@ -28,7 +28,9 @@ export type MakeChecker = (world: World) => Checker;
 export interface RunOptions {
   /** Takes every line of the trace. */
   write?: (line: string) => void;
-  /** Instead of what the seed draws: a kept seed keeps its plan, so that it means the same when plans are drawn anew. */
+  /**
+   * Instead of what the seed draws: a kept seed keeps its plan, so that it means the same when plans are drawn anew.
+   */
   plan?: DrawnPlan;
   /** A checker that is not asked: whether any other one notices what it finds. */
   without?: string;
@@ -51,7 +53,10 @@ function frameText(frame: Uint8Array): string {
   if (view.kind !== 'tcp') return `${view.kind} ${frame.length} bytes`;
   const flags = `${view.isSyn ? 'S' : ''}${view.isFin ? 'F' : ''}${view.isReset ? 'R' : ''}`;
   const bytes = crc32(frame.subarray(view.payloadAt, view.payloadAt + view.payloadBytes)).toString(16);
-  return `${view.targetPort} ${flags} seq ${view.sequence} +${view.payloadBytes} ack ${view.ack} win ${view.window} [${bytes}]${stampText(view)}`;
+  return (
+    `${view.targetPort} ${flags} seq ${view.sequence} +${view.payloadBytes} ack ${view.ack} win ` +
+    `${view.window} [${bytes}]${stampText(view)}`
+  );
 }
 
 function stampText(view: FrameView): string {

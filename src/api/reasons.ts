@@ -1,4 +1,5 @@
-// Why a VM is not protected now, as one of few words: for metrics, alerts and scripts. The words beside it (`why`) are for people.
+// Why a VM is not protected now, as one of few words: for metrics, alerts and scripts. The words beside it (`why`) are
+// for people.
 
 export const reasonCodes = {
   '': 'The VM is protected, or this node is not its primary.',

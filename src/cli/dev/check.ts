@@ -64,7 +64,9 @@ export interface CheckOptions {
   out?: NodeJS.WritableStream;
 }
 
-/** Runs every check, or those that are named; returns the exit code. One line for each and what failed, or all as JSON. */
+/**
+ * Runs every check, or those that are named; returns the exit code. One line for each and what failed, or all as JSON.
+ */
 export async function check(only: string[] = [], options: CheckOptions = {}): Promise<number> {
   const { json = false, out = process.stdout } = options;
   const known = checks.map(({ name }) => name);

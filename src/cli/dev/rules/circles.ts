@@ -1,5 +1,5 @@
-// Nothing imports in a circle, types included. A circle of types runs, but none of its files can be read, moved or tested
-// alone, and the linter's no-cycle rule does not see it.
+// Nothing imports in a circle, types included. A circle of types runs, but none of its files can be read, moved or
+// tested alone, and the linter's no-cycle rule does not see it.
 //
 // Files that reach each other are found by Tarjan's algorithm (one walk; a file is the root of its group when nothing
 // below it reaches above it). Of each group one shortest circle is told: that is what a reader can cut.

@@ -42,7 +42,9 @@ const exceptions: readonly Exception[] = [
 
 const isTest = (path: string) => /\.(?:test|conformance)\.ts$/.test(path);
 
-/** A sentence for each import that goes up or sideways, for each folder without a layer, and for each idle exception. */
+/**
+ * A sentence for each import that goes up or sideways, for each folder without a layer, and for each idle exception.
+ */
 export function layerFaults(sources: readonly Pick<Source, 'path' | 'imports'>[]): string[] {
   const faults: string[] = [];
   const idle = new Set(exceptions);

@@ -9,13 +9,15 @@ const folderFiles = 12;
 
 const isTest = (path: string) => path.startsWith('test/') || /\.(?:test|conformance)\.ts$/.test(path);
 
-/** Every line that is too wide: `path:line`. */
+/** The formatter keeps a test's name on one line with its `test(`, however long it is. */
+const testName = /^\s*test\(/;
+
+/** A sentence for every line that is too wide. */
 export function wideLines({ path, text }: Source): string[] {
-  if (text.length <= columns) return [];
-  const lines = text.split('\n').map((line, index) => ({ at: `${path}:${index + 1}`, width: line.length }));
-  return lines
-    .filter(({ width }) => width > columns)
-    .map(({ at, width }) => `${at}: ${width} columns are more than ${columns}; break the line`);
+  return text.split('\n').flatMap((line, index) => {
+    if (line.length <= columns || testName.test(line)) return [];
+    return `${path}:${index + 1}: ${line.length} columns are more than ${columns}; break the line`;
+  });
 }
 
 /** Tests may be as long as what they test asks for. */
@@ -25,7 +27,9 @@ export function longFile({ path, text }: Source): string | undefined {
   return `${path} has ${lines} lines, more than ${fileLines}; split it by what it is about`;
 }
 
-/** Folders with too many files of one kind: sources, or tests. Sub-folders count for themselves. By folder, what to say. */
+/**
+ * Folders with too many files of one kind: sources, or tests. Sub-folders count for themselves. By folder, what to say.
+ */
 export function fullFolders(sources: readonly Pick<Source, 'path'>[]): Map<string, string> {
   const counts = new Map<string, number>();
   for (const { path } of sources) {

@@ -70,7 +70,8 @@ test('what is allowed is no fault, and an allowance that nothing needs is one', 
 
 test('a line, a file and a folder that are too large are told by name, and those at the bound are not', () => {
   const layered = [source('src/qemu/a.ts', ['native/b.ts']), source('bench/a.ts', ['test/functional/b.ts'])];
-  const wide = [source('sim/wide.ts', [], `ok\n${'x'.repeat(121)}\n`), source('sim/as.ts', [], 'x'.repeat(120))];
+  const name = `test('${'x'.repeat(140)}', () => {`;
+  const wide = [source('sim/wide.ts', [], `ok\n${'x'.repeat(121)}\n${name}`), source('sim/as.ts', [], 'x'.repeat(120))];
   assert.deepEqual(faultsOf([...layered, ...wide], nothing), [
     'sim/wide.ts:2: 121 columns are more than 120; break the line',
   ]);

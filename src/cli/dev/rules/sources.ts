@@ -1,4 +1,5 @@
-// The text of this checkout that the rules look at: every source file, and for TypeScript what it imports, types included.
+// The text of this checkout that the rules look at: every source file, and for TypeScript what it imports, types
+// included.
 
 import { readdir, readFile } from 'node:fs/promises';
 import { dirname, join, relative, resolve, sep } from 'node:path';
@@ -13,7 +14,8 @@ export interface Source {
 
 export const sourceFolders = ['src', 'guest', 'native', 'sim', 'bench', 'test', 'docs'];
 
-// `import ... from './x.ts'`, `export ... from './x.ts'`, `import './x.ts'`, and `import('./x.ts')` of a value or of a type.
+// `import ... from './x.ts'`, `export ... from './x.ts'`, `import './x.ts'`, and `import('./x.ts')` of a value or of a
+// type.
 const importOf = /(?:^|[\s;})(|&<:])(?:from|import)\s*\(?\s*['"](\.[^'"\n]+\.ts)['"]/g;
 
 export function importsOf(path: string, text: string): string[] {
