@@ -264,6 +264,12 @@ function addCertificate(program: Command, finish: (code: number) => void): void 
     );
 }
 
+const benchWords =
+  'measure: checkpoint (pause per phase by dirty pages and RAM), disk (pause by bytes written; writes ' +
+  'in the guest; a database), failover (the gap that a client sees, for each kind of death; needs root), ' +
+  'memory (of both nodes, against what is promised), proxy (frames a second, beside colo-compare), ' +
+  'similarity (what each measure is worth)';
+
 function addTools(program: Command, finish: (code: number) => void): void {
   asking(
     program
@@ -289,12 +295,7 @@ function addTools(program: Command, finish: (code: number) => void): void {
   );
   program
     .command('bench <what>')
-    .description(
-      'measure: checkpoint (pause per phase by dirty pages and RAM), disk (pause by bytes written; writes ' +
-        'in the guest; a database), failover (the gap that a client sees, for each kind of death; needs root), ' +
-        'memory (of both nodes, against what is promised), proxy (frames a second, beside colo-compare), ' +
-        'similarity (what each measure is worth)',
-    )
+    .description(benchWords)
     .addOption(
       new Option('--rounds <n>', 'repetitions per figure, 30 (similarity: 3); memory: seconds of each run').argParser(
         count,
