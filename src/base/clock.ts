@@ -1,6 +1,8 @@
 // Time. Cores take `now` as an argument: milliseconds, fractional, of a monotonic clock that starts anywhere.
 // Shells take a Clock, so that a simulation can hand in its own. Wall-clock time is for logs only.
 
+import { awakeSliceMs, latePiecesMax } from './limits.ts';
+
 export interface Clock {
   /** Milliseconds of a monotonic clock; never goes back, starts anywhere. */
   now(): number;
@@ -21,11 +23,6 @@ export const systemClock: Clock = {
     return () => clearInterval(timer);
   },
 };
-
-/** Time is counted in pieces of at most this. One that ends late by more than that does not count. */
-const awakeSliceMs = 250;
-/** So many pieces that end late do not count: a process that is starved all the time has to judge in the end. */
-const latePiecesMax = 10;
 
 /**
  * As `clock.after`, for whoever takes silence for a loss: time in which this process stood still does not count. After a
