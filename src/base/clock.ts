@@ -25,9 +25,9 @@ export const systemClock: Clock = {
 };
 
 /**
- * As `clock.after`, for whoever takes silence for a loss: time in which this process stood still does not count. After a
- * stop Node runs due timers before it reads a socket, so the answer that waits there would count as none; and where the
- * whole machine stood still, whoever was asked did so as well.
+ * As `clock.after`, for whoever takes silence for a loss: time in which this process stood still does not count. After
+ * a stop Node runs due timers before it reads a socket, so the answer that waits there would count as none; and where
+ * the whole machine stood still, whoever was asked did so as well.
  */
 export function afterAwake(clock: Clock, delayMs: number, action: () => void): () => void {
   let leftMs = delayMs;

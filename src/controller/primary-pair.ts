@@ -276,9 +276,9 @@ export class PrimaryPair {
   }
 
   /**
-   * The secondary is asked to take over, whatever the checkpoint of now has come to, if it holds a copy that it could run.
-   * This copy is given up only when the secondary has the term: the whole host may have stood still for some seconds, QEMU
-   * with it, and then the copy of the secondary may be gone and this one is as good as before.
+   * The secondary is asked to take over, whatever the checkpoint of now has come to, if it holds a copy that it could
+   * run. This copy is given up only when the secondary has the term: the whole host may have stood still for some
+   * seconds, QEMU with it. Then the copy of the secondary may be gone, and this one is as good as before.
    */
   private onVmHangs(why: string): PrimaryAction[] {
     const { state } = this;
