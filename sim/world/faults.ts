@@ -7,6 +7,7 @@ import { type Fault, faultText } from './plan.ts';
 
 /** What faults change, and what is told of them. */
 export interface FaultyWorld extends Surroundings {
+  readonly nodes: readonly SimNode[];
   /** Before a fault: what it takes away is still there. */
   aboutToStrike(node: SimNode, what: string): void;
   /** An operator's stop of a primary is done. */

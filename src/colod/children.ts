@@ -63,6 +63,9 @@ interface Held {
   peers: string;
 }
 
+/** What the service asks of them. */
+export type HeldChildren = Pick<Children, keyof Children>;
+
 export class Children {
   private readonly config: ServiceConfig;
   private readonly clock: Clock;
