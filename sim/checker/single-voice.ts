@@ -49,7 +49,7 @@ export function singleVoice(world: World): Checker {
       }
     },
     stepped: () => {
-      if (!world.nodes.every(maySpeak)) return;
+      if (world.nodes.filter(maySpeak).length < 2) return;
       const states = world.nodes.map(({ name, node }) => `${name} is ${node?.primary?.pair.state.kind}`);
       world.violate(checker.name, checker.sentence, `both nodes may speak: ${states.join(', ')}`);
     },

@@ -105,6 +105,12 @@ export function survivor(world: World): Checker {
       lookForTheUnhurt();
       judgeBoth(`before ${what}`);
     },
+    aboutToBoot: (node) => {
+      const holder = world.nodes.find((one) => one !== node && world.heldBy(one) !== undefined);
+      const { vm } = holder ?? {};
+      if (holder === undefined || vm === undefined || world.isStruck(vm) || world.isHindered(vm)) return;
+      complain(`${node.name} boots the guest anew, and ${holder.name} holds it`);
+    },
     reached: (_node, point) => judgeBoth(`at ${point}`),
     stepped: () => {
       lookForDoubts();

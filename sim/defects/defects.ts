@@ -1,5 +1,6 @@
 // All deliberate defects, by theme. test/simulation/defects.test.ts shows that each is found.
 
+import { clusterDefects } from './cluster.ts';
 import { checkpointDefects } from './checkpoint.ts';
 import type { Defect } from './defect.ts';
 import { diskDefects } from './disk.ts';
@@ -15,4 +16,5 @@ export const defects: readonly Defect[] = [
   ...checkpointDefects,
   ...pairDefects,
   ...diskDefects,
+  ...clusterDefects,
 ];

@@ -50,13 +50,19 @@ export const faultKinds = [
   'stall-all',
   'loads-fail',
   'abort-link',
+  'colod-killed',
+  'drain',
+  'registry-refuses',
 ] as const;
 export type FaultKind = (typeof faultKinds)[number];
+
+/** The hosts; the third one in clusters only. */
+export type HostName = 'a' | 'b' | 'c';
 
 export interface Fault {
   kind: FaultKind;
   /** Which node: by its name, or by its role when the fault happens. */
-  on: 'a' | 'b' | 'primary' | 'secondary';
+  on: HostName | 'primary' | 'secondary';
   /** `afterMs`: that long after the point was reached. */
   when: { atMs: number } | { point: FaultPoint; nth: number; afterMs?: number };
   forMs: number;
@@ -85,6 +91,8 @@ export interface Plan {
   wire?: Wire | undefined;
   /** Limits of the proxies that are lower than the product's. */
   limits?: LowLimits | undefined;
+  /** Three hosts, each with a service that places the VM; nothing: two nodes that a supervisor starts. */
+  cluster?: boolean | undefined;
   /** All faults are over at this time. */
   healMs: number;
 }
@@ -104,7 +112,8 @@ export function drawPlan(seed: number, random: Random): DrawnPlan {
   const pages = 40 + 8 * random.below(8);
   const isWild = random.chance(0.3);
   const disk = drawDisk(random.fork('disk'));
-  const faults = [
+  const cluster = random.fork('cluster').chance(1 / 16);
+  const drawn = [
     ...drawFaults(random),
     ...(disk === undefined ? [] : drawDiskFaults(random.fork('disk faults'))),
     ...(disk === undefined ? [] : drawReturns(random.fork('returns'))),
@@ -123,9 +132,11 @@ export function drawPlan(seed: number, random: Random): DrawnPlan {
     ...drawLoads(random.fork('loads')),
     ...drawAbort(random.fork('abort')),
   ];
+  const faults = cluster ? inCluster(drawn, random.fork('cluster faults')) : drawn;
   const calls = random.fork('calls');
   const latest = faults.reduce((last, fault) => Math.max(last, untilMs(fault)), 1500);
   return {
+    ...(cluster ? { cluster } : {}),
     ...{ seed, faults, disk, limits: drawLowLimits(random.fork('limits')), wire: drawWire(random.fork('wire')) },
     callsEveryMs: calls.chance(0.4) ? calls.between(5, 120) : undefined,
     ramBytes: pages * 4096,
@@ -159,7 +170,7 @@ function untilMs({ kind, when, forMs }: Fault): number {
 }
 
 const lasting: ReadonlySet<FaultKind> = new Set<FaultKind>([
-  ...(['hang-vm', 'disk-hang', 'keep-fails', 'stall', 'stall-all', 'loads-fail'] as const),
+  ...(['hang-vm', 'disk-hang', 'keep-fails', 'stall', 'stall-all', 'loads-fail', 'drain'] as const),
 ]);
 
 function drawProtect(random: Random): Protect {
@@ -212,6 +223,7 @@ const weights: Record<FaultKind, number> = {
   ...{ 'own-disk-full': 0 },
   ...{ 'disk-hang': 0, 'keep-fails': 0, signal: 0, shutdown: 0 },
   ...{ stall: 0, 'stall-all': 0, 'loads-fail': 0, 'abort-link': 0 },
+  ...{ 'colod-killed': 0, drain: 0, 'registry-refuses': 0 },
 };
 
 function drawDisk(random: Random): DiskPlan | undefined {
@@ -415,6 +427,27 @@ function drawAbort(random: Random): Fault[] {
   const on = random.pick(['primary', 'primary', 'secondary'] as const);
   const forMs = random.pick([random.between(0.1, 5), random.between(5, 500)]);
   return [{ kind: 'abort-link', on, when: { atMs }, forMs, choice: random.below(1000) }];
+}
+
+/** When the VM of a cluster is protected for the first time: services look twice a second. */
+const clusterMs = 5000;
+
+/**
+ * The same faults when the VM has been placed, and those of a cluster: hosts that are emptied, die and come back with nothing,
+ * services that die, a registry that takes nothing. Nobody stops the VM: to remove it is another thing.
+ */
+function inCluster(faults: readonly Fault[], random: Random): Fault[] {
+  const later = faults
+    .filter(({ kind }) => kind !== 'operator-stop')
+    .map((fault) => ('atMs' in fault.when ? { ...fault, when: { atMs: fault.when.atMs + clusterMs } } : fault));
+  const own = Array.from({ length: 1 + random.below(4) }, (): Fault => {
+    const kinds = ['drain', 'drain', 'kill-host', 'shutdown', 'colod-killed', 'registry-refuses', 'arbiter-slow'] as const;
+    const on = random.pick(['a', 'b', 'c', 'primary', 'primary', 'secondary'] as const);
+    const when = { atMs: clusterMs + random.between(-3000, 9000) };
+    const forMs = random.pick([random.between(100, 2000), random.between(2000, 9000)]);
+    return { kind: random.pick(kinds), on, when, forMs, choice: random.below(1000) };
+  });
+  return [...later, ...own];
 }
 
 /** The nodes do not hear each other, or believe so. */
