@@ -12,8 +12,8 @@ const results = await runMutants({
   signal: abort.signal,
   ...(only === undefined || only === '' ? {} : { only }),
   ...(seeds === undefined ? {} : { seeds: Number(seeds) }),
-  onResult: ({ name, file, killedBy, seconds }, done, total) => {
-    const what = killedBy === undefined ? 'SURVIVES' : `noticed by ${killedBy}`;
+  onResult: ({ name, file, killedBy, test, seconds }, done, total) => {
+    const what = killedBy === undefined ? 'SURVIVES' : `noticed by ${killedBy}: ${test ?? ''}`;
     process.stdout.write(`${done}/${total}  ${what} (${seconds.toFixed(0)} s)  ${file}: ${name}\n`);
   },
 });
