@@ -65,11 +65,12 @@ export async function runMutants(options: MutantOptions = {}): Promise<MutantRes
     symlinkSync(join(home, 'node_modules'), join(folder, 'node_modules'));
     if (wanted.length > 0) await proveSound(folder, options);
     const results: MutantResult[] = [];
+    const isOver = () => options.signal?.aborted === true;
     for (const mutant of wanted) {
-      if (options.signal?.aborted === true) break;
+      if (isOver()) break;
       const result = await runMutant(folder, mutant, options);
-      // What it was ended by is no finding.
-      if (options.signal?.aborted === true) break;
+      // What Ctrl-C has ended is no finding.
+      if (isOver()) break;
       results.push(result);
       options.onResult?.(result, results.length, wanted.length);
     }
