@@ -1,10 +1,10 @@
 // `colo test mutants`: applies one small mistake after the other (mutants.ts) to a copy of this checkout, and says what notices
 // it. A mutant that nothing notices is a promise that no test holds.
 //
-//   mutant ─► unit tests of its folder ─► tests of the simulation ─► seeds ─► all other unit tests     the first that fails kills it
+//   mutant ─► unit tests of its folder ─► seeds ─► tests of the simulation ─► all other unit tests     the first that fails kills it
 //
-// The code without a mistake goes first through all of it: where that fails, a mutant that fails proves nothing. A stage ends with
-// its first failure, whose test or seed is named: whoever reads the report can see whether it is about the mistake.
+// A stage ends with its first failure. Its test file, or its seed, is then run without the mistake: where that fails too, as a test
+// may on a busy machine, it is no finding, and the stage is run again without it. So whatever is named as noticing has noticed.
 //
 // The copy has hard links to our files; only the mutated one is written, as a file of its own. It lies in a temporary folder, which
 // is removed at the end. A stage that takes longer than its time counts as noticed: the mutant hangs it.
@@ -13,7 +13,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { cpSync, linkSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { dirname, join, resolve } from 'node:path';
+import { dirname, join, relative, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { type Mutant, mutants } from './mutants.ts';
 
@@ -37,6 +37,15 @@ export interface MutantOptions {
 interface Stage {
   name: string;
   args: string[];
+  /** Test files, where it is a run of tests. */
+  files?: string[];
+}
+
+interface Failure {
+  /** Which test or seed, for people. */
+  test: string;
+  /** The part of its stage that shows it. */
+  again: Stage;
 }
 
 const home = resolve(import.meta.dirname, '../..');
@@ -56,14 +65,13 @@ const copied = [
 const stageTimeoutMs = 600_000;
 const nodeArgs = ['--disable-warning=ExperimentalWarning'];
 
-/** Runs the mutants one after the other; one that makes even the unmutated code fail would prove nothing, so that is run first. */
+/** Runs the mutants one after the other. */
 export async function runMutants(options: MutantOptions = {}): Promise<MutantResult[]> {
   const wanted = mutants.filter(({ name, file }) => `${name} ${file}`.includes(options.only ?? ''));
   const folder = mkdtempSync(join(tmpdir(), 'colo-mutants-'));
   try {
     for (const name of copied) cpSync(join(home, name), join(folder, name), { recursive: true, filter: link(folder) });
     symlinkSync(join(home, 'node_modules'), join(folder, 'node_modules'));
-    if (wanted.length > 0) await proveSound(folder, options);
     const results: MutantResult[] = [];
     const isOver = () => options.signal?.aborted === true;
     for (const mutant of wanted) {
@@ -77,14 +85,6 @@ export async function runMutants(options: MutantOptions = {}): Promise<MutantRes
     return results;
   } finally {
     rmSync(folder, { recursive: true, force: true });
-  }
-}
-
-async function proveSound(folder: string, options: MutantOptions): Promise<void> {
-  for (const stage of await stages(folder, undefined, options.seeds ?? 500)) {
-    if (options.signal?.aborted === true) return;
-    const failure = await failureOf(folder, stage, options.signal);
-    if (failure !== undefined) throw new Error(`without any mistake ${stage.name} fail: ${failure}`);
   }
 }
 
@@ -110,71 +110,107 @@ async function runMutant(folder: string, mutant: Mutant, options: MutantOptions)
     rmSync(path);
     writeFileSync(path, text);
   };
-  write(original.replace(mutant.find, () => mutant.replace));
-  try {
-    let killedBy: string | undefined;
-    let test: string | undefined;
-    for (const stage of await stages(folder, mutant, options.seeds ?? 500)) {
-      if (killedBy !== undefined || options.signal?.aborted === true) break;
-      test = await failureOf(folder, stage, options.signal);
-      if (test !== undefined) killedBy = stage.name;
+  const withMistake = async <T>(work: () => Promise<T>): Promise<T> => {
+    write(original.replace(mutant.find, () => mutant.replace));
+    try {
+      return await work();
+    } finally {
+      write(original);
     }
-    return { name: mutant.name, file: mutant.file, killedBy, test, seconds: (performance.now() - startedMs) / 1000 };
-  } finally {
-    write(original);
+  };
+  let [killedBy, test]: (string | undefined)[] = [];
+  for (const stage of await stages(folder, mutant, options.seeds ?? 500)) {
+    test = await noticed(folder, stage, { withMistake, signal: options.signal });
+    if (test === undefined) continue;
+    killedBy = stage.name;
+    break;
   }
+  return { name: mutant.name, file: mutant.file, killedBy, test, seconds: (performance.now() - startedMs) / 1000 };
 }
 
-async function stages(folder: string, mutant: Mutant | undefined, seeds: number): Promise<Stage[]> {
-  const own = mutant?.file.split('/').slice(0, 2).join('/');
+/** Which test or seed of a stage fails with the mistake, and does not fail without it. */
+async function noticed(
+  folder: string,
+  stage: Stage,
+  { withMistake, signal }: { withMistake: <T>(work: () => Promise<T>) => Promise<T>; signal: AbortSignal | undefined },
+): Promise<string | undefined> {
+  for (let left: Stage | undefined = stage; left !== undefined && signal?.aborted !== true; ) {
+    const tried: Stage = left;
+    const failure = await withMistake(() => failureOf(folder, tried, signal));
+    if (failure === undefined) return undefined;
+    if ((await failureOf(folder, failure.again, signal)) === undefined) return failure.test;
+    left = withoutFiles(tried, failure.again);
+  }
+  return undefined;
+}
+
+/** The rest of a stage when one file of it has failed without any mistake; undefined: nothing is left. */
+function withoutFiles(stage: Stage, failed: Stage): Stage | undefined {
+  const files = stage.files?.filter((file) => failed.files?.includes(file) !== true) ?? [];
+  return files.length === 0 || files.length === stage.files?.length ? undefined : { ...stage, files };
+}
+
+const testArgs = ['--test', '--test-concurrency=2', `--test-reporter=${join(import.meta.dirname, 'reporter.ts')}`];
+
+async function stages(folder: string, mutant: Mutant, seeds: number): Promise<Stage[]> {
+  const own = mutant.file.split('/').slice(0, 2).join('/');
   const tests = async (root: string) => {
     const names = await readdir(join(folder, root), { recursive: true });
     return names.filter((name) => name.endsWith('.test.ts')).map((name) => join(root, name));
   };
-  const test = (name: string, files: string[]): Stage => ({ name, args: ['--test', '--test-concurrency=2', ...files] });
-  const near = own === undefined ? [] : await tests(own);
+  const test = (name: string, files: string[]): Stage => ({ name, args: testArgs, files });
+  const near = await tests(own);
   const far = (await tests('src')).filter((name) => !near.includes(name));
   return [
-    ...(near.length === 0 ? [] : [test(`unit tests of ${own ?? ''}`, near)]),
+    ...(near.length === 0 ? [] : [test(`unit tests of ${own}`, near)]),
+    { name: `${seeds} seeds`, args: [...simArgs, '--seed', '1', '--seeds', String(seeds)] },
     test('tests of the simulation', await tests('sim')),
-    { name: `${seeds} seeds`, args: ['src/cli/main.ts', 'sim', '--seed', '1', '--seeds', String(seeds)] },
     test('unit tests', far),
   ];
 }
 
-/** What a test runner or the simulation says of a failure: `✖ NAME (12 ms)`, `seed 7 violates ...`. */
-const failureLine = /^\s*✖ (?!failing tests:)(.*?)(?: \([\d.]+ms\))?$|^(seed \d+.*)$/m;
+const simArgs = ['src/cli/main.ts', 'sim'];
 
 /** Undefined when it passes. It is ended at the first failure that it tells. */
-async function failureOf(folder: string, { args }: Stage, signal: AbortSignal | undefined): Promise<string | undefined> {
-  const child = spawn(process.execPath, [...nodeArgs, ...args], {
-    cwd: folder,
-    detached: true,
-    stdio: ['ignore', 'pipe', 'ignore'],
-  });
+async function failureOf(folder: string, stage: Stage, signal: AbortSignal | undefined): Promise<Failure | undefined> {
+  const args = [...nodeArgs, ...stage.args, ...(stage.files ?? [])];
+  const child = spawn(process.execPath, args, { cwd: folder, detached: true, stdio: ['ignore', 'pipe', 'ignore'] });
   const end = () => endGroup(child);
-  let failure: string | undefined;
+  let failure: Failure | undefined;
   const timer = setTimeout(() => {
-    failure ??= `it takes longer than ${stageTimeoutMs / 1000} s`;
+    failure ??= { test: `it takes longer than ${stageTimeoutMs / 1000} s`, again: stage };
     end();
   }, stageTimeoutMs);
   signal?.addEventListener('abort', end);
   createInterface({ input: child.stdout }).on('line', (line) => {
-    const said = failureLine.exec(line);
-    if (said === null || failure !== undefined) return;
-    failure = said[1] ?? said[2];
-    end();
+    failure ??= failureIn(line, folder);
+    if (failure !== undefined) end();
   });
   try {
-    return await new Promise<string | undefined>((done) => {
-      child.once('error', (error) => done(failure ?? error.message));
-      child.once('close', (code) => done(code === 0 ? undefined : (failure ?? `exit code ${code}`)));
+    return await new Promise<Failure | undefined>((done) => {
+      child.once('error', (error) => done(failure ?? { test: error.message, again: stage }));
+      child.once('close', (code) =>
+        done(code === 0 ? undefined : (failure ?? { test: `exit code ${code}`, again: stage })),
+      );
     });
   } finally {
     clearTimeout(timer);
     signal?.removeEventListener('abort', end);
     end();
   }
+}
+
+/** What the reporter (reporter.ts) or the simulation (`seed 7 at 5.001 ms violates ...`) says of a failure. */
+function failureIn(line: string, folder: string): Failure | undefined {
+  const seed = /^seed (\d+) at [\d.]+ ms violates (.*?):?$/.exec(line);
+  if (seed !== null) {
+    const [, number = '', checker = ''] = seed;
+    return { test: `seed ${number}, ${checker}`, again: { name: line, args: [...simArgs, '--seed', number] } };
+  }
+  if (!line.startsWith('["')) return undefined;
+  const [path = '', name = ''] = JSON.parse(line) as string[];
+  const file = relative(folder, path);
+  return { test: `${file} "${name}"`, again: { name: file, args: testArgs, files: [file] } };
 }
 
 function endGroup(child: ChildProcess): void {
