@@ -18,6 +18,7 @@ import { parseJson } from '../api/body.ts';
 import { callNode, nodeStatus } from '../api/node-client.ts';
 import type { NodeStatus } from '../api/node-status.ts';
 import { type Clock, delay } from '../base/clock.ts';
+import { nodeEnvironment } from '../base/environment.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { makeFolder } from '../base/make-folder.ts';
@@ -224,6 +225,7 @@ export class Children {
       {
         stdio: ['ignore', output, output],
         detached: true,
+        env: nodeEnvironment(),
       },
     );
     closeSync(output);

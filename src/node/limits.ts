@@ -93,6 +93,14 @@ export const diskPauseMsMax = 60_000;
  */
 export const takeoverDiskMs = 1000;
 
+/**
+ * A disk of a secondary is looked at this often, and has failed when something that it was asked has no answer for so many
+ * looks, 10 s: the secondary leaves, the primary goes on without it and says why. Nothing at once: a disk may be slow, and what
+ * waits for it is copied anew then.
+ */
+export const diskLookMs = 500;
+export const diskSilentLooks = 20;
+
 /** Between two tries to bring the flushes of a survivor's guest to its disk, when QEMU has refused that. */
 export const keepRetryMs = 2000;
 

@@ -17,6 +17,7 @@ import { SecondaryProxy } from '../../proxy/secondary.ts';
 import type { NodeContext } from '../context.ts';
 import { Driver } from '../driver.ts';
 import {
+  diskLookMs,
   earlyFramesMax,
   earlyMs,
   spokenFramesMax,
@@ -102,6 +103,7 @@ export class SecondaryNode {
       paired: (links) => void this.onPaired(links),
     });
     this.stops.push(this.context.clock.every(tickMs, () => during('tick', () => this.tick(this.context.clock.now()))));
+    this.stops.push(this.context.clock.every(diskLookMs, () => this.bulk.lookAtDisks()));
     // One that hangs answers no guest's frame and applies nothing: its primary is better off alone. Once the primary is in
     // doubt this copy is better than none.
     this.stops.push(
