@@ -1,5 +1,6 @@
-// A secondary whose disk hangs costs the protection and nothing else: its primary hears why, goes on alone, and protects again when
-// that disk answers. Whole nodes, in both modes and with both kinds of flushing, under the clock of the simulation.
+// A secondary whose disk hangs costs the protection and nothing else: its primary hears why, goes on alone, and
+// protects again when that disk answers. Whole nodes, in both modes and with both kinds of flushing, under the clock of
+// the simulation.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -21,7 +22,10 @@ interface Seen {
   isProtected: boolean;
 }
 
-/** Node a, the primary, when the disk of node b has hung for longer than it may, some time later, and when it answers again. */
+/**
+ * Node a, the primary, when the disk of node b has hung for longer than it may, some time later, and when it answers
+ * again.
+ */
 function primaryAround(seed: number, mode: 'colo' | 'remus', flush: 'local' | 'replicated'): Promise<Seen[]> {
   const drawn = drawPlan(seed, new Random(seed));
   const disk = { sectors: 14, flush, writeMs: 0.3, storageMs: 0.3 };

@@ -1,8 +1,8 @@
-// What a disk was asked and has not answered yet. A disk that fails says so; one that hangs says nothing, whoever waits for it
-// waits for ever, and only somebody who counts can tell it from one that is slow.
+// What a disk was asked and has not answered yet. A disk that fails says so; one that hangs says nothing, whoever waits
+// for it waits for ever, and only somebody who counts can tell it from one that is slow.
 //
-// Counted are looks, not time: a process that stood still itself finds an old question and an answer that waits for its turn.
-// Pure.
+// Counted are looks, not time: a process that stood still itself finds an old question and an answer that waits for its
+// turn. Pure.
 
 interface Question {
   what: string;
@@ -23,7 +23,9 @@ export class DiskActivity {
     }
   }
 
-  /** To be called at equal times: what has just gone without an answer for `looks` of these; said once of each question. */
+  /**
+   * To be called at equal times: what has just gone without an answer for `looks` of these; said once of each question.
+   */
   look(looks: number): string | undefined {
     let silent: string | undefined;
     for (const question of this.open) {

@@ -21,7 +21,8 @@ test('the process of a node reads other files while every disk of its VM hangs',
   timeout: 60_000,
 }, async (context) => {
   const folder = mkdtempSync(join(tmpdir(), 'colo-threads-'));
-  // A VM has 8 disks at most (disk/limits.ts), written one after the other; beside them there are labels and spilled pages.
+  // A VM has 8 disks at most (disk/limits.ts), written one after the other; beside them there are labels and spilled
+  // pages.
   const hanging = Array.from({ length: 10 }, (_, index) => join(folder, `hangs${index}`));
   for (const path of hanging) makePipe(path);
   const child = spawn(process.execPath, ['--input-type=module', '-e', program, ...hanging], { env: nodeEnvironment() });

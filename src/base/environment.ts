@@ -1,8 +1,8 @@
 // What a child process inherits from us, in one place, because process.env is read in few.
 
 /**
- * Threads on which one node's process waits for files: far more than a disk that hangs can take of them, so that those of the
- * arbiter's folder are still read and written then. Node has 4 when nobody says.
+ * Threads on which one node's process waits for files: far more than a disk that hangs can take of them, so that those
+ * of the arbiter's folder are still read and written then. Node has 4 when nobody says.
  */
 const fileThreads = 16;
 

@@ -1,6 +1,7 @@
-// Room in a sparse file: taking it before it is needed, and giving it back, which Node does not offer. On another thread: a disk
-// may hang, and the event loop carries the beats. posix_fallocate(3) takes the room, since it returns its error, which errno does
-// not bring from another thread; where a file system knows no such thing it writes zeroes, and finds out as well.
+// Room in a sparse file: taking it before it is needed, and giving it back, which Node does not offer. On another
+// thread: a disk may hang, and the event loop carries the beats. posix_fallocate(3) takes the room, since it returns
+// its error, which errno does not bring from another thread; where a file system knows no such thing it writes zeroes,
+// and finds out as well.
 
 import koffi from 'koffi';
 import { ColoError, errorCodes } from '../base/errors.ts';

@@ -1,5 +1,5 @@
-// A replica's storage whose questions to the disk are counted while they have no answer (base/disk-activity.ts), so that a disk that
-// hangs is noticed by whoever has promised something that waits for it.
+// A replica's storage whose questions to the disk are counted while they have no answer (base/disk-activity.ts), so
+// that a disk that hangs is noticed by whoever has promised something that waits for it.
 
 import type { DiskActivity } from '../base/disk-activity.ts';
 import type { OpenHow, Storage, StoredFile } from './storage.ts';

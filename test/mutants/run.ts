@@ -1,13 +1,14 @@
-// `colo test mutants`: applies one small mistake after the other (mutants.ts) to a copy of this checkout, and says what notices
-// it. A mutant that nothing notices is a promise that no test holds.
+// `colo test mutants`: applies one small mistake after the other (mutants.ts) to a copy of this checkout, and says what
+// notices it. A mutant that nothing notices is a promise that no test holds.
 //
-//   mutant ─► unit tests of its folder ─► seeds ─► tests of the simulation ─► all other unit tests     the first that fails kills it
+//   mutant ─► unit tests of its folder ─► seeds ─► tests of the simulation ─► all other unit tests
 //
-// A stage ends with its first failure. Its test file, or its seed, is then run without the mistake: where that fails too, as a test
-// may on a busy machine, it is no finding, and the stage is run again without it. So whatever is named as noticing has noticed.
+// The first that fails kills it. Its test file, or its seed, is then run without the mistake: where that fails too, as
+// a test may on a busy machine, it is no finding, and the rest of the stage is run again without it. So whatever is
+// named as noticing has noticed.
 //
-// The copy has hard links to our files; only the mutated one is written, as a file of its own. It lies in a temporary folder, which
-// is removed at the end. A stage that takes longer than its time counts as noticed: the mutant hangs it.
+// The copy has hard links to our files; only the mutated one is written, as a file of its own. It lies in a temporary
+// folder, which is removed at the end. A stage that takes longer than its time counts as noticed: the mutant hangs it.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { cpSync, linkSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -150,7 +151,7 @@ function withoutFiles(stage: Stage, failed: Stage): Stage | undefined {
   return files.length === 0 || files.length === stage.files?.length ? undefined : { ...stage, files };
 }
 
-const testArgs = ['--test', '--test-concurrency=2', `--test-reporter=${join(import.meta.dirname, 'reporter.ts')}`];
+const testArgs = [join(import.meta.dirname, 'tests.ts')];
 
 async function stages(folder: string, mutant: Mutant, seeds: number): Promise<Stage[]> {
   const own = mutant.file.split('/').slice(0, 2).join('/');
@@ -200,7 +201,7 @@ async function failureOf(folder: string, stage: Stage, signal: AbortSignal | und
   }
 }
 
-/** What the reporter (reporter.ts) or the simulation (`seed 7 at 5.001 ms violates ...`) says of a failure. */
+/** What the tests (tests.ts) or the simulation (`seed 7 at 5.001 ms violates ...`) says of a failure. */
 function failureIn(line: string, folder: string): Failure | undefined {
   const seed = /^seed (\d+) at [\d.]+ ms violates (.*?):?$/.exec(line);
   if (seed !== null) {
