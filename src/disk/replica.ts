@@ -15,7 +15,7 @@
 
 import { assert } from '../base/assert.ts';
 import type { DiskActivity } from '../base/disk-activity.ts';
-import { ColoError, errorCodes, errorText } from '../base/errors.ts';
+import { ColoError, errorCodes } from '../base/errors.ts';
 import { Fifo } from '../base/fifo.ts';
 import { type Extent, type Run, runs } from './extents.ts';
 import { headerName, type ReplicaHeader, writeHeader } from './header.ts';
@@ -25,7 +25,8 @@ import { type DiskRecord, diskError, type Mark, parseRecord, recordKinds, type S
 import { keptPosition, refuseOwner, removeFiles } from './recovery.ts';
 import { replicaName, replicaPath, segmentName } from './replica-files.ts';
 import { encodeSegmentRecord } from './segment.ts';
-import { type Storage, type StoredFile, storageOf } from './storage.ts';
+import { writeFailure } from './space.ts';
+import { flushAndClose, type Storage, type StoredFile, storageOf } from './storage.ts';
 import { WatchedStorage } from './watched.ts';
 
 export interface ReplicaEvents {
@@ -394,23 +395,6 @@ export class Replica {
   }
 }
 
-/** One after the other, whatever becomes of the one before: a disk that hangs takes one thread of the process. */
-async function flushAndClose(disks: readonly StoredFile[]): Promise<void> {
-  for (const disk of disks) {
-    await disk.flush().catch(() => undefined);
-    await disk.close().catch(() => undefined);
-  }
-}
-
 function lengthOf(extents: readonly Extent[]): number {
   return (extents.at(-1)?.end ?? 0) - (extents[0]?.start ?? 0);
-}
-
-function writeFailure(folder: string, cause: unknown): ColoError {
-  const full = cause instanceof Error && 'code' in cause && (cause.code === 'ENOSPC' || cause.code === 'EDQUOT');
-  const what = full ? `the disk that holds ${folder} is full` : `${folder} cannot be written: ${errorText(cause)}`;
-  return new ColoError(errorCodes.host, what, {
-    cause,
-    hint: 'free space on the secondary, or give the replica another folder; the VM goes on unprotected meanwhile',
-  });
 }

@@ -4,7 +4,7 @@
 // and finds out as well.
 
 import koffi from 'koffi';
-import { ColoError, errorCodes } from '../base/errors.ts';
+import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 
 const libc = koffi.load('libc.so.6');
 const fallocate = libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)');
@@ -15,13 +15,13 @@ const punchHole = 2;
 const ENOSPC = 28;
 const EDQUOT = 122;
 
+const hint = 'free space on the secondary, or give the replica another folder; the VM goes on unprotected meanwhile';
+
 /** Makes sure that writing there will not fail for want of space. Where the file system cannot say, it is let be. */
 export async function reserve(descriptor: number, offset: number, length: number): Promise<void> {
   const errno = await onAnotherThread(takeRoom, descriptor, offset, length);
   if (errno !== ENOSPC && errno !== EDQUOT) return;
-  throw new ColoError(errorCodes.host, 'the disk that holds the replica is full', {
-    hint: 'free space on the secondary, or give the replica another folder; the VM goes on unprotected meanwhile',
-  });
+  throw new ColoError(errorCodes.host, 'the disk that holds the replica is full', { hint });
 }
 
 /** Makes a hole that reads as zeroes; false when the file system has no holes. */
@@ -35,5 +35,15 @@ function onAnotherThread(call: typeof fallocate, ...parameters: number[]): Promi
       if (error === null) resolve(result);
       else reject(error);
     });
+  });
+}
+
+/** What a replica's session ends with when a file in `folder` cannot be written. */
+export function writeFailure(folder: string, cause: unknown): ColoError {
+  const full = cause instanceof Error && 'code' in cause && (cause.code === 'ENOSPC' || cause.code === 'EDQUOT');
+  const what = full ? `the disk that holds ${folder} is full` : `${folder} cannot be written: ${errorText(cause)}`;
+  return new ColoError(errorCodes.host, what, {
+    cause,
+    hint,
   });
 }
