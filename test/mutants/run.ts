@@ -24,7 +24,6 @@ export interface MutantResult {
   /** Which stage noticed it, and which test or seed in it; undefined: none did. */
   killedBy: string | undefined;
   test: string | undefined;
-  seconds: number;
 }
 
 export interface MutantOptions {
@@ -73,17 +72,7 @@ export async function runMutants(options: MutantOptions = {}): Promise<MutantRes
   try {
     for (const name of copied) cpSync(join(home, name), join(folder, name), { recursive: true, filter: link(folder) });
     symlinkSync(join(home, 'node_modules'), join(folder, 'node_modules'));
-    const results: MutantResult[] = [];
-    const isOver = () => options.signal?.aborted === true;
-    for (const mutant of wanted) {
-      if (isOver()) break;
-      const result = await runMutant(folder, mutant, options);
-      // What Ctrl-C has ended is no finding.
-      if (isOver()) break;
-      results.push(result);
-      options.onResult?.(result, results.length, wanted.length);
-    }
-    return results;
+    return await inTurns(folder, wanted, options);
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
@@ -103,15 +92,44 @@ function link(folder: string) {
   };
 }
 
-async function runMutant(folder: string, mutant: Mutant, options: MutantOptions): Promise<MutantResult> {
-  const startedMs = performance.now();
+/** Each stage with all that are left: what is quickly noticed is told first, and what is left is what a run is about. */
+async function inTurns(folder: string, wanted: readonly Mutant[], options: MutantOptions): Promise<MutantResult[]> {
+  const results: MutantResult[] = [];
+  const stagesOf = await Promise.all(wanted.map((mutant) => stages(folder, mutant, options.seeds ?? 500)));
+  const left = new Set(wanted);
+  const tell = (result: MutantResult) => {
+    results.push(result);
+    options.onResult?.(result, results.length, wanted.length);
+  };
+  const isOver = () => options.signal?.aborted === true;
+  for (let turn = 0; left.size > 0; turn += 1)
+    for (const [index, mutant] of wanted.entries()) {
+      if (isOver()) return results;
+      if (!left.has(mutant)) continue;
+      const stage = stagesOf[index]?.[turn];
+      const { name, file } = mutant;
+      const test = stage === undefined ? undefined : await withMistake(folder, mutant, stage, options.signal);
+      // What Ctrl-C has ended is no finding.
+      if (isOver() || (test === undefined && stage !== undefined)) continue;
+      left.delete(mutant);
+      tell({ name, file, killedBy: stage?.name, test });
+    }
+  return results;
+}
+
+async function withMistake(
+  folder: string,
+  mutant: Mutant,
+  stage: Stage,
+  signal: AbortSignal | undefined,
+): Promise<string | undefined> {
   const path = join(folder, mutant.file);
   const original = readFileSync(path, 'utf8');
   const write = (text: string) => {
     rmSync(path);
     writeFileSync(path, text);
   };
-  const withMistake = async <T>(work: () => Promise<T>): Promise<T> => {
+  const during = async <T>(work: () => Promise<T>): Promise<T> => {
     write(original.replace(mutant.find, () => mutant.replace));
     try {
       return await work();
@@ -119,14 +137,7 @@ async function runMutant(folder: string, mutant: Mutant, options: MutantOptions)
       write(original);
     }
   };
-  let [killedBy, test]: (string | undefined)[] = [];
-  for (const stage of await stages(folder, mutant, options.seeds ?? 500)) {
-    test = await noticed(folder, stage, { withMistake, signal: options.signal });
-    if (test === undefined) continue;
-    killedBy = stage.name;
-    break;
-  }
-  return { name: mutant.name, file: mutant.file, killedBy, test, seconds: (performance.now() - startedMs) / 1000 };
+  return await noticed(folder, stage, { withMistake: during, signal });
 }
 
 /** Which test or seed of a stage fails with the mistake, and does not fail without it. */
@@ -157,7 +168,7 @@ async function stages(folder: string, mutant: Mutant, seeds: number): Promise<St
   const own = mutant.file.split('/').slice(0, 2).join('/');
   const tests = async (root: string) => {
     const names = await readdir(join(folder, root), { recursive: true });
-    return names.filter((name) => name.endsWith('.test.ts')).map((name) => join(root, name));
+    return names.filter((name) => name.endsWith('.test.ts') && !measures.test(name)).map((name) => join(root, name));
   };
   const test = (name: string, files: string[]): Stage => ({ name, args: testArgs, files });
   const near = await tests(own);
@@ -169,6 +180,9 @@ async function stages(folder: string, mutant: Mutant, seeds: number): Promise<St
     test('unit tests', far),
   ];
 }
+
+/** They measure what something costs, which no mistake of these is about, and take long. */
+const measures = /(^|\/)cost\.test\.ts$/;
 
 const simArgs = ['src/cli/main.ts', 'sim'];
 
