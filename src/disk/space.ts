@@ -5,8 +5,8 @@
 
 import koffi from 'koffi';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
+import { libc } from '../base/libc.ts';
 
-const libc = koffi.load('libc.so.6');
 const fallocate = libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)');
 const takeRoom = libc.func('int posix_fallocate(int fd, int64_t offset, int64_t length)');
 
