@@ -3,7 +3,6 @@
 // its error, which errno does not bring from another thread; where a file system knows no such thing it writes zeroes,
 // and finds out as well.
 
-import koffi from 'koffi';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { libc } from '../base/libc.ts';
 

@@ -5,7 +5,7 @@
 // to take over, or that the guest has ended. A goodbye that comes first on another link must not hide it, so these links are
 // over when the packet link is, or a second later.
 
-import type { Clock } from '../../base/clock.ts';
+import { afterAwake, type Clock } from '../../base/clock.ts';
 import { ColoError } from '../../base/errors.ts';
 import { during } from '../../base/loop-watch.ts';
 import { closeTimeoutMs } from '../../channel/limits.ts';
@@ -42,7 +42,8 @@ export class PairLinks {
         closed: (error) => {
           const end = () => this.lose(error?.message ?? 'the peer closed the links', links[kind].endedByPeer);
           if (error !== undefined || kind === 'packet') return end();
-          if (!this.ending && !this.over) on.clock.after(closeTimeoutMs, end);
+          // Its last words may wait in a socket that this node has not read while it stood still.
+          if (!this.ending && !this.over) afterAwake(on.clock, closeTimeoutMs, end);
           this.ending = true;
         },
       });
