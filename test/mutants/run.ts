@@ -92,7 +92,9 @@ function link(folder: string) {
   };
 }
 
-/** Each stage with all that are left: what is quickly noticed is told first, and what is left is what a run is about. */
+/**
+ * Each stage with all that are left: what is quickly noticed is told first, and what is left is what a run is about.
+ */
 async function inTurns(folder: string, wanted: readonly Mutant[], options: MutantOptions): Promise<MutantResult[]> {
   const results: MutantResult[] = [];
   const stagesOf = await Promise.all(wanted.map((mutant) => stages(folder, mutant, options.seeds ?? 500)));
