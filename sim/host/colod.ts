@@ -224,8 +224,9 @@ class SimChildren implements HeldChildren {
     const lives = status !== undefined || busy !== undefined || this.host.isUp;
     if (status === undefined)
       return { ...rest, role: lives ? 'starting' : 'dead', state: '', why, protected: false, term: 0 };
-    const { role, state, term } = status;
-    return { ...rest, role, state, why: status.why, protected: status.protected, term };
+    const { role, state, term, over } = status;
+    const lost = role === 'stopped' && over?.byGuest === false;
+    return { ...rest, role, state, why: status.why, protected: status.protected, term, lost };
   }
 
   private failed(one: Held, why: string): void {
