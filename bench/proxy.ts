@@ -10,7 +10,7 @@
 // The client writes and reads both of the last two in the same way, with everything packed beforehand. With three busy
 // processes on few cores the frames a second of a whole run say as much about the client and the scheduler as about the
 // comparer; what the comparer's own process costs on its cores, per frame, is the steadier figure, and both are shown.
-// Of each run over sockets the first half warms up (ours has a compiler to wait for), the second half is measured.
+// The first half of each run over sockets warms up (ours has a compiler to wait for), the second half is measured.
 // Figures of one run compare with each other only; `ratios` are what carries over.
 
 import { readdirSync, readFileSync } from 'node:fs';
@@ -40,7 +40,7 @@ interface Rate {
 
 interface SocketRate {
   framesPerSecond: number;
-  /** Of the comparer's process, all threads, kernel included. */
+  /** CPU time of the comparer's process: all threads, kernel included. */
   cpuNsPerFrame: number;
 }
 
@@ -222,7 +222,7 @@ function feed(traffic: Traffic, isHeapMeasured = false): { ns: number; heapBytes
 /** A window small enough that no collection runs in it, and at its beginning everything is warm. */
 const heapWindowFrames = 9_600;
 
-/** Of both legs, and the clients' acknowledgements among them. */
+/** Frames of both legs, and the clients' acknowledgements among them. */
 function heapFrames({ acks }: Traffic): number {
   return 2 * heapWindowFrames + acks.slice(-heapWindowFrames).filter((ack) => ack !== undefined).length;
 }

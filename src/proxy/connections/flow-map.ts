@@ -1,6 +1,6 @@
 // A map from flow keys to entries, without a string or an object per look-up: entries of one hash are chained.
 
-import type { FlowKey } from '../packet/flow-key.ts';
+import type { FlowKey } from '../../packet/flow-key.ts';
 
 export interface FlowEntry<T> {
   readonly key: FlowKey;

@@ -1,64 +1,25 @@
-// The TCP connections that a node knows, and how its guest's sequence space maps to the client space:
+// The TCP connections that a node knows (connection.ts), which travel with every checkpoint (connection-records.ts),
+// and when each is forgotten. How long one is remembered depends on what it is in, and counts from its last frame
+// (limits.ts):
 //
-//    client sequence = guest sequence + delta          (0 on a primary that never failed over)
-//    client TSval    = guest TSval + time delta
-//
-// The table travels with every checkpoint, so every connection keeps its travelling part in one record of a flat array
-// (one for each family) that is copied in one go while the guest stands still. After the key, 16 bytes:
-//
-//    0       4            8            12      13             14
-//    | delta | client ISN | time delta | flags | window shift | reserved |       record: 32 bytes, IPv6: 56
-//
-//    table:   | magic, version | number of IPv4 records | of IPv6 records | records ... |
-//
-// "Client ISN" is the guest's initial sequence number as the client knows it. A new connection on an old 5-tuple begins
-// when the guest sends a SYN or SYN-ACK with another ISN, never when a client asks for it: anybody can forge a SYN, and
-// a connection that is being translated must survive that.
-//
-// A secondary may not know its deltas yet: it is *paired* once both its guest's SYN and the primary's are known. An
-// *announcement* is what the primary says of its own:
-//
-//    0        1                     2                                              6
-//    | family | 1: has a timestamp | TSval of its SYN, or 0 | flow key |            the ISN travels beside it
-// How long one is remembered depends on what it is in, and counts from its last frame (limits.ts):
-//
-//    opening ──► open ──────► closing ──────────────► ended ──────► forgotten
-//       │      the client has  one end sent FIN       both have, or one sent RST
-//       │      answered the
-//       │      guest's number
+//    opening ──► open ──► closing ──► ended ──► forgotten
 //       └── forgotten when the guest has long given it up
 //
 // An open one stays: an idle session must survive a failover too. When the table is full the oldest of those that have
-// ended makes room, then of those that are opening, whatever their offset: of a call that its client has never answered
-// nothing is lost but that call. So a flood of calls takes the place of other calls, and never that of a session.
+// ended makes room, then of those that are opening, whatever their offset: nothing is lost of a call that its client
+// has never answered but that call. So a flood of calls takes the place of other calls, and never that of a session.
 
-import { Fifo } from '../base/fifo.ts';
-import { read32, write32 } from '../packet/checksum.ts';
-import { FlowKey, family, flowKeyBytes, packFlowKey, unpackFlowKey } from '../packet/flow-key.ts';
-import type { FrameView } from '../packet/frame-view.ts';
-import { ipProtocol } from '../packet/ipv4.ts';
-import { distance } from '../packet/sequence.ts';
-import { synOptions, tcpFlag } from '../packet/tcp.ts';
-import { type FlowEntry, FlowMap } from './flow-map.ts';
-import { proxyLimits } from './limits.ts';
-
-/** Offsets behind the key. */
-const record = { delta: 0, clientIsn: 4, timeDelta: 8, flags: 12, windowShift: 13, bytes: 16 } as const;
-/** The last byte is the version of the encoding. */
-const tableMagic = 0x434f5403;
-const tableHeaderBytes = 12;
-const announcementKeyAt = 6;
-
-const flag = {
-  ...{ clientIsn: 1, guestFin: 2, clientFin: 4, guestReset: 8, clientReset: 16, unscaled: 32 },
-  /**
-   * The client has acknowledged the guest's SYN: nobody can who has not seen it. Or the guest goes on with an old
-   * connection.
-   */
-  open: 64,
-} as const;
-
-type Phase = 'opening' | 'open' | 'closing' | 'ended';
+import { Fifo } from '../../base/fifo.ts';
+import { read32, write32 } from '../../packet/checksum.ts';
+import { FlowKey, family, packFlowKey, unpackFlowKey } from '../../packet/flow-key.ts';
+import type { FrameView } from '../../packet/frame-view.ts';
+import { ipProtocol } from '../../packet/ipv4.ts';
+import { distance } from '../../packet/sequence.ts';
+import { synOptions, tcpFlag } from '../../packet/tcp.ts';
+import { proxyLimits } from '../limits.ts';
+import { answers, Connection, flag, hasClientReset, isInWindow, noteGuestAck, phaseOf } from './connection.ts';
+import { record, Section, tableHeaderBytes, tableMagic } from './connection-records.ts';
+import { FlowMap } from './flow-map.ts';
 
 /** Which phases have an end; the bit says that a connection stands in that queue. */
 const ageing = {
@@ -68,89 +29,6 @@ const ageing = {
 } as const;
 
 type Ageing = keyof typeof ageing;
-
-export class Connection<Attachment> implements FlowEntry<Connection<Attachment>> {
-  /** Named from the guest. */
-  readonly key: FlowKey;
-  next: Connection<Attachment> | undefined = undefined;
-
-  delta = 0;
-  timeDelta = 0;
-  clientIsn: number | undefined = undefined;
-  /** The guest's ISN and first TSval in its own space; only a secondary that is not paired needs them. */
-  guestIsn: number | undefined = undefined;
-  guestTime: number | undefined = undefined;
-  paired = true;
-  /** Bits by which the guest's window field is shifted. */
-  windowShift = 0;
-  flags = 0;
-  /**
-   * What the guest has acknowledged last, and how far its window reached at most: a segment of the client that lies
-   * elsewhere
-   *  it does not take. Signed, so that storing them allocates nothing.
-   */
-  guestAck = 0;
-  guestEdge = 0;
-  hasGuestAck = false;
-
-  /** Index of the record in its family's array. */
-  slot = -1;
-  /** Since when its age counts, at the earliest; the queues in which it stands, at most once in each. */
-  since = 0;
-  queues = 0;
-  lastSeen = 0;
-  /** What the node hangs on the connection: a compare state, or frames that wait. */
-  attachment: Attachment | undefined = undefined;
-
-  constructor(key: FlowKey) {
-    this.key = new FlowKey().copyFrom(key);
-  }
-}
-
-/** The records of the connections of one family. */
-class Section<Attachment> {
-  readonly bySlot: Connection<Attachment>[] = [];
-  readonly isIpv6: boolean;
-  readonly keyBytes: number;
-  readonly recordBytes: number;
-  records: Uint8Array;
-
-  constructor(isIpv6: boolean) {
-    this.isIpv6 = isIpv6;
-    this.keyBytes = isIpv6 ? flowKeyBytes.ipv6 : flowKeyBytes.ipv4;
-    this.recordBytes = this.keyBytes + record.bytes;
-    this.records = new Uint8Array(64 * this.recordBytes);
-  }
-
-  get bytes(): number {
-    return this.bySlot.length * this.recordBytes;
-  }
-
-  add(connection: Connection<Attachment>): void {
-    connection.slot = this.bySlot.length;
-    this.bySlot.push(connection);
-    if (this.bytes <= this.records.length) return;
-    const grown = new Uint8Array(this.records.length * 2);
-    grown.set(this.records);
-    this.records = grown;
-  }
-
-  /** Fills the place of `connection` with the last one, which is returned when it has moved. */
-  remove(connection: Connection<Attachment>): Connection<Attachment> | undefined {
-    const last = this.bySlot.pop();
-    if (last === undefined || last === connection) return undefined;
-    last.slot = connection.slot;
-    this.bySlot[last.slot] = last;
-    return last;
-  }
-}
-
-/** How many of the bytes are the table at their beginning; all of them when they are none. */
-export function encodedTableBytes(bytes: Uint8Array): number {
-  if (bytes.length < tableHeaderBytes || read32(bytes, 0) !== tableMagic) return bytes.length;
-  const ipv4Bytes = read32(bytes, 4) * (flowKeyBytes.ipv4 + record.bytes);
-  return Math.min(bytes.length, tableHeaderBytes + ipv4Bytes + read32(bytes, 8) * (flowKeyBytes.ipv6 + record.bytes));
-}
 
 export class ConnectionTable<Attachment> {
   private readonly map = new FlowMap<Connection<Attachment>>();
@@ -472,68 +350,3 @@ const busyMs = 1000;
 
 /** A SYN and what it may carry: less than an IP packet. */
 const largestSynBytes = 0xffff;
-
-function noteGuestAck(connection: Connection<unknown>, view: FrameView): void {
-  const { ack } = view;
-  const edge = ack + (view.window << (view.isSyn ? 0 : connection.windowShift));
-  if (!connection.hasGuestAck || distance(ack, connection.guestAck) > 0) connection.guestAck = ack | 0;
-  if (!connection.hasGuestAck || distance(edge, connection.guestEdge) > 0) connection.guestEdge = edge | 0;
-  connection.hasGuestAck = true;
-}
-
-/** Whether the guest may take what the client says at `sequence`; undefined when the guest has said nothing yet. */
-export function isInWindow(connection: Connection<unknown>, sequence: number): boolean | undefined {
-  if (!connection.hasGuestAck) return undefined;
-  return distance(sequence, connection.guestAck) >= 0 && distance(sequence, connection.guestEdge) <= 0;
-}
-
-function phaseOf({ flags }: Connection<unknown>): Phase {
-  const fins = flags & (flag.guestFin | flag.clientFin);
-  const isReset = (flags & (flag.guestReset | flag.clientReset)) !== 0;
-  if (isReset || fins === (flag.guestFin | flag.clientFin)) return 'ended';
-  if ((flags & flag.open) === 0) return 'opening';
-  return fins === 0 ? 'open' : 'closing';
-}
-
-/** Whether a client that says `ack` has seen the guest's SYN. */
-function answers({ clientIsn }: Connection<unknown>, ack: number): boolean {
-  if (clientIsn === undefined) return false;
-  const acknowledged = distance(ack, clientIsn);
-  return acknowledged >= 1 && acknowledged <= largestAnswerBytes;
-}
-
-/** What a guest says before its client has answered at all: less than any window. */
-const largestAnswerBytes = 1 << 30;
-
-/** The client gave the connection up: it wants nothing more of it. */
-export function hasClientReset(connection: Connection<unknown>): boolean {
-  return (connection.flags & flag.clientReset) !== 0;
-}
-
-/** What the primary says of its guest's SYN, as it travels. `time` is its TSval in client space. */
-export function packAnnouncement(key: FlowKey, time: number | undefined): Uint8Array {
-  const isIpv6 = key.family === family.ipv6;
-  const bytes = new Uint8Array(announcementKeyAt + (isIpv6 ? flowKeyBytes.ipv6 : flowKeyBytes.ipv4));
-  bytes[0] = key.family;
-  bytes[1] = time === undefined ? 0 : 1;
-  write32(bytes, 2, time ?? 0);
-  packFlowKey(key, bytes, announcementKeyAt);
-  return bytes;
-}
-
-export interface Announcement {
-  key: FlowKey;
-  time: number | undefined;
-}
-
-export function unpackAnnouncement(bytes: Uint8Array): Announcement | undefined {
-  const version = bytes[0];
-  if (version !== family.ipv4 && version !== family.ipv6) return undefined;
-  const key = unpackFlowKey(bytes, announcementKeyAt, version === family.ipv6, ipProtocol.tcp);
-  return key === undefined ? undefined : { key, time: bytes[1] === 1 ? read32(bytes, 2) : undefined };
-}
-
-/** Whether `sequence` of the guest, translated, is the ISN under which the client knows this connection. */
-export function isKnownIsn(connection: Connection<unknown>, sequence: number): boolean {
-  return connection.clientIsn !== undefined && distance(sequence + connection.delta, connection.clientIsn) === 0;
-}

@@ -1,8 +1,8 @@
 // What two SYNs of one connection negotiate differently: options or flags that do not agree make two connections of it.
 
-import { synOptions, synText, tcp, tcpFlag } from '../../packet/tcp.ts';
-import type { SegmentParts } from '../rewrite.ts';
-import type { TcpStream } from './tcp-stream.ts';
+import { synOptions, synText, tcp, tcpFlag } from '../../../packet/tcp.ts';
+import type { SegmentParts } from '../../frames/rewrite.ts';
+import type { TcpStream } from './stream.ts';
 
 /** Undefined when the PVM's SYN in `head` and the SVM's agree; the SVM's has been seen. */
 export function synDifference(stream: TcpStream, head: SegmentParts): string | undefined {

@@ -8,11 +8,11 @@
 //
 //    client -> guest    the quoted sequence -= delta           guest -> client    the quoted ack += delta
 
-import { read16, read32, replace16, replace32 } from '../packet/checksum.ts';
-import { FlowKey } from '../packet/flow-key.ts';
-import type { FrameView } from '../packet/frame-view.ts';
-import { IcmpQuote, icmp } from '../packet/icmp.ts';
-import { forEachSackEdge, tcp } from '../packet/tcp.ts';
+import { read16, read32, replace16, replace32 } from '../../packet/checksum.ts';
+import { FlowKey } from '../../packet/flow-key.ts';
+import type { FrameView } from '../../packet/frame-view.ts';
+import { IcmpQuote, icmp } from '../../packet/icmp.ts';
+import { forEachSackEdge, tcp } from '../../packet/tcp.ts';
 
 export interface Offsets {
   readonly delta: number;

@@ -3,7 +3,7 @@
 //
 // A buffer may be given back only when nothing refers to it any more. One that is not given back is simply collected.
 
-import { proxyLimits } from './limits.ts';
+import { proxyLimits } from '../limits.ts';
 
 export class FramePool {
   /** Free buffers by their length. */

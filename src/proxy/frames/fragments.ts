@@ -7,10 +7,10 @@
 // Pieces that overlap without being equal never make a whole: such a packet waits for a commit. So does one of which a
 // later piece has other options than the first one, which are those that are compared.
 
-import { write16 } from '../packet/checksum.ts';
-import { FrameView } from '../packet/frame-view.ts';
-import { ipv4 } from '../packet/ipv4.ts';
-import { proxyLimits } from './limits.ts';
+import { write16 } from '../../packet/checksum.ts';
+import { FrameView } from '../../packet/frame-view.ts';
+import { ipv4 } from '../../packet/ipv4.ts';
+import { proxyLimits } from '../limits.ts';
 import { finishIp } from './rewrite.ts';
 
 export interface Piece {

@@ -1,6 +1,6 @@
 // Frames as they travel in a checkpoint: 32-bit length, bytes, and so on.
 
-import { read32, write32 } from '../packet/checksum.ts';
+import { read32, write32 } from '../../packet/checksum.ts';
 
 const lengthBytes = 4;
 

@@ -1,18 +1,18 @@
 // What the SVM has said on a connection in this epoch: its bytes ahead of the PVM, its acknowledgement and window, its
-// SYN, FIN and resets. Only noted here; what may leave because of it is the comparer's matter (tcp.ts).
+// SYN, FIN and resets. Only noted here; what may leave because of it is the comparer's matter (comparer.ts).
 //
 // A SYN of the SVM for a connection that the PVM has not begun yet is parked with all that follows it: until the PVM's
 // SYN comes, the old connection on this 5-tuple goes on.
 
-import { read16 } from '../../packet/checksum.ts';
-import type { FrameView } from '../../packet/frame-view.ts';
-import { advance, distance, later } from '../../packet/sequence.ts';
-import { synText, tcp, tcpFlag } from '../../packet/tcp.ts';
-import { asBuffer } from '../byte-stream.ts';
-import { proxyLimits } from '../limits.ts';
-import type { CompareSink } from './sink.ts';
-import { edgeOf, shiftOf } from './tcp-clamp.ts';
-import type { TcpStream } from './tcp-stream.ts';
+import { read16 } from '../../../packet/checksum.ts';
+import type { FrameView } from '../../../packet/frame-view.ts';
+import { advance, distance, later } from '../../../packet/sequence.ts';
+import { synText, tcp, tcpFlag } from '../../../packet/tcp.ts';
+import { asBuffer } from '../../frames/byte-stream.ts';
+import { proxyLimits } from '../../limits.ts';
+import type { CompareSink } from '../sink.ts';
+import { edgeOf, shiftOf } from './clamp.ts';
+import type { TcpStream } from './stream.ts';
 
 /**
  * What tells resets of a connection apart: their sequence number. The answer to a segment without ACK always has 0

@@ -5,12 +5,12 @@
 //                            ├─ the earlier of both ── the later of that and what has left ──► out
 //    SVM   ack, edge, TSval ─┘
 
-import { advance, distance, earlier, later } from '../../packet/sequence.ts';
-import { tcpFlag } from '../../packet/tcp.ts';
-import { windowUpdateBytes } from '../limits.ts';
-import type { SegmentParts } from '../rewrite.ts';
-import { coarseTimestampMask, coarseWindowBytes, type Similarity } from '../similarity.ts';
-import type { TcpStream } from './tcp-stream.ts';
+import { advance, distance, earlier, later } from '../../../packet/sequence.ts';
+import { tcpFlag } from '../../../packet/tcp.ts';
+import type { SegmentParts } from '../../frames/rewrite.ts';
+import { windowUpdateBytes } from '../../limits.ts';
+import { coarseTimestampMask, coarseWindowBytes, type Similarity } from '../../similarity.ts';
+import type { TcpStream } from './stream.ts';
 
 export class TcpClamp {
   /** What the frame at hand may say. */

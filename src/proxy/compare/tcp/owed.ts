@@ -2,14 +2,14 @@
 // and an ACK of ours says it as soon as the SVM has come as far. Without that the client would wait for the PVM's next
 // segment, which may wait for the client.
 
-import { distance, later } from '../../packet/sequence.ts';
-import { tcpFlag } from '../../packet/tcp.ts';
-import { windowUpdateBytes } from '../limits.ts';
-import { pureAck, type SegmentParts } from '../rewrite.ts';
-import type { Similarity } from '../similarity.ts';
-import type { CompareSink, Moment } from './sink.ts';
-import { edgeOf, shiftOf, type TcpClamp } from './tcp-clamp.ts';
-import type { OwedAck, TcpStream } from './tcp-stream.ts';
+import { distance, later } from '../../../packet/sequence.ts';
+import { tcpFlag } from '../../../packet/tcp.ts';
+import { pureAck, type SegmentParts } from '../../frames/rewrite.ts';
+import { windowUpdateBytes } from '../../limits.ts';
+import type { Similarity } from '../../similarity.ts';
+import type { CompareSink, Moment } from '../sink.ts';
+import { edgeOf, shiftOf, type TcpClamp } from './clamp.ts';
+import type { OwedAck, TcpStream } from './stream.ts';
 
 export class OwedAcks {
   /** ACKs of ours. */

@@ -1,7 +1,7 @@
 // The flows in which something waits. Only these are looked at when time passes, or when everything must leave: a proxy
 // may have a hundred thousand flows, and few of them wait.
 
-import type { ActiveFlow } from './compare/sink.ts';
+import type { ActiveFlow } from './sink.ts';
 
 export class ActiveFlows {
   readonly all: ActiveFlow[] = [];

@@ -2,13 +2,13 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { FlowKey, family, portsOf } from '../packet/flow-key.ts';
-import { FrameView } from '../packet/frame-view.ts';
-import { ipProtocol } from '../packet/ipv4.ts';
-import { tcpFlag } from '../packet/tcp.ts';
-import { ConnectionTable } from './connection.ts';
-import { proxyLimits } from './limits.ts';
-import { fromGuest, synOptionBytes, toGuest } from './testbed.ts';
+import { FlowKey, family, portsOf } from '../../packet/flow-key.ts';
+import { FrameView } from '../../packet/frame-view.ts';
+import { ipProtocol } from '../../packet/ipv4.ts';
+import { tcpFlag } from '../../packet/tcp.ts';
+import { proxyLimits } from '../limits.ts';
+import { fromGuest, synOptionBytes, toGuest } from '../testbed/testbed.ts';
+import { ConnectionTable } from './connection-table.ts';
 
 const newTable = (connectionsMax?: number) =>
   new ConnectionTable<{ isBusy: boolean }>(

@@ -2,11 +2,11 @@
 // between. From a seed, so that a run can be repeated.
 
 import assert from 'node:assert/strict';
-import { seededRandom } from '../base/random.ts';
-import { announce } from '../packet/arp.ts';
-import { buildFragments, buildIcmp, buildIcmpEcho, buildTcp, buildUdp, timestampsOption } from '../packet/build.ts';
-import { tcpFlag } from '../packet/tcp.ts';
-import { proxyLimits } from './limits.ts';
+import { seededRandom } from '../../base/random.ts';
+import { announce } from '../../packet/arp.ts';
+import { buildFragments, buildIcmp, buildIcmpEcho, buildTcp, buildUdp, timestampsOption } from '../../packet/build.ts';
+import { tcpFlag } from '../../packet/tcp.ts';
+import { proxyLimits } from '../limits.ts';
 import { allEnds, Bed, bytes, type Ends, synOptionBytes } from './testbed.ts';
 
 /** Valid frames of one pair of ends, in one direction. */

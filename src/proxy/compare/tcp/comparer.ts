@@ -5,21 +5,19 @@
 //   beyond that is *owed*, and said by an ACK of ours when the SVM has caught up.
 // - SYN, FIN and RST leave when the SVM has sent them at the same place.
 // - A segment that says something which cannot be compared leaves by a commit alone.
-// - What has left once may leave again at once (tcp-said.ts knows what that is).
+// - What has left once may leave again at once (said.ts knows what that is).
 // - No TSval leaves that is beyond the SVM's latest, or before one that has left. So whoever carries the connection on
 //   is never behind what the client has seen, and the client drops nothing as an old duplicate (RFC 7323, PAWS).
 //
 // A segment that leaves whole is changed where it lies, and what is kept lies in pooled buffers: equal traffic
 // allocates nothing per frame.
 
-import { FrameView } from '../../packet/frame-view.ts';
-import { advance, distance, later } from '../../packet/sequence.ts';
-import { hasPlainOptions, tcp, tcpFlag } from '../../packet/tcp.ts';
-import { asBuffer } from '../byte-stream.ts';
-import type { Connection } from '../connection.ts';
-import type { FramePool } from '../frame-pool.ts';
-import { proxyLimits } from '../limits.ts';
-import type { DivergenceKind } from '../reason.ts';
+import { FrameView } from '../../../packet/frame-view.ts';
+import { advance, distance, later } from '../../../packet/sequence.ts';
+import { hasPlainOptions, tcp, tcpFlag } from '../../../packet/tcp.ts';
+import type { Connection } from '../../connections/connection.ts';
+import { asBuffer } from '../../frames/byte-stream.ts';
+import type { FramePool } from '../../frames/frame-pool.ts';
 import {
   ackTemplate,
   cutSegment,
@@ -28,17 +26,19 @@ import {
   pureAck,
   rewriteInPlace,
   type SegmentParts,
-} from '../rewrite.ts';
-import type { Similarity } from '../similarity.ts';
-import { areAsGood, beginsAnswer, dateAround, dateBytes } from './http-date.ts';
-import type { CompareSink, Moment } from './sink.ts';
-import { edgeOf, noteLeft, shiftOf, TcpClamp } from './tcp-clamp.ts';
-import { HeldSegments } from './tcp-held.ts';
-import { OwedAcks } from './tcp-owed.ts';
-import { ackedBytes, noteEnds, SaidBefore } from './tcp-said.ts';
-import { resetName, SecondarySide, urgentEnd } from './tcp-secondary.ts';
-import { type Held, TcpStream } from './tcp-stream.ts';
-import { synDifference } from './tcp-syn.ts';
+} from '../../frames/rewrite.ts';
+import { proxyLimits } from '../../limits.ts';
+import type { DivergenceKind } from '../../reason.ts';
+import type { Similarity } from '../../similarity.ts';
+import { areAsGood, beginsAnswer, dateAround, dateBytes } from '../http-date.ts';
+import type { CompareSink, Moment } from '../sink.ts';
+import { edgeOf, noteLeft, shiftOf, TcpClamp } from './clamp.ts';
+import { HeldSegments } from './held.ts';
+import { OwedAcks } from './owed.ts';
+import { ackedBytes, noteEnds, SaidBefore } from './said.ts';
+import { resetName, SecondarySide, urgentEnd } from './secondary.ts';
+import { type Held, TcpStream } from './stream.ts';
+import { synDifference } from './syn.ts';
 
 const none = new Uint8Array(0);
 

@@ -7,13 +7,13 @@
 //
 // A frame that waited and has left goes on lying in its pooled buffer, so that nothing is copied for it.
 
-import { advance, distance } from '../../packet/sequence.ts';
-import { asBuffer, equalPrefix } from '../byte-stream.ts';
-import type { FramePool } from '../frame-pool.ts';
-import { sparePiecesMax } from '../limits.ts';
+import { advance, distance } from '../../../packet/sequence.ts';
+import { asBuffer, equalPrefix } from '../../frames/byte-stream.ts';
+import type { FramePool } from '../../frames/frame-pool.ts';
+import { sparePiecesMax } from '../../limits.ts';
 
 interface Piece {
-  /** Of the pool, and this piece's alone. */
+  /** It comes from the pool, and is this piece's alone. */
   buffer: Buffer;
   from: number;
   to: number;

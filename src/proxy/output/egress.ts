@@ -4,10 +4,10 @@
 // until then it waits in the uplink, which may lose it (a lease that ends, a kernel without room, a device that is
 // gone).
 
-import { Fifo } from '../base/fifo.ts';
-import type { Progress } from '../netdev/endpoint.ts';
-import type { FrameClass, HeldSince } from './compare/sink.ts';
-import type { PrimaryCounters } from './counters.ts';
+import { Fifo } from '../../base/fifo.ts';
+import type { Progress } from '../../netdev/endpoint.ts';
+import type { FrameClass, HeldSince } from '../compare/sink.ts';
+import type { PrimaryCounters } from '../counters.ts';
 import { Gate, type MatchedIds } from './gate.ts';
 import { HoldTimes } from './hold-times.ts';
 

@@ -3,9 +3,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { buildFragments, buildUdp } from '../packet/build.ts';
-import { PrimaryProxy } from './primary.ts';
-import { bytes, client, guest } from './testbed.ts';
+import { buildFragments, buildUdp } from '../../packet/build.ts';
+import { PrimaryProxy } from '../primary.ts';
+import { bytes, client, guest } from '../testbed/testbed.ts';
 
 /** A primary whose uplink writes when it is told to. */
 class SlowBed {

@@ -2,8 +2,8 @@
 // stays allowed: either the SVM has produced it, or a checkpoint taken after it is safe with the secondary, and neither
 // can become untrue.
 
-import { Fifo } from '../base/fifo.ts';
-import { proxyLimits } from './limits.ts';
+import { Fifo } from '../../base/fifo.ts';
+import { proxyLimits } from '../limits.ts';
 
 /** The SVM's frames that a frame was matched with, where the secondary wants to know. */
 export type MatchedIds = number | readonly number[] | undefined;

@@ -7,13 +7,13 @@
 //
 // At the start of an epoch the SVM is the PVM as it was at the capture: the SVM's side starts as a copy of the PVM's.
 
-import { flowText } from '../../packet/flow-key.ts';
-import { ByteStream } from '../byte-stream.ts';
-import type { Connection } from '../connection.ts';
-import type { FramePool } from '../frame-pool.ts';
-import type { SegmentParts } from '../rewrite.ts';
+import { flowText } from '../../../packet/flow-key.ts';
+import type { Connection } from '../../connections/connection.ts';
+import { ByteStream } from '../../frames/byte-stream.ts';
+import type { FramePool } from '../../frames/frame-pool.ts';
+import type { SegmentParts } from '../../frames/rewrite.ts';
+import type { ActiveFlow } from '../sink.ts';
 import type { SentBytes } from './sent-bytes.ts';
-import type { ActiveFlow } from './sink.ts';
 
 /** A segment of the PVM that waits. */
 export interface Held extends SegmentParts {

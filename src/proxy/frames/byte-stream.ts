@@ -7,9 +7,9 @@
 // A piece may be *borrowed* from the frame that is being looked at: if nothing took it by the end of the call, `keep`
 // copies it. So a byte that the PVM is waiting for is never copied. The owner checks `bytes` against its limits.
 
-import { advance, distance } from '../packet/sequence.ts';
+import { advance, distance } from '../../packet/sequence.ts';
+import { sparePiecesMax } from '../limits.ts';
 import type { FramePool } from './frame-pool.ts';
-import { sparePiecesMax } from './limits.ts';
 
 interface Piece {
   sequence: number;

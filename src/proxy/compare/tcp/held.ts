@@ -3,15 +3,15 @@
 // A segment that is looked at lies in the frame that brought it; only one that goes on waiting is copied (`keepFresh`),
 // into a pooled buffer, and the records are used again: equal traffic allocates nothing per frame.
 
-import type { FrameView } from '../../packet/frame-view.ts';
-import { advance, distance } from '../../packet/sequence.ts';
-import { tcpFlag } from '../../packet/tcp.ts';
-import { asBuffer, equalPrefix } from '../byte-stream.ts';
-import type { FramePool } from '../frame-pool.ts';
-import { sparePiecesMax } from '../limits.ts';
-import { emptyParts, fillParts } from '../rewrite.ts';
-import type { CompareSink, Moment } from './sink.ts';
-import type { Held, TcpStream } from './tcp-stream.ts';
+import type { FrameView } from '../../../packet/frame-view.ts';
+import { advance, distance } from '../../../packet/sequence.ts';
+import { tcpFlag } from '../../../packet/tcp.ts';
+import { asBuffer, equalPrefix } from '../../frames/byte-stream.ts';
+import type { FramePool } from '../../frames/frame-pool.ts';
+import { emptyParts, fillParts } from '../../frames/rewrite.ts';
+import { sparePiecesMax } from '../../limits.ts';
+import type { CompareSink, Moment } from '../sink.ts';
+import type { Held, TcpStream } from './stream.ts';
 
 const noFrame = Buffer.alloc(0);
 

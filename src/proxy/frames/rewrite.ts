@@ -2,12 +2,12 @@
 // right. One scratch buffer is used again for every frame that is made: the result is valid until the next call. A
 // frame that only changes a few fields is changed where it lies, with its checksum updated: nothing is copied.
 
-import { checksum, read16, replace16, replace32, write16, write32 } from '../packet/checksum.ts';
-import type { FrameView } from '../packet/frame-view.ts';
-import { ipProtocol, ipv4, ipv4HeaderBytes } from '../packet/ipv4.ts';
-import { ipv6 } from '../packet/ipv6.ts';
-import { tcp, tcpFlag } from '../packet/tcp.ts';
-import { transportChecksum } from '../packet/transport-checksum.ts';
+import { checksum, read16, replace16, replace32, write16, write32 } from '../../packet/checksum.ts';
+import type { FrameView } from '../../packet/frame-view.ts';
+import { ipProtocol, ipv4, ipv4HeaderBytes } from '../../packet/ipv4.ts';
+import { ipv6 } from '../../packet/ipv6.ts';
+import { tcp, tcpFlag } from '../../packet/tcp.ts';
+import { transportChecksum } from '../../packet/transport-checksum.ts';
 
 /** The fields of a TCP segment that are needed to send it, or a part of it. */
 export interface SegmentParts {

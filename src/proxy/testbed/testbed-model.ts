@@ -4,11 +4,11 @@
 // committed capture covers, and judges every frame at the moment it leaves.
 
 import assert from 'node:assert/strict';
-import { buildTcp, buildUdp, timestampsOption } from '../packet/build.ts';
-import { FrameView } from '../packet/frame-view.ts';
-import { advance, distance } from '../packet/sequence.ts';
-import { tcpFlag } from '../packet/tcp.ts';
-import { PrimaryProxy } from './primary.ts';
+import { buildTcp, buildUdp, timestampsOption } from '../../packet/build.ts';
+import { FrameView } from '../../packet/frame-view.ts';
+import { advance, distance } from '../../packet/sequence.ts';
+import { tcpFlag } from '../../packet/tcp.ts';
+import { PrimaryProxy } from '../primary.ts';
 import { assertValid, Bed, type Ends, promptUplink, Reassembly } from './testbed.ts';
 
 export const clientIsn = 5000;

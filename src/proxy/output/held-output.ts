@@ -2,18 +2,19 @@
 // flows otherwise. In the order in which the guest sent it, it leaves by a commit; copied into a checkpoint, it is what
 // a survivor may have to say.
 
-import { Fifo } from '../base/fifo.ts';
-import { FrameView } from '../packet/frame-view.ts';
-import type { ActiveFlows } from './active-flows.ts';
-import type { DatagramComparer, DatagramFlow } from './compare/datagram.ts';
-import { classOf } from './compare/sink.ts';
-import type { TcpComparer } from './compare/tcp.ts';
-import { TcpStream } from './compare/tcp-stream.ts';
-import type { ConnectionTable } from './connection.ts';
+import { Fifo } from '../../base/fifo.ts';
+import { FrameView } from '../../packet/frame-view.ts';
+import type { ActiveFlows } from '../compare/active-flows.ts';
+import type { DatagramComparer } from '../compare/datagram.ts';
+import type { DatagramFlow } from '../compare/datagram-flow.ts';
+import { classOf } from '../compare/sink.ts';
+import type { TcpComparer } from '../compare/tcp/comparer.ts';
+import { TcpStream } from '../compare/tcp/stream.ts';
+import type { ConnectionTable } from '../connections/connection-table.ts';
+import { restamp } from '../connections/translate.ts';
+import { proxyLimits } from '../limits.ts';
 import type { Egress } from './egress.ts';
 import { encodedFrameBytes, encodeFrames } from './held-frames.ts';
-import { proxyLimits } from './limits.ts';
-import { restamp } from './translate.ts';
 
 /** A frame of the PVM, client space, that waits as a whole. */
 export interface Waiting {

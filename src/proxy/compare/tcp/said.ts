@@ -2,13 +2,13 @@
 // SYN and FIN, and the bytes that the client has not acknowledged (sent-bytes.ts). What the client has acknowledged it
 // is not told again: a segment that repeats such bytes leaves without them.
 
-import { advance, distance, later } from '../../packet/sequence.ts';
-import { synText, tcpFlag } from '../../packet/tcp.ts';
-import type { FramePool } from '../frame-pool.ts';
-import { proxyLimits } from '../limits.ts';
-import type { SegmentParts } from '../rewrite.ts';
+import { advance, distance, later } from '../../../packet/sequence.ts';
+import { synText, tcpFlag } from '../../../packet/tcp.ts';
+import type { FramePool } from '../../frames/frame-pool.ts';
+import type { SegmentParts } from '../../frames/rewrite.ts';
+import { proxyLimits } from '../../limits.ts';
 import { SentBytes } from './sent-bytes.ts';
-import type { Held, TcpStream } from './tcp-stream.ts';
+import type { Held, TcpStream } from './stream.ts';
 
 export class SaidBefore {
   /** Memory of all connections. */

@@ -1,17 +1,17 @@
 // For tests: both proxies, joined without a network in between, and a client that checks every frame it is given.
 
 import assert from 'node:assert/strict';
-import { type Address, buildTcp, type Segment } from '../packet/build.ts';
-import { checksum } from '../packet/checksum.ts';
-import { FrameView } from '../packet/frame-view.ts';
-import { ipProtocol } from '../packet/ipv4.ts';
-import { parseIpv6 } from '../packet/ipv6.ts';
-import { advance, distance } from '../packet/sequence.ts';
-import { tcpFlag } from '../packet/tcp.ts';
-import { transportChecksum } from '../packet/transport-checksum.ts';
-import { type PrimaryOptions, PrimaryProxy } from './primary.ts';
-import type { CheckpointReason } from './reason.ts';
-import { SecondaryProxy } from './secondary.ts';
+import { type Address, buildTcp, type Segment } from '../../packet/build.ts';
+import { checksum } from '../../packet/checksum.ts';
+import { FrameView } from '../../packet/frame-view.ts';
+import { ipProtocol } from '../../packet/ipv4.ts';
+import { parseIpv6 } from '../../packet/ipv6.ts';
+import { advance, distance } from '../../packet/sequence.ts';
+import { tcpFlag } from '../../packet/tcp.ts';
+import { transportChecksum } from '../../packet/transport-checksum.ts';
+import { type PrimaryOptions, PrimaryProxy } from '../primary.ts';
+import type { CheckpointReason } from '../reason.ts';
+import { SecondaryProxy } from '../secondary.ts';
 
 export const guest = { mac: Uint8Array.of(2, 0, 0, 0, 0, 1), ip: 0x0a00020f, port: 80 };
 export const client = { mac: Uint8Array.of(2, 0, 0, 0, 0, 2), ip: 0x0a000202, port: 4711 };
@@ -120,7 +120,7 @@ export class Bed {
   /** Times that the secondary was asked to take for its own. */
   readonly asked: Uint8Array[] = [];
   private readonly unanswered: Uint8Array[] = [];
-  /** Of all frames that the secondary proxy has sent. */
+  /** The numbers of all frames that the secondary proxy has sent. */
   readonly numbers: number[] = [];
   isPaused = false;
   readonly primary: PrimaryProxy;
