@@ -120,7 +120,7 @@ function tcpTraffic(shape: Shape): Traffic {
     const payload = new Uint8Array(payloadBytes).fill(index);
     const segment = { sequence, ack: 5001, flags: tcpFlag.psh, window: 1000, options: timestampsOption(index, 7) };
     primary.push(buildTcp(from, client, { ...segment, payload }));
-    const other = payload.slice();
+    const other = Uint8Array.from(payload);
     if (differs > 0 && index % differs === 0) other[payloadBytes >> 1] = index + 1;
     secondary.push(buildTcp(from, client, { ...segment, payload: other }));
     const isAcked = Math.floor(index / connections) % ackedSegments === ackedSegments - 1;
@@ -136,7 +136,7 @@ function udpTraffic(name: string, flows: number, payloadBytes: number): Traffic 
   const primary = Array.from({ length: framesPerLeg }, (_, index) =>
     buildUdp(guest, clientOf(index % flows), new Uint8Array(payloadBytes).fill(index)),
   );
-  const secondary = primary.map((frame) => frame.slice());
+  const secondary = primary.map((frame) => Uint8Array.from(frame));
   return { name, opening: [], primary, secondary, acks: [], commitEvery: 0, isForBoth: true };
 }
 
@@ -175,7 +175,7 @@ function feed(traffic: Traffic, isHeapMeasured = false): { ns: number; heapBytes
   });
   let epoch = 1;
   for (const frame of traffic.opening) {
-    proxy.fromGuest(frame.slice(), 0);
+    proxy.fromGuest(Uint8Array.from(frame), 0);
     proxy.fromSecondary(epoch, 0, frame, 0);
   }
   // A proxy may change the primary's frames where they lie.
@@ -384,7 +384,11 @@ export function measureFlood(): ProxyReport['flood'] {
     const frames = Array.from({ length: calls / 2 }, (_, index) => {
       const client = clientOf(from + index);
       const answer = buildTcp(guest, client, { sequence: 999 + index, ack: 5001, flags: tcpFlag.syn });
-      return { syn: buildTcp(client, guest, { sequence: 5000, flags: tcpFlag.syn }), answer, other: answer.slice() };
+      return {
+        syn: buildTcp(client, guest, { sequence: 5000, flags: tcpFlag.syn }),
+        answer,
+        other: Uint8Array.from(answer),
+      };
     });
     const begin = process.threadCpuUsage();
     for (const { syn, answer, other } of frames) {

@@ -108,7 +108,7 @@ export function readArp(view: FrameView): { isRequest: boolean; sender: Place; t
   const { frame } = view;
   const at = view.contentFrom - arp.senderMac;
   const sender = {
-    mac: frame.slice(at + arp.senderMac, at + arp.senderIp),
+    mac: Uint8Array.from(frame.subarray(at + arp.senderMac, at + arp.senderIp)),
     ip: read32(frame, at + arp.senderIp) >>> 0,
   };
   const isRequest = frame[at + arp.operation + 1] === arp.request;
