@@ -62,4 +62,5 @@ export const firstSeeds: Readonly<Record<string, number>> = {
   'reset-is-a-death': 63,
   'loaded-when-committed': 15,
   'states-not-tried': 903,
+  'lost-vm-left-alone': 27,
 };
