@@ -14,7 +14,10 @@ export const sentence =
   'while one copy ' +
   'of the guest is not struck by a fault, one can run.';
 
-/** A state is tried as often as the plan says, with the next checkpoint (`protect.tryLoad`); slow links and machines may delay that one. */
+/**
+ * A state is tried as often as the plan says, with the next checkpoint (`protect.tryLoad`); slow links and machines may
+ * delay that one.
+ */
 const triedWithinMs = 2000;
 
 export function survivor(world: World): Checker {
@@ -55,7 +58,9 @@ export function survivor(world: World): Checker {
     const isNew = vm.startedAt > loadsFailSince;
     const isOld = world.plan.protect.mode === 'remus' && world.schedule.now > loadsFailSince + triedWithinMs;
     if (isNew || isOld)
-      complain(`${node.name} is protected by ${other.name}, where no state loads since ${loadsFailSince.toFixed(0)} ms`);
+      complain(
+        `${node.name} is protected by ${other.name}, where no state loads since ${loadsFailSince.toFixed(0)} ms`,
+      );
   };
 
   /** Nodes in doubt about a secondary that may run, whose own QEMU has not been able to answer since that began. */

@@ -78,7 +78,9 @@ export const pairDefects: readonly Defect[] = [
   },
   {
     name: 'reset-is-a-death',
-    mistake: 'A connection that is reset counts as word that the primary is gone (a defect that the simulation found in the product).',
+    mistake:
+      'A connection that is reset counts as word that the primary is gone (a defect that the simulation found in ' +
+      'the product).',
     seeds: 70,
     from: 55,
     finds: 'single-voice',

@@ -1,13 +1,13 @@
-// The service of one host of three: the product's own Service, with its Reconciler and Registry, over simulated children. A child
-// is the process of a SimNode; the service may end and come back, and finds the child again.
+// The service of one host of three: the product's own Service, with its Reconciler and Registry, over simulated
+// children. A child is the process of a SimNode; the service may end and come back, and finds the child again.
 //
 //   Service (src/colod) ─► SimChildren ─► SimNode.start, stop, leave, setPeers, failover
 //           └──────────► Registry ─► SimStore (etcd)
 
+import type { NodeStatus } from '../../src/api/node-status.ts';
 import { type Clock, delay } from '../../src/base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../../src/base/errors.ts';
 import type { Log } from '../../src/base/log.ts';
-import type { NodeStatus } from '../../src/api/node-status.ts';
 import type { Child } from '../../src/cluster/placement.ts';
 import { type Hosted, Registry, type VmRecord } from '../../src/cluster/registry.ts';
 import type { HeldChildren } from '../../src/colod/children.ts';
@@ -209,7 +209,7 @@ class SimChildren implements HeldChildren {
     one.peers = text;
   }
 
-  /** Of the calls of its API the service makes this one. */
+  /** The service makes this call of its API alone. */
   call(_vm: string, { path, timeoutMs = statusTimeoutMs }: { path: string; timeoutMs?: number }): Promise<unknown> {
     if (path !== '/failover') throw new Error(`bug: a simulated child has no ${path}`);
     return this.ask(({ node }) => node?.failover(), timeoutMs);

@@ -284,7 +284,7 @@ export class SimNode {
     link?.process.run(() => link.fail('broke'));
   }
 
-  /** The kernel ends one connection, or all, at both ends: the other side hears at once, the owner here so much later. */
+  /** The kernel ends one connection, or all: the other side hears at once, the owner here so much later. */
   abortLinks(choice: number, heardMs: number): void {
     const open = this.liveLinks;
     const links = choice % 2 === 0 ? open : [open[choice % Math.max(1, open.length)]];

@@ -77,8 +77,8 @@ export class SimProcess {
   }
 
   /**
-   * Everything that waited runs before anything new: in its order, or as a loop of events does it, which looks at its timers
-   * first and then at what its sockets have.
+   * Everything that waited runs before anything new: in its order, or as a loop of events does it, which looks at its
+   * timers first and then at what its sockets have.
    */
   wake(timersFirst = false): void {
     if (!this.paused) return;

@@ -1,9 +1,10 @@
-// The registry's store as a host reaches it: the entries lie in the etcd that also is the arbiter, over the same network and at the
-// same members. It may refuse what is written while it still answers what is read, as one that is full does.
+// The registry's store as a host reaches it: the entries lie in the etcd that also is the arbiter, over the same
+// network and at the same members. It may refuse what is written while it still answers what is read, as one that is
+// full does.
 
+import { ColoError, errorCodes } from '../../src/base/errors.ts';
 import { MemoryStore, type Shared } from '../../src/cluster/memory-store.ts';
 import type { Entry, Store } from '../../src/cluster/store.ts';
-import { ColoError, errorCodes } from '../../src/base/errors.ts';
 import { type Asking, askMembers } from './arbiter.ts';
 import type { SimProcess } from './process.ts';
 
@@ -40,7 +41,8 @@ export class SimStore implements Store {
 
   private write<T>(operation: () => Promise<T>): Promise<T> {
     return askMembers(this.process, this.asking, async () => {
-      if (this.refuses()) throw new ColoError(errorCodes.arbiter, 'etcdserver: mvcc: database space exceeded (simulated)');
+      if (this.refuses())
+        throw new ColoError(errorCodes.arbiter, 'etcdserver: mvcc: database space exceeded (simulated)');
       return operation();
     });
   }

@@ -150,8 +150,8 @@ export class SimLink implements PeerLink {
   }
 
   /**
-   * The process of this side is dead: its kernel says so, unless the whole host is gone. One that stood still has left something unread,
-   * which makes a reset of the end.
+   * The process of this side is dead: its kernel says so, unless the whole host is gone. One that stood still has left
+   * something unread, which makes a reset of the end.
    */
   processEnded(options: { silent: boolean; loseEvent: number | undefined }): void {
     this.finish();
@@ -260,7 +260,7 @@ export class SimLink implements PeerLink {
     this.put(saysWhy ? { kind: 'bye', why: `${peer.node} ${what}` } : { kind: 'end' }, 0);
   }
 
-  /** Its kernel gives the connection up: nothing of this side arrives any more, and its owner hears of it `heardMs` later. */
+  /** Its kernel gives the connection up: nothing arrives any more, and its owner hears of it `heardMs` later. */
   abort(heardMs: number): void {
     if (this.over || this.mute) return;
     this.wire.clear();

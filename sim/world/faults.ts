@@ -308,8 +308,8 @@ export class Faults {
   }
 
   /**
-   * What this host was given before may be a copy that nobody can load: until that is looked at, the loss of its primary is a
-   * second fault.
+   * What this host was given before may be a copy that nobody can load: until that is looked at, the loss of its
+   * primary is a second fault.
    */
   private failLoads(fault: Fault, node: SimNode): void {
     this.world.strike(node);

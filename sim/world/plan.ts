@@ -390,14 +390,17 @@ function drawTakeoverDisk(random: Random): Fault[] {
 }
 
 /**
- * A machine stands still as a whole for seconds, every process and QEMU of it; or all machines do, as two that lie on one
- * starved host. Half of them while the nodes do not hear each other, or again soon after.
+ * A machine stands still as a whole for seconds, every process and QEMU of it; or all machines do, as two that lie on
+ * one starved host. Half of them while the nodes do not hear each other, or again soon after.
  */
 function drawStall(random: Random): Fault[] {
   if (!random.chance(0.08)) return [];
   const atMs = random.between(300, 2300);
   const stall = (at: number): Fault => ({
-    ...{ kind: random.pick(['stall', 'stall', 'stall-all'] as const), on: random.pick(['primary', 'secondary'] as const) },
+    ...{
+      kind: random.pick(['stall', 'stall', 'stall-all'] as const),
+      on: random.pick(['primary', 'secondary'] as const),
+    },
     ...{ when: { atMs: at }, forMs: random.pick([random.between(1000, 3000), random.between(3000, 10_000)]) },
     choice: random.below(1000),
   });
@@ -420,7 +423,7 @@ function drawLoads(random: Random): Fault[] {
   return [fails, { kind, on: 'primary', when, forMs: 700, choice: random.below(1000) }];
 }
 
-/** The kernel of one host, or something on the way, ends a connection; who owns it hears of it later than the other end. */
+/** A kernel, or something on the way, ends a connection; its owner hears of it later than the other end. */
 function drawAbort(random: Random): Fault[] {
   if (!random.chance(0.08)) return [];
   const atMs = random.between(300, 2300);
@@ -433,15 +436,23 @@ function drawAbort(random: Random): Fault[] {
 const clusterMs = 5000;
 
 /**
- * The same faults when the VM has been placed, and those of a cluster: hosts that are emptied, die and come back with nothing,
- * services that die, a registry that takes nothing. Nobody stops the VM: to remove it is another thing.
+ * The same faults when the VM has been placed, and those of a cluster: hosts that are emptied, die and come back with
+ * nothing, services that die, a registry that takes nothing. Nobody stops the VM: to remove it is another thing.
  */
 function inCluster(faults: readonly Fault[], random: Random): Fault[] {
   const later = faults
     .filter(({ kind }) => kind !== 'operator-stop')
     .map((fault) => ('atMs' in fault.when ? { ...fault, when: { atMs: fault.when.atMs + clusterMs } } : fault));
   const own = Array.from({ length: 1 + random.below(4) }, (): Fault => {
-    const kinds = ['drain', 'drain', 'kill-host', 'shutdown', 'colod-killed', 'registry-refuses', 'arbiter-slow'] as const;
+    const kinds = [
+      'drain',
+      'drain',
+      'kill-host',
+      'shutdown',
+      'colod-killed',
+      'registry-refuses',
+      'arbiter-slow',
+    ] as const;
     const on = random.pick(['a', 'b', 'c', 'primary', 'primary', 'secondary'] as const);
     const when = { atMs: clusterMs + random.between(-3000, 9000) };
     const forMs = random.pick([random.between(100, 2000), random.between(2000, 9000)]);

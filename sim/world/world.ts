@@ -48,7 +48,7 @@ export interface Violation {
 
 /** How long after the last fault everything must be well again. */
 export const recoverMs = 9000;
-/** Of a cluster: a host that comes back with nothing waits for its service, a restart for its pause, a boot for both of them. */
+/** In a cluster: who comes back with nothing waits for its service, a restart for its pause, a boot for both. */
 const recoverMsOfCluster = 45_000;
 
 export function recoverMsOf({ cluster }: Pick<Plan, 'cluster'>): number {

@@ -70,8 +70,8 @@ export class Link {
   private congestedNow = false;
   private drainWaiters: (() => void)[] = [];
   /**
-   * The end came from the other end: a bye, or the end of its stream. Not a reset: a firewall, `ss -K` or a forgotten connection on
-   * the way reset one as well, and then the peer may live, and hear of it later than this side.
+   * The end came from the other end: a bye, or the end of its stream. Not a reset: a firewall, `ss -K` or a forgotten
+   * connection on the way reset one as well, and then the peer may live, and hear of it later than this side.
    */
   endedByPeer = false;
   /** Why the other end ended it, in its own words; '' when it said nothing. */

@@ -21,8 +21,8 @@
 // reason to start the owner's child again: that child asks the peer itself (role.ts), and boots nothing before it has
 // an answer. A peer that is not there may hold everything: then a person decides.
 //
-// The only copy is lost because its QEMU died: its child is started again, and the record says that it boots the VM anew. One whose
-// guest has switched itself off stays as it is.
+// The only copy is lost because its QEMU died: its child is started again, and the record says that it boots the VM
+// anew. One whose guest has switched itself off stays as it is.
 //
 // An arbiter that has lost its records, or was restored from an old copy, says as little. So a node boots the VM by the
 // lack of a record only while the registry says at that time that no other node has it, and never while one says that
