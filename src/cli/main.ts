@@ -285,7 +285,7 @@ function addTools(program: Command, finish: (code: number) => void): void {
   program
     .command('bench <what>')
     .description(
-      'measure: checkpoint (pause per phase by dirty pages and RAM), disk (pause by bytes written; writes in the guest; a database), failover (the gap that a client sees, for each kind of death; needs root), memory (of both nodes, against what is promised), proxy (frames a second, beside colo-compare), similarity (what each measure is worth)',
+      'measure: checkpoint (pause per phase by dirty pages and RAM), clocks (how a guest without NTP keeps time), disk (pause by bytes written; writes in the guest; a database), failover (the gap that a client sees, for each kind of death; needs root), memory (of both nodes, against what is promised), proxy (frames a second, beside colo-compare), similarity (what each measure is worth)',
     )
     .addOption(
       new Option('--rounds <n>', 'repetitions per figure, 30 (similarity: 3); memory: seconds of each run').argParser(
@@ -297,7 +297,13 @@ function addTools(program: Command, finish: (code: number) => void): void {
         wholeNumber,
       ),
     )
-    .addOption(new Option('--accel <name>', 'checkpoint: what runs the guest (default: tcg)').choices(['tcg', 'kvm']))
+    .addOption(
+      new Option('--accel <name>', 'checkpoint, clocks: what runs the guest (default: tcg; clocks: kvm)').choices([
+        'tcg',
+        'kvm',
+      ]),
+    )
+    .addOption(new Option('--minutes <n>', 'clocks: for how long (default: 2)').argParser(count))
     .addOption(
       new Option('--guest <name>', 'checkpoint: which guest (default: linux; under kvm bare)').choices([
         'linux',
