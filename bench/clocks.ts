@@ -80,7 +80,9 @@ export async function benchClocks(options: ClockBenchOptions): Promise<ClockBenc
     const path = join(pair.logDir, 'a.serial');
     await consoleSays(pair.a, { path, text: guest.readyLine, timeoutMs: bootTimeoutMs });
     await pair.startSecondary();
-    await pair.until('protected', protectTimeoutMs, (all) => all.some((one) => one.role === 'primary' && one.protected));
+    await pair.until('protected', protectTimeoutMs, (all) =>
+      all.some((one) => one.role === 'primary' && one.protected),
+    );
     const watched = await watch(pair, { untilMs: systemClock.now() + minutes * 60_000, quiet: json });
     const report = { accel, minutes, ...watched };
     const ok = report.clocks.every(({ worstMs, backMs }) => Math.abs(worstMs) <= errorMsMax && backMs === 0);
@@ -201,7 +203,8 @@ function rangeText({ least, most }: Bounds): string {
 }
 
 function tableOf(report: ClockBenchReport): string {
-  const cells = (texts: string[]) => `${texts.map((text, index) => (index === 0 ? text.padEnd(20) : text.padStart(14))).join('')}\n`;
+  const cells = (texts: string[]) =>
+    `${texts.map((text, index) => (index === 0 ? text.padEnd(20) : text.padStart(14))).join('')}\n`;
   const { accel, minutes, samples, checkpoints, pauseMsP50, pausedS, takeovers } = report;
   return [
     `${minutes} min under ${accel}, remus, ${checkpoints} checkpoints of ${pauseMsP50.toFixed(1)} ms (p50): about ${pausedS.toFixed(0)} s of pauses, ${takeovers} takeovers, ${samples} samples\n`,

@@ -1,7 +1,7 @@
 /*
- * vcpus.c - the further vCPUs: each goes round pages of its own, for ever, and checks them as work.c does. So a machine with
- * several running vCPUs can be captured and loaded, and any of them that lost a write, or stands still, is seen. All of them
- * read the TSC, too: one that reads less than another one has read before has a TSC that is not theirs.
+ * vcpus.c - the further vCPUs: each goes round pages of its own, for ever, and checks them as work.c does. So a machine
+ * with several running vCPUs can be captured and loaded, and any of them that lost a write, or stands still, is seen.
+ * All of them read the TSC, too: one that reads less than another one has read before has a TSC that is not theirs.
  *
  *   vCPU 0: INIT, STARTUP ──► local APIC of vCPU n: page 8 (start.S) ──► vcpu_begin(n)
  */

@@ -5,13 +5,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { after, describe, type TestContext, test } from 'node:test';
 import { PageRuns } from '../../src/base/page-runs.ts';
 import { BareVm, type BareVmOptions } from '../../src/demo/bare-vm.ts';
-import {
-  type ClockName,
-  type ClockSample,
-  clockNames,
-  gain,
-  sampleClocks,
-} from '../../src/demo/prove/clock-sample.ts';
+import { type ClockName, type ClockSample, clockNames, gain, sampleClocks } from '../../src/demo/prove/clock-sample.ts';
 import { GuestClock } from '../../src/node/secondary/guest-clock.ts';
 import { alignClock, guestTime, tscTicksPerMs } from '../../src/qemu/device-state.ts';
 import type { Capture } from '../../src/qemu/vm.ts';

@@ -15,6 +15,7 @@ import { type SecondaryAction, type SecondaryEvent, SecondaryPair } from '../../
 import { HeartbeatSecondary } from '../../heartbeat/secondary.ts';
 import { SecondaryProxy } from '../../proxy/secondary.ts';
 import type { NodeContext } from '../context.ts';
+import { Driver } from '../driver.ts';
 import {
   earlyFramesMax,
   earlyMs,
@@ -32,8 +33,10 @@ import {
   encodeCount,
   encodeEgressHead,
   encodeText,
+  type Marker,
   messages,
   numberAt,
+  parseMarker,
 } from '../pairing/message.ts';
 import type { GuestVm, PeerLinks } from '../platform.ts';
 import type { SharedParts } from '../shared-parts.ts';
@@ -67,8 +70,7 @@ export class SecondaryNode {
   private readonly candidate: Candidate;
   private readonly bulk = new SecondaryBulk(this);
   private readonly shared: SharedParts;
-  private readonly queue = new Fifo<SecondaryEvent>();
-  private performing = false;
+  private readonly driver: Driver<SecondaryEvent, SecondaryAction>;
   private server: { close(): Promise<void> } | undefined;
   private heartbeat: HeartbeatSecondary | undefined;
   private readonly early = new Fifo<{ at: number; frame: Uint8Array }>();
@@ -88,6 +90,11 @@ export class SecondaryNode {
     this.context = context;
     this.shared = shared;
     this.candidate = new Candidate(context, shared.terms);
+    this.driver = new Driver({
+      ...{ machine: this.pair, log: context.log, name: 'secondary' },
+      noted: (event, before) => this.noteDoubt(event, before),
+      perform: (action) => this.perform(action),
+    });
     this.proxy = this.newProxy();
   }
 
@@ -166,10 +173,7 @@ export class SecondaryNode {
   }
 
   post(event: SecondaryEvent): void {
-    this.queue.push(event);
-    if (this.performing) return;
-    this.performing = true;
-    this.run();
+    this.driver.postNow(event);
   }
 
   private async shutDown(why: string): Promise<void> {
@@ -180,27 +184,8 @@ export class SecondaryNode {
     await this.server?.close();
   }
 
-  private run(): void {
-    try {
-      for (let event = this.queue.shift(); event !== undefined; event = this.queue.shift()) this.handle(event);
-    } finally {
-      this.performing = false;
-    }
-  }
-
-  private handle(event: SecondaryEvent): void {
-    const before = this.pair.state.kind;
-    const actions = this.pair.on(event);
-    const { kind } = this.pair.state;
-    if (kind !== before) {
-      const why = 'why' in event ? event.why : undefined;
-      this.context.log.info({ from: before, to: kind, on: event.kind, why }, 'secondary');
-    }
-    if (kind === 'suspecting' && before !== 'suspecting') this.noteDoubt(event);
-    for (const action of actions) this.perform(action);
-  }
-
-  private noteDoubt(event: SecondaryEvent): void {
+  private noteDoubt(event: SecondaryEvent, before: string): void {
+    if (this.pair.state.kind !== 'suspecting' || before === 'suspecting') return;
     this.suspectedAt = this.context.clock.now();
     if (event.kind === 'silence') this.shared.tolerance.suspects(this.links?.beat.peer.node ?? '', this.suspectedAt);
   }
@@ -406,6 +391,13 @@ export class SecondaryNode {
     else this.onPacket(type, payload, now);
   }
 
+  private onMarker({ epoch, at }: Marker, now: number): void {
+    const here = at === undefined ? undefined : this.heartbeat?.peerClock.here(at);
+    // Not later than it was heard of, whatever the beats were late.
+    this.applier?.marked(epoch, Math.min(now, here ?? now));
+    this.proxy.captureMarker(epoch);
+  }
+
   private onPacket(type: number, payload: Uint8Array, now: number): void {
     switch (type) {
       case messages.ingress:
@@ -413,8 +405,7 @@ export class SecondaryNode {
       case messages.isn:
         return this.proxy.isn(payload.subarray(4), numberAt(payload, 0), now);
       case messages.marker:
-        this.applier?.marked(countAt(payload, 0), now);
-        return this.proxy.captureMarker(countAt(payload, 0));
+        return this.onMarker(parseMarker(payload), now);
       case messages.abort:
         return this.proxy.abortMarker(countAt(payload, 0));
       case messages.replay:
