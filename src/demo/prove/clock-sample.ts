@@ -151,14 +151,15 @@ async function rtcEdge(control: ControlPage): Promise<{ second: number; fromMs: 
   return undefined;
 }
 
-/** The most of a step back of any clock that the guest has noticed, by clock, in ms; empty when none went back. */
+/**
+ * The most of a step back that the guest has noticed, by clock, in ms; empty when none went back. A clock that wraps within
+ * seconds says nothing of it.
+ */
 export function stepsBack(control: ControlPage): Partial<Record<ClockName, number>> {
   const steps: [ClockName, number][] = [
     ['tsc', control.ms('tsc_back')],
     ['kvmclock', control.number('kvmclock_back') / 1e6],
-    ['pmTimer', control.number('pm_back') / pmTicksPerMs],
     ['hpet', (control.number('hpet_back') * control.number('hpet_fs')) / 1e12],
-    ['lapic', control.number('lapic_back') / lapicTicksPerMs],
   ];
   return Object.fromEntries(steps.filter(([, step]) => step > 0));
 }
