@@ -23,7 +23,7 @@ import {
   Reassembly,
   text,
   wallMs,
-} from './testbed.ts';
+} from './testbed/testbed.ts';
 
 const pIsn = 1000;
 const sIsn = 9000;

@@ -7,8 +7,8 @@ import { buildTcp } from '../packet/build.ts';
 import { advance } from '../packet/sequence.ts';
 import { tcpFlag } from '../packet/tcp.ts';
 import { proxyLimits } from './limits.ts';
-import { allEnds, Bed, fromGuest, Reassembly } from './testbed.ts';
-import { clientIsn, Model, operations } from './testbed-model.ts';
+import { allEnds, Bed, fromGuest, Reassembly } from './testbed/testbed.ts';
+import { clientIsn, Model, operations } from './testbed/testbed-model.ts';
 
 const anyIsn = fc.oneof(fc.nat({ max: 0xffffffff }), fc.integer({ min: 0xffffffc0, max: 0xffffffff }));
 

@@ -42,9 +42,14 @@ for (const [mode, fault] of cases)
       await survives(stage, survivor);
       await served(stage, 20);
       wake();
-      if (fault === 'primary-stop')
-        await stage.pair.until('a secondary again', 120_000, (all) =>
-          all.some((one) => one.node === struck && one.role === 'secondary'),
+      // Its process lives: the loser of the term comes back by itself.
+      if (fault === 'primary-stop' || fault === 'primary-qemu-kill')
+        await stage.pair.until(
+          'protected again, with it as the secondary',
+          120_000,
+          (all) =>
+            all.some((one) => one.node === struck && one.role === 'secondary') &&
+            all.some((one) => one.node !== struck && one.protected),
         );
       await expectClients(stage);
       expectOneVoice(stage);

@@ -12,7 +12,7 @@ import { announce } from '../../src/packet/arp.ts';
 import { type Address, buildFragments, buildTcp, buildUdp } from '../../src/packet/build.ts';
 import { FrameView } from '../../src/packet/frame-view.ts';
 import { tcpFlag } from '../../src/packet/tcp.ts';
-import { Bed, bytes, guest, overIpv6, text } from '../../src/proxy/testbed.ts';
+import { Bed, bytes, guest, overIpv6, text } from '../../src/proxy/testbed/testbed.ts';
 import { ColoCompare, packFrames } from './colo-compare.ts';
 
 interface Step {
