@@ -207,6 +207,7 @@ struct clock_page {
     _Atomic uint32_t pausing;  /* Set by the node over a pause in which nothing is loaded. */
     _Atomic uint32_t pit_kept; /* How often KVM's PIT was left running. */
     _Atomic uint32_t timer_moved; /* How often the timer of a local APIC was set to a later moment, as the TSC. */
+    _Atomic uint32_t is_heard; /* Set by us: there is somebody in QEMU who minds this page. */
 };
 
 static struct clock_page *clock_page;
@@ -217,7 +218,10 @@ __attribute__((constructor)) static void map_clock_page(void) {
     int fd = open(path, O_RDWR | O_CLOEXEC);
     void *page = fd < 0 ? MAP_FAILED : mmap(NULL, sizeof(struct clock_page), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (page == MAP_FAILED) fprintf(stderr, "colo: no clock page: %s\n", strerror(errno));
-    else clock_page = page;
+    else {
+        clock_page = page;
+        atomic_store(&clock_page->is_heard, 1);
+    }
     if (fd >= 0) close(fd);
 }
 
@@ -297,9 +301,9 @@ static void move_tsc(int vcpu, struct kvm_msrs *msrs) {
 }
 
 /*
- * The timer of a local APIC. KVM tells what is left of it; QEMU asks and does not keep that, so a loaded timer would begin anew. Here
- * it travels in bits of three other registers that no processor has and that QEMU saves as they are (17 to 31 of the local
- * vector table), as of the moment of kvmclock, and is taken out of them again before KVM sees them.
+ * The timer of a local APIC. KVM tells what is left of it; QEMU asks and does not keep that, so a loaded timer would
+ * begin anew. Here it travels in bits of three other registers that no processor has and that QEMU saves as they are
+ * (17 to 31 of the local vector table), as of the moment of kvmclock, and is taken out again before KVM sees them.
  */
 enum { TIMER = 0x320, INITIAL = 0x380, CURRENT = 0x390, DIVIDE = 0x3e0, PERIODIC = 1 << 17, DEADLINE = 1 << 18 };
 enum { CARRIER_SHIFT = 17, CARRIER_BITS = 15 };

@@ -271,29 +271,7 @@ const benchWords =
   'proxy (frames a second, beside colo-compare), ' +
   'similarity (what each measure is worth)';
 
-function addTools(program: Command, finish: (code: number) => void): void {
-  asking(
-    program
-      .command('doctor')
-      .description('say what this host can do and what to do about what is missing; with --cluster, of a whole cluster')
-      .option('--install', 'first install the Debian packages that a node needs (as root)', false)
-      .option('--cluster', 'ask a colod about all nodes: etcd, bridges, certificates, clocks, versions', false)
-      .option(
-        '--prove',
-        'show it, in about a minute: 200 captures, 50 loads and a failover with TCP clients, everything verified',
-        false,
-      )
-      .addOption(new Option('--accel <accel>', 'with --prove: under this; KVM where it works').choices(['tcg', 'kvm']))
-      .option('--json', 'as JSON', false),
-  ).action(async (options) =>
-    finish(
-      options.cluster === true || isCluster(options)
-        ? await (await import('./nodes.ts')).clusterDoctor(options)
-        : options.prove === true
-          ? await (await import('./prove.ts')).proveCommand(options)
-          : await (await import('./dev/tools.ts')).doctorCommand(options),
-    ),
-  );
+function addBench(program: Command, finish: (code: number) => void): void {
   program
     .command('bench <what>')
     .description(benchWords)
@@ -322,6 +300,32 @@ function addTools(program: Command, finish: (code: number) => void): void {
     )
     .option('--json', 'as JSON', false)
     .action(async (what, options) => finish(await (await import('./dev/tools.ts')).bench(what, options)));
+}
+
+function addTools(program: Command, finish: (code: number) => void): void {
+  asking(
+    program
+      .command('doctor')
+      .description('say what this host can do and what to do about what is missing; with --cluster, of a whole cluster')
+      .option('--install', 'first install the Debian packages that a node needs (as root)', false)
+      .option('--cluster', 'ask a colod about all nodes: etcd, bridges, certificates, clocks, versions', false)
+      .option(
+        '--prove',
+        'show it, in about a minute: 200 captures, 50 loads and a failover with TCP clients, everything verified',
+        false,
+      )
+      .addOption(new Option('--accel <accel>', 'with --prove: under this; KVM where it works').choices(['tcg', 'kvm']))
+      .option('--json', 'as JSON', false),
+  ).action(async (options) =>
+    finish(
+      options.cluster === true || isCluster(options)
+        ? await (await import('./nodes.ts')).clusterDoctor(options)
+        : options.prove === true
+          ? await (await import('./prove.ts')).proveCommand(options)
+          : await (await import('./dev/tools.ts')).doctorCommand(options),
+    ),
+  );
+  addBench(program, finish);
   program
     .command('sim')
     .description('simulate both nodes, network, arbiter and clients from seeds, with faults, and check every promise')

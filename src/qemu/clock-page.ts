@@ -10,6 +10,7 @@
 //   40 u32  1 over a pause in which nothing is loaded
 //   44 u32  how often KVM's PIT was left running over a pause
 //   48 u32  how often the timer of a local APIC was started from a loaded state
+//   52 u32  1 when the library in QEMU has this page
 //
 // QEMU's clock stands still with its guest, and so PM timer, HPET and PIT would fall behind the TSC by every pause.
 // When it is held from before the stop until after the restart, QEMU finds that no time has passed in between, and once
@@ -32,6 +33,7 @@ const readAt = 32;
 const pausingAt = 40;
 const pitKeptAt = 44;
 const timerMovedAt = 48;
+const heardAt = 52;
 const running = 0;
 const holding = 1;
 const starting = 2;
@@ -42,6 +44,11 @@ export class ClockPage {
   constructor(path: string) {
     writeFileSync(path, Buffer.alloc(pageBytes), { mode: 0o600 });
     this.#mapping = mapFile(path, pageBytes);
+  }
+
+  /** Whether anybody in QEMU minds it. */
+  get isHeard(): boolean {
+    return this.#isOpen && this.#mapping.buffer.readUInt32LE(heardAt) === 1;
   }
 
   /** Right before the guest is stopped for a pause; nothing is loaded before it runs again. */

@@ -97,7 +97,9 @@ describe('clocks under KVM', { skip: refusal }, () => {
         capture.release();
         pausesMs += capture.phases.pauseMs;
         assert.equal(bare.vm.clockCounts?.kept, kept + count + 1, 'kvmclock was put back');
-        assert.equal(bare.vm.clockCounts?.pitKept, pitKept + count + 1, 'the PIT began anew');
+        // A microvm under KVM has no PIT.
+        if (machine !== 'microvm')
+          assert.equal(bare.vm.clockCounts?.pitKept, pitKept + count + 1, 'the PIT began anew');
       }
       await bare.vm.makeTemplate();
       const keptBefore = bare.vm.clockCounts?.kept ?? 0;
@@ -106,7 +108,7 @@ describe('clocks under KVM', { skip: refusal }, () => {
         gains(before, now),
         Object.fromEntries(Object.keys(gains(before, now)).map((name) => [name, 0])),
       );
-      const wanted: readonly ClockName[] = machine === 'microvm' ? ['tsc', 'kvmclock', 'lapic', 'pit'] : clockNames;
+      const wanted: readonly ClockName[] = machine === 'microvm' ? ['tsc', 'kvmclock', 'lapic'] : clockNames;
       for (const name of wanted) assert.ok(now.clocks[name] !== undefined, `${machine} has no ${name}`);
       // A stop of another kind loses time on QEMU's own timers, but leaves TSC and kvmclock one time.
       await bare.vm.stop();
@@ -123,7 +125,7 @@ describe('clocks under KVM', { skip: refusal }, () => {
     [2, 3],
     [4, 2],
   ] as const)
-    test(`across loads every clock of the secondary is that of the primary, and none goes back, ${vcpus} vCPUs`, async (context) => {
+    test(`across loads every clock of the secondary is that of the primary, and none goes back (${vcpus})`, async (context) => {
       const primary = await startGuest(context, { vcpus });
       await primary.ready();
       const vmstateTemplate = await primary.vm.makeTemplate();
@@ -139,7 +141,8 @@ describe('clocks under KVM', { skip: refusal }, () => {
         // The reset before a load may write an older one.
         assert.ok((counts?.tscMoved ?? 0) >= round * vcpus, 'a TSC was not started from its moment');
         assert.equal(counts?.timerMoved, round, 'the timer of the local APIC was not started from its moment');
-        // One host, one guest: what the one shows must follow from what the other did. KVM's PIT begins its period anew.
+        // One host, one guest: what the one shows must follow from what the other did. KVM's PIT begins its period
+        // anew.
         const { pit: _, ...found } = gains(await sampleClocks(primary), await sampleClocks(secondary));
         assert.deepEqual(found, { tsc: 0, kvmclock: 0, pmTimer: 0, hpet: 0, lapic: 0 }, `round ${round}`);
         assert.deepEqual(stepsBack(secondary.control), {});

@@ -1,6 +1,6 @@
-// Every clock of the bare guest read at one moment, which this host knows between two bounds: the guest reads them after it was
-// asked and before it says so. However late a busy host gets there, the moment lies in between, so that figures of two
-// samples compare.
+// Every clock of the bare guest read at one moment, which this host knows between two bounds: the guest reads them
+// after it was asked and before it says so. However late a busy host gets there, the moment lies in between, so that
+// figures of two samples compare.
 //
 //   host    from ── ask ─────────────────────── seen ── to         offset of a clock: what it showed - the moment,
 //   guest              ──── reads all clocks ────                  so between clock - to and clock - from
@@ -126,8 +126,8 @@ export function lagOf(name: ClockName, first: ClockSample, second: ClockSample):
 }
 
 /**
- * How far the second guest's real-time clock is behind the first one's: it shows whole seconds, so each is watched until it goes to
- * the next one. Undefined without one.
+ * How far the second guest's real-time clock is behind the first one's: it shows whole seconds, so each is watched
+ * until it goes to the next one. Undefined without one.
  */
 export async function rtcLag(first: { control: ControlPage }, second: { control: ControlPage }) {
   const [one, other] = await Promise.all([rtcEdge(first.control), rtcEdge(second.control)]);
@@ -152,8 +152,8 @@ async function rtcEdge(control: ControlPage): Promise<{ second: number; fromMs: 
 }
 
 /**
- * The most of a step back that the guest has noticed, by clock, in ms; empty when none went back. A clock that wraps within
- * seconds says nothing of it.
+ * The most of a step back that the guest has noticed, by clock, in ms; empty when none went back. A clock that wraps
+ * within seconds says nothing of it.
  */
 export function stepsBack(control: ControlPage): Partial<Record<ClockName, number>> {
   const steps: [ClockName, number][] = [
