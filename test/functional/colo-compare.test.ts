@@ -148,7 +148,7 @@ test('equal in-order conversations: every frame leaves, in both, and nobody want
       for (const content of parts) {
         const frame = isTcp ? segment(sequence, content) : datagram(content);
         sequence += content.length;
-        steps.push(primary(frame), secondary(frame.slice()));
+        steps.push(primary(frame), secondary(Uint8Array.from(frame)));
       }
       assert.deepEqual(askOurs(steps, opening()), await askQemu(steps));
     }),

@@ -173,7 +173,7 @@ export const addressList: Target = {
   reaches: [/list true [2-6]/, /list false/, /said .* true/, /heard .* false/, /said none/],
   feed: (input) => {
     const kind = (input[0] ?? 0) % 3;
-    const rest = input.slice(1);
+    const rest = input.subarray(1);
     const addresses = newAddresses();
     if (kind > 0) return `${kind === 1 ? 'said' : 'heard'} ${hear(addresses, rest, kind === 1)}`;
     const before = addresses.announcements();

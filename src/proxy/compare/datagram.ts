@@ -27,7 +27,7 @@ export class DatagramComparer {
   /** Packets of the PVM and bytes of them of which fragments are missing. */
   private partialPackets = 0;
   private partialBytes = 0;
-  /** Of the SVM, in all flows. */
+  /** Bytes of the SVM, in all flows. */
   aheadBytes = 0;
 
   constructor(sink: CompareSink, pool: FramePool) {

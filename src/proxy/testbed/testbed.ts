@@ -120,7 +120,7 @@ export class Bed {
   /** Times that the secondary was asked to take for its own. */
   readonly asked: Uint8Array[] = [];
   private readonly unanswered: Uint8Array[] = [];
-  /** Of all frames that the secondary proxy has sent. */
+  /** The numbers of all frames that the secondary proxy has sent. */
   readonly numbers: number[] = [];
   isPaused = false;
   readonly primary: PrimaryProxy;

@@ -8,6 +8,7 @@ import { circlesIn, circleText } from './circles.ts';
 import { layerFaults } from './layers.ts';
 import { fullFolders, longFile, wideLines } from './layout.ts';
 import { readSources, type Source } from './sources.ts';
+import { contortedLines } from './words.ts';
 
 /** What is allowed (a path, or how it begins), and why. */
 export type Allowances = Readonly<Record<string, string>>;
@@ -18,6 +19,7 @@ export interface AllowedFaults {
   wide: Allowances;
   long: Allowances;
   full: Allowances;
+  words: Allowances;
 }
 
 const allowed: AllowedFaults = {
@@ -50,6 +52,7 @@ const allowed: AllowedFaults = {
     'test/failover/*.test.ts': 'older than the rule',
     'test/functional/*.test.ts': 'older than the rule',
   },
+  words: { 'src/node/': 'older than the rule' },
 };
 
 /** Sentences that say what is wrong; none when all is well. */
@@ -70,9 +73,14 @@ export function faultsOf(sources: readonly Source[], allowances: AllowedFaults):
     const length = longFile(source);
     if (length !== undefined && !long.has(source.path)) faults.push(length);
   }
+  const words = new Allowed('words', allowances.words);
+  for (const source of sources) {
+    const lines = contortedLines(source);
+    if (lines.length > 0 && !words.has(source.path)) faults.push(...lines);
+  }
   const full = new Allowed('full', allowances.full);
   for (const [folder, fault] of fullFolders(sources)) if (!full.has(folder)) faults.push(fault);
-  return [...faults, ...[circles, wide, long, full].flatMap((kind) => kind.idle())];
+  return [...faults, ...[circles, wide, long, full, words].flatMap((kind) => kind.idle())];
 }
 
 /** Allowances of one kind, and which of them were needed. */

@@ -13,7 +13,7 @@ import type { FramePool } from '../../frames/frame-pool.ts';
 import { sparePiecesMax } from '../../limits.ts';
 
 interface Piece {
-  /** Of the pool, and this piece's alone. */
+  /** It comes from the pool, and is this piece's alone. */
   buffer: Buffer;
   from: number;
   to: number;
