@@ -30,7 +30,7 @@ export interface ClockLag {
   lagMs: Percentiles;
   /** How far, either way. */
   apartMs: Percentiles;
-  /** Of each figure the bounds leave so much open, p50. */
+  /** What the bounds of each figure leave open, p50. */
   openMs: number;
 }
 
