@@ -12,9 +12,9 @@ import { RunTracker } from '../../src/qemu/dirty/tracker.ts';
 import type { Capture } from '../../src/qemu/vm.ts';
 import { always, call, type Defect, nothing } from './defect.ts';
 
-interface CheckpointerParts {
-  inFlight: { epoch: number; capture: Capture } | undefined;
-  node: { parts: { vm: GuestVm } };
+interface CheckpointerFields {
+  inFlight: { captured: { epoch: number; capture: Capture } } | undefined;
+  parts: { vm: GuestVm };
 }
 
 export const checkpointDefects: readonly Defect[] = [
@@ -136,10 +136,10 @@ export const checkpointDefects: readonly Defect[] = [
         method: 'abort',
         replace: () =>
           function (epoch, now) {
-            const { inFlight, node } = this as unknown as CheckpointerParts;
-            if (inFlight === undefined || inFlight.epoch !== epoch) return;
-            node.parts.vm.tracker.putBack(inFlight.capture.runs);
-            call(this, 'know', inFlight.capture);
+            const { inFlight, parts } = this as unknown as CheckpointerFields;
+            if (inFlight === undefined || inFlight.captured.epoch !== epoch) return;
+            parts.vm.tracker.putBack(inFlight.captured.capture.runs);
+            call(this, 'know', inFlight.captured.capture);
             call(this, 'undo', epoch, now);
           },
       },

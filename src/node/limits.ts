@@ -87,6 +87,9 @@ export const pcapBacklogBytesMax = 4 << 20;
 export const diskPauseMsFirst = 1000;
 export const diskPauseMsMax = 60_000;
 
+/** How often the mirrors of the disks are asked how far the initial copy is. */
+export const mirrorProgressMs = 250;
+
 /**
  * How long a takeover waits until the disks are labelled as the survivor's. Beyond: the guest goes on, the status says that its
  * disk does not answer, and the label follows when it does.

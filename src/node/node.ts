@@ -273,7 +273,7 @@ export class ColoNode {
       ...troubles.isolate('overlay', () => this.disksOf(applier.vm)),
     });
     const { primary } = this;
-    primary?.peer.plight.tookOver(why);
+    primary?.plight.tookOver(why);
     void applier.kept?.mayFold.then((may) => may && this.primary === primary && primary?.disks?.fold());
     troubles.isolate('announcement', () => this.announce(uplink));
     for (const frame of resend) uplink.send(frame);

@@ -100,7 +100,7 @@ function arbiterOf({ context }: DescribedNode): NonNullable<NodeStatus['arbiter'
 }
 
 function linksOf({ primary, secondary }: DescribedNode): NonNullable<NodeStatus['links']> {
-  const links = primary?.peer.links ?? secondary?.links;
+  const links = primary?.pairing?.links ?? secondary?.links;
   if (links === undefined) return [];
   return (['beat', 'packet', 'bulk'] as const).map((kind) => ({ kind, ...links[kind].ends }));
 }
@@ -137,12 +137,12 @@ function whyOf(node: DescribedNode, state: { kind: string; why?: string } | unde
   const peer = node.terms.record?.peer ?? 'its peer';
   if (isWaiting(node)) return `waits for ${peer} to take over, or to say that it holds no copy of the VM`;
   if ('why' in role) return role.why;
-  return state?.why ?? (isProtected(node) ? '' : (node.primary?.peer.why ?? ''));
+  return state?.why ?? (isProtected(node) ? '' : (node.primary?.why ?? ''));
 }
 
 function nextTryInMs({ primary }: DescribedNode): number | null {
-  if (primary?.pair.state.kind !== 'alone' || primary.peer.links !== undefined || primary.peer.waitMs <= 0) return null;
-  return Math.ceil(primary.peer.waitMs);
+  if (primary?.pair.state.kind !== 'alone' || primary.pairing !== undefined || primary.seeker.waitMs <= 0) return null;
+  return Math.ceil(primary.seeker.waitMs);
 }
 
 /** The owner of a pair that has started anew: it holds nothing until its peer has taken over or said the same. */

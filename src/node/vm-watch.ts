@@ -4,34 +4,42 @@
 
 import type { Clock } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
+import type { PrimaryEvent, PrimaryPair } from '../controller/primary-pair.ts';
 import type { Condition } from '../qemu/guard.ts';
 import { endHeardMs, pingMs } from './limits.ts';
 import type { GuestVm, VmEnd } from './platform.ts';
-import type { PrimaryNode } from './primary/primary.ts';
 
+export interface VmWatchParts {
+  vm: GuestVm;
+  clock: Clock;
+  pair: Pick<PrimaryPair, 'state'>;
+  post: (event: PrimaryEvent) => void;
+}
+
+/** Of a primary's VM. */
 export class VmWatch {
-  private readonly node: PrimaryNode;
+  private readonly parts: VmWatchParts;
 
-  constructor(node: PrimaryNode) {
-    this.node = node;
+  constructor(parts: VmWatchParts) {
+    this.parts = parts;
   }
 
   /** Returns what ends it. */
   start(): () => void {
-    const { parts, context } = this.node;
-    void parts.vm.exited.then((end) => this.node.post({ kind: 'vmEnded', ...describeEnd(end) }));
-    return watchMonitor(context.clock, {
-      vm: () => (this.node.pair.state.kind === 'protected' ? parts.vm : undefined),
-      hangs: (why) => this.node.post({ kind: 'vmEnded', why, byGuest: false }),
+    const { vm, clock, pair, post } = this.parts;
+    void vm.exited.then((end) => post({ kind: 'vmEnded', ...describeEnd(end) }));
+    return watchMonitor(clock, {
+      vm: () => (pair.state.kind === 'protected' ? vm : undefined),
+      hangs: (why) => post({ kind: 'vmEnded', why, byGuest: false }),
     });
   }
 
   endHeard(): Promise<void> {
-    return endHeard(this.node.parts.vm, this.node.context.clock);
+    return endHeard(this.parts.vm, this.parts.clock);
   }
 
   signOfLife(): Promise<Sign> {
-    return signOfLife(this.node.parts.vm);
+    return signOfLife(this.parts.vm);
   }
 }
 

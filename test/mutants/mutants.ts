@@ -253,9 +253,9 @@ const node: Mutant[] = [
   },
   {
     name: 'what QEMU had not taken before a capture is not repeated',
-    file: 'src/node/primary/checkpointer.ts',
-    find: '          if (!settled) node.replayRecent(stoppedAt);\n',
-    replace: '',
+    file: 'src/node/primary/capture.ts',
+    find: 'if (!this.isSettled) for',
+    replace: 'if (false) for',
   },
   {
     name: 'frames of before a takeover are kept for longer than a second',
@@ -266,13 +266,13 @@ const node: Mutant[] = [
   {
     name: 'the lease lives on after the link',
     file: 'src/node/primary/speech-gate.ts',
-    find: "if (this.node.pair.state.kind === 'protected') this.set(false",
-    replace: "if (this.node.pair.state.kind === 'alone') this.set(false",
+    find: "if (pair.state.kind === 'protected') this.set(false",
+    replace: "if (pair.state.kind === 'alone') this.set(false",
   },
   {
     name: 'pages of a refused checkpoint are forgotten',
     file: 'src/node/primary/checkpointer.ts',
-    find: '    this.node.parts.vm.tracker.putBack(inFlight.capture.runs);\n',
+    find: '    this.parts.vm.tracker.putBack(inFlight.captured.capture.runs);\n',
     replace: '',
   },
   {

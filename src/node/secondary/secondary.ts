@@ -354,10 +354,10 @@ export class SecondaryNode {
     tolerance.paired(links.beat.peer.node, now);
     const send = (type: number, payload: Uint8Array) => links.beat.send(type, payload);
     this.heartbeat = new HeartbeatSecondary({ send }, { now, tolerance, term: links.beat.peer.term });
-    this.links = new PairLinks(links, {
+    this.links = new PairLinks(links, this.context.clock);
+    this.links.start({
       message: (kind, type, payload) => this.onMessage(kind, type, payload),
       lost: (why, byPeer) => this.onLinksLost(why, byPeer),
-      clock: this.context.clock,
     });
   }
 
