@@ -1,5 +1,6 @@
-// Budgets of the model's searches: what each looks at, small enough to be searched completely. Several small ones find what one large
-// one would, in a fraction of the states: what they leave out of each other is orders of three faults and more.
+// Budgets of the model's searches: what each looks at, small enough to be searched completely. Several small ones find
+// what one large one would, in a fraction of the states: what they leave out of each other is orders of three faults
+// and more.
 
 import type { Budget } from './state.ts';
 

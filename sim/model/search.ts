@@ -1,5 +1,6 @@
-// Searches the model completely: every order of events that a budget allows, breadth first, so that the first path to a wrong
-// state is a shortest one. States are told apart by a hash of 53 bits; of a million states two collide with a chance of 1 in 10,000.
+// Searches the model completely: every order of events that a budget allows, breadth first, so that the first path to a
+// wrong state is a shortest one. States are told apart by a hash of 53 bits; of a million states two collide with a
+// chance of 1 in 10,000.
 //
 // Four sentences are asked of every state:
 //

@@ -1,11 +1,12 @@
-// What may happen in a state, and the state that follows. One step is one thing that a process does without being interrupted,
-// one thing that the network or the arbiter does, or one fault.
+// What may happen in a state, and the state that follows. One step is one thing that a process does without being
+// interrupted, one thing that the network or the arbiter does, or one fault.
 //
-// The decisions are the product's: PrimaryPair, SecondaryPair and Role are asked here with the state that they are in, and what they
-// answer is carried out on the abstract world. So a change of theirs is a change of the model.
+// The decisions are the product's: PrimaryPair, SecondaryPair and Role are asked here with the state that they are in,
+// and what they answer is carried out on the abstract world. So a change of theirs is a change of the model.
 //
-// What stands for the clock: a lease that is over stays over unless the secondary lends again, and the secondary's grant is
-// over only after the lease is (src/heartbeat/lease.test.ts holds that of the real ones). When either happens is open.
+// What stands for the clock: a lease that is over stays over unless the secondary lends again, and the secondary's
+// grant is over only after the lease is (src/heartbeat/lease.test.ts holds that of the real ones). When either happens
+// is open.
 
 import { type PrimaryAction, type PrimaryEvent, PrimaryPair } from '../../src/controller/primary-pair.ts';
 import { Role, type RoleAction, type RoleEvent } from '../../src/controller/role.ts';

@@ -1,5 +1,5 @@
-// What the service of a cluster (src/colod) says over its API, as schemas: the OpenAPI document, the server, the command
-// line and the tests read the same ones.
+// What the service of a cluster (src/colod) says over its API, as schemas: the OpenAPI document, the server, the
+// command line and the tests read the same ones.
 
 import { z } from 'zod';
 import type { NodeStatus, ProcessStatus } from './node-status.ts';
@@ -23,8 +23,10 @@ export const vmLineSchema = z.object({
   vm: z.string(),
   state: z.enum(['protected', 'unprotected', 'starting', 'down', 'ended', 'removing']).meta({
     description:
-      'protected: the loss of the primary would lose nothing. unprotected: it runs, and has no secondary yet. starting: no ' +
-      'node runs it yet. down: it ran, and no node runs it now. ended: its guest shut down. removing: its nodes stop it.',
+      'protected: the loss of the primary would lose nothing. unprotected: it runs, and has no secondary ' +
+      'yet. starting: no ' +
+      'node runs it yet. down: it ran, and no node runs it now. ended: its guest shut down. removing: its ' +
+      'nodes stop it.',
   }),
   why: z.string(),
   primary: z.string().nullable(),
@@ -182,7 +184,8 @@ export const runSchema = z.strictObject({
     .default(false)
     .meta({
       description:
-        'Use a name, or an address, of a VM that was removed, though a node has not said that it stopped it: only for nodes that ' +
+        'Use a name, or an address, of a VM that was removed, though a node has not said that it stopped ' +
+        'it: only for nodes that ' +
         'are known to be off. Otherwise two guests may speak with one address.',
     }),
 });

@@ -61,8 +61,8 @@ export interface NodeStatus {
   qemuPid: number | null;
   role: 'primary' | 'secondary' | 'fenced' | 'stopped';
   /**
-   * State of this node's half of the pair (controller/), and why it came to be, where there is a reason. Of a primary that
-   * is not protected: what ended its last secondary, and what each node that is asked answers.
+   * State of this node's half of the pair (controller/), and why it came to be, where there is a reason. Of a primary
+   * that is not protected: what ended its last secondary, and what each node that is asked answers.
    */
   state: string;
   why: string;
@@ -104,9 +104,14 @@ export interface NodeStatus {
   verified?: { equal: number; different: number } | null | undefined;
   /** Why the arbiter does not answer, and for how long; null while it does. Without it nobody can take over. */
   arbiter?: { why: string; forMs: number } | null;
-  /** The VM has ended on this node and is not to be run by another: why, and whether its guest wanted it; null while it has not. */
+  /**
+   * The VM has ended on this node and is not to be run by another: why, and whether its guest wanted it; null while it
+   * has not.
+   */
   over?: { why: string; byGuest: boolean } | null | undefined;
-  /** What is wrong on this node and costs itself alone, as a recording that cannot be written or an uplink that is gone. */
+  /**
+   * What is wrong on this node and costs itself alone, as a recording that cannot be written or an uplink that is gone.
+   */
   problems?: string[] | undefined;
   /** The connections to the peer, where there is one, so that they can be told apart on the network. */
   links?: { kind: string; local: string; remote: string }[];

@@ -16,7 +16,8 @@ export function openApiDocument(options: { version: string; spec: object }): Rec
       version: options.version,
       description:
         'The API of colod. Every node answers for the whole cluster. Over TLS a caller shows a certificate of the ' +
-        "cluster's authority, or a token; on the Unix socket of a node it is who may open the socket. Each has a role: viewer, " +
+        "cluster's authority, or a token; on the Unix socket of a node it is who may open the socket. Each " +
+        'has a role: viewer, ' +
         'operator, admin (x-colo-role says which a call needs), or node, which may do everything.',
     },
     security: [{ certificate: [] }, { token: [] }],

@@ -1,5 +1,5 @@
-// The routes of the service's API. The server answers exactly these, and the OpenAPI document describes exactly these; beside them
-// it answers what monitoring systems ask, in their form (colod/monitor.ts).
+// The routes of the service's API. The server answers exactly these, and the OpenAPI document describes exactly these;
+// beside them it answers what monitoring systems ask, in their form (colod/monitor.ts).
 
 import { z } from 'zod';
 import type { CertificateRole } from '../base/roles.ts';

@@ -90,7 +90,9 @@ export function setSocketOption(fd: number, level: number, name: number, value: 
   checked(setsockoptFunction(fd, level, name, value, value.length), 'setsockopt');
 }
 
-/** Moves the calling thread, and what it opens or starts from here on, into a network namespace. Returns the way back. */
+/**
+ * Moves the calling thread, and what it opens or starts from here on, into a network namespace. Returns the way back.
+ */
 export function enterNetwork(path: string): () => void {
   const before = openSync('/proc/thread-self/ns/net', 'r');
   try {

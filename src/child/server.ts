@@ -4,7 +4,8 @@
 //   POST /checkpoint  takes one now; answers when it is applied
 //   POST /failover    planned: the secondary takes over
 //   PUT  /peers       the nodes that can be the secondary: [{node, host, port}]
-//   POST /leave       ends the node, which is no longer to protect the VM; 409 when it has the VM, or is about to take over
+//   POST /leave       ends the node, which is no longer to protect the VM; 409 when it has the VM, or is about to take
+//                     over
 //   POST /stop        ends the node, its VM, and tells the peer that nothing is to be taken over
 
 import { chmod, rm } from 'node:fs/promises';

@@ -170,7 +170,9 @@ export class Children {
     }
   }
 
-  /** Stops it if it agrees: it alone knows whether it has the VM, or is about to. It is not killed for not answering. */
+  /**
+   * Stops it if it agrees: it alone knows whether it has the VM, or is about to. It is not killed for not answering.
+   */
   async leave(vm: string, options: { why: string; forget: boolean }): Promise<void> {
     const one = this.held.get(vm);
     if (one === undefined || one.busy !== undefined) return;

@@ -1,5 +1,5 @@
-// What each route of the API does. Every node answers for the cluster: from the registry what it says there, and from the
-// node that has it what only that one knows (over its API, with this node's certificate).
+// What each route of the API does. Every node answers for the cluster: from the registry what it says there, and from
+// the node that has it what only that one knows (over its API, with this node's certificate).
 
 import { randomBytes } from 'node:crypto';
 import { z } from 'zod';
@@ -162,7 +162,9 @@ async function removeVm(service: Service, call: Call) {
   return {};
 }
 
-/** Takes a VM out of the registry. Until they say that they do not, these nodes may run it: where it is, or is to be. */
+/**
+ * Takes a VM out of the registry. Until they say that they do not, these nodes may run it: where it is, or is to be.
+ */
 function take(service: Service, vm: VmRecord & { revision: number }): Promise<boolean> {
   const found = service.cluster.placements.get(vm.vm);
   const placed = found?.life === vm.life ? found.nodes : [vm.home];

@@ -1,5 +1,5 @@
-// The service's API on its two doors: a Unix socket for local root, and TLS 1.3 for certificates of the cluster and tokens.
-// Every question is one route of api/routes.ts; what is none, too large, or from nobody is refused and counted.
+// The service's API on its two doors: a Unix socket for local root, and TLS 1.3 for certificates of the cluster and
+// tokens. Every question is one route of api/routes.ts; what is none, too large, or from nobody is refused and counted.
 
 import { EventEmitter } from 'node:events';
 import { chmod, rm } from 'node:fs/promises';
@@ -148,7 +148,8 @@ export class ServiceServer {
     const server = createServer((question, answer) => {
       void this.handle(question, answer, () => localCaller);
     });
-    // The file is made inside listen(), in this tick: nobody else can open it, and no other file is made under this mask.
+    // The file is made inside listen(), in this tick: nobody else can open it, and no other file is made under this
+    // mask.
     const listen = () => {
       const mask = process.umask(0o177);
       try {

@@ -3,7 +3,8 @@
 //   alone      ─► syncing (peerReady), ended (the VM ends)
 //   syncing    ─► syncing (another round), pairing (copied), alone (link lost), ended (the VM ends)
 //   pairing    ─► protected (term won), suspecting (link lost, no answer), fenced (term lost), ended (the VM ends)
-//   protected  ─► protected (checkpoints), suspecting (link lost, silence, handover), fenced (VM lost), ended (the VM ends)
+//   protected  ─► protected (checkpoints), suspecting (link lost, silence, handover), fenced (VM lost),
+//                 ended (the VM ends)
 //   suspecting ─► alone (term won), fenced (term lost, VM lost), ended (the VM ends)
 //   fenced     ─► nothing
 //   ended      ─► nothing
@@ -22,9 +23,9 @@
 //                         │ failed               │ refused
 //                         └──────► running ◄─────┘        (epoch unchanged: the capture never happened)
 //
-// A checkpoint that is wanted while one is captured or sent is that one, or is asked for again by the proxy. One that is wanted
-// during the apply is about output of after that checkpoint: it begins when the apply is done. An operator's request is answered
-// by a checkpoint that begins after it, whatever else that is for: `compare` says up to which.
+// A checkpoint that is wanted while one is captured or sent is that one, or is asked for again by the proxy. One that
+// is wanted during the apply is about output of after that checkpoint: it begins when the apply is done. An operator's
+// request is answered by a checkpoint that begins after it, whatever else that is for: `compare` says up to which.
 
 import { unreachable } from '../base/assert.ts';
 import { offerMs, refusalsMax } from './limits.ts';
@@ -37,10 +38,10 @@ export type PrimaryState =
   | { kind: 'syncing'; round: number; lastDirtyPages: number }
   | { kind: 'pairing' }
   /**
-   * `complete`: the secondary holds a checkpoint that it could run. `loaded`: it has loaded one: before that nobody knows that
-   * this machine's state loads there. `handover`: why it is to take over when it has applied
-   * the one of now, or that one has failed. `wanted`: why another checkpoint is to follow it. `asked`: the operator's newest
-   * request; `covered`: the newest one that the checkpoint of now, or the last one, began after.
+   * `complete`: the secondary holds a checkpoint that it could run. `loaded`: it has loaded one: before that nobody
+   * knows that this machine's state loads there. `handover`: why it is to take over when it has applied the one of now,
+   * or that one has failed. `wanted`: why another checkpoint is to follow it. `asked`: the operator's newest request;
+   * `covered`: the newest one that the checkpoint of now, or the last one, began after.
    */
   | {
       kind: 'protected';

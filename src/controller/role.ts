@@ -1,7 +1,8 @@
-// Which role a node has for a VM, and how it gets from one to the next, as a pure state machine: events in, actions out.
+// Which role a node has for a VM, and how it gets from one to the next, as a pure state machine: events in, actions
+// out.
 //
-//   deciding  ─► claiming (the first or its own term, a pair whose peer holds nothing), secondary (another node runs it, or
-//                may), ended (stop)
+//   deciding  ─► claiming (the first or its own term, a pair whose peer holds nothing),
+//                secondary (another node runs it, or may), ended (stop)
 //   claiming  ─► primary (won), secondary (lost), ended (refused, stop)
 //   primary   ─► clearing (fenced), ended (the guest ended, stop)
 //   secondary ─► primary (took over), ended (stop, failed)
@@ -15,7 +16,8 @@
 // `auto` and the record: nobody's or this node's alone means that the VM runs nowhere (its state was in the memory of
 // this node, which has just started), so it is booted. A pair with this node as its owner means that the peer may be
 // about to take over, with every connection: this node asks again until the record changes, or until the peer says that
-// it holds no copy. Then the state is lost with both processes, and the owner, whom the record names, boots the VM anew.
+// it holds no copy. Then the state is lost with both processes, and the owner, whom the record names, boots the VM
+// anew.
 
 import { unreachable } from '../base/assert.ts';
 

@@ -24,7 +24,10 @@ export function isKernelAtLeast(text: string, major: number, minor: number): boo
   return found[0] > major || (found[0] === major && found[1] >= minor);
 }
 
-/** Tries it, as native/preload.c does: for faults of user mode alone no privilege is needed, but a sandbox may forbid it. */
+/**
+ * Tries it, as native/preload.c does: for faults of user mode alone no privilege is needed, but a sandbox may forbid
+ * it.
+ */
 function mayUseUserfaultfd(): boolean {
   const libc = koffi.load('libc.so.6');
   const fd = Number(libc.func('long syscall(long number, long flags)')(userfaultfdNumber, userModeOnly));

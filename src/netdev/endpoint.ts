@@ -7,8 +7,9 @@ import { ColoError, errorCodes } from '../base/errors.ts';
 import { type FrameHandlers, FrameSocket } from './frame-socket.ts';
 
 /**
- * What became of the frames that were handed in, counted from the first. One is *settled* when it has been written, or never
- * will be: then it is *lost* too. While none is lost they are settled in their order; a loss overtakes what waits.
+ * What became of the frames that were handed in, counted from the first. One is *settled* when it has been written, or
+ * never will be: then it is *lost* too. While none is lost they are settled in their order; a loss overtakes what
+ * waits.
  */
 export interface Progress {
   readonly taken: number;

@@ -1,4 +1,5 @@
-// QMP, QEMU's monitor protocol: one JSON object a line over a Unix socket. https://www.qemu.org/docs/master/interop/qmp-spec
+// QMP, QEMU's monitor protocol: one JSON object a line over a Unix socket.
+// https://www.qemu.org/docs/master/interop/qmp-spec
 //
 //   QEMU                                  node
 //    | -- {"QMP": {version ...}} --------> |   greeting

@@ -1,7 +1,8 @@
 // Starting a QEMU: its files, the process, the monitor, mapped RAM and the tracker of written pages. All or nothing: a
 // start that fails, hangs or is given up leaves no process and no file.
 //
-//   run directory -> RAM file, carrier, overlays -> process -> monitor -> version, RAM blocks, guard -> mapping -> tracker
+//   run directory -> RAM file, carrier, overlays -> process -> monitor -> version, RAM blocks, guard -> mapping ->
+//   tracker
 
 import { closeSync, ftruncateSync, openSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';

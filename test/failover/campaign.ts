@@ -1,6 +1,6 @@
-// The campaign: one guest, two nodes, and fault after fault, each as soon as the VM is protected again, at random moments
-// and right into checkpoints. The clients are those of the beginning: every connection lives through all of it, every
-// reply is exact, and one node speaks at a time. The table at the end goes to docs/reliability.md.
+// The campaign: one guest, two nodes, and fault after fault, each as soon as the VM is protected again, at random
+// moments and right into checkpoints. The clients are those of the beginning: every connection lives through all of it,
+// every reply is exact, and one node speaks at a time. The table at the end goes to docs/reliability.md.
 
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
@@ -146,7 +146,8 @@ function table(seen: Seen[]): string[] {
     const into = own.filter((one) => one.intoCheckpoint).length;
     const failed = own.filter((one) => one.failed).length;
     lines.push(
-      `| ${fault} | ${own.length} | ${into} | ${failed} | ${at(gaps, 0.5)} ms | ${at(gaps, 0.99)} ms | ${at(repairs, 0.5)} ms |`,
+      `| ${fault} | ${own.length} | ${into} | ${failed} | ${at(gaps, 0.5)} ms | ${at(gaps, 0.99)} ms | ` +
+        `${at(repairs, 0.5)} ms |`,
     );
   }
   return lines;

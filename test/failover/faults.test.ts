@@ -1,5 +1,5 @@
-// Faults from outside, in both modes: what is killed, stopped or hung, the clients' connections live, replies are exact,
-// and one node speaks at a time. `verify` is on: after every apply the RAM of both sides is compared.
+// Faults from outside, in both modes: what is killed, stopped or hung, the clients' connections live, replies are
+// exact, and one node speaks at a time. `verify` is on: after every apply the RAM of both sides is compared.
 
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
@@ -161,7 +161,8 @@ test('in colo mode the RAM of both sides is equal after every apply, whatever th
     // A starved host may have lost the protection in between: then epochs are counted anew.
     const primary = all.find((one) => one.role === 'primary');
     if (primary?.term === term) assert.ok(primary.epoch >= 9);
-    // An apply whose RAM differs makes the secondary leave; so may silence on a starved host, but it says another reason.
+    // An apply whose RAM differs makes the secondary leave; so may silence on a starved host, but it says another
+    // reason.
     for (const name of ['a', 'b']) {
       const log = join(stage.pair.logDir, `${name}.log`);
       assert.ok(existsSync(log));

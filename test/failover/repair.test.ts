@@ -1,6 +1,6 @@
-// Protection that repairs itself: a real guest on two nodes, and its primary's node dies again and again. Every time the
-// other node takes over, the dead one is started anew and becomes the secondary by what the arbiter's record says, and
-// the VM is protected again without being asked. The clients' connections are those from before the first death.
+// Protection that repairs itself: a real guest on two nodes, and its primary's node dies again and again. Every time
+// the other node takes over, the dead one is started anew and becomes the secondary by what the arbiter's record says,
+// and the VM is protected again without being asked. The clients' connections are those from before the first death.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

@@ -1,6 +1,6 @@
-// Metrics and health of a service, asked by a real Prometheus: its checker finds nothing, the alert rules of deploy/ name
-// metrics that are there, and a VM that is not protected raises its alert. The service is a whole one on a small cluster;
-// its VM's process is one of this test, which answers as a node does.
+// Metrics and health of a service, asked by a real Prometheus: its checker finds nothing, the alert rules of deploy/
+// name metrics that are there, and a VM that is not protected raises its alert. The service is a whole one on a small
+// cluster; its VM's process is one of this test, which answers as a node does.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -166,7 +166,10 @@ function namesIn(text: string): Set<string> {
   return new Set(text.match(/\bcolo_[a-z_]+/g) ?? []);
 }
 
-/** What Prometheus answers to a query; undefined while it does not, or does not understand it. A real one, that reads our door and our rules. */
+/**
+ * What Prometheus answers to a query; undefined while it does not, or does not understand it. A real one, that reads
+ * our door and our rules.
+ */
 async function prometheus(): Promise<(query: string) => Promise<unknown[] | undefined>> {
   const [port = 0] = await freePorts(1);
   const config = join(folder, 'prometheus.yml');

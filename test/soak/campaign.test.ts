@@ -1,6 +1,6 @@
-// The campaign in full: COLO_FAULTS (default 200) and COLO_SEED (default 1) in the environment choose how many faults and
-// which; COLO_FAULT keeps it to the kinds whose name contains that text, and COLO_MODE (colo or remus, default colo) is how the VM
-// is protected.
+// The campaign in full: COLO_FAULTS (default 200) and COLO_SEED (default 1) in the environment choose how many faults
+// and which; COLO_FAULT keeps it to the kinds whose name contains that text, and COLO_MODE (colo or remus, default
+// colo) is how the VM is protected.
 
 import { test } from 'node:test';
 import { z } from 'zod';
