@@ -6,7 +6,7 @@ import { Staging } from '../../src/checkpoint/stage.ts';
 import { PrimaryPair } from '../../src/controller/primary-pair.ts';
 import { encodeCount, messages } from '../../src/node/pairing/message.ts';
 import type { GuestVm, PeerLink } from '../../src/node/platform.ts';
-import { Checkpointer } from '../../src/node/primary/checkpointer.ts';
+import { Checkpointer } from '../../src/node/primary/checkpoint/checkpointer.ts';
 import { SecondaryBulk } from '../../src/node/secondary/bulk.ts';
 import { RunTracker } from '../../src/qemu/dirty/tracker.ts';
 import type { Capture } from '../../src/qemu/vm.ts';

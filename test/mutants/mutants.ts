@@ -254,7 +254,7 @@ const node: Mutant[] = [
   },
   {
     name: 'what QEMU had not taken before a capture is not repeated',
-    file: 'src/node/primary/capture.ts',
+    file: 'src/node/primary/checkpoint/capture.ts',
     find: 'if (!this.isSettled) for',
     replace: 'if (false) for',
   },
@@ -272,7 +272,7 @@ const node: Mutant[] = [
   },
   {
     name: 'pages of a refused checkpoint are forgotten',
-    file: 'src/node/primary/checkpointer.ts',
+    file: 'src/node/primary/checkpoint/checkpointer.ts',
     find: '    this.parts.vm.tracker.putBack(inFlight.captured.capture.runs);\n',
     replace: '',
   },

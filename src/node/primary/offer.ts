@@ -40,7 +40,9 @@ export class Offer {
   ask(why: string): Promise<void> {
     const { state } = this.parts.pair;
     if (state.kind !== 'protected' || !state.complete) {
-      const hint = ['wait until `colo status` says protected', this.parts.why()].filter((part) => part !== '').join('; ');
+      const hint = ['wait until `colo status` says protected', this.parts.why()]
+        .filter((part) => part !== '')
+        .join('; ');
       const text = `the VM is not protected (${state.kind}): nobody could take over`;
       return Promise.reject(new ColoError(errorCodes.input, text, { hint }));
     }

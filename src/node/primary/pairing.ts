@@ -23,9 +23,9 @@ import type { PairLinks } from '../pairing/links.ts';
 import { countAt, countBytes, decodeText, egressHeadBytes, messages, numberAt } from '../pairing/message.ts';
 import type { Terms } from '../terms.ts';
 import type { AddressNews } from './address-news.ts';
-import type { Checkpointer } from './checkpointer.ts';
-import type { DiskMirror } from './disk-mirror.ts';
-import type { PrimaryDisks } from './disks.ts';
+import type { Checkpointer } from './checkpoint/checkpointer.ts';
+import type { DiskMirror } from './disks/disk-mirror.ts';
+import type { PrimaryDisks } from './disks/disks.ts';
 import type { Seeker } from './seeker.ts';
 import type { SpeechGate } from './speech-gate.ts';
 import type { Plight } from './unprotected-reason.ts';
@@ -112,7 +112,9 @@ export class PrimaryPairing {
 
   uplinkNews(now: number): UplinkNews {
     const { uplink } = this;
-    return uplink === undefined ? { problem: undefined, forMs: 0 } : { problem: uplink.problem, forMs: now - uplink.at };
+    return uplink === undefined
+      ? { problem: undefined, forMs: 0 }
+      : { problem: uplink.problem, forMs: now - uplink.at };
   }
 
   /** This peer is the secondary no more, or was never to be. Says goodbye when the links stand. */

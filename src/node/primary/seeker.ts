@@ -12,7 +12,7 @@ import { diskPauseMsFirst, diskPauseMsMax, reconnectMs } from '../limits.ts';
 import type { GuestVm, PeerLinks } from '../platform.ts';
 import type { Terms } from '../terms.ts';
 import { troubleOf } from '../vm-watch.ts';
-import type { PrimaryDisks } from './disks.ts';
+import type { PrimaryDisks } from './disks/disks.ts';
 import type { Plight } from './unprotected-reason.ts';
 
 export interface SeekerParts {

@@ -2,14 +2,14 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type Clock, systemClock } from '../../base/clock.ts';
-import { ColoError, errorCodes } from '../../base/errors.ts';
-import { silentLog } from '../../base/log.ts';
-import { notedBytesMax } from '../../disk/limits.ts';
-import { diskMessages, parseSession, type Session } from '../../disk/message.ts';
-import type { Progress } from '../../qemu/mirror.ts';
-import type { NodeContext } from '../context.ts';
-import type { DiskMirrors, DiskSource, MirrorHandlers, PeerLink } from '../platform.ts';
+import { type Clock, systemClock } from '../../../base/clock.ts';
+import { ColoError, errorCodes } from '../../../base/errors.ts';
+import { silentLog } from '../../../base/log.ts';
+import { notedBytesMax } from '../../../disk/limits.ts';
+import { diskMessages, parseSession, type Session } from '../../../disk/message.ts';
+import type { Progress } from '../../../qemu/mirror.ts';
+import type { NodeContext } from '../../context.ts';
+import type { DiskMirrors, DiskSource, MirrorHandlers, PeerLink } from '../../platform.ts';
 import type { DiskMirror } from './disk-mirror.ts';
 import { PrimaryDisks } from './disks.ts';
 

@@ -7,25 +7,25 @@
 //
 // The order of things around the guest's stop is in capture.ts.
 
-import { ColoError, errorCodes } from '../../base/errors.ts';
-import type { PageRuns } from '../../base/page-runs.ts';
-import type { Compressor } from '../../checkpoint/compress.ts';
-import type { DeltaBase } from '../../checkpoint/delta.ts';
-import { CheckpointEncoder, encodeTemplate } from '../../checkpoint/encode.ts';
-import { deltaBaseBytesMax } from '../../checkpoint/limits.ts';
-import { parseApplied } from '../../checkpoint/message.ts';
-import type { CheckpointRecord, Records } from '../../checkpoint/record.ts';
-import type { PrimaryEvent, Reason } from '../../controller/primary-pair.ts';
-import type { PrimaryProxy } from '../../proxy/primary.ts';
-import type { Capture } from '../../qemu/vm.ts';
-import type { NodeContext } from '../context.ts';
-import { encodeMachine, madeTraits, toldTraits, traitsType } from '../pairing/alike.ts';
-import type { PairLinks } from '../pairing/links.ts';
-import { machineHash } from '../pairing/machine-hash.ts';
-import { encodeCount, messages } from '../pairing/message.ts';
-import type { GuestVm, PeerLink } from '../platform.ts';
+import { ColoError, errorCodes } from '../../../base/errors.ts';
+import type { PageRuns } from '../../../base/page-runs.ts';
+import type { Compressor } from '../../../checkpoint/compress.ts';
+import type { DeltaBase } from '../../../checkpoint/delta.ts';
+import { CheckpointEncoder, encodeTemplate } from '../../../checkpoint/encode.ts';
+import { deltaBaseBytesMax } from '../../../checkpoint/limits.ts';
+import { parseApplied } from '../../../checkpoint/message.ts';
+import type { CheckpointRecord, Records } from '../../../checkpoint/record.ts';
+import type { PrimaryEvent, Reason } from '../../../controller/primary-pair.ts';
+import type { PrimaryProxy } from '../../../proxy/primary.ts';
+import type { Capture } from '../../../qemu/vm.ts';
+import type { NodeContext } from '../../context.ts';
+import { encodeMachine, madeTraits, toldTraits, traitsType } from '../../pairing/alike.ts';
+import type { PairLinks } from '../../pairing/links.ts';
+import { machineHash } from '../../pairing/machine-hash.ts';
+import { encodeCount, messages } from '../../pairing/message.ts';
+import type { GuestVm, PeerLink } from '../../platform.ts';
+import type { DiskMirror } from '../disks/disk-mirror.ts';
 import type { Captured, Captures, CaptureTarget } from './capture.ts';
-import type { DiskMirror } from './disk-mirror.ts';
 
 interface InFlight {
   captured: Captured;
@@ -237,8 +237,7 @@ export class Checkpointer {
 
   private assertOpen(): void {
     const { links } = this.parts;
-    if (links.isOver || links.bulk.ended)
-      throw new ColoError(errorCodes.channel, 'the link to the secondary is gone');
+    if (links.isOver || links.bulk.ended) throw new ColoError(errorCodes.channel, 'the link to the secondary is gone');
   }
 }
 
@@ -257,7 +256,14 @@ function recordOf({ epoch, capture, capturedAt, heldFrames }: Captured, reason: 
     epoch,
     reason: { kind: reason.kind, detail: reasonText(reason) },
     ...{ startedAtMs: capturedAt, phases: capture.phases, pauseMs: capture.phases.pauseMs },
-    ...{ pages: capture.dirtyPages, rawBytes: capture.pages.length, sentBytes: 0, commitMs: 0, heldFrames, applied: null },
+    ...{
+      pages: capture.dirtyPages,
+      rawBytes: capture.pages.length,
+      sentBytes: 0,
+      commitMs: 0,
+      heldFrames,
+      applied: null,
+    },
   };
 }
 

@@ -1,10 +1,10 @@
 // The notes of what changes on a primary's disks, over all its secondaries: begins and forgets them at QEMU when
 // disk/notes.ts says so. A note that cannot be begun costs time and nothing else: without one the next copy is of everything.
 
-import { errorText } from '../../base/errors.ts';
-import type { Log } from '../../base/log.ts';
-import { Notes } from '../../disk/notes.ts';
-import type { ChangeNotes } from '../platform.ts';
+import { errorText } from '../../../base/errors.ts';
+import type { Log } from '../../../base/log.ts';
+import { Notes } from '../../../disk/notes.ts';
+import type { ChangeNotes } from '../../platform.ts';
 
 export class DiskNotes {
   private readonly parts: { source: ChangeNotes; log: Pick<Log, 'warn'>; writtenBytes: () => number };

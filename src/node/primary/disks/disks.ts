@@ -5,11 +5,11 @@
 //
 // After a failure the next try waits a while, longer each time, since it would copy the whole disk again only to fail again.
 
-import { errorText } from '../../base/errors.ts';
-import type { Progress } from '../../qemu/mirror.ts';
-import type { NodeContext } from '../context.ts';
-import { diskPauseMsFirst, diskPauseMsMax, diskRetryMs } from '../limits.ts';
-import type { DiskSource, PeerLink } from '../platform.ts';
+import { errorText } from '../../../base/errors.ts';
+import type { Progress } from '../../../qemu/mirror.ts';
+import type { NodeContext } from '../../context.ts';
+import { diskPauseMsFirst, diskPauseMsMax, diskRetryMs } from '../../limits.ts';
+import type { DiskSource, PeerLink } from '../../platform.ts';
 import { DiskMirror, type MirrorHome } from './disk-mirror.ts';
 import { DiskNotes } from './disk-notes.ts';
 

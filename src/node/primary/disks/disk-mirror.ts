@@ -7,15 +7,15 @@
 //
 // A mirror that ends by itself ends the protection, never the guest.
 
-import { type Clock, delay } from '../../base/clock.ts';
-import { ColoError, errorCodes } from '../../base/errors.ts';
-import type { Log } from '../../base/log.ts';
-import { flushEveryBytes, settledBytes, settleMs } from '../../disk/limits.ts';
-import { diskMessages, encodeAbort, encodeHash, encodeSession } from '../../disk/message.ts';
-import { DiskSink } from '../../disk/sink.ts';
-import type { Progress } from '../../qemu/mirror.ts';
-import { jobEndingMs, mirrorProgressMs } from '../limits.ts';
-import type { DiskMirrors, DiskSource, MirrorHandlers, PeerLink } from '../platform.ts';
+import { type Clock, delay } from '../../../base/clock.ts';
+import { ColoError, errorCodes } from '../../../base/errors.ts';
+import type { Log } from '../../../base/log.ts';
+import { flushEveryBytes, settledBytes, settleMs } from '../../../disk/limits.ts';
+import { diskMessages, encodeAbort, encodeHash, encodeSession } from '../../../disk/message.ts';
+import { DiskSink } from '../../../disk/sink.ts';
+import type { Progress } from '../../../qemu/mirror.ts';
+import { jobEndingMs, mirrorProgressMs } from '../../limits.ts';
+import type { DiskMirrors, DiskSource, MirrorHandlers, PeerLink } from '../../platform.ts';
 import type { DiskNotes } from './disk-notes.ts';
 
 /** What outlives the secondary, and its mirror needs: PrimaryDisks. */
@@ -112,8 +112,7 @@ export class DiskMirror {
     const { home } = this;
     await home.earlierEnded;
     // Nobody would end its mirrors any more, and the guest's writes would wait for it for ever.
-    if (this.isOver)
-      throw new ColoError(errorCodes.channel, 'the secondary was lost before its disks were mirrored');
+    if (this.isOver) throw new ColoError(errorCodes.channel, 'the secondary was lost before its disks were mirrored');
     const sink = this.newSink();
     this.sink = sink;
     const begun = this.begin(sink);

@@ -10,13 +10,13 @@
 // There is one machine, so captures take turns over all secondaries: one that was begun for a secondary which is gone may
 // still stop and resume the guest.
 
-import { ColoError, errorCodes } from '../../base/errors.ts';
-import type { PrimaryProxy } from '../../proxy/primary.ts';
-import type { Capture } from '../../qemu/vm.ts';
-import type { NodeContext } from '../context.ts';
-import { settleMs } from '../limits.ts';
-import { type GuestCard, type GuestVm, settle } from '../platform.ts';
-import type { Ingress } from './ingress.ts';
+import { ColoError, errorCodes } from '../../../base/errors.ts';
+import type { PrimaryProxy } from '../../../proxy/primary.ts';
+import type { Capture } from '../../../qemu/vm.ts';
+import type { NodeContext } from '../../context.ts';
+import { settleMs } from '../../limits.ts';
+import { type GuestCard, type GuestVm, settle } from '../../platform.ts';
+import type { Ingress } from '../ingress.ts';
 
 /** What the proxy closed at a capture. */
 export interface Closing {
