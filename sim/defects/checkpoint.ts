@@ -32,7 +32,7 @@ export const checkpointDefects: readonly Defect[] = [
           function (type, payload) {
             const bytes = Buffer.from(payload as Uint8Array);
             if (type === checkpointTypes.begin && bytes[20] === 2) {
-              const { links } = this['node'] as unknown as { links: { packet: PeerLink } };
+              const { links } = this['parts'] as unknown as { links: { packet: PeerLink } };
               links.packet.send(messages.committed, encodeCount(bytes.readUInt32BE(4)));
             }
             return before.call(this, type, payload);

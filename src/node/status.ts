@@ -80,7 +80,7 @@ function statusOf(node: DescribedNode, cores: number): Omit<NodeStatus, 'reason'
       egressBytes: uplink?.bytesOut ?? 0,
     },
     proxy: {
-      ...(primary?.proxy.counters ?? node.secondary?.proxy.counters),
+      ...(primary?.proxy ?? node.secondary?.proxy)?.counters,
       ...(primary === undefined ? {} : { ingressDropped: primary.ingress.dropped }),
     },
     failover: node.failoverRecord,
@@ -100,7 +100,7 @@ function arbiterOf({ context }: DescribedNode): NonNullable<NodeStatus['arbiter'
 }
 
 function linksOf({ primary, secondary }: DescribedNode): NonNullable<NodeStatus['links']> {
-  const links = primary?.pairing?.links ?? secondary?.links;
+  const links = (primary ?? secondary)?.pairing?.links;
   if (links === undefined) return [];
   return (['beat', 'packet', 'bulk'] as const).map((kind) => ({ kind, ...links[kind].ends }));
 }

@@ -230,14 +230,14 @@ const controller: Mutant[] = [
 const node: Mutant[] = [
   {
     name: 'any lost link counts as ended by the primary',
-    file: 'src/node/secondary/secondary.ts',
-    find: '    if (byPeer) heartbeat?.closed();\n',
-    replace: '    heartbeat?.closed();\n',
+    file: 'src/node/secondary/pairing.ts',
+    find: '    if (byPeer) heartbeat.closed();\n',
+    replace: '    heartbeat.closed();\n',
   },
   {
     name: 'a secondary whose links are lost goes on lending',
-    file: 'src/node/secondary/secondary.ts',
-    find: '    heartbeat?.withhold();\n    if (byPeer)',
+    file: 'src/node/secondary/pairing.ts',
+    find: '    heartbeat.withhold();\n    if (byPeer)',
     replace: '    if (byPeer)',
   },
   {
@@ -260,9 +260,9 @@ const node: Mutant[] = [
   },
   {
     name: 'frames of before a takeover are kept for longer than a second',
-    file: 'src/node/secondary/secondary.ts',
-    find: 'this.early.length <= earlyFramesMax && now - oldest.at <= earlyMs',
-    replace: 'this.early.length <= earlyFramesMax',
+    file: 'src/node/secondary/early-frames.ts',
+    find: 'this.frames.length <= earlyFramesMax && now - oldest.at <= earlyMs',
+    replace: 'this.frames.length <= earlyFramesMax',
   },
   {
     name: 'the lease lives on after the link',
