@@ -19,8 +19,9 @@ import { ColoError, errorCodes } from '../src/base/errors.ts';
 import { silentLog } from '../src/base/log.ts';
 import { type Percentiles, percentiles } from '../src/checkpoint/record.ts';
 import { BareVm } from '../src/demo/bare-vm.ts';
+import type { CapturePhases } from '../src/qemu/capture-phases.ts';
 import { vmFiles } from '../src/qemu/machine.ts';
-import { type CapturePhases, Vm } from '../src/qemu/vm.ts';
+import { Vm } from '../src/qemu/vm.ts';
 import { lastBeat, memoryGuest } from '../test/functional/qemu-guest.ts';
 
 export interface CheckpointBenchOptions {

@@ -9,7 +9,7 @@ import { crc32 } from 'node:zlib';
 import type { Terms } from '../../src/arbiter/memory.ts';
 import { ColoError, errorCodes } from '../../src/base/errors.ts';
 import type { Log } from '../../src/base/log.ts';
-import type { LinkKind } from '../../src/channel/link.ts';
+import { type LinkKind, linkKinds } from '../../src/channel/hello.ts';
 import { openCompressor } from '../../src/checkpoint/compress.ts';
 import type { WantedRole } from '../../src/controller/role.ts';
 import { Replica } from '../../src/disk/replica.ts';
@@ -34,7 +34,6 @@ import { SimFolder, SimStorage, sectorBytes } from './storage.ts';
 import { SimCard, SimVm, type VmObserver } from './vm.ts';
 
 export const vmName = 'vm';
-const linkKinds = ['beat', 'packet', 'bulk'] as const satisfies readonly LinkKind[];
 const connectTimeoutMs = 2000;
 
 interface Acceptor {

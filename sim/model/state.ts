@@ -84,6 +84,8 @@ export interface Budget {
   deaths: number;
   /** QEMUs that end while their node lives. */
   qemuDeaths: number;
+  /** Primaries whose QEMU does not answer for a while, as where the whole host stands still. */
+  hangs: number;
   /** Links that one side gives up while both live. */
   cuts: number;
   /** Times at which nothing passes between the nodes any more. */

@@ -9,13 +9,13 @@ import {
   localSchema,
   logLinesSchema,
   logsSchema,
-  nodeStatusSchema,
   runSchema,
   vmDetailSchema,
   vmLineSchema,
 } from './cluster.ts';
 import { doctorSchema, nodeFactsSchema } from './doctor.ts';
 import { logLinesMax } from './limits.ts';
+import { nodeStatusSchema } from './node-status.ts';
 
 export interface Route {
   id: string;

@@ -24,6 +24,7 @@
 
 import { z } from 'zod';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { parseJson } from '../base/json.ts';
 import { EtcdClient, type EtcdClientOptions, fromBase64, toBase64 } from '../etcd/client.ts';
 import { type Arbiter, type ClaimResult, type Roles, resolveClaim, type TermRecord, UnknownTerm } from './arbiter.ts';
 import { recordBytesMax } from './limits.ts';
@@ -99,13 +100,5 @@ export class EtcdArbiter implements Arbiter {
     throw new ColoError(errorCodes.arbiter, `etcd's record ${this.prefix}/terms/${vm} is damaged`, {
       hint: `Make sure that ${vm} runs on no node, then remove the key (etcdctl del) and start the VM again.`,
     });
-  }
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
   }
 }

@@ -24,6 +24,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { parseJson } from '../base/json.ts';
 import { type Arbiter, type ClaimResult, type Roles, resolveClaim, type TermRecord, UnknownTerm } from './arbiter.ts';
 import { folderEntriesMax, operationTimeoutMs, readAttempts, recordBytesMax, termsKept } from './limits.ts';
 import { checkNames, isName } from './names.ts';
@@ -220,13 +221,5 @@ export class FolderArbiter implements Arbiter {
     } finally {
       cancel();
     }
-  }
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
   }
 }

@@ -11,11 +11,12 @@
 import { chmod, rm } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { z } from 'zod';
-import { parseJson, readBody } from '../api/body.ts';
+import { readBody } from '../api/body.ts';
 import { nodeBodyBytesMax } from '../api/limits.ts';
 import type { NodeStatus, ProcessStatus } from '../api/node-status.ts';
 import { Refusal, refusalAnswer } from '../api/refusal.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { parseJson } from '../base/json.ts';
 import { during } from '../base/loop-watch.ts';
 import type { Peer } from '../node/config.ts';
 import type { ColoNode } from '../node/node.ts';

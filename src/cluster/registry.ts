@@ -17,6 +17,7 @@
 
 import { z } from 'zod';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { parseJson } from '../base/json.ts';
 import { entryBytes, folderEntriesMax, listingBytesMax } from './limits.ts';
 import type { Entry, Store } from './store.ts';
 
@@ -217,12 +218,4 @@ function push<T>(list: T[], item: T | undefined): void {
 
 function addTo<T extends object>(value: T | undefined, revision: number): (T & { revision: number }) | undefined {
   return value === undefined ? undefined : { ...value, revision };
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

@@ -14,11 +14,11 @@ import { closeSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync }
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { z } from 'zod';
-import { parseJson } from '../api/body.ts';
 import { callNode, nodeStatus } from '../api/node-client.ts';
 import type { NodeStatus } from '../api/node-status.ts';
 import { type Clock, delay } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
+import { parseJson } from '../base/json.ts';
 import type { Log } from '../base/log.ts';
 import { makeFolder } from '../base/make-folder.ts';
 import { livingOwner } from '../base/owner-file.ts';

@@ -3,11 +3,11 @@
 
 import { randomBytes } from 'node:crypto';
 import { z } from 'zod';
-import { emptySchema, logLinesSchema, nodeStatusSchema, runSchema } from '../api/cluster.ts';
+import { emptySchema, logLinesSchema, runSchema } from '../api/cluster.ts';
 import { callService, type Question } from '../api/cluster-client.ts';
 import { type Finding, nodeFactsSchema } from '../api/doctor.ts';
 import { logBytesMax } from '../api/limits.ts';
-import type { NodeStatus } from '../api/node-status.ts';
+import { type NodeStatus, nodeStatusSchema } from '../api/node-status.ts';
 import { jsonSchema, openApiDocument } from '../api/openapi.ts';
 import { Refusal } from '../api/refusal.ts';
 import type { LogQuery } from '../api/routes.ts';

@@ -7,13 +7,14 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { createServer as createSecureServer } from 'node:https';
 import { dirname } from 'node:path';
 import { z } from 'zod';
-import { parseJson, readBody } from '../api/body.ts';
+import { readBody } from '../api/body.ts';
 import { bodyBytesMax, connectionsMax, questionTimeoutMs, streamBacklogBytesMax, streamsMax } from '../api/limits.ts';
 import { Refusal, refusalAnswer } from '../api/refusal.ts';
 import { matchRoute, type Route, type RouteId } from '../api/routes.ts';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import type { Identity, IdentitySource } from '../base/identity.ts';
+import { parseJson } from '../base/json.ts';
 import type { Log } from '../base/log.ts';
 import { makeFolder } from '../base/make-folder.ts';
 import { mayDo } from '../base/roles.ts';

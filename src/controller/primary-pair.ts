@@ -3,7 +3,7 @@
 //   alone      ─► syncing (peerReady), ended (the VM ends)
 //   syncing    ─► syncing (another round), pairing (copied), alone (link lost), ended (the VM ends)
 //   pairing    ─► protected (term won), suspecting (link lost, no answer), fenced (term lost), ended (the VM ends)
-//   protected  ─► protected (checkpoints), suspecting (link lost, silence, handover), fenced (VM lost),
+//   protected  ─► protected (checkpoints), suspecting (link lost, silence, handover, VM hangs), fenced (VM lost),
 //                 ended (the VM ends)
 //   suspecting ─► alone (term won), fenced (term lost, VM lost), ended (the VM ends)
 //   fenced     ─► nothing
@@ -97,6 +97,8 @@ export type PrimaryEvent =
   /** The lease ran out: no beat was echoed in time. */
   | { kind: 'silence' }
   | { kind: 'vmEnded'; why: string; byGuest: boolean }
+  /** QEMU has not answered its monitor for a while. It may go on: then nothing is lost. */
+  | { kind: 'vmHangs'; why: string }
   | { kind: 'handover'; why: string };
 
 export type PrimaryAction =
@@ -146,6 +148,8 @@ export class PrimaryPair {
         return this.state.kind === 'protected' ? this.onDoubt('the secondary is silent') : [];
       case 'vmEnded':
         return this.onVmEnded(event.why, event.byGuest);
+      case 'vmHangs':
+        return this.onVmHangs(event.why);
       case 'handover':
         return this.onHandover(event.why);
       default:
@@ -269,6 +273,16 @@ export class PrimaryPair {
     if (this.peerMayRun && !byGuest) return state.kind === 'suspecting' ? this.fence(why) : this.handOver(why);
     this.move({ kind: 'ended', why });
     return [{ kind: 'tellEnd', why, byGuest }];
+  }
+
+  /**
+   * The secondary is asked to take over, whatever the checkpoint of now has come to, if it holds a copy that it could
+   * run. This copy is given up only when the secondary has the term: the whole host may have stood still for some
+   * seconds, QEMU with it. Then the copy of the secondary may be gone, and this one is as good as before.
+   */
+  private onVmHangs(why: string): PrimaryAction[] {
+    const { state } = this;
+    return state.kind === 'protected' && state.complete ? this.offer(why) : [];
   }
 
   /** The secondary may hold a checkpoint that it could run. */

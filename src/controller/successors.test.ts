@@ -77,6 +77,7 @@ const primaryEvents: PrimaryEvent[] = [
   { kind: 'linkLost', why },
   { kind: 'silence' },
   ...[true, false].map((byGuest) => ({ kind: 'vmEnded', why, byGuest }) as const),
+  { kind: 'vmHangs', why },
   { kind: 'handover', why },
 ];
 

@@ -13,6 +13,7 @@
 
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
+import { parseJson } from '../base/json.ts';
 import type { Storage } from './storage.ts';
 
 const headerSchema = z.strictObject({
@@ -48,14 +49,6 @@ export function parseHeader(text: string): ReplicaHeader | undefined {
   if (checksum(body) !== sum) return undefined;
   const parsed = headerSchema.safeParse(parseJson(body));
   return parsed.success ? parsed.data : undefined;
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }
 
 function checksum(text: string): string {

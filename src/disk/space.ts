@@ -2,8 +2,9 @@
 
 import koffi from 'koffi';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { libc } from '../base/libc.ts';
 
-const fallocate = koffi.load('libc.so.6').func('int fallocate(int fd, int mode, int64_t offset, int64_t length)');
+const fallocate = libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)');
 
 const keepSize = 1;
 const punchHole = 2;

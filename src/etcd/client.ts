@@ -12,6 +12,7 @@ import { z } from 'zod';
 import { delay } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import type { Identity } from '../base/identity.ts';
+import { parseJson } from '../base/json.ts';
 import { type TlsIdentity, tlsIdentity } from '../base/tls-identity.ts';
 import { etcdAnswerBytesMax, etcdAskTimeoutMs, etcdNextAfterMs } from './limits.ts';
 
@@ -151,12 +152,4 @@ export function toBase64(text: string): string {
 
 export function fromBase64(text: string): string {
   return Buffer.from(text, 'base64').toString('utf8');
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

@@ -53,7 +53,7 @@ export async function connectForFrames(path: string, handlers: FrameHandlers): P
       reject(
         new ColoError(errorCodes.host, `cannot reach the network at ${path}`, {
           cause,
-          hint: 'start the network (colo lan) before the nodes',
+          hint: 'start the node by `colo run` or colod, which start its network first',
         }),
       ),
     );

@@ -1,9 +1,10 @@
 // Watches a node's VM: its end, and a QEMU that hangs, which is as bad as one that is dead and looks alive to everybody
-// else. Both become the event `vmEnded`; what follows is PrimaryPair's and SecondaryPair's. And asks a QEMU for a sign of life
-// where something is to be done that only one that lives can carry.
+// else. They become the events `vmEnded` and `vmHangs`; what follows is PrimaryPair's and SecondaryPair's. And asks a QEMU
+// for a sign of life where something is to be done that only one that lives can carry.
 
 import type { Clock } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
+import type { Log } from '../base/log.ts';
 import type { PrimaryEvent, PrimaryPair } from '../controller/primary-pair.ts';
 import type { Condition } from '../qemu/guard.ts';
 import { endHeardMs, pingMs } from './limits.ts';
@@ -12,6 +13,7 @@ import type { GuestVm, VmEnd } from './platform.ts';
 export interface VmWatchParts {
   vm: GuestVm;
   clock: Clock;
+  log: Pick<Log, 'warn'>;
   pair: Pick<PrimaryPair, 'state'>;
   post: (event: PrimaryEvent) => void;
 }
@@ -26,11 +28,14 @@ export class VmWatch {
 
   /** Returns what ends it. */
   start(): () => void {
-    const { vm, clock, pair, post } = this.parts;
+    const { vm, clock, log, pair, post } = this.parts;
     void vm.exited.then((end) => post({ kind: 'vmEnded', ...describeEnd(end) }));
     return watchMonitor(clock, {
       vm: () => (pair.state.kind === 'protected' ? vm : undefined),
-      hangs: (why) => post({ kind: 'vmEnded', why, byGuest: false }),
+      hangs: (why) => {
+        log.warn({ why }, 'QEMU does not answer');
+        post({ kind: 'vmHangs', why });
+      },
     });
   }
 
@@ -91,7 +96,10 @@ export async function endHeard(vm: Pick<GuestVm, 'ping' | 'exited'>, clock: Cloc
   cancel();
 }
 
-/** Asks the monitor of the VM of now, if there is one to ask, now and then; one that hung is not asked again. Returns what ends it. */
+/**
+ * Asks the monitor of the VM of now, if there is one to ask, now and then, and tells of each question that was not answered
+ * in time. Returns what ends it.
+ */
 export function watchMonitor(
   clock: Clock,
   {
@@ -117,6 +125,7 @@ export function watchMonitor(
       },
       (error: unknown) => {
         if (!isTimeout(error)) return;
+        asked.delete(one);
         hangs(`QEMU hangs: ${errorText(error)}`, one);
       },
     );

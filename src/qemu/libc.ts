@@ -9,8 +9,8 @@
 import { closeSync, openSync } from 'node:fs';
 import koffi from 'koffi';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { libc } from '../base/libc.ts';
 
-const libc = koffi.load('libc.so.6');
 const mmapFunction = libc.func('void *mmap(void *where, size_t length, int prot, int flags, int fd, long offset)');
 const munmapFunction = libc.func('int munmap(void *where, size_t length)');
 const madviseFunction = libc.func('int madvise(void *where, size_t length, int advice)');

@@ -22,6 +22,7 @@ import { ColoError, errorCodes } from '../base/errors.ts';
 import { during } from '../base/loop-watch.ts';
 import type { PageRuns } from '../base/page-runs.ts';
 import { CapturePages } from './capture-pages.ts';
+import { type CapturePhases, phasesOf } from './capture-phases.ts';
 import { CapturePool } from './capture-pool.ts';
 import { assertLoadable, packTemplate, snapshotTag } from './carrier.ts';
 import type { ClockPage } from './clock-page.ts';
@@ -36,16 +37,6 @@ import type { MachineFacts } from './machine-facts.ts';
 import type { ProcessEnd } from './process.ts';
 import type { Qmp } from './qmp.ts';
 import { goneWithin, startParts, type VmOptions, type VmParts } from './start.ts';
-
-export interface CapturePhases {
-  stopMs: number;
-  saveMs: number;
-  scanMs: number;
-  copyMs: number;
-  resumeMs: number;
-  /** The whole: from sending `stop` to the reply to `cont`, so a little more than the guest stood still. */
-  pauseMs: number;
-}
 
 export interface Capture {
   deviceState: Uint8Array;
@@ -371,18 +362,6 @@ export class Vm {
       throw new ColoError(errorCodes.qemu, 'A checkpoint failed and the guest could not be resumed.', { cause });
     });
   }
-}
-
-function phasesOf(times: readonly number[]): CapturePhases {
-  const spent = (from: number, to: number) => (times[to] ?? 0) - (times[from] ?? 0);
-  return {
-    stopMs: spent(0, 1),
-    saveMs: spent(1, 2),
-    scanMs: spent(2, 3),
-    copyMs: spent(3, 4),
-    resumeMs: spent(4, 5),
-    pauseMs: spent(0, 5),
-  };
 }
 
 /** Why it ends QEMU says on its monitor, whose end may be heard after that of the process. */

@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { delay, systemClock } from '../../src/base/clock.ts';
 import type { FaultKind } from '../../src/demo/faults.ts';
 import {
   checkpoint,
@@ -41,9 +42,14 @@ for (const [mode, fault] of cases)
       await survives(stage, survivor);
       await served(stage, 20);
       wake();
-      if (fault === 'primary-stop')
-        await stage.pair.until('a secondary again', 120_000, (all) =>
-          all.some((one) => one.node === struck && one.role === 'secondary'),
+      // Its process lives: the loser of the term comes back by itself.
+      if (fault === 'primary-stop' || fault === 'primary-qemu-kill')
+        await stage.pair.until(
+          'protected again, with it as the secondary',
+          120_000,
+          (all) =>
+            all.some((one) => one.node === struck && one.role === 'secondary') &&
+            all.some((one) => one.node !== struck && one.protected),
         );
       await expectClients(stage);
       expectOneVoice(stage);
@@ -104,6 +110,31 @@ test('a QEMU of the secondary that hangs is given up: the primary goes on alone,
         all.some((one) => one.node === secondary && one.protected && one.qemuPid !== qemuPid) &&
         all.some((one) => one.role === 'primary' && one.protected),
     );
+    await expectClients(stage);
+    expectOneVoice(stage);
+  } finally {
+    await stage.close();
+  }
+});
+
+test('a QEMU of the primary that hangs before anybody else holds a copy is kept, and is protected when it goes on', async () => {
+  const stage = await setStage({ vm: 'faults', guest: 'bare', protect: { mode: 'colo' } });
+  try {
+    const node = nodeOf(stage, 'a');
+    const signalQemu = await node.holdQemu();
+    stage.pair.arm('a', { point: 'pair.claimed', epoch: 0, hold: true });
+    await stage.pair.startSecondary();
+    while (node.alive && !node.isStopped()) await delay(1);
+    signalQemu('SIGSTOP');
+    node.signal('SIGCONT');
+    const log = join(stage.pair.logDir, 'a.log');
+    const hangs = () => readFileSync(log, 'utf8').includes('QEMU does not answer');
+    for (const deadline = systemClock.now() + 120_000; !hangs(); await delay(20))
+      assert.ok(systemClock.now() < deadline, 'nobody notices that QEMU hangs');
+    signalQemu('SIGCONT');
+    await roles(stage);
+    assert.deepEqual(stage.pair.owners.turns, ['a']);
+    await served(stage, 20);
     await expectClients(stage);
     expectOneVoice(stage);
   } finally {

@@ -40,8 +40,8 @@ const status: NodeStatus = {
   host: { qemu: '7.2.22', accel: 'tcg', tracker: 'userfaultfd', cores: 2, ramBytes: 2 ** 28, vcpus: 1 },
   checkpoints: {
     ...{ count: 3, sentBytes: 1, dirtyBytes: 1, reasons: { interval: 2, divergence: 1 }, last: [] },
-    ...{ pauseMs: { p50: 1, p99: 1, max: 1 }, commitMs: { p50: 1, p99: 1, max: 1 } },
-    ...{ dirtyPages: { p50: 1, p99: 1, max: 1 }, pauseSeconds: buckets, commitSeconds: buckets },
+    ...{ pauseMs: { count: 1, p50: 1, p99: 1, max: 1 }, commitMs: { count: 1, p50: 1, p99: 1, max: 1 } },
+    ...{ dirtyPages: { count: 1, p50: 1, p99: 1, max: 1 }, pauseSeconds: buckets, commitSeconds: buckets },
     ...{ dirtyBytesTotal: 4096, sentBytesTotal: 1000 },
   },
   released: { byMatch: 5, byCommit: 1, dates: 0, holdMs: { p50: 1, p99: 2 } },

@@ -122,7 +122,7 @@ export class PrimaryNode {
       peerUplink: (now) => this.pairing?.uplinkNews(now) ?? { problem: undefined, forMs: 0 },
       why: () => this.why,
     });
-    this.watch = new VmWatch({ vm, clock, pair, post });
+    this.watch = new VmWatch({ vm, clock, log, pair, post });
     this.due = new CheckpointDue(context, vm);
   }
 
