@@ -23,7 +23,7 @@ import { encodeMachine, madeTraits, toldTraits, traitsType } from '../../pairing
 import type { PairLinks } from '../../pairing/links.ts';
 import { machineHash } from '../../pairing/machine-hash.ts';
 import { encodeCount, messages } from '../../pairing/message.ts';
-import type { GuestVm, PeerLink } from '../../platform.ts';
+import type { GuestVm } from '../../platform.ts';
 import type { DiskMirror } from '../disks/disk-mirror.ts';
 import type { Captured, Captures, CaptureTarget } from './capture.ts';
 
