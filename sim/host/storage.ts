@@ -150,7 +150,7 @@ export class SimStorage implements Storage {
     return this.root.names.has(name);
   }
 
-  remove(name: string): void {
+  async remove(name: string): Promise<void> {
     if (this.reaches) this.root.names.delete(name);
   }
 
@@ -201,7 +201,7 @@ export class SimStorage implements Storage {
   }
 
   /** At once, unless the disk hangs. */
-  private answered(): Promise<void> {
+  answered(): Promise<void> {
     return new Promise((resolve) => {
       this.root.whenAnswering(() => (this.process === undefined ? resolve() : this.process.run(() => resolve())));
     });
@@ -271,8 +271,9 @@ class SimFile implements StoredFile {
     return this.inode.cache.copy(into, 0, offset, offset + into.length);
   }
 
-  reserve(offset: number, length: number): void {
+  async reserve(offset: number, length: number): Promise<void> {
     this.mustBeOpen();
+    await this.storage.answered();
     this.place(offset, length, () => new ColoError(errorCodes.host, 'the disk of the replica is full (simulated)'));
   }
 

@@ -22,7 +22,7 @@
 
 import type { Server, Socket } from 'node:net';
 import { setImmediate } from 'node:timers';
-import { type Clock, systemClock } from '../base/clock.ts';
+import { afterAwake, type Clock, systemClock } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import type { Identity, IdentitySource } from '../base/identity.ts';
 import { type FrameDecoder, lastUserType, linkTypes, type Refusal, type RefusalKind } from './frame.ts';
@@ -178,7 +178,8 @@ export class Link {
     this.flush();
     this.socket.end();
     this.socket.resume();
-    const cancel = clock.after(closeTimeoutMs, () => this.socket.destroy());
+    // After a stop of this process the last words may still be queued here.
+    const cancel = afterAwake(clock, closeTimeoutMs, () => this.socket.destroy());
     this.socket.once('close', cancel);
   }
 

@@ -17,9 +17,12 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import fc from 'fast-check';
+import { DiskActivity } from '../base/disk-activity.ts';
 import { ColoError } from '../base/errors.ts';
 import { headerName, readHeader, writeHeader } from './header.ts';
+import { copyUnflushedBytesMax, recordBytesMax } from './limits.ts';
 import { encodeRecordHead, type RecordKind, recordKinds, type Session } from './message.ts';
 import { recover, refuseOwner } from './recovery.ts';
 import { Replica } from './replica.ts';
@@ -234,12 +237,19 @@ test('a replica that cannot be labelled as taken over says so, and stays the epo
 /** A disk that no write of the journal comes back from. */
 class HangingFolder extends Folder {
   hangs = false;
+  /** What it was asked since and does not answer. */
+  asked = 0;
 
   override async open(name: string, how: OpenHow): Promise<StoredFile> {
     const file = await super.open(name, how);
     const write = file.write.bind(file);
-    file.write = (parts, position) => (this.hangs ? new Promise(() => undefined) : write(parts, position));
+    file.write = (parts, position) => (this.hangs ? this.neverAnswered() : write(parts, position));
     return file;
+  }
+
+  private neverAnswered(): Promise<void> {
+    this.asked += 1;
+    return new Promise(() => undefined);
   }
 }
 
@@ -257,6 +267,101 @@ test('a takeover does not wait for records that a disk which hangs has not taken
     assert.equal(replica.receive(Buffer.concat([head, Buffer.alloc(512, 7)])), undefined);
     assert.equal(await replica.takeOver(2), true);
     assert.deepEqual(await recover(folder), { kind: 'owner', epoch: 1 });
+  }));
+
+test('what a disk that hangs was asked is heard of, and what it answers is not', () =>
+  withFolder(async (folder) => {
+    const storage = new HangingFolder(folder);
+    const activity = new DiskActivity();
+    const events = { held: () => undefined, failed: () => undefined };
+    const session = { sizes: [page], durable: true };
+    const replica = await Replica.begin({ folder: storage, vm: 'test', term: 1, session, events, activity });
+    replica.mark({ epoch: 1, position: 0 });
+    await replica.complete(1);
+    await replica.apply(1);
+    storage.hangs = true;
+    const head = encodeRecordHead({ disk: 0, kind: recordKinds.data, offset: 0, length: 512, position: 1 });
+    assert.equal(replica.receive(Buffer.concat([head, Buffer.alloc(512, 7)])), undefined);
+    while (storage.asked === 0) await nextTurn();
+    assert.equal(activity.look(2), undefined);
+    assert.equal(activity.look(2), folder);
+  }));
+
+/** A disk that takes its time to remove a file, and says what is done to it. */
+class SlowlyRemoving extends Folder {
+  readonly done: string[] = [];
+
+  override async remove(name: string): Promise<void> {
+    for (let turn = 0; turn < 50; turn += 1) await nextTurn();
+    await super.remove(name);
+    this.done.push(`removed ${name}`);
+  }
+
+  override async replaceText(name: string, text: string, flush: boolean): Promise<void> {
+    const { state, epoch } = JSON.parse(text.split('\n')[0] ?? '') as { state: string; epoch: number };
+    this.done.push(`${state} ${epoch}`);
+    await super.replaceText(name, text, flush);
+  }
+}
+
+test('the guest does not stand still while a journal is removed, and no later apply begins before it is gone', () =>
+  withFolder(async (folder) => {
+    const storage = new SlowlyRemoving(folder);
+    const events = { held: () => undefined, failed: () => undefined };
+    const replica = await Replica.begin({
+      ...{ folder: storage, vm: 'test', term: 1, session: { sizes: [page], durable: false }, events },
+    });
+    replica.mark({ epoch: 1, position: 0 });
+    for (let epoch = 1; epoch <= 3; epoch += 1) {
+      await replica.complete(epoch);
+      await replica.apply(epoch);
+      storage.done.push(`applied ${epoch}`);
+      const head = encodeRecordHead({ disk: 0, kind: recordKinds.data, offset: 0, length: 512, position: epoch });
+      assert.equal(replica.receive(Buffer.concat([head, Buffer.alloc(512, epoch)])), undefined);
+      replica.mark({ epoch: epoch + 1, position: epoch });
+    }
+    await replica.close();
+    const journals = storage.done.filter((what) => what.startsWith('removed journal'));
+    assert.ok(journals.length >= 2);
+    const [first = ''] = journals;
+    const at = (what: string) => storage.done.indexOf(what);
+    assert.ok(at('applied 1') < at(first) && at(first) < at('applying 2'), storage.done.join(', '));
+  }));
+
+test('a durable replica brings its initial copy to the disk as it comes, so that its first checkpoint waits for the rest alone', () =>
+  withFolder(async (folder) => {
+    const unflushed: number[] = [];
+    let written = 0;
+    class Counting extends Folder {
+      override async open(name: string, how: OpenHow): Promise<StoredFile> {
+        const file = await super.open(name, how);
+        file.write = async (parts) => void (written += parts.reduce((sum, { length }) => sum + length, 0));
+        file.flush = async () => {
+          unflushed.push(written);
+          written = 0;
+        };
+        return file;
+      }
+    }
+    const size = 4 * copyUnflushedBytesMax;
+    const done = Promise.withResolvers<void>();
+    const records = Math.floor((2.5 * copyUnflushedBytesMax) / recordBytesMax);
+    const replica = await Replica.begin({
+      ...{ folder: new Counting(folder), vm: 'test', term: 1, session: { sizes: [size], durable: true } },
+      events: { held: (position) => void (position === records && done.resolve()), failed: done.reject },
+    });
+    const data = Buffer.alloc(recordBytesMax, 1);
+    for (let position = 1; position <= records; position += 1) {
+      const offset = (position - 1) * data.length;
+      const head = encodeRecordHead({ disk: 0, kind: recordKinds.data, offset, length: data.length, position });
+      assert.equal(replica.receive(Buffer.concat([head, data])), undefined);
+    }
+    await done.promise;
+    assert.deepEqual(unflushed, [copyUnflushedBytesMax, copyUnflushedBytesMax]);
+    replica.mark({ epoch: 1, position: records });
+    await replica.complete(1);
+    assert.equal(unflushed.length, 3);
+    await replica.close();
   }));
 
 test('only a later term of the same life of the VM may overwrite its newest disks', () =>

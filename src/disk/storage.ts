@@ -2,11 +2,10 @@
 // the same replica another one, whose writes are slow, fail, are torn by a crash, or are lost with the host's page
 // cache.
 //
-// Names are those of files within the folder. Everything that changes a file's contents is asynchronous, since a disk
-// may hang; removing one is done when it returns.
+// Names are those of files within the folder. Everything that changes a file is asynchronous, since a disk may hang.
 
-import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { type FileHandle, open, readFile, rename } from 'node:fs/promises';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { type FileHandle, open, readFile, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { makeFolder } from '../base/make-folder.ts';
@@ -20,8 +19,8 @@ export interface StoredFile {
   zero(offset: number, length: number): Promise<void>;
   /** Reads at `offset` until `into` is full or the file ends; returns how much. */
   read(into: Uint8Array, offset: number): Promise<number>;
-  /** Makes sure that writing there will not fail for want of space; throws a ColoError when it would. */
-  reserve(offset: number, length: number): void;
+  /** Makes sure that writing there will not fail for want of space; rejects with a ColoError when it would. */
+  reserve(offset: number, length: number): Promise<void>;
   truncate(bytes: number): Promise<void>;
   /** Resolves when the contents survive the end of the host. */
   flush(): Promise<void>;
@@ -40,7 +39,8 @@ export interface Storage {
   make(): void;
   list(): string[];
   has(name: string): boolean;
-  remove(name: string): void;
+  /** Removes it, if it is there. */
+  remove(name: string): Promise<void>;
   open(name: string, how: OpenHow): Promise<StoredFile>;
   read(name: string): Promise<Buffer>;
   /** A small text; undefined when there is none, an error when it is there and cannot be read. */
@@ -89,8 +89,8 @@ export class Folder implements Storage {
     return existsSync(this.path(name));
   }
 
-  remove(name: string): void {
-    rmSync(this.path(name), { force: true });
+  remove(name: string): Promise<void> {
+    return rm(this.path(name), { force: true });
   }
 
   async open(name: string, how: OpenHow): Promise<StoredFile> {
@@ -157,6 +157,7 @@ const zeroBlock = Buffer.alloc(1024 * 1024);
 
 class OpenFile implements StoredFile {
   private readonly handle: FileHandle;
+  private busy: Promise<unknown> = Promise.resolve();
 
   constructor(handle: FileHandle) {
     this.handle = handle;
@@ -175,7 +176,7 @@ class OpenFile implements StoredFile {
   }
 
   async zero(offset: number, length: number): Promise<void> {
-    if (punch(this.handle.fd, offset, length)) return;
+    if (await this.busyWith(punch(this.handle.fd, offset, length))) return;
     for (let at = 0; at < length; at += zeroBlock.length)
       await this.write([zeroBlock.subarray(0, Math.min(zeroBlock.length, length - at))], offset + at);
   }
@@ -190,8 +191,8 @@ class OpenFile implements StoredFile {
     return at;
   }
 
-  reserve(offset: number, length: number): void {
-    reserve(this.handle.fd, offset, length);
+  reserve(offset: number, length: number): Promise<void> {
+    return this.busyWith(reserve(this.handle.fd, offset, length));
   }
 
   async truncate(bytes: number): Promise<void> {
@@ -203,10 +204,29 @@ class OpenFile implements StoredFile {
   }
 
   async close(): Promise<void> {
+    await this.busy;
     await this.handle.close();
+  }
+
+  /** What another thread does with the number of this file is done before that number is another file's. */
+  private busyWith<T>(operation: Promise<T>): Promise<T> {
+    const done = operation.then(
+      () => undefined,
+      () => undefined,
+    );
+    this.busy = Promise.all([this.busy, done]);
+    return operation;
   }
 }
 
 export function storageOf(folder: string | Storage): Storage {
   return typeof folder === 'string' ? new Folder(folder) : folder;
+}
+
+/** One after the other, whatever becomes of the one before: a disk that hangs takes one thread of the process. */
+export async function flushAndClose(disks: readonly StoredFile[]): Promise<void> {
+  for (const disk of disks) {
+    await disk.flush().catch(() => undefined);
+    await disk.close().catch(() => undefined);
+  }
 }

@@ -109,14 +109,14 @@ export class ColoNode {
     const said = `the node was told to end (${why})`;
     this.primary?.offer.make(said);
     if (this.role.state.kind === 'primary' || this.inheritance !== undefined) return false;
-    if (this.secondary?.dismiss(said) === false) return false;
+    if (this.secondary?.retire(said) === false) return false;
     this.post({ kind: 'stop', why: said });
     return true;
   }
 
   /**
-   * Ends this node's part in the VM, which is to be protected elsewhere, unless the VM is here or may be about to be: then
-   * it throws, and nothing was done. It is decided and done at once, whatever the caller saw of this node before.
+   * Ends this node's part in the VM, which is to be protected elsewhere, unless the VM is here or may be about to be:
+   * then it throws, and nothing was done. It is decided and done at once, whatever the caller saw of this node before.
    */
   leave(): void {
     const why = 'the VM is placed on other nodes';
@@ -131,8 +131,8 @@ export class ColoNode {
   }
 
   /**
-   * A stop of the primary is the end of the VM only when the record says that nobody else may run it: its word alone may
-   * not reach the secondary.
+   * A stop of the primary is the end of the VM only when the record says that nobody else may run it: its word alone
+   * may not reach the secondary.
    */
   private async endTerm(primary: PrimaryNode): Promise<void> {
     const { clock, log } = this.context;
@@ -237,7 +237,8 @@ export class ColoNode {
     this.addresses.reset();
     this.becomePrimary({ vm, nic, uplink, template, ...this.disksOf(vm) });
     await vm.resume();
-    // Booted anew: another node may have run the guest before, and be stopped with something on its way, as at a takeover.
+    // Booted anew: another node may have run the guest before, and be stopped with something on its way, as at a
+    // takeover.
     if (isAnew) this.announce(uplink);
     this.started.resolve();
   }

@@ -4,6 +4,7 @@
 // The promises are those of the real things: src/qemu/vm.ts, src/node/real/nic.ts, src/channel/link.ts.
 
 import type { Clock } from '../base/clock.ts';
+import type { DiskActivity } from '../base/disk-activity.ts';
 import type { Hello, LinkHandlers, LinkKind } from '../channel/link.ts';
 import type { Compressor } from '../checkpoint/compress.ts';
 import type { Spill } from '../checkpoint/spill.ts';
@@ -46,8 +47,8 @@ export interface GuestVm {
   ping(): Promise<void>;
   stop(): Promise<void>;
   /**
-   * Before a load: the clocks of the state are of this moment of our clock, and go on from it exactly. False, or none: this machine
-   * cannot, and the state has to be moved.
+   * Before a load: the clocks of the state are of this moment of our clock, and go on from it exactly. False, or none:
+   * this machine cannot, and the state has to be moved.
    */
   startClocksFrom?(moment: number | undefined): boolean;
   resume(): Promise<void>;
@@ -145,7 +146,12 @@ export interface Platform {
   startVm(options: { vmstateTemplate?: Uint8Array; overlays?: number }): Promise<GuestVm>;
   /** For VMs with disks. */
   diskSource(vm: GuestVm): DiskSource;
-  openReplica(options: { session: Session; term: number; events: ReplicaEvents }): Promise<Replica>;
+  openReplica(options: {
+    session: Session;
+    term: number;
+    events: ReplicaEvents;
+    activity: DiskActivity;
+  }): Promise<Replica>;
   /** `verify`: the hash of the first `bytes` of a file; what it lacks of them reads as zeroes. */
   hashFile(path: string, bytes: number): Promise<string>;
   openLinks(peer: Peer, term: number, signal: AbortSignal): Promise<PeerLinks>;
@@ -181,9 +187,10 @@ export async function settle(
 
 /**
  * Waits until a stopped machine has nothing left to send. A card that found its socket full goes on when there is room
- * again, even while the machine is stopped, and writes to the guest's RAM as it does: late enough it would spoil the RAM
- * that is being put right, and QEMU refuses to load devices that do not fit it. `answer` gives QEMU a turn of its main loop;
- * when two of them bring nothing, nothing is left. It ends, because a stopped guest has no more than its ring holds.
+ * again, even while the machine is stopped, and writes to the guest's RAM as it does: late enough it would spoil the
+ * RAM that is being put right, and QEMU refuses to load devices that do not fit it. `answer` gives QEMU a turn of its
+ * main loop; when two of them bring nothing, nothing is left. It ends, because a stopped guest has no more than its
+ * ring holds.
  */
 export async function finishSending(card: GuestCard, answer: () => Promise<unknown>): Promise<void> {
   card.drain();

@@ -150,7 +150,10 @@ function isWaiting(node: DescribedNode): boolean {
   return node.role.state.kind === 'deciding' && node.terms.record !== undefined;
 }
 
-/** Protected is a primary whose secondary has loaded a checkpoint, and a secondary that has: what was never tried may fail. */
+/**
+ * Protected is a primary whose secondary has loaded a checkpoint, and a secondary that has: what was never tried may
+ * fail.
+ */
 function isProtected(node: DescribedNode): boolean {
   const primary = node.primary?.pair.state;
   if (primary !== undefined) return primary.kind === 'protected' && primary.loaded;

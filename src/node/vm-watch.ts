@@ -1,8 +1,8 @@
 // Watches a node's VM: its end, and a QEMU that hangs, which is as bad as one that is dead and looks alive to everybody
-// else. They become the events `vmEnded` and `vmHangs`; what follows is PrimaryPair's and SecondaryPair's. And asks a QEMU
-// for a sign of life where something is to be done that only one that lives can carry.
+// else. They become the events `vmEnded` and `vmHangs`; what follows is PrimaryPair's and SecondaryPair's. And asks a
+// QEMU for a sign of life where something is to be done that only one that lives can carry.
 
-import type { Clock } from '../base/clock.ts';
+import { afterAwake, type Clock } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { PrimaryEvent, PrimaryPair } from '../controller/primary-pair.ts';
@@ -84,21 +84,21 @@ export function describeEnd({ code, signal, byHost }: VmEnd): { why: string; byG
 }
 
 /**
- * Resolves when the end of a QEMU that is gone has been heard, and at once when it lives. Whatever a QEMU that is gone is asked
- * fails some ten milliseconds before anybody hears of its end; who takes that for troubles of checkpoints drops the secondary,
- * which has the only copy of the VM then.
+ * Resolves when the end of a QEMU that is gone has been heard, and at once when it lives. Whatever a QEMU that is gone
+ * is asked fails some ten milliseconds before anybody hears of its end; who takes that for troubles of checkpoints
+ * drops the secondary, which has the only copy of the VM then.
  */
 export async function endHeard(vm: Pick<GuestVm, 'ping' | 'exited'>, clock: Clock): Promise<void> {
   if ((await signOfLife(vm)) === 'lives') return;
   const { promise, resolve } = Promise.withResolvers<void>();
-  const cancel = clock.after(endHeardMs, resolve);
+  const cancel = afterAwake(clock, endHeardMs, resolve);
   await Promise.race([vm.exited, promise]);
   cancel();
 }
 
 /**
- * Asks the monitor of the VM of now, if there is one to ask, now and then, and tells of each question that was not answered
- * in time. Returns what ends it.
+ * Asks the monitor of the VM of now, if there is one to ask, now and then, and tells of each question that was not
+ * answered in time. Returns what ends it.
  */
 export function watchMonitor(
   clock: Clock,

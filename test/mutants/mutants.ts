@@ -248,7 +248,7 @@ const node: Mutant[] = [
   },
   {
     name: 'the lease is not looked at before a frame of the guest leaves',
-    file: 'src/node/primary/primary.ts',
+    file: 'src/node/primary/frames.ts',
     find: '    this.gate.checkLease(now);\n    this.pcap',
     replace: '    this.pcap',
   },

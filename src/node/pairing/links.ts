@@ -1,11 +1,11 @@
 // The three links of one pairing, opened by the primary and accepted by the secondary. They live and die together: when
 // one is lost all are closed and the owner is told once.
 //
-// A peer that closes says goodbye on all three, and what it said last is on the packet link: why it leaves, that this node is
-// to take over, or that the guest has ended. A goodbye that comes first on another link must not hide it, so these links are
-// over when the packet link is, or a second later.
+// A peer that closes says goodbye on all three, and what it said last is on the packet link: why it leaves, that this
+// node is to take over, or that the guest has ended. A goodbye that comes first on another link must not hide it, so
+// these links are over when the packet link is, or a second later.
 
-import type { Clock } from '../../base/clock.ts';
+import { afterAwake, type Clock } from '../../base/clock.ts';
 import { ColoError } from '../../base/errors.ts';
 import { during } from '../../base/loop-watch.ts';
 import { closeTimeoutMs } from '../../channel/limits.ts';
@@ -15,8 +15,8 @@ import type { PeerLink, PeerLinks } from '../platform.ts';
 export type LinkMessageHandler = (kind: LinkKind, type: number, payload: Uint8Array) => void;
 
 /**
- * `byPeer`: the other end is gone or closed them; else this node gave them up, and the peer may know nothing of it. Called before
- * the peer can see it: what it leaves this node the right to do is over first.
+ * `byPeer`: the other end is gone or closed them; else this node gave them up, and the peer may know nothing of it.
+ * Called before the peer can see it: what it leaves this node the right to do is over first.
  */
 export type LinksLostHandler = (why: string, byPeer: boolean) => void;
 
@@ -49,7 +49,9 @@ export class PairLinks {
       });
   }
 
-  /** Aborted when the links are over, before anybody is told: what was begun for this pairing is nobody's from then on. */
+  /**
+   * Aborted when the links are over, before anybody is told: what was begun for this pairing is nobody's from then on.
+   */
   get signal(): AbortSignal {
     return this.over.signal;
   }
@@ -86,7 +88,8 @@ export class PairLinks {
   private onClosed(kind: LinkKind, error: ColoError | undefined): void {
     const end = () => this.lose(error?.message ?? 'the peer closed the links', this[kind].endedByPeer);
     if (error !== undefined || kind === 'packet') return end();
-    if (!this.ending && !this.isOver) this.clock.after(closeTimeoutMs, end);
+    // Its last words may wait in a socket that this node has not read while it stood still.
+    if (!this.ending && !this.isOver) afterAwake(this.clock, closeTimeoutMs, end);
     this.ending = true;
   }
 

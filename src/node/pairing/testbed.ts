@@ -1,5 +1,5 @@
-// What unit tests of a node's parts stand on: a clock that is set, links in memory whose other end is the test, and a machine
-// and a card without QEMU. They keep the promises of platform.ts as far as one part alone can see them.
+// What unit tests of a node's parts stand on: a clock that is set, links in memory whose other end is the test, and a
+// machine and a card without QEMU. They keep the promises of platform.ts as far as one part alone can see them.
 
 import type { Clock } from '../../base/clock.ts';
 import { ColoError, errorCodes } from '../../base/errors.ts';

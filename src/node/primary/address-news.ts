@@ -1,5 +1,5 @@
-// Tells the secondary which addresses the guest has: after a takeover it announces them, and it may never see its own guest
-// claim them. All of them are told when it is ready; then, now and then, when one has come or gone.
+// Tells the secondary which addresses the guest has: after a takeover it announces them, and it may never see its own
+// guest claim them. All of them are told when it is ready; then, now and then, when one has come or gone.
 
 import type { GuestAddresses } from '../../proxy/guest-addresses.ts';
 import { addressesEveryMs } from '../limits.ts';

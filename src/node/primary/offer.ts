@@ -1,7 +1,7 @@
-// A handover that is no accident: an operator asked for it, this node is to end, or nobody reaches the guest through it. The
-// pair offers the VM to its secondary (controller/primary-pair.ts); what becomes of it is told here to whoever asked, and the
-// record is looked at until it is clear: as soon as the secondary has the term this node gives its copy up, so nobody sees
-// two primaries for long.
+// A handover that is no accident: an operator asked for it, this node is to end, or nobody reaches the guest through
+// it. The pair offers the VM to its secondary (controller/primary-pair.ts); what becomes of it is told here to whoever
+// asked, and the record is looked at until it is clear: as soon as the secondary has the term this node gives its copy
+// up, so nobody sees two primaries for long.
 
 import { type Clock, delay } from '../../base/clock.ts';
 import { ColoError, errorCodes } from '../../base/errors.ts';
@@ -52,15 +52,18 @@ export class Offer {
   }
 
   /**
-   * As `ask`, for a node that is to end and asks again and again until it happens. In a doubt it leaves the term to its peer
-   * first: what it won it could not keep.
+   * As `ask`, for a node that is to end and asks again and again until it happens. In a doubt it leaves the term to its
+   * peer first: what it won it could not keep.
    */
   make(why: string): void {
     this.isLeaving = true;
     this.ask(why).catch(() => undefined);
   }
 
-  /** Nobody reaches the guest through this node: the secondary takes over, if it is reached. Told in the status either way. */
+  /**
+   * Nobody reaches the guest through this node: the secondary takes over, if it is reached. Told in the status either
+   * way.
+   */
   lookAtUplinks(now: number): void {
     const { troubles, uplinkHealth, pair } = this.parts;
     const own = uplinkHealth.news(now);

@@ -1,11 +1,11 @@
-// One secondary of a primary, from its links to its end. All that belongs to it is here: the links, the heartbeat over them,
-// its copy of the machine (checkpointer.ts) and of the disks (disk-mirror.ts).
+// One secondary of a primary, from its links to its end. All that belongs to it is here: the links, the heartbeat over
+// them, its copy of the machine (checkpointer.ts) and of the disks (disk-mirror.ts).
 //
 //   links ─► begin: session ─► ready ─► beats, checkpoints, answers ─┬─► lost: the links are over, or were silent
-//                                                                    └─► ended: PrimaryPair drops it, or the role is over
+//                                                                    └─► ended: PrimaryPair drops it, or the role ends
 //
-// It is made for its links and ends once; a new secondary gets a new one. From its end on it lends no right to speak, hears
-// and says nothing, and what was begun for it finds its links over.
+// It is made for its links and ends once; a new secondary gets a new one. From its end on it lends no right to speak,
+// hears and says nothing, and what was begun for it finds its links over.
 //
 // It decides nothing: what the peer says goes to the pair (as an event), the proxy, the checkpointer or the disks.
 
@@ -184,6 +184,9 @@ export class PrimaryPairing {
       case messages.diskFailed:
         parts.plight.said(decodeText(payload));
         return parts.disks?.failed(decodeText(payload));
+      case messages.leaving:
+        parts.plight.said(decodeText(payload));
+        return parts.post({ kind: 'linkLost', why: `the secondary says: ${decodeText(payload)}` });
       case messages.refused:
         parts.post({ kind: 'refused', epoch: countAt(payload, 0), why: decodeText(payload.subarray(countBytes)) });
         return;

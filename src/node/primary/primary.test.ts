@@ -1,5 +1,5 @@
-// A primary and one secondary after another, whose links are in memory: what a pairing may still do when it is over, when
-// the gate is open, and in what order a commit is dealt with.
+// A primary and one secondary after another, whose links are in memory: what a pairing may still do when it is over,
+// when the gate is open, and in what order a commit is dealt with.
 
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';

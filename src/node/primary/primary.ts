@@ -1,16 +1,13 @@
 // The primary's shell: owns the guest and the uplink, and does what PrimaryPair (controller/) decides.
 //
-//   uplink ──► ingress ─► proxy ──► nic ──► PVM        events ──► driver ──► PrimaryPair ──► actions ──► perform
-//                           │ mirror                  (links, timers, claims, captures, the VM's end, the operator)
-//                           ▼
-//                      packet link ──► secondary
+//   links, timers, claims, captures, the VM's end, the operator ──► driver ──► PrimaryPair ──► actions ──► perform
 //
-// Every outside event goes through one driver (driver.ts). Packets do not: they go through the proxy core at once, whose
-// ports are the sockets.
+// Every outside event goes through one driver (driver.ts). Frames do not: they go through the proxy at once
+// (frames.ts).
 //
-// What belongs to one secondary is its pairing (pairing.ts), made when the seeker has found a node. The other parts of the
-// role outlive it: the right to speak (speech-gate.ts), captures of the machine (capture.ts), the disks (disks.ts), the VM's
-// end (vm-watch.ts), and why there is no secondary (unprotected-reason.ts).
+// What belongs to one secondary is its pairing (pairing.ts), made when the seeker has found a node. The other parts of
+// the role outlive it: the right to speak (speech-gate.ts), captures of the machine (capture.ts), the disks (disks.ts),
+// the VM's end (vm-watch.ts), and why there is no secondary (unprotected-reason.ts).
 
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
 import { during } from '../../base/loop-watch.ts';
@@ -18,29 +15,30 @@ import type { Compressor } from '../../checkpoint/compress.ts';
 import { Records } from '../../checkpoint/record.ts';
 import { type PrimaryAction, type PrimaryEvent, PrimaryPair, type Reason } from '../../controller/primary-pair.ts';
 import type { Uplink } from '../../netdev/endpoint.ts';
-import { PrimaryProxy } from '../../proxy/primary.ts';
+import type { PrimaryProxy } from '../../proxy/primary.ts';
 import type { CheckpointReason } from '../../proxy/reason.ts';
 import type { Peer } from '../config.ts';
 import type { NodeContext } from '../context.ts';
 import { Driver } from '../driver.ts';
+import type { FaultPoint } from '../fault-points.ts';
 import { tickMs } from '../limits.ts';
 import { PairLinks } from '../pairing/links.ts';
-import { encodeNumber, encodeNumbers, encodeText, messages } from '../pairing/message.ts';
+import { encodeText, messages } from '../pairing/message.ts';
 import type { DiskSource, GuestCard, GuestVm, PeerLinks } from '../platform.ts';
-import { PcapLegs } from '../real/pcap-legs.ts';
 import type { SharedParts } from '../shared-parts.ts';
 import { VmWatch } from '../vm-watch.ts';
-import { AddressNews } from './address-news.ts';
 import { Captures } from './checkpoint/capture.ts';
 import { Checkpointer } from './checkpoint/checkpointer.ts';
 import { CheckpointDue } from './checkpoint/due.ts';
 import { CheckpointRequests } from './checkpoint/requests.ts';
+import { Claims } from './claims.ts';
 import { PrimaryDisks } from './disks/disks.ts';
-import { Ingress } from './ingress.ts';
+import { PrimaryFrames } from './frames.ts';
+import type { Ingress } from './ingress.ts';
 import { Offer } from './offer.ts';
 import { PrimaryPairing } from './pairing.ts';
 import { Seeker } from './seeker.ts';
-import { SpeechGate } from './speech-gate.ts';
+import type { SpeechGate } from './speech-gate.ts';
 import { Plight } from './unprotected-reason.ts';
 
 export interface PrimaryParts extends SharedParts {
@@ -59,23 +57,20 @@ export class PrimaryNode {
   readonly pair = new PrimaryPair();
   readonly records = new Records();
   readonly plight = new Plight();
-  readonly proxy: PrimaryProxy;
   readonly parts: PrimaryParts;
   readonly context: NodeContext;
-  readonly gate: SpeechGate;
   readonly seeker: Seeker;
   readonly offer: Offer;
   readonly disks: PrimaryDisks | undefined;
-  readonly ingress: Ingress;
   /** The secondary of now, or the node that is to become it. */
   pairing: PrimaryPairing | undefined;
   private readonly driver: Driver<PrimaryEvent, PrimaryAction>;
-  private readonly pcap: PcapLegs | undefined;
-  private readonly addresses: AddressNews;
+  private readonly frames: PrimaryFrames;
   private readonly captures: Captures;
   private readonly compressor: Compressor;
   private readonly due: CheckpointDue;
   private readonly watch: VmWatch;
+  private readonly claims: Claims;
   private readonly requests = new CheckpointRequests();
   private readonly stops: (() => void)[] = [];
   /** Aborted when this role ends. */
@@ -101,15 +96,12 @@ export class PrimaryNode {
       noted: (event) => this.noteDoubt(event),
       perform: (action) => this.perform(action),
     });
-    this.pcap = openPcap(context, parts);
-    this.proxy = new PrimaryProxy(this.ports(), proxyOptions(context, parts));
-    const { proxy } = this;
-    this.addresses = new AddressNews({ addresses: parts.addresses, say: (...said) => this.pairing?.say(...said) });
-    this.gate = new SpeechGate({ clock, log, pair, proxy, pairing: () => this.pairing });
-    this.ingress = new Ingress((frame, now) => this.deliver(frame, now));
+    const want = (reason: CheckpointReason) => post({ kind: 'want', reason });
+    this.frames = new PrimaryFrames({ ...parts, context, pair, want, pairing: () => this.pairing });
     this.compressor = platform.compressor();
-    const releaseIngress = () => this.ingress.release(clock.now(), this.pairing !== undefined);
-    this.captures = new Captures({ context, vm, nic, proxy, ingress: this.ingress, releaseIngress });
+    const { proxy, ingress } = this;
+    const releaseIngress = () => this.frames.releaseIngress();
+    this.captures = new Captures({ context, vm, nic, proxy, ingress, releaseIngress });
     if (parts.disks !== undefined)
       this.disks = new PrimaryDisks(context, parts.disks, (why) => post({ kind: 'linkLost', why }));
     this.seeker = new Seeker({
@@ -123,7 +115,21 @@ export class PrimaryNode {
       why: () => this.why,
     });
     this.watch = new VmWatch({ vm, clock, log, pair, post });
+    const reached = (point: FaultPoint) => platform.reached(point, 0);
+    this.claims = new Claims({ pair, terms, signal, post, reached, watch: this.watch, offer: this.offer });
     this.due = new CheckpointDue(context, vm);
+  }
+
+  get proxy(): PrimaryProxy {
+    return this.frames.proxy;
+  }
+
+  get gate(): SpeechGate {
+    return this.frames.gate;
+  }
+
+  get ingress(): Ingress {
+    return this.frames.ingress;
   }
 
   /** Begins as a primary that is alone, and looks for its peer. */
@@ -139,51 +145,12 @@ export class PrimaryNode {
 
   /** A frame of the guest. */
   fromGuest(frame: Uint8Array, now: number): void {
-    // A node that was stopped wakes with frames of its guest waiting that the SVM has answered long ago.
-    this.gate.checkLease(now);
-    this.pcap?.write('primary', frame, now);
-    this.proxy.fromGuest(frame, now);
+    this.frames.fromGuest(frame, now);
   }
 
   /** A frame of the network. */
   fromNetwork(frame: Uint8Array): void {
-    this.ingress.take(frame, this.context.clock.now(), this.pairing !== undefined);
-  }
-
-  private fromSecondary(epoch: number, id: number, frame: Uint8Array, now: number): void {
-    this.pcap?.write('secondary', frame, now);
-    this.proxy.fromSecondary(epoch, id, frame, now);
-  }
-
-  private toNetwork(frame: Uint8Array): void {
-    const now = this.context.clock.now();
-    this.pcap?.write('released', frame, now);
-    const { uplink } = this.parts;
-    const { lost } = uplink.progress;
-    uplink.send(frame);
-    // What has not left is no claim: the survivor's guest may never have made it.
-    if (uplink.progress.lost === lost) this.addresses.said(frame, now);
-  }
-
-  private deliver(frame: Uint8Array, now: number): void {
-    this.addresses.heard(frame);
-    this.proxy.fromNetwork(frame, now);
-  }
-
-  private ports() {
-    const { uplink, nic } = this.parts;
-    return {
-      toNetwork: (frame: Uint8Array) => this.toNetwork(frame),
-      toGuest: (frame: Uint8Array) => nic.send(frame),
-      mirror: (frame: Uint8Array) => this.pairing?.say(messages.ingress, frame),
-      announceIsn: (key: Uint8Array, isn: number) => this.pairing?.say(messages.isn, encodeNumber(isn), key),
-      progress: uplink.progress,
-      unwritten: () => uplink.unwritten(),
-      confirm: (ids: number[]) => this.pairing?.say(messages.confirm, encodeNumbers(ids)),
-      tolerate: (patch: Uint8Array) => this.pairing?.say(messages.tolerate, patch),
-      wantCheckpoint: (reason: CheckpointReason) => this.post({ kind: 'want', reason }),
-      pauseGuest: (paused: boolean) => nic.pause(paused),
-    };
+    this.frames.fromNetwork(frame, this.context.clock.now());
   }
 
   /** The uplink has got on with what it was given: what has left is told to the secondary. */
@@ -238,7 +205,7 @@ export class PrimaryNode {
     for (const stop of this.stops.splice(0)) stop();
     this.endPairing(why);
     this.disks?.close();
-    void this.pcap?.close();
+    this.frames.close();
     this.parts.nic.handler = undefined;
     this.offer.refused(why);
     this.requests.rejectAll(new ColoError(errorCodes.termLost, why));
@@ -248,7 +215,8 @@ export class PrimaryNode {
 
   /** A node will be the secondary; resolves when it has been told what machine it is to start. */
   private pairWith(peer: Peer, opened: PeerLinks): Promise<void> {
-    const { context, parts, proxy, pair, gate, plight, seeker, disks, addresses, captures, compressor, records } = this;
+    const { context, parts, frames, pair, plight, seeker, disks, captures, compressor, records } = this;
+    const { proxy, gate, addresses } = frames;
     const { clock } = context;
     const { terms, tolerance, vm } = parts;
     const links = new PairLinks(opened, clock);
@@ -257,7 +225,7 @@ export class PrimaryNode {
     const checkpointer = new Checkpointer({ context, vm, links, mirror, captures, compressor, proxy, records, post });
     const pairing = new PrimaryPairing({
       ...{ links, checkpointer, mirror, disks, clock, tolerance, terms, pair, gate, proxy, addresses, plight, seeker },
-      answered: (epoch, id, frame, now) => this.fromSecondary(epoch, id, frame, now),
+      answered: (...frame) => frames.fromSecondary(...frame),
       ...{ post, postNow: (event) => this.driver.postNow(event) },
       lost: (why) => this.onPairingLost(pairing, why),
     });
@@ -299,7 +267,7 @@ export class PrimaryNode {
     this.pairing?.lookForSilence(now);
     this.proxy.poll(now);
     this.gate.tellReleased();
-    this.addresses.tick(now);
+    this.frames.addresses.tick(now);
     this.offer.lookAtUplinks(now);
     const { state } = this.pair;
     if (state.kind !== 'protected' || state.phase !== 'running') return;
@@ -323,9 +291,9 @@ export class PrimaryNode {
       case 'sendRound':
         return this.inBackground('the copy of the RAM', (pairing) => pairing.checkpointer.sendRound(action.round));
       case 'claimPair':
-        return void this.claimPair();
+        return void this.claims.pair(this.pairing?.node ?? '');
       case 'claimAlone':
-        return void this.claimAlone(action.afterMs);
+        return void this.claims.alone(action.afterMs);
       case 'capture':
         return this.inBackground('a checkpoint', (pairing) => this.capture(pairing, action.reason));
       case 'release':
@@ -347,36 +315,6 @@ export class PrimaryNode {
       case 'fence':
         return this.fence(action.why);
     }
-  }
-
-  private async claimPair(): Promise<void> {
-    const outcome = await this.parts.terms.claimPair(this.pairing?.node ?? '');
-    this.context.platform.reached('pair.claimed', 0);
-    this.post({ kind: 'pairClaimed', outcome });
-  }
-
-  /**
-   * Claims when the own QEMU gives a sign of life, where the secondary may run the VM: a node that cannot run it must not take
-   * the term from one that can. One that is gone leaves the term to the secondary. One that is silent is asked again, since
-   * there may be no other copy, until it answers or the secondary has the term. `afterMs`: the secondary may take it first.
-   */
-  private async claimAlone(afterMs?: number): Promise<void> {
-    if (afterMs !== undefined && (await this.offer.awaitTaken(afterMs))) return;
-    if (this.stopped.signal.aborted) return;
-    const { terms } = this.parts;
-    if (this.pair.peerMayRun && (await this.offer.yielded())) return;
-    const sign = this.pair.peerMayRun ? await this.watch.signOfLife() : 'lives';
-    if (sign === 'gone') return this.leaveToSecondary();
-    // Its QEMU may die while the arbiter is asked: then the copy of the secondary is the last one.
-    const isWanted = () => this.pair.state.kind !== 'fenced';
-    if (sign === 'lives') this.post({ kind: 'aloneClaimed', outcome: await terms.claimAlone(isWanted) });
-    else this.post({ kind: 'aloneClaimed', outcome: (await terms.isLost()) ? 'lost' : 'error' });
-  }
-
-  /** Its end is an event of its own, and says whether the guest wanted it; it is heard, or taken for heard after a while. */
-  private async leaveToSecondary(): Promise<void> {
-    await this.watch.endHeard();
-    this.post({ kind: 'vmEnded', why: 'QEMU is gone', byGuest: false });
   }
 
   /** Captures and sends; what the secondary answers comes back as events. */
@@ -442,23 +380,4 @@ export class PrimaryNode {
     this.post({ kind: 'captureFailed', why });
     this.proxy.notCaptured();
   }
-}
-
-function proxyOptions({ config, clock, wallMs }: NodeContext, { table }: PrimaryParts) {
-  const { protect } = config;
-  return {
-    mode: protect.mode === 'remus' ? ('remus' as const) : ('colo' as const),
-    compareTimeoutMs: protect.compareTimeout,
-    patienceMs: protect.patience,
-    similarity: protect.similarity,
-    wallMs,
-    bypass: config.network?.bypass ?? [],
-    ...(table === undefined ? {} : { table, now: clock.now() }),
-  };
-}
-
-function openPcap({ config }: NodeContext, { troubles }: PrimaryParts): PcapLegs | undefined {
-  const directory = config.network?.pcapDir;
-  if (directory === undefined) return undefined;
-  return new PcapLegs(directory, `${config.vm}-${config.node}`, (why) => troubles.tell('pcap', why));
 }

@@ -1,8 +1,9 @@
-// Finds a node that will be the secondary: asks the others in their order, again and again, while this primary is alone.
+// Finds a node that will be the secondary: asks the others in their order, again and again, while this primary is
+// alone.
 //
 //   seek ─► own machine well? ─► open links ─► found ─► its session is sent
 //    ▲                             └── refused: why is kept for who asks (unprotected-reason.ts)
-//    └── every reconnectMs, after a failure of the disks or of the last secondary's machine not before its pause is over
+//    └── every reconnectMs; after a failure of the disks or of the last secondary's machine when its pause is over
 
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
 import type { PrimaryPair } from '../../controller/primary-pair.ts';
@@ -72,7 +73,9 @@ export class Seeker {
     this.pauseMs = 0;
   }
 
-  /** A secondary that had everything has left before it loaded it: each further try would copy all of it for nothing. */
+  /**
+   * A secondary that had everything has left before it loaded it: each further try would copy all of it for nothing.
+   */
   pause(): void {
     this.pauseMs = Math.min(diskPauseMsMax, Math.max(diskPauseMsFirst, this.pauseMs * 2));
     this.notBefore = this.parts.context.clock.now() + this.pauseMs;
@@ -97,8 +100,8 @@ export class Seeker {
   }
 
   /**
-   * A machine that does not run, or lost a device, would make a secondary that is no better. One that was not started yet, or
-   * waits for room on its own disk, goes on by itself.
+   * A machine that does not run, or lost a device, would make a secondary that is no better. One that was not started
+   * yet, or waits for room on its own disk, goes on by itself.
    */
   private async refuseUnwell(): Promise<void> {
     const condition = await this.parts.vm.condition();

@@ -1,7 +1,8 @@
 // Whether the primary may say something to the network now, and what it tells the secondary of what it has said.
 //
 // Alone it speaks by its term. While paired, its release gate (proxy/gate.ts) is open only as long as the secondary's
-// echoes lend the right to speak (heartbeat/lease.ts): who is about to release or hand in a frame asks `checkLease` first.
+// echoes lend the right to speak (heartbeat/lease.ts): who is about to release or hand in a frame asks `checkLease`
+// first.
 
 import type { Clock } from '../../base/clock.ts';
 import type { Log } from '../../base/log.ts';

@@ -1,5 +1,5 @@
-// The disks of a VM that runs on this node: their mirrors over an NBD socket of ours, the notes of what changes, and the
-// fold after a takeover. Owns the socket and the jobs; decides nothing.
+// The disks of a VM that runs on this node: their mirrors over an NBD socket of ours, the notes of what changes, and
+// the fold after a takeover. Owns the socket and the jobs; decides nothing.
 
 import { randomUUID } from 'node:crypto';
 import { rmSync } from 'node:fs';

@@ -1,5 +1,5 @@
-// An uplink that is opened again when it is gone: a device that somebody removed, a network that was set up anew, a switch that
-// was started again. Meanwhile frames go nowhere, as from a card without a cable, and `problem` says why.
+// An uplink that is opened again when it is gone: a device that somebody removed, a network that was set up anew, a
+// switch that was started again. Meanwhile frames go nowhere, as from a card without a cable, and `problem` says why.
 
 import { type Clock, systemClock } from '../../base/clock.ts';
 import { errorText } from '../../base/errors.ts';

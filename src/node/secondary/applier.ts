@@ -3,14 +3,16 @@
 //   settle ─► stop ─► drop late output ─► roll back the SVM's own pages ─► write the primary's ─► align the clock
 //     ─► load the devices ─► put right what loading touched ─► (verify) ─► replay the ingress ─► cont ─► is it well?
 //
-// In remus mode the SVM never runs: pages are written, the device state is kept, and loading waits for a takeover. But the first
-// state is loaded, and one now and then (`protect.tryLoad`), so that a takeover does what has been seen to work.
+// In remus mode the SVM never runs: pages are written, the device state is kept, and loading waits for a takeover. But
+// the first state is loaded, and one now and then (`protect.tryLoad`), so that a takeover does what has been seen to
+// work.
 //
-// Clock (docs/decisions/0007-clock-alignment.md): the saved state is of a moment that is over when the SVM runs. Under KVM its
-// clocks are started from that moment. Under TCG the state is moved forward by the time since then, measured from the marker's
-// arrival and with the rest predicted from earlier loads (guest-clock.ts). So both guests read the same second, and a survivor
-// reads the time of its host.
+// Clock (docs/decisions/0007-clock-alignment.md): the saved state is of a moment that is over when the SVM runs. Under
+// KVM its clocks are started from that moment. Under TCG the state is moved forward by the time since then, measured
+// from the marker's arrival and with the rest predicted from earlier loads (guest-clock.ts). So both guests read the
+// same second, and a survivor reads the time of its host.
 
+import type { DiskActivity } from '../../base/disk-activity.ts';
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
 import { isWithin, PageRuns } from '../../base/page-runs.ts';
 import { SecondaryRam } from '../../checkpoint/apply.ts';
@@ -21,6 +23,7 @@ import {
   encodings,
   parseTemplate,
 } from '../../checkpoint/message.ts';
+import { watchedSpill } from '../../checkpoint/spill.ts';
 import { type StagedCheckpoint, Staging } from '../../checkpoint/stage.ts';
 import type { SecondaryProxy } from '../../proxy/secondary.ts';
 import { alignClock, guestTime, tscTicksPerMs } from '../../qemu/device-state.ts';
@@ -42,6 +45,8 @@ export type StageOutcome = { kind: 'complete'; epoch: number } | { kind: 'refuse
 
 export interface ApplierParts {
   disks: SecondaryDisks | undefined;
+  /** Hears what the disks are asked and answer. */
+  activity: DiskActivity;
   /** What the proxy could not go on from. */
   wrongWith: (state: CaptureState) => string | undefined;
   /** Whether a state may be loaded to see that it can: not when this copy may be the last one. */
@@ -94,7 +99,7 @@ export class Applier {
       shadow: this.secondaryRam.shadow,
       compressor: context.platform.compressor(),
       wrongWith: parts.wrongWith,
-      openSpill: () => context.platform.openSpill(),
+      openSpill: () => watchedSpill(context.platform.openSpill(), context.config.spillDir, parts.activity),
     });
   }
 
@@ -181,8 +186,8 @@ export class Applier {
   }
 
   /**
-   * It is the only copy now. One that waits (its own host's disk was full) is let try again; what else is wrong with it is
-   * told, since a machine that serves badly is better than none.
+   * It is the only copy now. One that waits (its own host's disk was full) is let try again; what else is wrong with it
+   * is told, since a machine that serves badly is better than none.
    */
   private async wake(): Promise<void> {
     try {
@@ -282,8 +287,8 @@ export class Applier {
   }
 
   /**
-   * Loads a state although nothing runs from it. Pages that a load writes are put back: those that the first one wrote. Were
-   * there others, what they held would be gone, here and at a takeover: then this copy is none.
+   * Loads a state although nothing runs from it. Pages that a load writes are put back: those that the first one wrote.
+   * Were there others, what they held would be gone, here and at a takeover: then this copy is none.
    */
   private async tryLoad(deviceState: Uint8Array): Promise<void> {
     const { clock, config } = this.context;

@@ -5,11 +5,13 @@
 //                    ├──► the disks cannot have it ─► their failure is told, and the session ends
 //                    └──► not whole ─► refused; in the initial copy, which nothing can repair, the session ends
 
+import { DiskActivity } from '../../base/disk-activity.ts';
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
 import type { CaptureState } from '../../checkpoint/message.ts';
 import type { SecondaryEvent, SecondaryPair } from '../../controller/secondary-pair.ts';
 import type { Session } from '../../disk/message.ts';
 import type { NodeContext } from '../context.ts';
+import { diskLookMs, diskSilentLooks } from '../limits.ts';
 import { type Machine, parseMachine, traitsType } from '../pairing/alike.ts';
 import type { PairLinks } from '../pairing/links.ts';
 import { encodeCount, encodeText, messages } from '../pairing/message.ts';
@@ -35,6 +37,8 @@ export class SecondaryBulk {
   /** Resolves when no VM is being started. */
   opening: Promise<void> = Promise.resolve();
   private readonly parts: BulkParts;
+  /** What the disks of this session are asked and answer. */
+  private readonly activity = new DiskActivity();
   private isOpening = false;
   /** What disks the primary has, as its session says. */
   private diskSession: Session | undefined;
@@ -60,6 +64,14 @@ export class SecondaryBulk {
     if (applier === undefined) throw new ColoError(errorCodes.channel, 'the peer sent a checkpoint before its session');
     if (type > firstDiskMessage) receiveDisk(applier, type, payload);
     else this.stage(applier, type, payload);
+  }
+
+  /** To be called every `diskLookMs`: a disk that hangs would have its primary wait for ever. */
+  lookAtDisks(): void {
+    const silent = this.activity.look(diskSilentLooks);
+    const { kind } = this.parts.pair.state;
+    if (silent === undefined || (kind !== 'joining' && kind !== 'protected')) return;
+    this.disksFailed(`the disk that holds ${silent} has not answered for ${(diskSilentLooks * diskLookMs) / 1000} s`);
   }
 
   private open(payload: Uint8Array): void {
@@ -115,9 +127,9 @@ export class SecondaryBulk {
   }
 
   /**
-   * The disks cannot have a checkpoint. The first one brings what no later one brings again: its session is over. Nor will
-   * they have a later one: a full disk that only refused would be dropped in the end, and then claim the term as a rival
-   * of its living primary, and not be able to serve.
+   * The disks cannot have a checkpoint. The first one brings what no later one brings again: its session is over. Nor
+   * will they have a later one: a full disk that only refused would be dropped in the end, and then claim the term as a
+   * rival of its living primary, and not be able to serve.
    */
   private disksFailed(why: string): void {
     this.parts.context.log.error({ error: why }, 'the replica cannot be written');
@@ -152,18 +164,19 @@ export class SecondaryBulk {
 
   private async openDisks(): Promise<SecondaryDisks | undefined> {
     const { context, links } = this.parts;
-    const { diskSession: session } = this;
+    const { diskSession: session, activity } = this;
     if (session === undefined) return undefined;
     const events = {
       held: (position: number) => links.say(messages.diskHeld, encodeCount(position)),
       failed: (error: Error) => this.disksFailed(error.message),
     };
-    return await SecondaryDisks.open(context, { session, term: links.bulk.peer.term, events });
+    return await SecondaryDisks.open(context, { session, term: links.bulk.peer.term, events, activity });
   }
 
   private openApplier(payload: Uint8Array, disks: SecondaryDisks | undefined): Promise<Applier> {
     const { context, wrongWith, pair } = this.parts;
-    return Applier.open(context, payload, { disks, wrongWith, mayTry: () => pair.state.kind === 'protected' });
+    const mayTry = () => pair.state.kind === 'protected';
+    return Applier.open(context, payload, { disks, wrongWith, mayTry, activity: this.activity });
   }
 
   private async notBegun(error: unknown, disks: SecondaryDisks | undefined): Promise<void> {

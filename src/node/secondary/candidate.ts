@@ -1,5 +1,5 @@
-// Who knocks at a secondary that is free. Whoever has a certificate of the cluster can open links: the primary is who the
-// arbiter says it is, at the term that it says, and nothing of anybody else is taken in.
+// Who knocks at a secondary that is free. Whoever has a certificate of the cluster can open links: the primary is who
+// the arbiter says it is, at the term that it says, and nothing of anybody else is taken in.
 
 import type { NodeContext } from '../context.ts';
 import type { PeerLinks } from '../platform.ts';

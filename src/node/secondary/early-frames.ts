@@ -1,6 +1,6 @@
-// Frames of the network that came to a secondary, which nobody asked yet: kept for a moment, since after a takeover the guest
-// is to hear what was said while nobody answered. Older ones are no news to a guest: whoever still wants an answer has asked
-// again.
+// Frames of the network that came to a secondary, which nobody asked yet: kept for a moment, since after a takeover the
+// guest is to hear what was said while nobody answered. Older ones are no news to a guest: whoever still wants an
+// answer has asked again.
 
 import { Fifo } from '../../base/fifo.ts';
 import { earlyFramesMax, earlyMs } from '../limits.ts';

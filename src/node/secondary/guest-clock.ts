@@ -1,16 +1,16 @@
-// How far the clock of a state that is loaded has to be moved, where the guest's clocks cannot be started exactly (under TCG;
-// under KVM qemu/vm.ts, startClocksFrom).
+// How far the clock of a state that is loaded has to be moved, where the guest's clocks cannot be started exactly
+// (under TCG; under KVM qemu/vm.ts, startClocksFrom).
 //
 //    primary    ── clock runs ──┐ capture ┌── clock runs ─────────────────────────►
 //                               └─ stands ┘                         │
 //    secondary       ... runs ─────────────┐ stop, write, load ┌────┴─ resume
 //                          marker ─^                           lag: resume - marker - stands
 //
-// QEMU's tick counter, which is the TSC under TCG, never goes back in one process: when the lag is too small for it to reach what
-// this QEMU has shown already, QEMU silently leaves it ahead, and of all clocks only it. That came about when the primary stood for
-// longer than the secondary took to apply, a guest's kernel saw TSC and HPET apart by 0.2 s at a takeover, and marked the
-// TSC unstable. So then all clocks are moved as far as the TSC is: they stay one time, a little ahead of the primary's, and
-// later checkpoints, whose lag is larger again, bring them back.
+// QEMU's tick counter, which is the TSC under TCG, never goes back in one process: when the lag is too small for it to
+// reach what this QEMU has shown already, QEMU silently leaves it ahead, and of all clocks only it. That came about
+// when the primary stood for longer than the secondary took to apply, a guest's kernel saw TSC and HPET apart by 0.2 s
+// at a takeover, and marked the TSC unstable. So then all clocks are moved as far as the TSC is: they stay one time, a
+// little ahead of the primary's, and later checkpoints, whose lag is larger again, bring them back.
 
 export interface ClockPlan {
   lagMs: number;

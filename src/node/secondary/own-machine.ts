@@ -1,7 +1,7 @@
-// What machine this node would run, beside what a primary says of its own: another host that would run another machine could
-// not load the primary's state, or not go on from it. What this node's QEMU made of its machine is known once one has been
-// started, and kept for a while, so that a primary that is unlike is refused before anything is started or taken from a
-// replica.
+// What machine this node would run, beside what a primary says of its own: another host that would run another machine
+// could not load the primary's state, or not go on from it. What this node's QEMU made of its machine is known once one
+// has been started, and kept for a while, so that a primary that is unlike is refused before anything is started or
+// taken from a replica.
 
 import type { Clock } from '../../base/clock.ts';
 import { ColoError, errorCodes } from '../../base/errors.ts';

@@ -1,5 +1,5 @@
-// A secondary and the primary that it follows, over links in memory: when its copy is one, when it may ask for the term, and
-// that nothing comes of a pairing that is over.
+// A secondary and the primary that it follows, over links in memory: when its copy is one, when it may ask for the
+// term, and that nothing comes of a pairing that is over.
 
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';

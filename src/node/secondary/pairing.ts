@@ -1,14 +1,13 @@
-// One primary that this node follows, from its links until this node has left it or taken over from it. All that belongs to
-// it is here: the links, the heartbeat over them, the SVM that is its copy, the proxy before that, and the checkpoint that
-// is being applied.
+// One primary that this node follows, from its links until this node has left it or taken over from it. All that
+// belongs to it is here: the links, the heartbeat over them, the SVM that is its copy, the proxy before that, and the
+// checkpoint that is being applied.
 //
-//   links ─► begin ─► (bulk.ts: SVM started) ─► ready ─► checkpoints, frames, beats ─┬─► lost: the links are over
-//                                                                                    │    (the copy stays)
-//                                                                                    ├─► close, end: the copy is given up
-//                                                                                    └─► handOn: the copy goes on
+//   links ─► begin ─► (bulk.ts: SVM started) ─► ready ─► checkpoints, frames, beats ─┬─► links lost: the copy stays
+//                                                                                    ├─► close, end: it is given up
+//                                                                                    └─► handOn: it goes on
 //
-// The links may be over long before the pairing is: what this node then does with its copy is SecondaryPair's to decide. The
-// pairing ends once. From then on it posts nothing: what was begun for it is nobody's.
+// The links may be over long before the pairing is: what this node then does with its copy is SecondaryPair's to
+// decide. The pairing ends once. From then on it posts nothing: what was begun for it is nobody's.
 
 import type { Clock } from '../../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
@@ -117,6 +116,11 @@ export class SecondaryPairing {
     this.lose(why, true);
   }
 
+  /** To be called every `diskLookMs`. */
+  lookAtDisks(): void {
+    this.bulk.lookAtDisks();
+  }
+
   /** The staged checkpoint is complete: from here on this node may never run from an older state. */
   commit(epoch: number): void {
     const { context, links } = this.parts;
@@ -136,8 +140,8 @@ export class SecondaryPairing {
   }
 
   /**
-   * A machine whose guest crashed or lost a device while it runs here is no copy of the primary's. One that waits for room
-   * on its own disk is let try again, by the next load or by a takeover.
+   * A machine whose guest crashed or lost a device while it runs here is no copy of the primary's. One that waits for
+   * room on its own disk is let try again, by the next load or by a takeover.
    */
   async lookAt(vm: GuestVm): Promise<void> {
     const { pair, context } = this.parts;
@@ -163,7 +167,8 @@ export class SecondaryPairing {
   }
 
   /**
-   * The copy is given up: resolves when the SVM is gone. `isHurried`: a checkpoint that is being applied is not waited for.
+   * The copy is given up: resolves when the SVM is gone. `isHurried`: a checkpoint that is being applied is not waited
+   * for.
    */
   async end(why: string, isHurried: boolean): Promise<void> {
     this.close(why);

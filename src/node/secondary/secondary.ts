@@ -1,5 +1,5 @@
-// The secondary's shell: follows one primary after another, and does what SecondaryPair (controller/) decides, until this
-// node takes over.
+// The secondary's shell: follows one primary after another, and does what SecondaryPair (controller/) decides, until
+// this node takes over.
 //
 //   packet link ──► proxy ──► nic ──► SVM ──► nic ──► proxy ──► packet link
 //   bulk link ────► stager ──complete──► SecondaryPair ──► commit, apply
@@ -14,8 +14,17 @@ import { type SecondaryAction, type SecondaryEvent, SecondaryPair } from '../../
 import type { SecondaryProxy } from '../../proxy/secondary.ts';
 import type { NodeContext } from '../context.ts';
 import { Driver } from '../driver.ts';
-import { spokenFramesMax, takeoverRetryMs, takeoverTriesMax, tickMs } from '../limits.ts';
+import {
+  diskLookMs,
+  offerLookMs,
+  spokenFramesMax,
+  takeoverRetryMs,
+  takeoverTriesMax,
+  tickMs,
+  yieldMs,
+} from '../limits.ts';
 import { PairLinks } from '../pairing/links.ts';
+import { encodeText, messages } from '../pairing/message.ts';
 import type { GuestVm, PeerLinks } from '../platform.ts';
 import type { SharedParts } from '../shared-parts.ts';
 import { signOfLife, watchMonitor } from '../vm-watch.ts';
@@ -54,6 +63,10 @@ export class SecondaryNode {
   private readonly stops: (() => void)[] = [];
   private server: { close(): Promise<void> } | undefined;
   private suspectedAt = 0;
+  /** It has told its primary that it is to end. */
+  private isRetiring = false;
+  /** Its primary has asked it to take over. */
+  private isAsked = false;
   /** Resolves when nothing is being freed. */
   private leaving: Promise<void> = Promise.resolve();
   /** Called when this node has taken over: it is the primary from now on. */
@@ -78,6 +91,7 @@ export class SecondaryNode {
       paired: (links) => void this.onPaired(links),
     });
     this.stops.push(clock.every(tickMs, () => during('tick', () => this.pairing?.tick(clock.now()))));
+    this.stops.push(clock.every(diskLookMs, () => this.pairing?.lookAtDisks()));
     this.stops.push(this.watchSvm());
   }
 
@@ -109,6 +123,17 @@ export class SecondaryNode {
     return true;
   }
 
+  /**
+   * As `dismiss`, for a node that is to end and asks again and again until it may. A copy that could go on is kept
+   * until the record says that the primary goes on alone: it may be dying as well.
+   */
+  retire(why: string): boolean {
+    if (this.pair.state.kind !== 'protected') return this.dismiss(why);
+    if (!this.isRetiring) this.pairing?.links.say(messages.leaving, encodeText(why));
+    this.isRetiring = true;
+    return false;
+  }
+
   /** Ends this role; the VM with it. */
   async stop(): Promise<void> {
     const why = 'this node ends its part in the VM';
@@ -130,8 +155,8 @@ export class SecondaryNode {
   }
 
   /**
-   * One that hangs answers no guest's frame and applies nothing: its primary is better off alone. Once the primary is in
-   * doubt this copy is better than none.
+   * One that hangs answers no guest's frame and applies nothing: its primary is better off alone. Once the primary is
+   * in doubt this copy is better than none.
    */
   private watchSvm(): () => void {
     const followed = () => (this.pair.state.kind === 'protected' ? this.applier?.vm : undefined);
@@ -149,6 +174,7 @@ export class SecondaryNode {
   private noteDoubt(event: SecondaryEvent, before: string): void {
     if (this.pair.state.kind !== 'suspecting' || before === 'suspecting') return;
     this.suspectedAt = this.context.clock.now();
+    this.isAsked = event.kind === 'handover';
     if (event.kind === 'silence') this.shared.tolerance.suspects(this.pairing?.node ?? '', this.suspectedAt);
   }
 
@@ -208,6 +234,8 @@ export class SecondaryNode {
    * would take the term from it and could not serve. The primary claims as well, and does the same.
    */
   private async claimAlone(): Promise<void> {
+    if (this.isRetiring && !this.isAsked && (await this.isLeftToPrimary()))
+      return this.post({ kind: 'aloneClaimed', outcome: 'lost' });
     const vm = this.applier?.vm;
     while (vm !== undefined) {
       const sign = await signOfLife(vm);
@@ -217,6 +245,16 @@ export class SecondaryNode {
       if (await this.shared.terms.isLost()) return this.post({ kind: 'aloneClaimed', outcome: 'lost' });
     }
     this.post({ kind: 'aloneClaimed', outcome: await this.shared.terms.claimAlone() });
+  }
+
+  /** A node that is to end leaves the term to the primary that it has told so, unless that does not take it in time. */
+  private async isLeftToPrimary(): Promise<boolean> {
+    const { clock } = this.context;
+    for (const end = clock.now() + yieldMs; clock.now() < end && this.pair.state.kind === 'suspecting'; ) {
+      if (await this.shared.terms.isLost()) return true;
+      await delay(offerLookMs, clock);
+    }
+    return false;
   }
 
   /** The term is won: only what the VM cannot do without may keep it from going on here. */

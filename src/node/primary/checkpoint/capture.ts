@@ -1,14 +1,14 @@
 // One capture of the primary's machine, with the order of things around its stop:
 //
-//   hold ingress ─► QEMU has taken all of it ─► stop ─┬─► drain the card, proxy.capture, marker ─┬─► cont ─► let ingress go
-//                                                     └────────── devices, dirty pages ──────────┘
+//   hold ingress ─► QEMU has all of it ─► stop ─┬─► drain the card, proxy.capture, marker ─┬─► cont ─► let ingress go
+//                                               └────────── devices, dirty pages ──────────┘
 //
-// So everything the guest sent before it stopped belongs to the closing epoch, and everything mirrored behind the marker
-// came after the capture: the secondary replays exactly that. Where the system cannot say what QEMU has taken, the last
-// moments of ingress are repeated instead; a duplicate frame is harmless, as on any network.
+// So everything the guest sent before it stopped belongs to the closing epoch, and everything mirrored behind the
+// marker came after the capture: the secondary replays exactly that. Where the system cannot say what QEMU has taken,
+// the last moments of ingress are repeated instead; a duplicate frame is harmless, as on any network.
 //
-// There is one machine, so captures take turns over all secondaries: one that was begun for a secondary which is gone may
-// still stop and resume the guest.
+// There is one machine, so captures take turns over all secondaries: one that was begun for a secondary which is gone
+// may still stop and resume the guest.
 
 import { ColoError, errorCodes } from '../../../base/errors.ts';
 import type { PrimaryProxy } from '../../../proxy/primary.ts';
@@ -72,7 +72,9 @@ export class Captures {
     this.parts = parts;
   }
 
-  /** Does `work`, which captures, when the captures before it are over. The ingress goes on behind it, however it ends. */
+  /**
+   * Does `work`, which captures, when the captures before it are over. The ingress goes on behind it, however it ends.
+   */
   async inTurn(work: () => Promise<void>): Promise<void> {
     const before = this.last;
     const { promise, resolve } = Promise.withResolvers<void>();

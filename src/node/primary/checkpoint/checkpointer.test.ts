@@ -1,5 +1,5 @@
-// How written pages are listed while the guest runs, where looking at them and tracking them anew are two steps; and that
-// what the proxy hands over has room in a checkpoint.
+// How written pages are listed while the guest runs, where looking at them and tracking them anew are two steps; and
+// that what the proxy hands over has room in a checkpoint.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

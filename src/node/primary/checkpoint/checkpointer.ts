@@ -151,7 +151,10 @@ export class Checkpointer {
     this.undo(epoch, now);
   }
 
-  /** The secondary is gone: what was captured is dropped. Its pages are not marked dirty again: a new one gets a full copy. */
+  /**
+   * The secondary is gone: what was captured is dropped. Its pages are not marked dirty again: a new one gets a full
+   * copy.
+   */
   end(): void {
     // One that was committed is what `known` holds.
     if (this.inFlight?.captured.capture !== this.known) this.inFlight?.captured.capture.release();

@@ -1,4 +1,5 @@
-// When a checkpoint is due that no difference asked for: gives Policy (controller/) the time and the count of dirty pages.
+// When a checkpoint is due that no difference asked for: gives Policy (controller/) the time and the count of dirty
+// pages.
 
 import { errorText } from '../../../base/errors.ts';
 import { type DueReason, Policy } from '../../../controller/policy.ts';

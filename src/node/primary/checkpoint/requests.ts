@@ -1,5 +1,5 @@
-// Who waits for a checkpoint that was asked for by hand: each is answered by one that began after the request, or told why
-// there is none.
+// Who waits for a checkpoint that was asked for by hand: each is answered by one that began after the request, or told
+// why there is none.
 
 interface Waiter {
   request: number;

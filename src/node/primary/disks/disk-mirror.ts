@@ -1,5 +1,5 @@
-// The disks of one secondary, from its links to its end: every write of the guest is copied there, and every capture marks
-// which of them belong to it. A new secondary gets a new one of these; what outlives it is in disks.ts.
+// The disks of one secondary, from its links to its end: every write of the guest is copied there, and every capture
+// marks which of them belong to it. A new secondary gets a new one of these; what outlives it is in disks.ts.
 //
 //    announce ─► (kept) ─► protect: mirrors begin ─► copied ─► mark(epoch) at each capture ─► applied
 //                                                              │
@@ -7,7 +7,7 @@
 //
 // A mirror that ends by itself ends the protection, never the guest.
 
-import { type Clock, delay } from '../../../base/clock.ts';
+import { afterAwake, type Clock, delay } from '../../../base/clock.ts';
 import { ColoError, errorCodes } from '../../../base/errors.ts';
 import type { Log } from '../../../base/log.ts';
 import { flushEveryBytes, settledBytes, settleMs } from '../../../disk/limits.ts';
@@ -222,7 +222,7 @@ export class DiskMirror {
       if (!this.isOver) this.home.failed(`the mirror of the disks ended: ${why}`);
     };
     // A guest that switched itself off must not be brought back by a secondary: its end comes right behind this.
-    if (cancelled) this.context.clock.after(jobEndingMs, tell);
+    if (cancelled) afterAwake(this.context.clock, jobEndingMs, tell);
     else tell();
   }
 

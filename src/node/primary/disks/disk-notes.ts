@@ -1,5 +1,6 @@
 // The notes of what changes on a primary's disks, over all its secondaries: begins and forgets them at QEMU when
-// disk/notes.ts says so. A note that cannot be begun costs time and nothing else: without one the next copy is of everything.
+// disk/notes.ts says so. A note that cannot be begun costs time and nothing else: without one the next copy is of
+// everything.
 
 import { errorText } from '../../../base/errors.ts';
 import type { Log } from '../../../base/log.ts';
@@ -22,7 +23,9 @@ export class DiskNotes {
     return this.parts.source.lineage;
   }
 
-  /** A replica at this position or behind it needs only what the note `name` says; undefined when it needs everything. */
+  /**
+   * A replica at this position or behind it needs only what the note `name` says; undefined when it needs everything.
+   */
   get since(): number | undefined {
     return this.notes.since;
   }

@@ -1,9 +1,10 @@
 // The disks of a primary's VM over all its secondaries: their own trouble, the fold after a takeover, the notes of what
 // changes, and how long to wait after a failure. What belongs to one secondary is its mirror (disk-mirror.ts).
 //
-//    takeover ─► fold the overlays ─► a secondary is found ─► its mirror ─► its end ─► the next one, with the notes of before
+//    takeover ─► fold the overlays ─► a secondary is found ─► its mirror ─► its end ─► the next one, with the notes
 //
-// After a failure the next try waits a while, longer each time, since it would copy the whole disk again only to fail again.
+// After a failure the next try waits a while, longer each time, since it would copy the whole disk again only to fail
+// again.
 
 import { errorText } from '../../../base/errors.ts';
 import type { Progress } from '../../../qemu/mirror.ts';
