@@ -28,7 +28,7 @@ const newInode = (): Inode => ({ cache: Buffer.alloc(0), disk: Buffer.alloc(0), 
 
 export class SimFolder {
   readonly path: string;
-  /** Of the host: another one after its end. */
+  /** The boot of the host: another one after its end. */
   boot = 1;
   /** Faults. */
   slowMs = 0;

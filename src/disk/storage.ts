@@ -33,7 +33,7 @@ export type OpenHow = 'new' | 'once' | 'old';
 export interface Storage {
   /** Where it is, for people. */
   readonly folder: string;
-  /** Of this boot of the host; '' where the system does not say. */
+  /** The name of this boot of the host; '' where the system does not say. */
   readonly boot: string;
   /** Makes the folder when it is not there. */
   make(): void;

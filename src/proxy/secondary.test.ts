@@ -8,7 +8,7 @@ import { read32 } from '../packet/checksum.ts';
 import { FrameView } from '../packet/frame-view.ts';
 import { advance, distance } from '../packet/sequence.ts';
 import { forEachSackEdge, tcpFlag } from '../packet/tcp.ts';
-import { assemble, pieceOf } from './fragments.ts';
+import { assemble, pieceOf } from './frames/fragments.ts';
 import { PrimaryProxy } from './primary.ts';
 import {
   assertValid,
@@ -23,7 +23,7 @@ import {
   synOptionBytes,
   text,
   toGuest,
-} from './testbed.ts';
+} from './testbed/testbed.ts';
 
 const views = (frames: Uint8Array[]) => frames.map((frame) => new FrameView().parse(frame));
 const send = (isn: number, at: number, content: string, flags = 0) =>

@@ -106,7 +106,7 @@ async function strikeForAWhile(stage: Stage, fault: Fault, name: NodeName): Prom
 
 /** Does it; resolves to what it was done to, when the node is there again, as far as that is not its own business. */
 async function strike(stage: Stage, fault: Fault): Promise<Roles> {
-  // Of a lost primary the other node takes over; of a lost secondary it goes on alone.
+  // The other node takes over from a lost primary, and goes on alone after a lost secondary.
   const ofPrimary = !fault.startsWith('secondary');
   const held = await hold(stage, ofPrimary ? 'primary' : 'secondary');
   const { name, node, signalQemu, term } = held;

@@ -45,7 +45,7 @@ export interface Stage {
   vm: string;
   pair: LocalPair;
   mac: string;
-  /** Of this machine: where the guest's services are. */
+  /** Ports of this machine, behind which the guest's services are. */
   ports: { redis: number; echo: number; dirty: number; commands?: number };
   clients: Client[];
   /** Takes a checkpoint and waits for it; rejects when the primary is gone. */

@@ -4,7 +4,7 @@
 //
 //   type         from       payload
 //   ingress      primary    Ethernet frame, client space
-//   isn          primary    u32 initial sequence number, then what proxy/connection.ts of the proxy packs
+//   isn          primary    u32 initial sequence number, then what proxy/announcement.ts packs
 //   marker       primary    u64 epoch: everything after it came after that capture
 //   abort        primary    u64 epoch: that capture never happened
 //   replay       primary    Ethernet frame that the capture may not have seen: log it, do not deliver it now

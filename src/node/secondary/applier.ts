@@ -24,7 +24,8 @@ import {
   parseTemplate,
 } from '../../checkpoint/message.ts';
 import { watchedSpill } from '../../checkpoint/spill.ts';
-import { type StagedCheckpoint, Staging } from '../../checkpoint/stage.ts';
+import { Staging } from '../../checkpoint/stage.ts';
+import type { StagedCheckpoint } from '../../checkpoint/staged.ts';
 import type { SecondaryProxy } from '../../proxy/secondary.ts';
 import { alignClock, guestTime, tscTicksPerMs } from '../../qemu/device-state.ts';
 import type { NodeContext } from '../context.ts';
