@@ -23,6 +23,7 @@ import { type Address, buildTcp, buildUdp, timestampsOption } from '../src/packe
 import { tcpFlag } from '../src/packet/tcp.ts';
 import { PrimaryProxy } from '../src/proxy/primary.ts';
 import { ColoCompare, packFrames } from '../test/functional/colo-compare.ts';
+import { portsTo } from './proxy-ports.ts';
 import { ProxyProcess } from './proxy-process.ts';
 
 export interface ProxyBenchOptions {
@@ -159,19 +160,7 @@ function allTraffic(): Traffic[] {
 }
 
 function newProxy(onNetwork: () => void): PrimaryProxy {
-  const nothing = () => undefined;
-  const ports = {
-    toNetwork: onNetwork,
-    ...{ progress: { taken: 0, settled: 0, lost: 0 }, unwritten: () => [] },
-    toGuest: nothing,
-    mirror: nothing,
-    tolerate: nothing,
-    announceIsn: nothing,
-    confirm: nothing,
-    wantCheckpoint: nothing,
-    pauseGuest: nothing,
-  };
-  const proxy = new PrimaryProxy(ports, { mode: 'colo', compareTimeoutMs: 1e9, patienceMs: 0 });
+  const proxy = new PrimaryProxy(portsTo(onNetwork), { mode: 'colo', compareTimeoutMs: 1e9, patienceMs: 0 });
   proxy.startMirroring();
   proxy.commit(proxy.capture(0).epoch, 0);
   proxy.resumed(1, 0);

@@ -90,6 +90,13 @@ class Model {
     assert.equal(this.replica.mark({ epoch, position: this.position }), undefined);
   }
 
+  /** The mark of an epoch, complete and applied. */
+  async take(epoch: number): Promise<void> {
+    this.mark(epoch);
+    await this.replica.complete(epoch);
+    await this.replica.apply(epoch);
+  }
+
   files(folder = this.folder): Buffer[] {
     return sizes.map((_, disk) => readFileSync(replicaPath(folder, disk)));
   }
@@ -152,9 +159,7 @@ test('a crash in the middle of an apply is repaired: whatever part of it had rea
         withFolder(async (folder) => {
           const model = await new Model(folder).begin(true);
           model.write(0, 0, 100, 7);
-          model.mark(1);
-          await model.replica.complete(1);
-          await model.replica.apply(1);
+          await model.take(1);
           writeAll(model, first);
           model.mark(2);
           model.replica.abort(2);
@@ -204,9 +209,7 @@ test('a replica of another boot is trusted only when it was written durably; one
     assert.deepEqual(await recover(folder), { kind: 'none' });
     const model = await new Model(folder).begin();
     assert.deepEqual(await recover(model.folder), { kind: 'syncing' });
-    model.mark(1);
-    await model.replica.complete(1);
-    await model.replica.apply(1);
+    await model.take(1);
     assert.deepEqual(await recover(model.folder, 'another boot'), { kind: 'unsure' });
     assert.deepEqual(await recover(model.folder, bootId()), { kind: 'epoch', epoch: 1 });
     await model.replica.close();
@@ -215,9 +218,7 @@ test('a replica of another boot is trusted only when it was written durably; one
 test('the newest disks of a VM are never overwritten by a new session', () =>
   withFolder(async (folder) => {
     const model = await new Model(folder).begin();
-    model.mark(1);
-    await model.replica.complete(1);
-    await model.replica.apply(1);
+    await model.take(1);
     await model.replica.takeOver(1);
     await assert.rejects(new Model(folder).begin(), /newest disks/);
     assert.ok(existsSync(replicaPath(model.folder, 0)));
@@ -226,9 +227,7 @@ test('the newest disks of a VM are never overwritten by a new session', () =>
 test('a replica that cannot be labelled as taken over says so, and stays the epoch that its label says', () =>
   withFolder(async (folder) => {
     const model = await new Model(folder).begin();
-    model.mark(1);
-    await model.replica.complete(1);
-    await model.replica.apply(1);
+    await model.take(1);
     mkdirSync(join(model.folder, 'replica.json.new'));
     assert.equal(await model.replica.takeOver(1), false);
     assert.deepEqual(await recover(model.folder), { kind: 'epoch', epoch: 1 });
@@ -253,18 +252,23 @@ class HangingFolder extends Folder {
   }
 }
 
+/** The disk hangs behind the first epoch, and a record comes. */
+async function hang(storage: HangingFolder, replica: Replica): Promise<void> {
+  replica.mark({ epoch: 1, position: 0 });
+  await replica.complete(1);
+  await replica.apply(1);
+  storage.hangs = true;
+  const head = encodeRecordHead({ disk: 0, kind: recordKinds.data, offset: 0, length: 512, position: 1 });
+  assert.equal(replica.receive(Buffer.concat([head, Buffer.alloc(512, 7)])), undefined);
+}
+
 test('a takeover does not wait for records that a disk which hangs has not taken: they are thrown away', () =>
   withFolder(async (folder) => {
     const storage = new HangingFolder(folder);
     const session = { sizes: [page], durable: false };
     const events = { held: () => undefined, failed: () => undefined };
     const replica = await Replica.begin({ folder: storage, vm: 'test', term: 1, session, events });
-    replica.mark({ epoch: 1, position: 0 });
-    await replica.complete(1);
-    await replica.apply(1);
-    storage.hangs = true;
-    const head = encodeRecordHead({ disk: 0, kind: recordKinds.data, offset: 0, length: 512, position: 1 });
-    assert.equal(replica.receive(Buffer.concat([head, Buffer.alloc(512, 7)])), undefined);
+    await hang(storage, replica);
     assert.equal(await replica.takeOver(2), true);
     assert.deepEqual(await recover(folder), { kind: 'owner', epoch: 1 });
   }));
@@ -276,12 +280,7 @@ test('what a disk that hangs was asked is heard of, and what it answers is not',
     const events = { held: () => undefined, failed: () => undefined };
     const session = { sizes: [page], durable: true };
     const replica = await Replica.begin({ folder: storage, vm: 'test', term: 1, session, events, activity });
-    replica.mark({ epoch: 1, position: 0 });
-    await replica.complete(1);
-    await replica.apply(1);
-    storage.hangs = true;
-    const head = encodeRecordHead({ disk: 0, kind: recordKinds.data, offset: 0, length: 512, position: 1 });
-    assert.equal(replica.receive(Buffer.concat([head, Buffer.alloc(512, 7)])), undefined);
+    await hang(storage, replica);
     while (storage.asked === 0) await nextTurn();
     assert.equal(activity.look(2), undefined);
     assert.equal(activity.look(2), folder);
@@ -367,9 +366,7 @@ test('a durable replica brings its initial copy to the disk as it comes, so that
 test('only a later term of the same life of the VM may overwrite its newest disks', () =>
   withFolder(async (folder) => {
     const model = await new Model(folder).begin();
-    model.mark(1);
-    await model.replica.complete(1);
-    await model.replica.apply(1);
+    await model.take(1);
     await model.replica.takeOver(3);
     const session = { sizes: [page], durable: false };
     const events = { held: () => undefined, failed: () => undefined };
@@ -465,9 +462,7 @@ test('a replica of a known mark needs only what changed since, also when the cop
           const model = await new Model(folder).begin(durable, { lineage });
           assert.equal(model.replica.kept, undefined);
           writeAll(model, first);
-          model.mark(1);
-          await model.replica.complete(1);
-          await model.replica.apply(1);
+          await model.take(1);
           const since = model.position;
           const before = model.marked.get(1) ?? [];
           writeAll(model, late);
@@ -491,9 +486,7 @@ test('a replica of a known mark needs only what changed since, also when the cop
           await model.begin(durable, { lineage, since, from: model.position + 1 });
           assert.equal(model.replica.kept, since);
           sendChanged(model, before);
-          model.mark(2);
-          await model.replica.complete(2);
-          await model.replica.apply(2);
+          await model.take(2);
           assert.deepEqual(model.files(), model.disks);
           assert.deepEqual(await recover(model.folder), { kind: 'epoch', epoch: 2 });
           await model.replica.close();
@@ -528,9 +521,7 @@ test('when anything is in doubt, nothing is kept: all is copied', async () => {
     await withFolder(async (folder) => {
       const model = await new Model(folder).begin(false, { lineage });
       writeAll(model, [{ disk: 0, offset: 0, length: 9, value: 1 }]);
-      model.mark(1);
-      await model.replica.complete(1);
-      await model.replica.apply(1);
+      await model.take(1);
       await change(model);
       await model.replica.close();
       await model.begin(false, session);
@@ -543,9 +534,7 @@ test('after an apply that failed the journal stays, and makes a whole of the rep
   await withFolder(async (folder) => {
     const model = await new Model(folder).begin(false, { lineage });
     model.write(0, 0, 9, 1);
-    model.mark(1);
-    await model.replica.complete(1);
-    await model.replica.apply(1);
+    await model.take(1);
     model.write(0, 4, 9, 2);
     model.mark(2);
     await model.replica.complete(2);

@@ -37,6 +37,18 @@ function sackBlock(left: number, right: number): Uint8Array {
   return options;
 }
 
+/** A pair whose capture holds one frame, with a secondary that is about to apply it. */
+function captured(): { bed: Bed; epoch: number; table: Uint8Array; held: Uint8Array } {
+  const bed = new Bed();
+  bed.protect();
+  bed.connect(100, 900);
+  bed.pvm(send(100, 0, 'held'));
+  const capture = bed.primary.capture(bed.now);
+  bed.secondary.captureMarker(capture.epoch);
+  bed.secondary.suspend();
+  return { bed, ...capture };
+}
+
 test('sequence, ack and SACK are translated in both directions, also across the wrap of 2^32', () => {
   const nearWrap = fc.oneof(fc.nat({ max: 0xffffffff }), fc.integer({ min: 0xfffffff0, max: 0xffffffff }));
   fc.assert(
@@ -108,13 +120,7 @@ test('a datagram is sent again at a takeover unless the primary confirmed that i
 });
 
 test('frames held at the capture travel with it, and are sent at a takeover unless they have left', () => {
-  const bed = new Bed();
-  bed.protect();
-  bed.connect(100, 900);
-  bed.pvm(send(100, 0, 'held'));
-  const { epoch, table, held } = bed.primary.capture(bed.now);
-  bed.secondary.captureMarker(epoch);
-  bed.secondary.suspend();
+  const { bed, epoch, table, held } = captured();
   bed.secondary.resume(epoch, table, held, bed.now);
   assert.deepEqual(views(bed.secondary.takeover(bed.now).resend).map(text), ['held']);
   bed.secondary.released(epoch);
@@ -323,13 +329,7 @@ test('a number is not given to a second frame while the first may be confirmed',
 });
 
 test('held frames that have left before the apply was done are not sent at a takeover', () => {
-  const bed = new Bed();
-  bed.protect();
-  bed.connect(100, 900);
-  bed.pvm(send(100, 0, 'held'));
-  const { epoch, table, held } = bed.primary.capture(bed.now);
-  bed.secondary.captureMarker(epoch);
-  bed.secondary.suspend();
+  const { bed, epoch, table, held } = captured();
   // The primary says so as soon as it has the commit, and the apply takes longer.
   bed.secondary.released(epoch);
   bed.secondary.resume(epoch, table, held, bed.now);
