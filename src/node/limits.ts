@@ -127,7 +127,7 @@ export const keepRetryMs = 2000;
 export const takeoverTriesMax = 5;
 export const takeoverRetryMs = 100;
 
-/** Of a text that says what is wrong on a node and costs itself alone. A longer one is cut. */
+/** A text that says what is wrong on a node and costs itself alone. A longer one is cut. */
 export const troubleCharactersMax = 300;
 
 /** A guest that waits for room on its own disk is let try again this often. */
@@ -136,7 +136,7 @@ export const diskRetryMs = 1000;
 /** From QEMU cancelling its jobs to its end, at most. Beyond: it was something else, and the disks count as failed. */
 export const jobEndingMs = 3000;
 
-/** Of a text of a node or of a system call that says why a primary has no secondary. A longer one is cut. */
+/** A text of a node or of a system call that says why a primary has no secondary. A longer one is cut. */
 export const plightCharactersMax = 200;
 
 /** Whether the network can be reached through this node is asked this often. */
@@ -145,7 +145,7 @@ export const uplinkLookMs = 200;
 /** Traits of a machine that a peer may name. More are none that we know, and its session is over. */
 export const traitsMax = 200;
 
-/** Differences of two hosts that a refusal names. Of the others it says how many there are. */
+/** Differences of two hosts that a refusal names. It says how many others there are. */
 export const differencesMax = 3;
 
 /**

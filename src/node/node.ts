@@ -28,7 +28,7 @@ import { Terms } from './terms.ts';
 import { Troubles } from './troubles.ts';
 import { UplinkHealth } from './uplink-health.ts';
 
-/** Of a VM that has never run before, so that nobody else can have spoken for it. */
+/** A VM of this term has never run before, so nobody else can have spoken for it. */
 const firstTerm = 1;
 
 export class ColoNode {

@@ -84,7 +84,7 @@ export interface MirrorHandlers {
 }
 
 export interface ChangeNotes {
-  /** Of this VM on this node: no other ever has the same, nor has this one after a restart. */
+  /** The name of this VM's disks on this node: no other ever has the same, nor has this one after a restart. */
   readonly lineage: string;
   /** Written bytes after which a note is begun anew: notedBytesMax (disk/limits.ts), or less where disks are small. */
   readonly renewBytes: number;

@@ -18,7 +18,7 @@ export interface VmWatchParts {
   post: (event: PrimaryEvent) => void;
 }
 
-/** Of a primary's VM. */
+/** Watches a primary's VM. */
 export class VmWatch {
   private readonly parts: VmWatchParts;
 

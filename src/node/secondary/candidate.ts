@@ -8,7 +8,7 @@ import type { Terms } from '../terms.ts';
 export class Candidate {
   private readonly context: NodeContext;
   private readonly terms: Terms;
-  /** Of the node about which the arbiter is asked now. */
+  /** The links of the node about which the arbiter is asked now. */
   private links: PeerLinks | undefined;
 
   constructor(context: NodeContext, terms: Terms) {

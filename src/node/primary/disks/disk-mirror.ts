@@ -44,7 +44,7 @@ export interface MirrorHome {
 export class DiskMirror {
   /** The initial copy, while it is under way. */
   copying: Progress | null = null;
-  /** Of the disks, not copied because the secondary had it from before. */
+  /** How much of the disks was not copied, because the secondary had it from before. */
   skippedBytes = 0;
   private readonly home: MirrorHome;
   /** The bulk link of the pairing. */

@@ -18,7 +18,7 @@ export class DiskNotes {
     this.notes = new Notes(parts.source.renewBytes);
   }
 
-  /** Of this VM on this node: a replica of another lineage is of other disks. */
+  /** The name of this VM's disks on this node: a replica of another lineage is of other disks. */
   get lineage(): string {
     return this.parts.source.lineage;
   }

@@ -20,7 +20,7 @@ export interface DisksStatus {
   /** Written and not yet held by the secondary. */
   backlogBytes: number;
   writtenBytes: number;
-  /** Of the disks, not copied to the secondary of now, because it had them from before. */
+  /** How much of the disks was not copied to the secondary of now, because it had it from before. */
   skippedBytes: number;
   /** What last ended the protection of the disks, '' if nothing did. */
   problem: string;
@@ -37,11 +37,11 @@ export class PrimaryDisks implements MirrorHome {
   isFlushing = false;
   private readonly context: DisksContext;
   private readonly lost: (why: string) => void;
-  /** Of the secondary of now. */
+  /** The mirror to the secondary of now. */
   private mirror: DiskMirror | undefined;
   private folding: Progress | null = null;
   private problem = '';
-  /** Of the guest's own disk. */
+  /** What is wrong with the guest's own disk; '' while nothing is. */
   private trouble = '';
   private stopAsking: (() => void) | undefined;
   private pauseMs = 0;
