@@ -27,8 +27,10 @@ import {
   encodeCount,
   encodeEgressHead,
   encodeText,
+  type Marker,
   messages,
   numberAt,
+  parseMarker,
 } from '../pairing/message.ts';
 import type { GuestVm } from '../platform.ts';
 import type { SharedParts } from '../shared-parts.ts';
@@ -255,8 +257,7 @@ export class SecondaryPairing {
       case messages.isn:
         return proxy.isn(payload.subarray(4), numberAt(payload, 0), now);
       case messages.marker:
-        this.applier?.marked(countAt(payload, 0), now);
-        return proxy.captureMarker(countAt(payload, 0));
+        return this.onMarker(parseMarker(payload), now);
       case messages.abort:
         return proxy.abortMarker(countAt(payload, 0));
       case messages.replay:
@@ -277,6 +278,13 @@ export class SecondaryPairing {
       default:
         throw new ColoError(errorCodes.channel, `the peer sent an unknown message of type ${type}`);
     }
+  }
+
+  private onMarker({ epoch, at }: Marker, now: number): void {
+    const here = at === undefined ? undefined : this.heartbeat.peerClock.here(at);
+    // Not later than it was heard of, whatever the beats were late.
+    this.applier?.marked(epoch, Math.min(now, here ?? now));
+    this.proxy.captureMarker(epoch);
   }
 
   private onAddresses(payload: Uint8Array, now: number): void {

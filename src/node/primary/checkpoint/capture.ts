@@ -42,7 +42,7 @@ export interface CaptureTarget {
   /** Its secondary is gone. */
   readonly isOver: boolean;
   /** The line is drawn, the guest stands still: what is sent from here on is behind it. Throws when it cannot be. */
-  drawn(epoch: number): void;
+  drawn(epoch: number, at: number): void;
   /** A frame that the guest may or may not have had before the line. */
   repeat(frame: Uint8Array): void;
   /** `verify`: the guest stands still. */
@@ -137,7 +137,7 @@ class Line {
     if (this.target.isOver) return;
     this.heldFrames = proxy.counters.heldFrames;
     this.closing = proxy.capture(this.stoppedAt);
-    this.target.drawn(this.closing.epoch);
+    this.target.drawn(this.closing.epoch, this.stoppedAt);
     if (!this.isSettled) for (const frame of ingress.lastMoments(this.stoppedAt)) this.target.repeat(frame);
     context.platform.reached('capture.stopped', this.closing.epoch);
   }

@@ -22,7 +22,7 @@ import type { NodeContext } from '../../context.ts';
 import { encodeMachine, madeTraits, toldTraits, traitsType } from '../../pairing/alike.ts';
 import type { PairLinks } from '../../pairing/links.ts';
 import { machineHash } from '../../pairing/machine-hash.ts';
-import { encodeCount, messages } from '../../pairing/message.ts';
+import { encodeCount, encodeMarker, messages } from '../../pairing/message.ts';
 import type { GuestVm } from '../../platform.ts';
 import type { DiskMirror } from '../disks/disk-mirror.ts';
 import type { Captured, Captures, CaptureTarget } from './capture.ts';
@@ -185,9 +185,9 @@ export class Checkpointer {
       get isOver() {
         return links.isOver;
       },
-      drawn: (epoch) => {
+      drawn: (epoch, at) => {
         mirror?.mark(epoch);
-        links.say(messages.marker, encodeCount(epoch));
+        links.say(messages.marker, encodeMarker({ epoch, at }));
       },
       repeat: (frame) => links.say(messages.replay, frame),
       sendHashes: async (epoch) => mirror?.sendHashes(epoch),
