@@ -17,13 +17,7 @@ import type { DiskActivity } from '../../base/disk-activity.ts';
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
 import { isWithin, PageRuns } from '../../base/page-runs.ts';
 import { SecondaryRam } from '../../checkpoint/apply.ts';
-import {
-  type Applied,
-  type CaptureState,
-  checkpointTypes,
-  encodings,
-  parseTemplate,
-} from '../../checkpoint/message.ts';
+import type { Applied, CaptureState } from '../../checkpoint/message.ts';
 import { watchedSpill } from '../../checkpoint/spill.ts';
 import { Staging } from '../../checkpoint/stage.ts';
 import type { StagedCheckpoint } from '../../checkpoint/staged.ts';
@@ -31,13 +25,13 @@ import type { SecondaryProxy } from '../../proxy/secondary.ts';
 import { alignClock, guestTime, tscTicksPerMs } from '../../qemu/device-state.ts';
 import type { NodeContext } from '../context.ts';
 import { clockLagMsMax, settleMs, spillWaitingBytesMax } from '../limits.ts';
-import { machineHash } from '../pairing/machine-hash.ts';
 import { finishSending, type GuestCard, type GuestVm, settle } from '../platform.ts';
 import type { Troubles } from '../troubles.ts';
 import { assertWell } from '../vm-watch.ts';
 import type { SecondaryDisks } from './disks.ts';
 import { GuestClock, RestartGuess } from './guest-clock.ts';
 import { KeptDisks } from './kept-disks.ts';
+import { readTemplate } from './template.ts';
 
 const sliceBytes = 8 * 1024 * 1024;
 
@@ -384,21 +378,3 @@ async function copyInSlices(from: Buffer, to: Buffer, turn: () => Promise<void>)
     await turn();
   }
 }
-
-/** The template's bytes, when it is of the machine that this node would start. */
-function readTemplate(context: NodeContext, payload: Uint8Array): Uint8Array {
-  const template = parseTemplate(payload);
-  if (template instanceof ColoError) throw template;
-  if (template.specHash !== machineHash(context.config))
-    throw new ColoError(errorCodes.input, 'the primary runs another machine than this node would start', {
-      hint: 'give both nodes the same spec file',
-    });
-  if (template.encoding === encodings.raw) return Uint8Array.from(template.data);
-  const bytes = Buffer.alloc(template.rawBytes);
-  if (context.platform.compressor().decode(template.encoding, template.data, bytes, template.rawBytes)) return bytes;
-  throw new ColoError(errorCodes.checkpoint, "the primary's template cannot be decoded", {
-    hint: 'install liblz4-1 on both nodes',
-  });
-}
-
-export const templateType = checkpointTypes.template;

@@ -15,9 +15,10 @@ import { diskLookMs, diskSilentLooks } from '../limits.ts';
 import { type Machine, parseMachine, traitsType } from '../pairing/alike.ts';
 import type { PairLinks } from '../pairing/links.ts';
 import { encodeCount, encodeText, messages } from '../pairing/message.ts';
-import { Applier, templateType } from './applier.ts';
+import { Applier } from './applier.ts';
 import { firstDiskMessage, readSession, SecondaryDisks } from './disks.ts';
 import type { OwnMachine } from './own-machine.ts';
+import { templateType } from './template.ts';
 
 export interface BulkParts {
   context: NodeContext;

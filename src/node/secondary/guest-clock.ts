@@ -56,7 +56,7 @@ const readyShare = 0.75;
 
 /** From the alignment of a state until the machine runs from it. */
 export class RestartGuess {
-  /** Of the newest ones: until all was ready, and what QEMU took to start it. */
+  /** What the newest ones took: until all was ready, and until QEMU had started it. */
   private readonly readyMs: number[] = [];
   private readonly startMs: number[] = [];
 
