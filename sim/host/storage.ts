@@ -150,7 +150,7 @@ export class SimStorage implements Storage {
     return this.root.names.has(name);
   }
 
-  remove(name: string): void {
+  async remove(name: string): Promise<void> {
     if (this.reaches) this.root.names.delete(name);
   }
 
@@ -271,7 +271,7 @@ class SimFile implements StoredFile {
     return this.inode.cache.copy(into, 0, offset, offset + into.length);
   }
 
-  reserve(offset: number, length: number): void {
+  async reserve(offset: number, length: number): Promise<void> {
     this.mustBeOpen();
     this.place(offset, length, () => new ColoError(errorCodes.host, 'the disk of the replica is full (simulated)'));
   }

@@ -72,11 +72,11 @@ function quoted(path: string): string {
 }
 
 /** Removes what a session of before left; with `keepReplica` all but the disks themselves. */
-export function removeFiles(storage: Storage, keepReplica: boolean): void {
+export async function removeFiles(storage: Storage, keepReplica: boolean): Promise<void> {
   const ours = keepReplica
     ? /^(replica\.json\.new|disk\d+\.overlay|journal\.\d+)$/
     : /^(replica\.json\.new|disk\d+\.(raw|overlay)|journal\.\d+)$/;
-  for (const name of storage.list()) if (ours.test(name)) storage.remove(name);
+  for (const name of storage.list()) if (ours.test(name)) await storage.remove(name);
 }
 
 /**
@@ -132,7 +132,7 @@ async function replay(storage: Storage, header: ReplicaHeader): Promise<void> {
   }
   await writeHeader(storage, { ...header, state: 'epoch', through: 0 }, true);
   for (const serial of segmentSerials(storage).filter((each) => each <= header.through))
-    storage.remove(segmentName(serial));
+    await storage.remove(segmentName(serial));
 }
 
 async function writeRecord(storage: Storage, record: DiskRecord): Promise<void> {

@@ -111,7 +111,7 @@ export class Replica {
       const base =
         kept === undefined ? { lineage: '', position: 0 } : { lineage: session.lineage ?? '', position: kept };
       await writeHeader(storage, { version: 1, vm, sizes: session.sizes, state: 'syncing', ...none, ...base }, true);
-      removeFiles(storage, kept !== undefined);
+      await removeFiles(storage, kept !== undefined);
       for (const [index, size] of session.sizes.entries()) {
         const disk = await storage.open(replicaName(index), kept === undefined ? 'new' : 'old');
         disks.push(disk);
@@ -172,7 +172,7 @@ export class Replica {
     for (const segment of covered.segments)
       for (const [disk, extents] of segment.disks.entries())
         for (const run of runs(extents, { bytes: Number.POSITIVE_INFINITY, extents: Number.POSITIVE_INFINITY }))
-          if (run.kind === 'data') this.disk(disk).reserve(run.start, lengthOf(run.extents));
+          if (run.kind === 'data') await this.disk(disk).reserve(run.start, lengthOf(run.extents));
   }
 
   /** The initial copy was written without flushing; from the first epoch on the replica is said to be durable. */
@@ -349,7 +349,7 @@ export class Replica {
     for (const { serial } of segments) {
       await this.segmentFiles.get(serial)?.close();
       this.segmentFiles.delete(serial);
-      this.storage.remove(segmentName(serial));
+      await this.storage.remove(segmentName(serial));
     }
   }
 

@@ -1,11 +1,11 @@
 // What the replica stands on: one folder with files. The real one is below; the simulation (sim/host/storage.ts) gives the same
 // replica another one, whose writes are slow, fail, are torn by a crash, or are lost with the host's page cache.
 //
-// Names are those of files within the folder. Everything that changes a file's contents is asynchronous, since a disk may hang;
-// removing one is done when it returns.
+// Names are those of files within the folder. Everything that changes a file or removes it is asynchronous, since a disk may hang;
+// what only reads names and small texts is not: it is asked before a session begins, when there is nothing to hold up.
 
-import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { type FileHandle, open, readFile, rename } from 'node:fs/promises';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { type FileHandle, open, readFile, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { makeFolder } from '../base/make-folder.ts';
@@ -19,8 +19,8 @@ export interface StoredFile {
   zero(offset: number, length: number): Promise<void>;
   /** Reads at `offset` until `into` is full or the file ends; returns how much. */
   read(into: Uint8Array, offset: number): Promise<number>;
-  /** Makes sure that writing there will not fail for want of space; throws a ColoError when it would. */
-  reserve(offset: number, length: number): void;
+  /** Makes sure that writing there will not fail for want of space; rejects with a ColoError when it would. */
+  reserve(offset: number, length: number): Promise<void>;
   truncate(bytes: number): Promise<void>;
   /** Resolves when the contents survive the end of the host. */
   flush(): Promise<void>;
@@ -39,7 +39,7 @@ export interface Storage {
   make(): void;
   list(): string[];
   has(name: string): boolean;
-  remove(name: string): void;
+  remove(name: string): Promise<void>;
   open(name: string, how: OpenHow): Promise<StoredFile>;
   read(name: string): Promise<Buffer>;
   /** A small text; undefined when there is none, an error when it is there and cannot be read. */
@@ -85,8 +85,8 @@ export class Folder implements Storage {
     return existsSync(this.path(name));
   }
 
-  remove(name: string): void {
-    rmSync(this.path(name), { force: true });
+  async remove(name: string): Promise<void> {
+    await rm(this.path(name), { force: true });
   }
 
   async open(name: string, how: OpenHow): Promise<StoredFile> {
@@ -171,7 +171,7 @@ class OpenFile implements StoredFile {
   }
 
   async zero(offset: number, length: number): Promise<void> {
-    if (punch(this.handle.fd, offset, length)) return;
+    if (await punch(this.handle.fd, { offset, length })) return;
     for (let at = 0; at < length; at += zeroBlock.length)
       await this.write([zeroBlock.subarray(0, Math.min(zeroBlock.length, length - at))], offset + at);
   }
@@ -186,8 +186,8 @@ class OpenFile implements StoredFile {
     return at;
   }
 
-  reserve(offset: number, length: number): void {
-    reserve(this.handle.fd, offset, length);
+  async reserve(offset: number, length: number): Promise<void> {
+    await reserve(this.handle.fd, { offset, length });
   }
 
   async truncate(bytes: number): Promise<void> {
