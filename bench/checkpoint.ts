@@ -1,13 +1,13 @@
 // What a checkpoint costs the guest: the pause and its phases, for an idle guest and for two that write memory, with
 // little and with much RAM. `colo bench checkpoint` prints the table, or JSON.
 //
-// One QEMU at a time, captured again and again while its guest runs. A round captures after the guest has finished a turn of
-// writing, so that every round holds at least the pages asked for. The pages are dropped: this measures the pause, which pays
-// neither for sending nor for loading.
+// One QEMU at a time, captured again and again while its guest runs. A round captures after the guest has finished a
+// turn of writing, so that every round holds at least the pages asked for. The pages are dropped: this measures the
+// pause, which pays neither for sending nor for loading.
 //
-// The guest is Linux with a program that writes (test/functional/qemu-guest.ts), or the bare guest, which runs under every KVM and
-// says itself what a capture cost it: right after one it reads a word of each page of 64 MiB, and once more. What the first time
-// takes longer is the slow-down: page tables that it has to find again.
+// The guest is Linux with a program that writes (test/functional/qemu-guest.ts), or the bare guest, which runs under
+// every KVM and says itself what a capture cost it: right after one it reads a word of each page of 64 MiB, and once
+// more. What the first time takes longer is the slow-down: page tables that it has to find again.
 //
 // Figures of one run compare with each other only; `ratios` are what carries over to another host.
 
@@ -19,14 +19,18 @@ import { ColoError, errorCodes } from '../src/base/errors.ts';
 import { silentLog } from '../src/base/log.ts';
 import { type Percentiles, percentiles } from '../src/checkpoint/record.ts';
 import { BareVm } from '../src/demo/bare-vm.ts';
+import type { CapturePhases } from '../src/qemu/capture-phases.ts';
 import { vmFiles } from '../src/qemu/machine.ts';
-import { type CapturePhases, Vm } from '../src/qemu/vm.ts';
+import { Vm } from '../src/qemu/vm.ts';
 import { lastBeat, memoryGuest } from '../test/functional/qemu-guest.ts';
 
 export interface CheckpointBenchOptions {
   /** Captures of each case. */
   rounds: number;
-  /** Only the cases whose guest writes as many pages in each turn: many rounds of few cases, for a p99 that is no maximum. */
+  /**
+   * Only the cases whose guest writes as many pages in each turn: many rounds of few cases, for a p99 that is no
+   * maximum.
+   */
   pages?: number;
   /** What runs the guest; `tcg` when left out. */
   accel?: 'tcg' | 'kvm';
@@ -63,8 +67,8 @@ export interface CheckpointReport {
   };
   cases: CheckpointCase[];
   /**
-   * Pause p50 of the larger RAM over the smaller, for each number of pages, and the cost of one more page; null when the cases
-   * that it follows from were not asked for.
+   * Pause p50 of the larger RAM over the smaller, for each number of pages, and the cost of one more page; null when
+   * the cases that it follows from were not asked for.
    */
   ratios: { ramTimes: number; pauseByPages: Record<string, number>; microsecondsPerPage: number | null };
 }
@@ -229,7 +233,8 @@ function columns(cells: readonly string[]): string {
 }
 
 function heading(): string {
-  return `p50 / p99 in ms\n${columns(['RAM MiB', 'written', 'dirty p50', 'stop', 'save', 'scan', 'copy', 'resume', 'PAUSE', 'first read', 'next read'])}`;
+  const steps = ['dirty p50', 'stop', 'save', 'scan', 'copy', 'resume', 'PAUSE', 'first read', 'next read'];
+  return `p50 / p99 in ms\n${columns(['RAM MiB', 'written', ...steps])}`;
 }
 
 function row(each: CheckpointCase): string {
@@ -241,7 +246,8 @@ function row(each: CheckpointCase): string {
 function footer({ host, ratios }: CheckpointReport): string {
   const byPages = Object.entries(ratios.pauseByPages).map(([pages, ratio]) => `${ratio.toFixed(2)} at ${pages} pages`);
   return [
-    `QEMU ${host.qemu}, ${host.accel}, ${host.guest} guest, ${host.machine}, ${host.vcpus} vCPU, tracker ${host.tracker}, ${host.cores} cores`,
+    `QEMU ${host.qemu}, ${host.accel}, ${host.guest} guest, ${host.machine}, ${host.vcpus} vCPU, tracker ` +
+      `${host.tracker}, ${host.cores} cores`,
     `pause with ${ratios.ramTimes} times the RAM: ${byPages.join(', ')} (times)`,
     ...(ratios.microsecondsPerPage === null ? [] : [`one more page: ${ratios.microsecondsPerPage.toFixed(2)} us`]),
     '',

@@ -4,9 +4,9 @@
 //           captures through its monitor. The journal has the writes already, so the pause must not grow with them.
 //   bank    PostgreSQL in the disk guest, every commit flushed: transfers per second and their latency, unprotected and
 //           protected with both flush rules. Ratios are what carries over to another host.
-//   writes  in the same guests, without the bank: 1 MiB at a time in order and 4 KiB at a time anywhere, each done when it
-//           is on the disk (guest-writes.ts). "mirrored" is one guest more: remus mode, where the secondary stands still,
-//           with the longest interval there is, so that nearly nothing but the mirror and the journal is left.
+//   writes  in the same guests, without the bank: 1 MiB at a time in order and 4 KiB at a time anywhere, each done when
+//           it is on the disk (guest-writes.ts). "mirrored" is one guest more: remus mode, where the secondary stands
+//           still, with the longest interval there is, so that nearly nothing but the mirror and the journal is left.
 
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
@@ -83,7 +83,9 @@ export async function benchDisk(options: DiskBenchOptions): Promise<void> {
   print('written between captures    pause p50 / max     stop p50    complete    apply   (ms)\n');
   for (const one of pauses)
     print(
-      `${one.where.padEnd(10)} ${String(one.writtenMib).padStart(4)} MiB        ${fixed(one.pauseMsP50)} / ${fixed(one.pauseMsMax)}   ${fixed(one.stopMsP50)}   ${fixed(one.completeMsP50)}   ${fixed(one.applyMsP50)}\n`,
+      `${one.where.padEnd(10)} ${String(one.writtenMib).padStart(4)} MiB        ${fixed(one.pauseMsP50)} / ` +
+        `${fixed(one.pauseMsMax)}   ${fixed(one.stopMsP50)}   ${fixed(one.completeMsP50)}   ` +
+        `${fixed(one.applyMsP50)}\n`,
     );
   for (const line of [...writeTable(guests), ...bankTable(guests)]) print(`${line}\n`);
 }
@@ -102,7 +104,8 @@ function writeTable(guests: readonly GuestCase[]): string[] {
       const ratio = `${(one.mibPerSecond / base).toFixed(2)} x`;
       const latency = `${fixed(one.latencyMsP50)} / ${fixed(one.latencyMsP99)} / ${fixed(one.latencyMsMax)}`;
       lines.push(
-        `${part.padEnd(10)}, ${guest.protection.padEnd(10)} ${fixed(one.mibPerSecond)}   ${ratio}    ${fixed(one.writesPerSecond)}   ${latency}      ${guest.checkpoints}`,
+        `${part.padEnd(10)}, ${guest.protection.padEnd(10)} ${fixed(one.mibPerSecond)}   ${ratio}    ` +
+          `${fixed(one.writesPerSecond)}   ${latency}      ${guest.checkpoints}`,
       );
     }
   }
@@ -115,7 +118,8 @@ function bankTable(guests: readonly GuestCase[]): string[] {
     bank === undefined
       ? []
       : [
-          `bank, ${protection.padEnd(11)} ${fixed(bank.perSecond)} transfers/s (${(bank.perSecond / base).toFixed(2)} x)  latency p50 ${fixed(bank.latencyMsP50)} ms`,
+          `bank, ${protection.padEnd(11)} ${fixed(bank.perSecond)} transfers/s ` +
+            `(${(bank.perSecond / base).toFixed(2)} x)  latency p50 ${fixed(bank.latencyMsP50)} ms`,
         ],
   );
   return ['', ...lines];

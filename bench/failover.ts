@@ -1,9 +1,10 @@
-// The gap that a client sees, for each kind of death. `colo bench failover` prints the table, or JSON with every sample.
+// The gap that a client sees, for each kind of death. `colo bench failover` prints the table, or JSON with every
+// sample.
 //
-// Three hosts as network namespaces on a bridge, an etcd with a member on each, TLS between them (src/lab/vm-nodes.ts; it
-// needs root), one guest that lives through all of it, and one client in a namespace of its own: a TCP session that sends
-// a numbered line every 10 ms and checks every reply. Fault after fault, in turn, each at a random moment, when the VM is
-// protected again and no suspicion of before is still remembered:
+// Three hosts as network namespaces on a bridge, an etcd with a member on each, TLS between them (src/lab/vm-nodes.ts;
+// it needs root), one guest that lives through all of it, and one client in a namespace of its own: a TCP session that
+// sends a numbered line every 10 ms and checks every reply. Fault after fault, in turn, each at a random moment, when
+// the VM is protected again and no suspicion of before is still remembered:
 //
 //   primary killed      colod and QEMU, SIGKILL: the kernel closes its connections
 //   primary QEMU killed colod lives and hands over
@@ -51,7 +52,10 @@ const waitMs = 120_000;
 const paceMs = 10;
 /** Replies after the decision that show that the session goes on. */
 const repliesWanted = 20;
-/** A peer that is back sooner counts as wrongly suspected (src/heartbeat/limits.ts), and the next one is given more time. */
+/**
+ * A peer that is back sooner counts as wrongly suspected (src/heartbeat/limits.ts), and the next one is given more
+ * time.
+ */
 const deadForMs = 5500;
 const momentMs = 400;
 

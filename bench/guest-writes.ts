@@ -1,8 +1,9 @@
 // Writes to the disk from inside the guest (guest/disk/rootfs/write.pl), told and timed from outside.
 //
-// The guest says on its console when a part begins and when it has ended. The time of a part is this host's, between those
-// two lines, so it has the pauses in it in which the guest, and with it its clock, stood still; never less than the guest's
-// own, since a starved host may read both lines at once. The latency of single writes is the guest's. The console is no network: what it says waits for no comparison and no checkpoint.
+// The guest says on its console when a part begins and when it has ended. The time of a part is this host's, between
+// those two lines, so it has the pauses in it in which the guest, and with it its clock, stood still; never less than
+// the guest's own, since a starved host may read both lines at once. The latency of single writes is the guest's. The
+// console is no network: what it says waits for no comparison and no checkpoint.
 
 import { createReadStream } from 'node:fs';
 import { connect, type Socket } from 'node:net';

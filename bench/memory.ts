@@ -1,10 +1,10 @@
-// What a node costs in memory, against the promise: the secondary holds two copies of guest RAM and at most 64 MiB more,
-// the primary one copy, what one checkpoint stages, and at most as much more. `colo bench memory` prints the table with a
-// verdict for each, or JSON, and ends with exit code 1 when one does not hold.
+// What a node costs in memory, against the promise: the secondary holds two copies of guest RAM and at most 64 MiB
+// more, the primary one copy, what one checkpoint stages, and at most as much more. `colo bench memory` prints the
+// table with a verdict for each, or JSON, and ends with exit code 1 when one does not hold.
 //
-// A pair for each size of RAM and each mode, the demo's guest, a download and a guest that rewrites pages all the time: first
-// with a node that has no peer, then protected, so that the difference is what protection costs. Memory is what the kernel
-// says of a process (/proc/PID/smaps_rollup), looked at many times; the largest counts:
+// A pair for each size of RAM and each mode, the demo's guest, a download and a guest that rewrites pages all the time:
+// first with a node that has no peer, then protected, so that the difference is what protection costs. Memory is what
+// the kernel says of a process (/proc/PID/smaps_rollup), looked at many times; the largest counts:
 //
 //   guest RAM    the file that QEMU and colod share: one copy, in no process's anonymous memory
 //   alone        anonymous memory of a colod without a peer under that load (Node itself, mostly)
@@ -12,10 +12,10 @@
 //   beyond       anonymous memory of colod - its shadow - alone
 //   staged       pages of the largest checkpoint: what the primary holds of one while it travels
 //
-// The primary holds more than `staged`: its buffers have a quarter of room in steps of 16 MiB, the pages of the checkpoint
-// before are kept to send differences to them (at most 16 MiB), and what Node has dropped waits for its collector.
-// `primaryStrict` judges without an allowance for those. QEMU's own memory (its heap, its translated code under TCG) is
-// that of every VM; what came on top of it is shown and not judged.
+// The primary holds more than `staged`: its buffers have a quarter of room in steps of 16 MiB, the pages of the
+// checkpoint before are kept to send differences to them (at most 16 MiB), and what Node has dropped waits for its
+// collector. `primaryStrict` judges without an allowance for those. QEMU's own memory (its heap, its translated code
+// under TCG) is that of every VM; what came on top of it is shown and not judged.
 
 import { readFileSync } from 'node:fs';
 import { connect } from 'node:net';
@@ -232,7 +232,9 @@ function row(each: MemoryCase): string {
 }
 
 function footer({ ok }: MemoryReport): string {
-  const limits = `secondary: 2 copies + ${beyondMibMax}; primary: 1 copy + staged + ${beyondMibMax}, strict: without the ${beyondMibMax}`;
+  const limits =
+    `secondary: 2 copies + ${beyondMibMax}; primary: 1 copy + staged + ${beyondMibMax}, strict: without the ` +
+    `${beyondMibMax}`;
   return `${limits}\nthe promise ${ok ? 'holds' : 'does NOT hold'}\n`;
 }
 

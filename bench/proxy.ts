@@ -1,5 +1,5 @@
-// What comparing costs: frames a second and nanoseconds per frame through the primary's proxy, beside QEMU's colo-compare
-// fed with the same frames in the same run. `colo bench proxy` prints the table, or JSON.
+// What comparing costs: frames a second and nanoseconds per frame through the primary's proxy, beside QEMU's
+// colo-compare fed with the same frames in the same run. `colo bench proxy` prints the table, or JSON.
 //
 // Frames are counted on both sides: an equal pair is two. Three ways to be fed:
 //
@@ -9,9 +9,9 @@
 //
 // The client writes and reads both of the last two in the same way, with everything packed beforehand. With three busy
 // processes on few cores the frames a second of a whole run say as much about the client and the scheduler as about the
-// comparer; what the comparer's own process costs on its cores, per frame, is the steadier figure, and both are shown. Of
-// each run over sockets the first half warms up (ours has a compiler to wait for), the second half is measured. Figures
-// of one run compare with each other only; `ratios` are what carries over.
+// comparer; what the comparer's own process costs on its cores, per frame, is the steadier figure, and both are shown.
+// Of each run over sockets the first half warms up (ours has a compiler to wait for), the second half is measured.
+// Figures of one run compare with each other only; `ratios` are what carries over.
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { cpus } from 'node:os';
@@ -235,7 +235,10 @@ function heapAfterCollection(): number {
   return process.memoryUsage().heapUsed;
 }
 
-/** Bytes of the heap taken per frame of equal traffic, TCP and UDP: of each the median of `rounds`, after `warmUp` others. */
+/**
+ * Bytes of the heap taken per frame of equal traffic, TCP and UDP: of each the median of `rounds`, after `warmUp`
+ * others.
+ */
 export function heapBytesOfMatching(warmUp: number, rounds: number): { traffic: string; bytesPerFrame: number }[] {
   const shapes = [tcpTraffic({ name: 'TCP', connections: 64, payloadBytes: 64 }), udpTraffic('UDP', 64, 64)];
   const seen = shapes.map((): number[] => []);
@@ -381,8 +384,8 @@ export function measureMemory(): ProxyReport['memory'] {
 }
 
 /**
- * What a stranger costs whose calls nobody completes: of each the SYN, and both guests' answers. Nanoseconds of the thread while the
- * table fills, and when it is full.
+ * What a stranger costs whose calls nobody completes: of each the SYN, and both guests' answers. Nanoseconds of the
+ * thread while the table fills, and when it is full.
  */
 export function measureFlood(): ProxyReport['flood'] {
   const calls = 200_000;
@@ -457,7 +460,10 @@ function ratiosOf(cases: readonly ProxyCase[]): ProxyReport['ratios'] {
 const widths = [24, 13, 10, 14, 22, 22];
 
 function columns(cells: readonly string[]): string {
-  return `${cells.map((cell, index) => (index === 0 ? cell.padEnd(widths[0] ?? 0) : cell.padStart(widths[index] ?? 0))).join('')}\n`;
+  const padded = cells.map((cell, index) =>
+    index === 0 ? cell.padEnd(widths[0] ?? 0) : cell.padStart(widths[index] ?? 0),
+  );
+  return `${padded.join('')}\n`;
 }
 
 function heading(): string {
@@ -485,8 +491,10 @@ function footer({ host, memory, flood, ratios }: ProxyReport): string {
     `in process over colo-compare: ${list(ratios.inProcessOverColoCompare)}`,
     `ours over sockets over colo-compare: ${list(ratios.overSocketsOverColoCompare)}`,
     `CPU of colo-compare over ours: ${list(ratios.cpuOfColoCompareOverOurs)}`,
-    `${memory.connections} connections held: ${memory.megabytes.toFixed(0)} of ${memory.megabytesMax} MB, ${memory.tableMegabytes.toFixed(1)} MB in a checkpoint`,
-    `a flood of ${flood.calls} calls that nobody completes: ${flood.nsPerCall.toFixed(0)} ns a call while the table fills, ${flood.nsPerCallFull.toFixed(0)} when it is full`,
+    `${memory.connections} connections held: ${memory.megabytes.toFixed(0)} of ${memory.megabytesMax} MB, ` +
+      `${memory.tableMegabytes.toFixed(1)} MB in a checkpoint`,
+    `a flood of ${flood.calls} calls that nobody completes: ${flood.nsPerCall.toFixed(0)} ns a call while ` +
+      `the table fills, ${flood.nsPerCallFull.toFixed(0)} when it is full`,
     '',
   ].join('\n');
 }

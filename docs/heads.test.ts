@@ -1,5 +1,5 @@
-// Every file of ours begins with words: what it is, and why this way (CONTRIBUTING.md). That they are true is for a reader
-// to judge.
+// Every file of ours begins with words: what it is, and why this way (CONTRIBUTING.md). That they are true is for a
+// reader to judge.
 
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';

@@ -3,8 +3,8 @@
 //   node docs/limits.ts          writes the file
 //   docs/limits.test.ts          fails when the file is not what this would write
 //
-// Values are those of the imported modules, so that an expression is shown as what it gives. Words are the comment above
-// a constant; constants that stand together under one comment, without a blank line between them, share it.
+// Values are those of the imported modules, so that an expression is shown as what it gives. Words are the comment
+// above a constant; constants that stand together under one comment, without a blank line between them, share it.
 
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -67,8 +67,8 @@ function quotedTests(text: string): { file: string; title: string }[] {
 }
 
 /**
- * The titles that a file gives its tests: what stands behind `test(`, or `within(` in a conformance suite. Where a title is put
- * together from a table (`${promise}`), every text of the file that is not in a comment.
+ * The titles that a file gives its tests: what stands behind `test(`, or `within(` in a conformance suite. Where a
+ * title is put together from a table (`${promise}`), every text of the file that is not in a comment.
  */
 function titlesIn(file: string): string[] {
   const code = readFileSync(join(home, file), 'utf8').replaceAll(/^\s*(?:\/\/|\*|\/\*\*).*$/gm, '');

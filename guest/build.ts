@@ -59,8 +59,8 @@ async function recipeFiles(): Promise<string[]> {
 }
 
 /**
- * Changes with every file of guest/ except its tests and the other guests', and with the recipe that this process has loaded: a
- * checkout may be updated under a process that runs, and what that one builds is of the recipe before.
+ * Changes with every file of guest/ except its tests and the other guests', and with the recipe that this process has
+ * loaded: a checkout may be updated under a process that runs, and what that one builds is of the recipe before.
  */
 export async function recipeHash(): Promise<string> {
   const hash = createHash('sha256').update(JSON.stringify(recipe));

@@ -13,7 +13,10 @@ export const kernelMetaPackage = 'linux-image-cloud-amd64';
 /** Drivers by name, loaded with their dependencies. virtio_blk is for guests with a disk. */
 export const modules = ['virtio_pci', 'virtio_mmio', 'virtio_net', 'virtio_blk', 'virtio-rng'];
 
-/** Modules that are there and not loaded: who wants them does. efivarfs: the variables of UEFI, where the machine has it. */
+/**
+ * Modules that are there and not loaded: who wants them does. efivarfs: the variables of UEFI, where the machine has
+ * it.
+ */
 export const furtherModules = ['efivarfs'];
 
 /** Path in the image -> path in the unpacked packages. */

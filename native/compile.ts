@@ -1,5 +1,5 @@
-// Compiles C for this host, once: a result is kept under the hash of its sources and flags, so a new version of COLO never
-// uses an old one, and two processes that start at once do not disturb each other (compile aside, then rename).
+// Compiles C for this host, once: a result is kept under the hash of its sources and flags, so a new version of COLO
+// never uses an old one, and two processes that start at once do not disturb each other (compile aside, then rename).
 
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';

@@ -14,16 +14,17 @@
  *   3. Dying with the parent. prctl(PR_SET_PDEATHSIG): a node that is killed leaves no virtual machine behind.
  *   4. Not ending by a signal. QEMU leaves on SIGTERM, SIGINT and SIGHUP, which a host that is shut down sends to every
  *      process: the only copy of a guest would be gone. Its node hears the same signal and hands the guest over first.
- *   5. Time under KVM. Around every pause QEMU stops its own clock (PM timer, HPET) and puts kvmclock back to where it was at
- *      the stop, while the TSC runs on: the guest loses each pause on some of its clocks and not on the others. Here all
- *      run on (docs/decisions/0007-clock-alignment.md): the node holds the clock that QEMU reads before it stops the guest, and
- *      QEMU's order to put kvmclock back is left out, which also lets the held clock go.
+ *   5. Time under KVM. Around every pause QEMU stops its own clock (PM timer, HPET) and puts kvmclock back to where it
+ *      was at the stop, while the TSC runs on: the guest loses each pause on some of its clocks and not on the others.
+ *      Here all run on (docs/decisions/0007-clock-alignment.md): the node holds the clock that QEMU reads before it
+ *      stops the guest, and QEMU's order to put kvmclock back is left out, which also lets the held clock go.
  *
  *          node: hold   QEMU: stop, its clock stops at H    cont, its clock goes on from H    KVM_SET_CLOCK: let go
  *          clock_gettime() ----H----------------------------------------H--------------------------|---- now ----
  *
- *      So QEMU finds that no time has passed between its stop and its cont, and right after that its clock shows the true time.
- *      A loaded state is started in the same way: the held time is the moment, on this host, of which the state is.
+ *      So QEMU finds that no time has passed between its stop and its cont, and right after that its clock shows the
+ *      true time. A loaded state is started in the same way: the held time is the moment, on this host, of which the
+ *      state is.
  *
  *     QEMU --mmap(RAM file, MAP_SHARED)--> this library --> the real mmap
  *                                                      \--> UFFDIO_REGISTER (write protect) of the result
@@ -234,8 +235,8 @@ static uint64_t since(uint64_t moment) {
 }
 
 /*
- * CLOCK_MONOTONIC, which all of QEMU's timers follow, as it is held. While the guest runs it never goes back: who finds it not
- * held, before and after reading the time, has read it before it was held.
+ * CLOCK_MONOTONIC, which all of QEMU's timers follow, as it is held. While the guest runs it never goes back: who finds
+ * it not held, before and after reading the time, has read it before it was held.
  */
 int clock_gettime(clockid_t id, struct timespec *time) {
     if (id != CLOCK_MONOTONIC || clock_page == NULL) return real_clock(id, time);
@@ -259,8 +260,9 @@ static int real_ioctl(int fd, unsigned long request, void *argument) {
 }
 
 /*
- * At every restart QEMU puts kvmclock back to its value of the stop, or to the one that it loaded. After a mere pause the order is
- * left out: KVM's clock has never stopped. After a load the time since the moment of the loaded state is added.
+ * At every restart QEMU puts kvmclock back to its value of the stop, or to the one that it loaded. After a mere pause
+ * the order is left out: KVM's clock has never stopped. After a load the time since the moment of the loaded state is
+ * added.
  */
 static int set_kvmclock(int fd, const struct kvm_clock_data *data) {
     uint32_t state = atomic_exchange(&clock_page->state, RUNNING);
@@ -297,7 +299,9 @@ int ioctl(int fd, unsigned long request, ...) {
     void *argument = va_arg(arguments, void *);
     va_end(arguments);
     if (clock_page == NULL) return real_ioctl(fd, request, argument);
-    /* QEMU keeps the number in an int, whose highest bit is set where the kernel writes: then the rest of it is, too. */
+    /*
+     * QEMU keeps the number in an int, whose highest bit is set where the kernel writes: then the rest of it is, too.
+     */
     uint32_t number = (uint32_t)request;
     if (number == KVM_SET_CLOCK) return set_kvmclock(fd, argument);
     if (number == KVM_SET_MSRS) move_tsc(fd, argument);

@@ -1,5 +1,5 @@
-// A guest that is booted anew, because both copies were lost, is announced like one that was taken over: who ran it before may
-// be stopped with a frame on its way, and the network would look for the guest there when it wakes.
+// A guest that is booted anew, because both copies were lost, is announced like one that was taken over: who ran it
+// before may be stopped with a frame on its way, and the network would look for the guest there when it wakes.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

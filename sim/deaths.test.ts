@@ -1,5 +1,5 @@
-// Two deaths, one soon after the other: in which order a copy of the guest is left, and that it goes on then. Whole nodes,
-// under the clock of the simulation; in the lists of docs/PROTOCOL.md "Orders of death".
+// Two deaths, one soon after the other: in which order a copy of the guest is left, and that it goes on then. Whole
+// nodes, under the clock of the simulation; in the lists of docs/PROTOCOL.md "Orders of death".
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

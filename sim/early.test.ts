@@ -1,5 +1,6 @@
-// What the network said to a secondary while its primary was silent is heard by the guest when it is taken over; what it said
-// long before is not (found in seed 904060: a SYN of two seconds before opened a connection of which nobody knew).
+// What the network said to a secondary while its primary was silent is heard by the guest when it is taken over; what
+// it said long before is not (found in seed 904060: a SYN of two seconds before opened a connection of which nobody
+// knew).
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

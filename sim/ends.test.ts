@@ -1,5 +1,5 @@
-// Signals and the ends of hosts: none of them ends a VM of which another copy is there, in whatever order they come. Whole nodes,
-// under the clock of the simulation.
+// Signals and the ends of hosts: none of them ends a VM of which another copy is there, in whatever order they come.
+// Whole nodes, under the clock of the simulation.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -19,7 +19,9 @@ const signal = (on: Fault['on'], at: number): Fault => ({
 });
 const shutdown = (on: Fault['on'], at: number, forMs = 700): Fault => ({ ...signal(on, at), kind: 'shutdown', forMs });
 
-/** Runs every seed's pair with these faults alone, in both modes; every guest has to be the one that was booted first. */
+/**
+ * Runs every seed's pair with these faults alone, in both modes; every guest has to be the one that was booted first.
+ */
 async function survives(faults: Fault[], healMs = 4500): Promise<{ took: number }> {
   let took = 0;
   for (const seed of seeds) {

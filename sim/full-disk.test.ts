@@ -1,5 +1,5 @@
-// A guest whose own disk is full stands still, and goes on by itself when there is room again: on a primary, and on a survivor
-// that ran into it while it was the secondary, so that nobody tells it of that any more.
+// A guest whose own disk is full stands still, and goes on by itself when there is room again: on a primary, and on a
+// survivor that ran into it while it was the secondary, so that nobody tells it of that any more.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -14,7 +14,9 @@ const killAtMs = 2000;
 const roomAtMs = 3500;
 const healMs = roomAtMs + 2 * diskRetryMs + 500;
 
-/** How many answers there were just before there was room, and some time after; with node a's host dead for good or not. */
+/**
+ * How many answers there were just before there was room, and some time after; with node a's host dead for good or not.
+ */
 function answersAround(seed: number, { full, kill }: { full: 'a' | 'b'; kill: boolean }): Promise<[number, number]> {
   const drawn = drawPlan(seed, new Random(seed));
   const disk = { sectors: 14, flush: 'local', writeMs: 0.3, storageMs: 0.3 } as const;

@@ -1,5 +1,5 @@
-// A node that is asked to leave (its VM is placed elsewhere) decides by what is true at that moment: whole nodes, under the
-// clock of the simulation.
+// A node that is asked to leave (its VM is placed elsewhere) decides by what is true at that moment: whole nodes, under
+// the clock of the simulation.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

@@ -1,5 +1,5 @@
-// A node that is starved of its processor now and then, for longer and longer, is given time; one that stands still out of
-// the blue for as long is not. Whole nodes, under the clock of the simulation.
+// A node that is starved of its processor now and then, for longer and longer, is given time; one that stands still out
+// of the blue for as long is not. Whole nodes, under the clock of the simulation.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -8,7 +8,9 @@ import { drawPlan, type Fault } from './world/plan.ts';
 import { Random } from './world/random.ts';
 import { report, runSeed } from './world/run.ts';
 
-/** Runs a guest whose secondary, or primary, stands still for these times; resolves to how often silence was suspected. */
+/**
+ * Runs a guest whose secondary, or primary, stands still for these times; resolves to how often silence was suspected.
+ */
 function suspicions(seed: number, on: Fault['on'], stillMs: readonly number[]): Promise<number> {
   const drawn = drawPlan(seed, new Random(seed));
   const faults = stillMs.map(

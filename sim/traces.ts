@@ -1,12 +1,12 @@
-// Whether two checkouts run the same seeds in the same way: all kept seeds (seeds/) and fresh ones, compared by a hash over every
-// line of each trace. For a change that is to change nothing, and to see what a change changes.
+// Whether two checkouts run the same seeds in the same way: all kept seeds (seeds/) and fresh ones, compared by a hash
+// over every line of each trace. For a change that is to change nothing, and to see what a change changes.
 //
 //   node sim/traces.ts OTHER [SEEDS [FIRST]]      this checkout against OTHER; 200 fresh seeds from 1,000,001 on
 //
 //   parent ── checkout, seeds ──► child: sim/world/run.ts of that checkout ── seed, hash, events ──► compares
 //
-// Each checkout has a process of its own, for both bring their own product. Of the first seed that differs the first line that
-// does is shown. The plans of kept seeds are those of this checkout.
+// Each checkout has a process of its own, for both bring their own product. Of the first seed that differs the first
+// line that does is shown. The plans of kept seeds are those of this checkout.
 
 import { type ChildProcess, fork } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';

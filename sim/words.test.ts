@@ -1,5 +1,5 @@
-// A secondary that leaves has said why, and its primary tells that and not that a link was closed: whole nodes, of which one
-// loses its disk while everything is copied to it for the first time.
+// A secondary that leaves has said why, and its primary tells that and not that a link was closed: whole nodes, of
+// which one loses its disk while everything is copied to it for the first time.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -11,7 +11,10 @@ import { World } from './world/world.ts';
 
 const strikeUntilMs = 4000;
 
-/** What the primary says of its lost secondary; by the seed, its disk fails for all of the copy or only at the end of it. */
+/**
+ * What the primary says of its lost secondary; by the seed, its disk fails for all of the copy or only at the end of
+ * it.
+ */
 function reasons(seed: number, how: 'full' | 'failing', flush: DiskPlan['flush']): Promise<string[]> {
   const drawn = drawPlan(seed, new Random(seed));
   const disk = { sectors: 40, flush, writeMs: 0.5, storageMs: 1 };

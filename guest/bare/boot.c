@@ -34,8 +34,8 @@ static u64 option(const char *name, u64 otherwise) {
 }
 
 /*
- * Whether KVM emulates each of our instructions, as kvm_pvm does in ring 0: then a thousand of them take a millisecond and
- * more. Where this is wrong because the host was busy five times, ring 3 is as good a place.
+ * Whether KVM emulates each of our instructions, as kvm_pvm does in ring 0: then a thousand of them take a millisecond
+ * and more. Where this is wrong because the host was busy five times, ring 3 is as good a place.
  */
 static bool is_emulated(void) {
     if (!has_kvm()) return false;

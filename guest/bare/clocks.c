@@ -2,7 +2,8 @@
  * clocks.c - the clocks: TSC, kvmclock, ACPI PM timer, HPET, local APIC's timer, PIT, real-time clock.
  *
  * A machine that is stopped, saved and loaded elsewhere must go on with all of them, at one time. They are read close
- * together, on request, and TSC and kvmclock in every turn of the loop: their largest steps in both directions are kept.
+ * together, on request, and TSC and kvmclock in every turn of the loop: their largest steps in both directions are
+ * kept.
  */
 #include "clocks.h"
 #include "control.h"
@@ -94,7 +95,9 @@ static u8 cmos(u8 index) {
     return in8(0x71);
 }
 
-/* Seconds of the day; 0 without such a clock, as on a microvm under KVM, where every port that nobody has reads 0xff. */
+/*
+ * Seconds of the day; 0 without such a clock, as on a microvm under KVM, where every port that nobody has reads 0xff.
+ */
 static u64 rtc_seconds(void) {
     if (cmos(10) == 0xff) return 0;
     for (u32 tries = 0; tries < 2000 && (cmos(10) & 0x80); tries++) barrier();
@@ -102,7 +105,10 @@ static u64 rtc_seconds(void) {
     bool is_binary = cmos(11) & 4;
     u64 seconds = 0;
     u8 parts[3] = {hour, minute, second};
-    for (u32 i = 0; i < 3; i++) seconds = seconds * 60 + (is_binary ? parts[i] : (parts[i] >> 4) * 10 + (parts[i] & 15));
+    for (u32 i = 0; i < 3; i++) {
+        u32 part = is_binary ? parts[i] : (parts[i] >> 4) * 10 + (parts[i] & 15);
+        seconds = seconds * 60 + part;
+    }
     return seconds;
 }
 

@@ -1,6 +1,6 @@
 /*
- * control.h - the control page: numbers of 64 bits that the guest tells its host, and a few that the host tells it, in RAM
- * that both see. control.ts has the same names in the same order; a test compares them.
+ * control.h - the control page: numbers of 64 bits that the guest tells its host, and a few that the host tells it, in
+ * RAM that both see. control.ts has the same names in the same order; a test compares them.
  */
 #ifndef CONTROL_H
 #define CONTROL_H

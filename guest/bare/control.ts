@@ -1,7 +1,7 @@
 // The host's view of the guest's control page (control.h): numbers of 64 bits in RAM that both see.
 //
-// What the host writes there is not seen by write tracking, which notes the guest's writes alone; the guest writes the same
-// page in every turn of its loop, so it travels all the same.
+// What the host writes there is not seen by write tracking, which notes the guest's writes alone; the guest writes the
+// same page in every turn of its loop, so it travels all the same.
 
 /** The fields of `struct control` in their order; a test compares them with control.h. */
 export const controlFields = [

@@ -1,7 +1,7 @@
 /*
- * disk.c - virtio-blk: a sector writer that checks itself. It goes round the first sectors of the disk; each is read, must
- * hold what was last written to it, and is written anew; every so often all of it is flushed. What a sector holds is made
- * of its number and the round, so that a lost, old or misplaced write is an error.
+ * disk.c - virtio-blk: a sector writer that checks itself. It goes round the first sectors of the disk; each is read,
+ * must hold what was last written to it, and is written anew; every so often all of it is flushed. What a sector holds
+ * is made of its number and the round, so that a lost, old or misplaced write is an error.
  *
  * One request at a time, three pieces each:   header (kind, sector) -> 512 bytes -> status
  */
@@ -43,7 +43,8 @@ static void ask(enum kind kind) {
     u16 to_device = kind == READ ? PIECE_IS_FOR_DEVICE : 0;
     u64 at = (u64)request;
     queue.pieces[0] = (struct piece){.address = at, .bytes = 16, .flags = PIECE_FOLLOWS, .next = kind == FLUSH ? 2 : 1};
-    queue.pieces[1] = (struct piece){.address = at + 16, .bytes = SECTOR, .flags = PIECE_FOLLOWS | to_device, .next = 2};
+    queue.pieces[1] =
+        (struct piece){.address = at + 16, .bytes = SECTOR, .flags = PIECE_FOLLOWS | to_device, .next = 2};
     queue.pieces[2] = (struct piece){.address = at + 16 + SECTOR, .bytes = 1, .flags = PIECE_IS_FOR_DEVICE};
     is_under_way = true;
     queue_offer(&queue, 0);

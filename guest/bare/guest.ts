@@ -1,6 +1,6 @@
-// The bare guest: a guest of our own that runs on every x86-64 machine of QEMU and under every accelerator, also under a
-// KVM that boots no Linux. It polls its devices and takes no interrupts. What it serves is told in services.c, ask.c and
-// boot.c; docs/guest.md has it in one table.
+// The bare guest: a guest of our own that runs on every x86-64 machine of QEMU and under every accelerator, also under
+// a KVM that boots no Linux. It polls its devices and takes no interrupts. What it serves is told in services.c, ask.c
+// and boot.c; docs/guest.md has it in one table.
 
 import { createHash } from 'node:crypto';
 import type { MachineSpec } from '../../src/qemu/machine.ts';

@@ -1,6 +1,6 @@
 /*
- * ip.c - what comes in frames: ARP and echo requests are answered here, UDP goes to services.c and TCP to tcp.c. Fragments,
- * options and other protocols are left alone; what is damaged is counted and dropped.
+ * ip.c - what comes in frames: ARP and echo requests are answered here, UDP goes to services.c and TCP to tcp.c.
+ * Fragments, options and other protocols are left alone; what is damaged is counted and dropped.
  */
 #include "ip.h"
 #include "control.h"

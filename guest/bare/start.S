@@ -1,9 +1,10 @@
 /*
  * start.S - from the first instruction to C.
  *
- * The guest is packed as Linux is (a bzImage): QEMU hands its two parts to the firmware, which copies them into RAM once,
- * at boot. A machine's reset, which loading a saved state begins with, therefore writes nothing of ours again; it would
- * with an ELF or a multiboot kernel, and virtio rings inside of one would be garbage when the devices look at them.
+ * The guest is packed as Linux is (a bzImage): QEMU hands its two parts to the firmware, which copies them into RAM
+ * once, at boot. A machine's reset, which loading a saved state begins with, therefore writes nothing of ours again; it
+ * would with an ELF or a multiboot kernel, and virtio rings inside of one would be garbage when the devices look at
+ * them.
  *
  *   file   0        0x1f1     0x200   0x22c     0x400
  *          +--------+---------+-------+---------+---------------------------+
@@ -193,8 +194,8 @@ vcpu_start64:
         jmp 4b
 
 /*
- * void to_ring3(void): returns in ring 3, on the same stack, with every port allowed. By sysexit, because the emulator of
- * kvm_pvm, which runs all of ring 0, knows no iret of long mode.
+ * void to_ring3(void): returns in ring 3, on the same stack, with every port allowed. By sysexit, because the emulator
+ * of kvm_pvm, which runs all of ring 0, knows no iret of long mode.
  */
         .globl to_ring3
 to_ring3:

@@ -1,11 +1,13 @@
 /*
- * tcp.c - a small TCP: passive connections, one segment after the other, no reassembly (what comes out of order is asked
- * for again), no options but the segment size. What was sent and is not acknowledged in time is sent again from there.
+ * tcp.c - a small TCP: passive connections, one segment after the other, no reassembly (what comes out of order is
+ * asked for again), no options but the segment size. What was sent and is not acknowledged in time is sent again from
+ * there.
  *
- *   CLOSED --SYN--> OPENING --ACK--> OPEN --FIN, all answered, FIN acknowledged--> CLOSED;  RST, or nobody answers: CLOSED
+ *   CLOSED --SYN--> OPENING --ACK--> OPEN --FIN, all answered, FIN acknowledged--> CLOSED
+ *   RST, or nobody answers: CLOSED
  *
- * The first number of a connection is drawn from the TSC: two copies of this guest choose differently, as two real ones do.
- * Limits: 32 connections; beyond, a SYN is dropped unless one has been silent for a minute. 32 KiB in flight.
+ * The first number of a connection is drawn from the TSC: two copies of this guest choose differently, as two real ones
+ * do. Limits: 32 connections; beyond, a SYN is dropped unless one has been silent for a minute. 32 KiB in flight.
  */
 #include "tcp.h"
 #include "control.h"
@@ -116,7 +118,8 @@ static void reset(struct connection *connection) {
 
 static struct connection *find(const struct host *from, u16 port, u16 own_port) {
     for (struct connection *each = connections; each < connections + CONNECTIONS; each++)
-        if (each->state != CLOSED && each->host.address == from->address && each->port == port && each->own_port == own_port)
+        if (each->state != CLOSED && each->host.address == from->address && each->port == port &&
+            each->own_port == own_port)
             return each;
     return 0;
 }
@@ -224,7 +227,8 @@ static bool take_ack(struct connection *of, const u8 *packet, u32 payload_bytes)
         return false;
     }
     if (more > most) return true; /* old, or of something that was never sent */
-    bool is_same = more == 0 && payload_bytes == 0 && of->sent != of->acknowledged && of->their_window == get16(packet + 14);
+    bool is_same = more == 0 && payload_bytes == 0 && of->sent != of->acknowledged &&
+                   of->their_window == get16(packet + 14);
     of->their_window = get16(packet + 14);
     of->same_acks = is_same ? of->same_acks + 1 : 0;
     if (of->same_acks == 3) again(of);

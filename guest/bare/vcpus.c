@@ -1,6 +1,6 @@
 /*
- * vcpus.c - the further vCPUs: each goes round pages of its own, for ever, and checks them as work.c does. So a machine with
- * several running vCPUs can be captured and loaded, and any of them that lost a write, or stands still, is seen.
+ * vcpus.c - the further vCPUs: each goes round pages of its own, for ever, and checks them as work.c does. So a machine
+ * with several running vCPUs can be captured and loaded, and any of them that lost a write, or stands still, is seen.
  *
  *   vCPU 0: INIT, STARTUP ──► local APIC of vCPU n: page 8 (start.S) ──► vcpu_begin(n)
  */

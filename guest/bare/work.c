@@ -1,7 +1,7 @@
 /*
- * work.c - the page writer, which checks itself: before a page is written again it must hold what was last written to it,
- * and a number that each turn makes from the one before must be the same in the control page and in a variable. A page
- * that a checkpoint missed, or that came from another one, is an error here.
+ * work.c - the page writer, which checks itself: before a page is written again it must hold what was last written to
+ * it, and a number that each turn makes from the one before must be the same in the control page and in a variable. A
+ * page that a checkpoint missed, or that came from another one, is an error here.
  *
  * The pages of a turn lie scattered over the pool: the same step, odd and large, from one to the next, round and round.
  */

@@ -8,7 +8,8 @@
 //                    recipe-HASH link to the build of this recipe
 //
 // The database is made by the guest itself in a boot of its own, because a host's PostgreSQL need not exist, need not
-// run as its user, and would bring its locale. It makes the key of its SSH server there, too. Use copyDisk(): a VM never gets the kept image itself.
+// run as its user, and would bring its locale. It makes the key of its SSH server there, too. Use copyDisk(): a VM
+// never gets the kept image itself.
 
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';

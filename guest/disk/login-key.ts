@@ -1,4 +1,5 @@
-// The key that opens the disk guest's SSH server: made with each build of its image, kept beside it, in nobody's repository.
+// The key that opens the disk guest's SSH server: made with each build of its image, kept beside it, in nobody's
+// repository.
 //
 // P-256, because Node.js writes that private key in a form that OpenSSH reads (PKCS #8).
 

@@ -1,5 +1,6 @@
-// What goes onto the root disk of the disk guest: Debian's PostgreSQL, redis, nginx and dropbear (SSH), unmodified, on an
-// ext4 file system, with a first process of ours instead of systemd: under emulation that starts in seconds and not in a minute.
+// What goes onto the root disk of the disk guest: Debian's PostgreSQL, redis, nginx and dropbear (SSH), unmodified, on
+// an ext4 file system, with a first process of ours instead of systemd: under emulation that starts in seconds and not
+// in a minute.
 //
 // The kernel and the way to the disk are the demo guest's (guest/build.ts): its initramfs loads the drivers, mounts
 // /dev/vda and goes over to it. docs/disks.md says what the services are.
@@ -44,7 +45,8 @@ export const diskFiles: Record<string, { from: string; mode: number }> = {
 
 export const diskTexts: Record<string, string> = {
   'etc/passwd':
-    'root:x:0:0:root:/root:/bin/sh\npostgres:x:100:100::/var/lib/postgresql:/bin/sh\nwww-data:x:33:33::/var/www:/bin/false\n',
+    'root:x:0:0:root:/root:/bin/sh\npostgres:x:100:100::/var/lib/postgresql:/bin/sh\n' +
+    'www-data:x:33:33::/var/www:/bin/false\n',
   'etc/group': 'root:x:0:\npostgres:x:100:\nwww-data:x:33:\n',
   'etc/hosts': '127.0.0.1 localhost\n',
   'var/www/index.html': 'a page of a disk that outlives its host\n',

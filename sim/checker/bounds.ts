@@ -1,6 +1,6 @@
-// Every queue and buffer of a node (sim/world/queues.ts) stays within its own limit, which some plans lower (sim/world/low-limits.ts). What
-// gives its place back never gives back more. And where the limits are those of the product, two clients that ask one thing
-// at a time fill nothing: what grows shows long before its limit.
+// Every queue and buffer of a node (sim/world/queues.ts) stays within its own limit, which some plans lower
+// (sim/world/low-limits.ts). What gives its place back never gives back more. And where the limits are those of the
+// product, two clients that ask one thing at a time fill nothing: what grows shows long before its limit.
 
 import type { Checker } from '../world/checker.ts';
 import { queuesOf } from '../world/queues.ts';

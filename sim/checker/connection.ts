@@ -1,4 +1,5 @@
-// Clients compare every byte, answer and reset with what they have seen (sim/network/client.ts), and say so when one is not right.
+// Clients compare every byte, answer and reset with what they have seen (sim/network/client.ts), and say so when one is
+// not right.
 
 import type { Checker } from '../world/checker.ts';
 import type { World } from '../world/world.ts';

@@ -1,6 +1,6 @@
 // Disks: the replica is exactly the primary's disk at the capture that was applied, never a part of another one; what a
-// guest reads is what it wrote, on the survivor too; and what a node leaves behind when it ends, in whatever instant, the
-// product's own `recover` brings to one whole epoch, or says that it is none.
+// guest reads is what it wrote, on the survivor too; and what a node leaves behind when it ends, in whatever instant,
+// the product's own `recover` brings to one whole epoch, or says that it is none.
 
 import { recover } from '../../src/disk/recovery.ts';
 import type { FaultPoint } from '../../src/node/fault-points.ts';

@@ -5,7 +5,8 @@ import { recoverMs, type World } from '../world/world.ts';
 
 const answersWanted = 2;
 
-export const sentence = `When the faults stop, every client is answered and the VM is protected again within ${recoverMs / 1000} s.`;
+export const sentence =
+  'When the faults stop, every client is answered and the VM is protected again ' + `within ${recoverMs / 1000} s.`;
 
 export function liveness(world: World): Checker {
   const checker = {
@@ -35,10 +36,10 @@ export function liveness(world: World): Checker {
       const client = unserved();
       if (client === undefined && isProtected()) done = true;
       if (done || world.schedule.now - healedAt < recoverMs) return;
-      const states = world.nodes.map(
-        ({ name, node }) =>
-          `${name} is ${node?.primary?.pair.state.kind ?? node?.secondary?.pair.state.kind ?? 'down'}${node?.role.state.kind === 'ended' ? ' (ended)' : ''}`,
-      );
+      const states = world.nodes.map(({ name, node }) => {
+        const state = node?.primary?.pair.state.kind ?? node?.secondary?.pair.state.kind ?? 'down';
+        return `${name} is ${state}${node?.role.state.kind === 'ended' ? ' (ended)' : ''}`;
+      });
       const what = client === undefined ? 'the VM is not protected' : `client ${client.id} is not answered`;
       world.violate(
         checker.name,

@@ -1,5 +1,5 @@
-// An error that nobody catches: of an event of a node, of a promise, or of a start that fails for another reason than those
-// that a node knows.
+// An error that nobody catches: of an event of a node, of a promise, or of a start that fails for another reason than
+// those that a node knows.
 
 import type { Checker } from '../world/checker.ts';
 import type { World } from '../world/world.ts';

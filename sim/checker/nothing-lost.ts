@@ -1,9 +1,10 @@
-// What the secondary's guest has said in the primary's stead, and what a checkpoint brought along that had not left yet,
-// leaves at a takeover; and a node that takes over speaks at once, so that the network learns where the guest lives now.
+// What the secondary's guest has said in the primary's stead, and what a checkpoint brought along that had not left
+// yet, leaves at a takeover; and a node that takes over speaks at once, so that the network learns where the guest
+// lives now.
 //
-// Watched on all that is no TCP (datagrams.ts), which nobody sends again, and on TCP's bytes, SYNs and FINs: these the guest would
-// repeat, but later than they are due here. What was handed to the
-// uplink counts as said: the primary tells its secondary in the same turn, and is not asked when the kernel had it.
+// Watched on all that is no TCP (datagrams.ts), which nobody sends again, and on TCP's bytes, SYNs and FINs: these the
+// guest would repeat, but later than they are due here. What was handed to the uplink counts as said: the primary tells
+// its secondary in the same turn, and is not asked when the kernel had it.
 
 import { FrameView } from '../../src/packet/frame-view.ts';
 import type { SimNode } from '../host/node.ts';

@@ -1,5 +1,5 @@
-// What is no TCP leaves as often as it was said, and no oftener: whoever is told twice may do twice. A takeover may say again what
-// the lost primary had said, for nobody knows what of it has left.
+// What is no TCP leaves as often as it was said, and no oftener: whoever is told twice may do twice. A takeover may say
+// again what the lost primary had said, for nobody knows what of it has left.
 
 import type { SimNode } from '../host/node.ts';
 import type { SimVm } from '../host/vm.ts';

@@ -1,8 +1,8 @@
-// A frame of a protected guest leaves only if the secondary's copy has said the same in the same epoch, or if the secondary
-// holds, complete, a checkpoint taken after the frame was made.
+// A frame of a protected guest leaves only if the secondary's copy has said the same in the same epoch, or if the
+// secondary holds, complete, a checkpoint taken after the frame was made.
 //
-// The checker keeps its own books, from what the two guests say and from what leaves, and believes nothing of the proxies.
-// Per connection everything is a position in the guest's stream (0 is the SYN, then bytes, then the FIN):
+// The checker keeps its own books, from what the two guests say and from what leaves, and believes nothing of the
+// proxies. Per connection everything is a position in the guest's stream (0 is the SYN, then bytes, then the FIN):
 //
 //    0 ────────── covered ──── said by the SVM ────
 //                 what may leave ─────────────────►|     and of acknowledgements and edges of windows the same
@@ -10,9 +10,10 @@
 //   covered    what had been said (and acknowledged) at the capture of the newest checkpoint that is complete
 //   said       the SVM's bytes of this epoch, which must be the same bytes
 //
-// What is said again must be what left, or what the primary's guest had said by that capture, or what the SVM has said. A SYN's
-// options and flags are what the SVM's SYN has, or what that of a covered one had. A timestamp is never beyond the SVM's
-// latest, or a covered one, and never before one that has left. All that is no TCP goes by its content (datagrams.ts).
+// What is said again must be what left, or what the primary's guest had said by that capture, or what the SVM has said.
+// A SYN's options and flags are what the SVM's SYN has, or what that of a covered one had. A timestamp is never beyond
+// the SVM's latest, or a covered one, and never before one that has left. All that is no TCP goes by its content
+// (datagrams.ts).
 //
 // At the moment a checkpoint is complete the SVM's own epoch is void: had more of it left than the checkpoint covers, a
 // takeover would not know of it.
@@ -29,7 +30,10 @@ import { keyOf } from '../world/left-streams.ts';
 import { flowOf, type Origins, ResetBook } from '../world/reset-book.ts';
 import type { World } from '../world/world.ts';
 
-/** One connection, by its ports, the client's address and its initial sequence number: 0 while the guest calls and knows none. */
+/**
+ * One connection, by its ports, the client's address and its initial sequence number: 0 while the guest calls and knows
+ * none.
+ */
 interface Book extends Origins {
   left: Limits;
   covered: Limits;
@@ -39,9 +43,15 @@ interface Book extends Origins {
   /** The bytes that have left, and those of the primary's guest. */
   leftBytes: Stream;
   ownBytes: Stream;
-  /** The primary's guest has said its SYN with several timestamps: which of them the SVM's are counted from is not known. */
+  /**
+   * The primary's guest has said its SYN with several timestamps: which of them the SVM's are counted from is not
+   * known.
+   */
   isVague: boolean;
-  /** What the SYNs say beside their numbers: the SVM's of this epoch, and those of the primary's guest, the covered one at last. */
+  /**
+   * What the SYNs say beside their numbers: the SVM's of this epoch, and those of the primary's guest, the covered one
+   * at last.
+   */
   synSaid: string | undefined;
   synOwn: string | undefined;
   synCovered: string | undefined;
@@ -78,12 +88,17 @@ function grown(bytes: Uint8Array, length: number): Uint8Array<ArrayBuffer> {
   return copy;
 }
 
-/** How far something goes: positions behind the last one said, behind the last acknowledged, and the edge of the window. */
+/**
+ * How far something goes: positions behind the last one said, behind the last acknowledged, and the edge of the window.
+ */
 interface Limits {
   end: number;
   ack: number;
   edge: number;
-  /** The newest timestamp, counted from that of the SYN (each copy has a clock of its own); undefined while there was none. */
+  /**
+   * The newest timestamp, counted from that of the SYN (each copy has a clock of its own); undefined while there was
+   * none.
+   */
   stamp?: number | undefined;
   /** That of the SYN; NaN when it was said again with another one, and who counts from which is not known. */
   base?: number | undefined;
@@ -121,7 +136,8 @@ const connectionsKept = 400;
 const capturesKept = 64;
 
 export const sentence =
-  'A frame of a protected guest leaves only if the secondary has said the same in the same epoch, or holds a complete checkpoint taken after it.';
+  'A frame of a protected guest leaves only if the secondary has said the same in the same epoch, or holds ' +
+  'a complete checkpoint taken after it.';
 
 export function outputCommit(world: World): Checker {
   return new OutputCommit(world);
@@ -148,7 +164,9 @@ class OutputCommit implements Checker {
   private readonly saidNames = new WeakMap<SimVm, DatagramNames>();
   private readonly leftNames = new Map<SimNode, DatagramNames>();
   private readonly resets = new ResetBook();
-  /** Of each machine, its past before its capture included: what it has said, also of connections that it has forgotten. */
+  /**
+   * Of each machine, its past before its capture included: what it has said, also of connections that it has forgotten.
+   */
   private readonly words = new WeakMap<SimVm, Map<string, Limits>>();
   /** The secondary's machine, once it holds a complete checkpoint. */
   private replica: SimVm | undefined;

@@ -1,8 +1,8 @@
 // Once the owner of a term has spoken for the guest, no other node speaks for it until the term is another one.
 //
-// A node may still say what it was lent the right to say (heartbeat/lease.ts) while another one has claimed the term; but
-// from the owner's first frame on there is one voice. What it was stopped with between its look and its write no program
-// can take back: that may leave late, once (network/uplink.ts), and the other sentences must hold all the same.
+// A node may still say what it was lent the right to say (heartbeat/lease.ts) while another one has claimed the term;
+// but from the owner's first frame on there is one voice. What it was stopped with between its look and its write no
+// program can take back: that may leave late, once (network/uplink.ts), and the other sentences must hold all the same.
 //
 // And whether they say anything or not: at no instant do both nodes have the right to, by the term or by a lease.
 
@@ -10,7 +10,9 @@ import type { SimNode } from '../host/node.ts';
 import type { Checker } from '../world/checker.ts';
 import type { World } from '../world/world.ts';
 
-/** Whether it would let a frame leave now. While paired its gate opens and shuts with the lease, when it is looked at. */
+/**
+ * Whether it would let a frame leave now. While paired its gate opens and shuts with the lease, when it is looked at.
+ */
 function maySpeak({ node, process }: SimNode): boolean {
   const primary = node?.primary;
   if (primary === undefined || process?.alive !== true) return false;

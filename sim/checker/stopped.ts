@@ -1,6 +1,6 @@
-// What an operator has stopped stays stopped: when a primary is stopped and can ask the arbiter, the secondary's copy is
-// never run any more, also when the stop's own word did not reach it. A fresh guest may be booted. What a node was just writing
-// when it was stopped, and leaves late (sim/network/uplink.ts), is not said by a guest that runs.
+// What an operator has stopped stays stopped: when a primary is stopped and can ask the arbiter, the secondary's copy
+// is never run any more, also when the stop's own word did not reach it. A fresh guest may be booted. What a node was
+// just writing when it was stopped, and leaves late (sim/network/uplink.ts), is not said by a guest that runs.
 
 import type { Checker } from '../world/checker.ts';
 import type { World } from '../world/world.ts';

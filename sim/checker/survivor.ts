@@ -1,7 +1,7 @@
 // At every instant at which a primary is protected, the secondary holds one complete state that it can run: after every
-// event, and within it at every named point of the protocol and before every fault. And no copy is given up without need:
-// as long as one is not struck by a fault, one can run. A primary that begins to doubt its secondary with a QEMU that is dead, or
-// hangs, and gets the term without a sign of life from it, has taken it from a copy that could run.
+// event, and within it at every named point of the protocol and before every fault. And no copy is given up without
+// need: as long as one is not struck by a fault, one can run. A primary that begins to doubt its secondary with a QEMU
+// that is dead, or hangs, and gets the term without a sign of life from it, has taken it from a copy that could run.
 
 import type { SimNode } from '../host/node.ts';
 import type { SimProcess } from '../host/process.ts';
@@ -10,7 +10,8 @@ import type { Checker } from '../world/checker.ts';
 import type { World } from '../world/world.ts';
 
 export const sentence =
-  'Whenever a primary that is protected is lost, the secondary holds a complete state that it can run; and while one copy ' +
+  'Whenever a primary that is protected is lost, the secondary holds a complete state that it can run; and ' +
+  'while one copy ' +
   'of the guest is not struck by a fault, one can run.';
 
 export function survivor(world: World): Checker {
@@ -74,7 +75,8 @@ export function survivor(world: World): Checker {
     const { owner, peer } = record ?? { owner: '', peer: null };
     const isTaken = record !== undefined && record.term === takenByMute;
     const counts = (vm: SimVm) => peer !== null || isTaken || vm.parts.name.startsWith(owner);
-    // One whose disk has failed is given up by a node that cannot know yet that the other copy is dead: that is a second fault.
+    // One whose disk has failed is given up by a node that cannot know yet that the other copy is dead: that is a
+    // second fault.
     const unhurt = lastHolders.find((vm) => counts(vm) && !world.isStruck(vm) && !world.isHindered(vm));
     if (unhurt === undefined) return;
     complain(`nobody holds the guest any more, and no fault struck its copy on ${unhurt.parts.name}`);

@@ -3,7 +3,10 @@
 
 import type { FaultKind } from '../world/plan.ts';
 
-/** What a replaced method is called with, and the one that it replaces: it reaches into what is private, so it knows no types. */
+/**
+ * What a replaced method is called with, and the one that it replaces: it reaches into what is private, so it knows no
+ * types.
+ */
 export type Self = Record<string, never> & { [name: string]: unknown };
 type Method = (this: Self, ...args: unknown[]) => unknown;
 export type Replace = (before: Method) => Method;

@@ -147,7 +147,8 @@ export const pairDefects: readonly Defect[] = [
   {
     name: 'failures-of-a-dead-qemu-count',
     mistake:
-      'What a dead QEMU fails to do counts as checkpoints that the secondary cannot be given (a defect of the product, once).',
+      'What a dead QEMU fails to do counts as checkpoints that the secondary cannot be given (a defect of ' +
+      'the product, once).',
     // Behind the first seed in which a claim without a sign of life is enough to lose the VM.
     seeds: 70,
     from: 47,
@@ -214,7 +215,8 @@ export const pairDefects: readonly Defect[] = [
   {
     name: 'wanted-during-an-apply-forgotten',
     mistake:
-      'A checkpoint that is wanted while one is applied is not taken (a defect that the simulation found in the product).',
+      'A checkpoint that is wanted while one is applied is not taken (a defect that the simulation found in ' +
+      'the product).',
     seeds: 40,
     finds: 'liveness',
     alone: true,
@@ -272,7 +274,8 @@ export const pairDefects: readonly Defect[] = [
   {
     name: 'addresses-in-the-receive-buffer',
     mistake:
-      "The guest's addresses stay where the link received them, and are something else later (a defect that the simulation found in the product).",
+      "The guest's addresses stay where the link received them, and are something else later (a defect that " +
+      'the simulation found in the product).',
     seeds: 40,
     finds: 'connection',
     alone: true,

@@ -1,6 +1,6 @@
 // Connections that the guest opens itself: it calls one client after the other, gives a numbered report, waits for the
-// receipt and hangs up. The number goes on by one when the receipt is there, wherever the guest runs by then; the called
-// client takes every report exactly once and in its order.
+// receipt and hangs up. The number goes on by one when the receipt is there, wherever the guest runs by then; the
+// called client takes every report exactly once and in its order.
 //
 //    report    client u32 │ number u32 │ sum u32 of both          receipt   number u32 │ sum u32
 

@@ -1,14 +1,14 @@
-// The guest: a small deterministic machine with pages of RAM, registers, a clock, and a TCP server. What it is depends on
-// RAM and registers alone; how it behaves (initial sequence numbers, sizes of segments, when it acknowledges, how long it
-// works, which token it draws) also on the copy, by `entropy`, as two copies of a real guest differ.
+// The guest: a small deterministic machine with pages of RAM, registers, a clock, and a TCP server. What it is depends
+// on RAM and registers alone; how it behaves (initial sequence numbers, sizes of segments, when it acknowledges, how
+// long it works, which token it draws) also on the copy, by `entropy`, as two copies of a real guest differ.
 //
 //    page 0, 1     boot ROM: a load of the devices writes them anew
 //    page 2 ..     one for each client: version │ client │ count │ token │ token to tell
 //    the others    scratch: version │ whatever was written last
 //    the disk      sectors; registers know what every one of them must read as
 //
-// Every write to a page raises its version and the register `total`. So the sum of all versions equals the total, unless
-// a page is of another moment than the registers: the guest tells its clients when that is so.
+// Every write to a page raises its version and the register `total`. So the sum of all versions equals the total,
+// unless a page is of another moment than the registers: the guest tells its clients when that is so.
 
 import { crc32 } from 'node:zlib';
 import { pageSize } from '../../src/base/page-runs.ts';

@@ -1,6 +1,7 @@
-// Plain data as bytes that depend on the values alone, for what a guest has in its registers. v8.serialize writes a number as an
-// integer or as a double by how the property happens to be represented, which other seeds of the process have a say in:
-// the length of a checkpoint, and with it all that follows, was then another one than for the same seed alone.
+// Plain data as bytes that depend on the values alone, for what a guest has in its registers. v8.serialize writes a
+// number as an integer or as a double by how the property happens to be represented, which other seeds of the process
+// have a say in: the length of a checkpoint, and with it all that follows, was then another one than for the same seed
+// alone.
 //
 //    undefined, null, false, true    tag
 //    number                          tag │ double, 8 bytes

@@ -1,15 +1,15 @@
 // A small TCP endpoint for the guest and for the clients: handshake, retransmission with backoff, fast retransmission,
-// delayed acknowledgements, out-of-order segments, FIN in both directions, resets. All of its state is plain data, so that
-// a guest's connections travel in its device state.
+// delayed acknowledgements, out-of-order segments, FIN in both directions, resets. All of its state is plain data, so
+// that a guest's connections travel in its device state.
 //
 // Numbers are positions in a stream, which never wrap: 0 is the SYN, 1 the first byte, and the FIN takes one behind the
 // last. On the wire: sequence = ISN + position, modulo 2^32.
 //
-// Timestamps (RFC 7323) and ECN are used by a connection when both ends speak of them; what is older than what was seen is
-// dropped.
+// Timestamps (RFC 7323) and ECN are used by a connection when both ends speak of them; what is older than what was seen
+// is dropped.
 //
-// How large segments are, when acknowledgements leave and how wide the window is, the ports say: two copies of one guest
-// differ in exactly that.
+// How large segments are, when acknowledgements leave and how wide the window is, the ports say: two copies of one
+// guest differ in exactly that.
 
 import { type Address, buildTcp, timestampsOption } from '../../src/packet/build.ts';
 import type { FrameView } from '../../src/packet/frame-view.ts';

@@ -1,6 +1,6 @@
-// How the packets of a run look on the network: IPv4 or IPv6, VLAN tags, fragments. Guest and clients have addresses of 32 bits;
-// with IPv6 these are the end of addresses of 16 bytes. Everything else of them is drawn here too: which options their TCP has,
-// and how often clients ask for what is neither TCP nor UDP.
+// How the packets of a run look on the network: IPv4 or IPv6, VLAN tags, fragments. Guest and clients have addresses of
+// 32 bits; with IPv6 these are the end of addresses of 16 bytes. Everything else of them is drawn here too: which
+// options their TCP has, and how often clients ask for what is neither TCP nor UDP.
 
 import { announce, arp } from '../../src/packet/arp.ts';
 import { type Address, buildFragments } from '../../src/packet/build.ts';
@@ -123,8 +123,9 @@ export function inFragments(frame: Uint8Array, id: number): Uint8Array[] {
 }
 
 /**
- * Puts packets together from their fragments. A guest that was booted anew, or a survivor, counts its packets from where it likes: what
- * is left of an older packet with the same number is told from the new one by the checksum, as everywhere.
+ * Puts packets together from their fragments. A guest that was booted anew, or a survivor, counts its packets from
+ * where it likes: what is left of an older packet with the same number is told from the new one by the checksum, as
+ * everywhere.
  */
 export class Assembler {
   private readonly packets = new Map<string, Map<number, { bytes: Uint8Array; isLast: boolean }>>();

@@ -1,5 +1,5 @@
-// The arbiter as a node reaches it: over a network that delays, loses requests, or loses answers, at members that may be
-// lost (members.ts). The records themselves are those of src/arbiter/memory.ts. A request of a node that dies
+// The arbiter as a node reaches it: over a network that delays, loses requests, or loses answers, at members that may
+// be lost (members.ts). The records themselves are those of src/arbiter/memory.ts. A request of a node that dies
 // meanwhile may still arrive.
 
 import type { Arbiter, ClaimResult, Roles, TermRecord } from '../../src/arbiter/arbiter.ts';

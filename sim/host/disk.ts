@@ -5,9 +5,10 @@
 //                           │                                                 still (a stop drains)
 //                           └─► notes: the dirty bitmaps that there are
 //
-// The copy of a mirror reads a sector and writes it to the target; a guest's write to the same sector waits for it, and it
-// for the guest's, as in QEMU. What the sink answers with an error ends the mirror, never the guest's write. The copy of a note's blocks is the
-// product's ChangedCopy, which claims nothing: it reads, sector by sector, while the guest writes.
+// The copy of a mirror reads a sector and writes it to the target; a guest's write to the same sector waits for it, and
+// it for the guest's, as in QEMU. What the sink answers with an error ends the mirror, never the guest's write. The
+// copy of a note's blocks is the product's ChangedCopy, which claims nothing: it reads, sector by sector, while the
+// guest writes.
 
 import { ColoError, errorCodes } from '../../src/base/errors.ts';
 import { ChangedCopy } from '../../src/disk/changed-copy.ts';

@@ -4,8 +4,8 @@
 //   the leader is lost   ─► no answer to anybody until the other two have elected one
 //   two are lost         ─► no answer until one of them is back, and an election
 //
-// What was asked when the leader was lost is not answered. It was done before; or never; or it is done by the next leader,
-// when whoever asked has long given up: a claim of unknown outcome.
+// What was asked when the leader was lost is not answered. It was done before; or never; or it is done by the next
+// leader, when whoever asked has long given up: a claim of unknown outcome.
 
 import type { Random } from '../world/random.ts';
 import type { Schedule } from '../world/schedule.ts';

@@ -1,32 +1,39 @@
-// One host with its node: starts it, lets it die, stop or wake, and starts it again, as a supervisor of the real product
-// would. The node itself is the production ColoNode on the simulated platform.
+// One host with its node: starts it, lets it die, stop or wake, and starts it again, as a supervisor of the real
+// product would. The node itself is the production ColoNode on the simulated platform.
 //
 //   a node whose part in the VM has ended  ─► its process is ended, and started again
 //   a dead process                         ─► started again with role `auto`: it does what the arbiter's record says
 //   no copy of the guest anywhere          ─► its operator boots a fresh one (world/world.ts)
 
 import { crc32 } from 'node:zlib';
+import type { Terms } from '../../src/arbiter/memory.ts';
 import { ColoError, errorCodes } from '../../src/base/errors.ts';
 import type { Log } from '../../src/base/log.ts';
-import type { LinkKind } from '../../src/channel/link.ts';
+import { type LinkKind, linkKinds } from '../../src/channel/hello.ts';
 import { openCompressor } from '../../src/checkpoint/compress.ts';
 import type { WantedRole } from '../../src/controller/role.ts';
 import { Replica } from '../../src/disk/replica.ts';
 import type { NodeConfig } from '../../src/node/config.ts';
 import type { NodeContext } from '../../src/node/context.ts';
+import type { FaultPoint } from '../../src/node/fault-points.ts';
 import { ColoNode } from '../../src/node/node.ts';
 import type { PeerLinks, Platform } from '../../src/node/platform.ts';
-import { SimLink } from '../network/link.ts';
+import type { Address } from '../../src/packet/build.ts';
+import type { Wire } from '../guest/wire.ts';
+import { type Path, SimLink } from '../network/link.ts';
+import type { SimSwitch } from '../network/network.ts';
+import type { Plan } from '../world/plan.ts';
 import type { Random } from '../world/random.ts';
-import type { World } from '../world/world.ts';
-import { SimArbiter } from './arbiter.ts';
+import type { Schedule } from '../world/schedule.ts';
+import type { Trace } from '../world/trace.ts';
+import { type Reach, SimArbiter } from './arbiter.ts';
 import { hashOf, SimDisk } from './disk.ts';
+import type { Members } from './members.ts';
 import { SimProcess } from './process.ts';
 import { SimFolder, SimStorage, sectorBytes } from './storage.ts';
-import { SimCard, SimVm } from './vm.ts';
+import { SimCard, SimVm, type VmObserver } from './vm.ts';
 
 export const vmName = 'vm';
-const linkKinds = ['beat', 'packet', 'bulk'] as const satisfies readonly LinkKind[];
 const connectTimeoutMs = 2000;
 
 interface Acceptor {
@@ -37,9 +44,36 @@ interface Acceptor {
 /** How a node ends: its process alone, or its whole host without a word. */
 export type Death = 'process' | 'host';
 
+/** What lies around a host, and is told of it (world/world.ts). */
+export interface Surroundings extends VmObserver {
+  readonly plan: Plan;
+  readonly random: Random;
+  readonly schedule: Schedule;
+  readonly trace: Trace;
+  readonly terms: Terms;
+  readonly captureIds: { next: number };
+  readonly paths: Record<'a' | 'b', Path>;
+  readonly reach: Record<'a' | 'b', Reach>;
+  readonly members: Members;
+  readonly network: SimSwitch;
+  readonly a: SimNode;
+  readonly b: SimNode;
+  readonly wire: Wire;
+  readonly calls: { clients: Address[]; everyMs: number } | undefined;
+  /** Its copy is lost through a fault. */
+  strike(node: SimNode): void;
+  /** A disk has failed: its node gives its copy up, as long as another one runs. */
+  hinder(node: SimNode): void;
+  crashed(node: SimNode | undefined, error: unknown): void;
+  folderLeft(node: SimNode, death: Death): void;
+  machineStarted(node: SimNode, vm: SimVm, isSecondary: boolean): void;
+  reached(node: SimNode, point: FaultPoint, epoch: number): void;
+  termChanged(): void;
+}
+
 export class SimNode {
   readonly name: 'a' | 'b';
-  readonly world: World;
+  readonly world: Surroundings;
   node: ColoNode | undefined;
   process: SimProcess | undefined;
   vm: SimVm | undefined;
@@ -51,7 +85,10 @@ export class SimNode {
   failNextCapture: 'before' | 'stopped' | 'saved' | undefined = undefined;
   incarnation = 0;
   startedAt = 0;
-  /** Of the newest pair of links that it is, or was, an end of: another one for every pairing, also of the same processes. */
+  /**
+   * Of the newest pair of links that it is, or was, an end of: another one for every pairing, also of the same
+   * processes.
+   */
   session = '';
   /** There is no room on the disk where its host has the guest's own image. */
   ownDiskFull = false;
@@ -64,7 +101,7 @@ export class SimNode {
   private links: SimLink[] = [];
   private restarting = false;
 
-  constructor(world: World, name: 'a' | 'b') {
+  constructor(world: Surroundings, name: 'a' | 'b') {
     this.world = world;
     this.name = name;
     this.random = world.random.fork(`node ${name}`);

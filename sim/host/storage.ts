@@ -1,11 +1,11 @@
 // The folder of a replica on one host, with the promises of src/disk/storage.ts and no more: what was written is in the
-// host's cache until it is flushed. The end of a process tears the write that was under way; the end of a host loses, of
-// all that was not flushed, whatever chance has it: sectors of files, new names, removals.
+// host's cache until it is flushed. The end of a process tears the write that was under way; the end of a host loses,
+// of all that was not flushed, whatever chance has it: sectors of files, new names, removals.
 //
 //    write ─► (time) ─► cache ──flush──► disk          a name: new ──flush of a text──► disk
 //
-// A folder outlives processes and boots of its host. Who recovers it after the fact (checker/disk-epoch.ts) works on a copy
-// that knows no time and no faults.
+// A folder outlives processes and boots of its host. Who recovers it after the fact (checker/disk-epoch.ts) works on a
+// copy that knows no time and no faults.
 
 import { ColoError, errorCodes } from '../../src/base/errors.ts';
 import type { OpenHow, Storage, StoredFile } from '../../src/disk/storage.ts';

@@ -1,12 +1,13 @@
-// A virtual machine as src/qemu/vm.ts promises one: RAM with exact tracking of written pages, device state, capture, load,
-// stop and resume, each with a delay and a chance to fail. And the node's end of its network card (src/node/real/nic.ts).
+// A virtual machine as src/qemu/vm.ts promises one: RAM with exact tracking of written pages, device state, capture,
+// load, stop and resume, each with a delay and a chance to fail. And the node's end of its network card
+// (src/node/real/nic.ts).
 //
-// The guest's clock stands still while the machine does. It travels in the device state, in a section `timer` like that of
-// QEMU, so that the alignment of clocks runs too.
+// The guest's clock stands still while the machine does. It travels in the device state, in a section `timer` like that
+// of QEMU, so that the alignment of clocks runs too.
 //
-// Everything that it is asked fails from its death on; that it has ended is heard then or later, as of a real QEMU whose monitor
-// closes before its process is reaped. One that hangs answers when it goes on, and a sign of life is not waited for longer
-// than the product does.
+// Everything that it is asked fails from its death on; that it has ended is heard then or later, as of a real QEMU
+// whose monitor closes before its process is reaped. One that hangs answers when it goes on, and a sign of life is not
+// waited for longer than the product does.
 //
 // Loading writes pages of RAM (the reset of a real machine puts ROM images back), and the pages of a capture lie in a
 // buffer that is overwritten when they are released: who reads them later reads rubbish.
@@ -152,8 +153,8 @@ export class SimVm implements GuestVm {
     this.capturing = true;
     try {
       await beforeStop?.();
-      // What a guest said that went on from a hang, and was stopped in the same instant, is before the line: the node reads it
-      // first. Of others next to nothing waits by then, and seeds mean what they meant.
+      // What a guest said that went on from a hang, and was stopped in the same instant, is before the line: the node
+      // reads it first. Of others next to nothing waits by then, and seeds mean what they meant.
       const drained = () => {
         while (this.hung && isQuiet?.() === false);
         this.hung = false;

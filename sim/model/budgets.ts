@@ -1,5 +1,6 @@
-// Budgets of the model's searches: what each looks at, small enough to be searched completely. Several small ones find what one large
-// one would, in a fraction of the states: what they leave out of each other is orders of three faults and more.
+// Budgets of the model's searches: what each looks at, small enough to be searched completely. Several small ones find
+// what one large one would, in a fraction of the states: what they leave out of each other is orders of three faults
+// and more.
 
 import type { Budget } from './state.ts';
 
@@ -9,6 +10,7 @@ const calm: Budget = {
   pairings: 1,
   deaths: 0,
   qemuDeaths: 0,
+  hangs: 0,
   cuts: 0,
   partitions: 0,
   arbiterErrors: 0,
@@ -23,6 +25,7 @@ export const budgets = {
   'a link is given up': { ...calm, cuts: 1, arbiterErrors: 1 },
   'a partition': { ...calm, partitions: 1 },
   'a QEMU dies': { ...calm, qemuDeaths: 1, arbiterErrors: 1 },
+  'a QEMU hangs': { ...calm, hangs: 1 },
   'a handover': { ...calm, handovers: 1, deaths: 1 },
   'an apply fails': { ...calm, failedApplies: 1, cuts: 1 },
   'a node comes back': { ...calm, deaths: 1, restarts: 1, pairings: 2, checkpoints: 0 },

@@ -14,6 +14,7 @@ export const mistakes = {
   'boot-asks-nobody':
     'a node that comes back and finds itself the owner of a pair boots the VM without asking its peer',
   'match-across-epochs': 'answers of the secondary count in whatever epoch they were given',
+  'a-hang-is-an-end': 'a primary whose QEMU does not answer for a while gives it up, as one that is gone',
   'lease-outlives-the-grant': 'a secondary takes over on silence before what it lent has run out',
 } as const;
 
@@ -30,5 +31,6 @@ export const foundBy: Record<Mistake, { budget: BudgetName; sentence: string }> 
   'handover-with-open-gate': { budget: 'a handover', sentence: 'one voice' },
   'boot-asks-nobody': { budget: 'a node comes back', sentence: 'a copy survives' },
   'match-across-epochs': { budget: 'one death', sentence: 'output rule' },
+  'a-hang-is-an-end': { budget: 'a QEMU hangs', sentence: 'a copy survives' },
   'lease-outlives-the-grant': { budget: 'one death', sentence: 'one voice' },
 };

@@ -1,11 +1,12 @@
-// Searches the model completely: every order of events that a budget allows, breadth first, so that the first path to a wrong
-// state is a shortest one. States are told apart by a hash of 53 bits; of a million states two collide with a chance of 1 in 10,000.
+// Searches the model completely: every order of events that a budget allows, breadth first, so that the first path to a
+// wrong state is a shortest one. States are told apart by a hash of 53 bits; of a million states two collide with a
+// chance of 1 in 10,000.
 //
 // Four sentences are asked of every state:
 //
 //   one voice         at most one node may speak
 //   output rule       what the network has heard is the beginning of the history of whoever may speak
-//   a copy survives   no step but a fault takes the last copy; and nobody boots the guest while a copy of it is left
+//   a copy survives   no step but a death takes the last copy; and nobody boots the guest while a copy of it is left
 //   nobody is mute    where a copy is left, somebody may speak again without any further fault
 //
 // The last one is about paths: it is asked when all states are known.
@@ -118,7 +119,7 @@ function wrongWith(before: State, after: State, step: Step): string | undefined 
   if (maySpeak(a) && maySpeak(b)) return sentences.voice;
   for (const node of [a, b]) if (maySpeak(node) && node.guest?.startsWith(after.said) !== true) return sentences.output;
   if (after.isBootedOverCopy) return sentences.boot;
-  if (step.isOptional !== true && copies(before) > 0 && copies(after) === 0) return sentences.copy;
+  if (step.takesCopy !== true && copies(before) > 0 && copies(after) === 0) return sentences.copy;
   return undefined;
 }
 

@@ -1,11 +1,13 @@
-// One state of the model: two nodes of one VM, the wire between them, the arbiter's record, and what the network has heard.
+// One state of the model: two nodes of one VM, the wire between them, the arbiter's record, and what the network has
+// heard.
 //
-// A copy of the guest is the history of what it has said: a string of answers, each '0' or '1'. Two copies agree as far as
-// their histories are equal. So the output rule is one sentence: what the network has heard is the beginning of the history
-// of whoever goes on.
+// A copy of the guest is the history of what it has said: a string of answers, each '0' or '1'. Two copies agree as far
+// as their histories are equal. So the output rule is one sentence: what the network has heard is the beginning of the
+// history of whoever goes on.
 //
-// The roles are those of the product: `pair` is the state of its PrimaryPair or SecondaryPair, `role` that of its Role, and
-// step.ts hands events to these very classes. Everything around them (the wire, the arbiter, leases, timers) is abstract.
+// The roles are those of the product: `pair` is the state of its PrimaryPair or SecondaryPair, `role` that of its Role,
+// and step.ts hands events to these very classes. Everything around them (the wire, the arbiter, leases, timers) is
+// abstract.
 
 import type { PrimaryState } from '../../src/controller/primary-pair.ts';
 import type { RoleState } from '../../src/controller/role.ts';
@@ -82,6 +84,8 @@ export interface Budget {
   deaths: number;
   /** QEMUs that end while their node lives. */
   qemuDeaths: number;
+  /** Primaries whose QEMU does not answer for a while, as where the whole host stands still. */
+  hangs: number;
   /** Links that one side gives up while both live. */
   cuts: number;
   /** Times at which nothing passes between the nodes any more. */
@@ -167,8 +171,8 @@ export function maySpeak(node: ModelNode): boolean {
 }
 
 /**
- * The history from which the node would go on; undefined when it holds no copy that it may run. Whom the arbiter's record does
- * not name may not: another node has said, or may have said, what this copy has never seen.
+ * The history from which the node would go on; undefined when it holds no copy that it may run. Whom the arbiter's
+ * record does not name may not: another node has said, or may have said, what this copy has never seen.
  */
 export function copyOf({ arbiter, nodes }: State, name: Name): History | undefined {
   const node = nodes[name];

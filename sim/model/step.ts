@@ -1,11 +1,12 @@
-// What may happen in a state, and the state that follows. One step is one thing that a process does without being interrupted,
-// one thing that the network or the arbiter does, or one fault.
+// What may happen in a state, and the state that follows. One step is one thing that a process does without being
+// interrupted, one thing that the network or the arbiter does, or one fault.
 //
-// The decisions are the product's: PrimaryPair, SecondaryPair and Role are asked here with the state that they are in, and what they
-// answer is carried out on the abstract world. So a change of theirs is a change of the model.
+// The decisions are the product's: PrimaryPair, SecondaryPair and Role are asked here with the state that they are in,
+// and what they answer is carried out on the abstract world. So a change of theirs is a change of the model.
 //
-// What stands for the clock: a lease that is over stays over unless the secondary lends again, and the secondary's grant is
-// over only after the lease is (src/heartbeat/lease.test.ts holds that of the real ones). When either happens is open.
+// What stands for the clock: a lease that is over stays over unless the secondary lends again, and the secondary's
+// grant is over only after the lease is (src/heartbeat/lease.test.ts holds that of the real ones). When either happens
+// is open.
 
 import { type PrimaryAction, type PrimaryEvent, PrimaryPair } from '../../src/controller/primary-pair.ts';
 import { Role, type RoleAction, type RoleEvent } from '../../src/controller/role.ts';
@@ -29,6 +30,8 @@ export interface Step {
   run: (state: State) => void;
   /** A fault or an operator's wish: nobody may rely on its happening. */
   isOptional?: boolean;
+  /** The death of a copy: the only step that may take the last one. */
+  takesCopy?: boolean;
 }
 
 const names: readonly Name[] = ['a', 'b'];
@@ -233,6 +236,7 @@ function faultsOf(state: State, name: Name, mistake?: Mistake): Step[] {
       found.push({
         name: `${name}${text}`,
         isOptional: true,
+        takesCopy: what === 'deaths' || what === 'qemuDeaths',
         run: (next) => {
           next.budget[what] -= 1;
           run(next);
@@ -246,6 +250,9 @@ function faultsOf(state: State, name: Name, mistake?: Mistake): Step[] {
   add('deaths', ' dies', (next) => die(next, name, true));
   add('deaths', "'s host dies without a word", (next) => die(next, name, false));
   if (node.guest !== null) add('qemuDeaths', "'s QEMU dies", (next) => qemuDies(next, name));
+  // Only a QEMU that is protected is asked; its answer may be missed when it is not any more (src/node/vm-watch.ts).
+  if (node.guest !== null && (node.primary?.kind === 'protected' || node.primary?.kind === 'suspecting'))
+    add('hangs', "'s QEMU does not answer for a while", (next) => hang(next, name, mistake));
   if (node.hasLinks) add('cuts', ' gives its links up', (next) => giveUp(next, name, mistake));
   if (node.primary?.kind === 'protected' && node.primary.complete)
     add('handovers', ' is asked to hand over', (next) => toPrimary(next, name, { kind: 'handover', why: '' }, mistake));
@@ -268,6 +275,12 @@ function qemuDies(state: State, name: Name): void {
     node.staged = null;
     toSecondary(state, name, { kind: 'vmEnded', why: '' });
   }
+}
+
+/** QEMU goes on in the end: it is the whole host that stood still. */
+function hang(state: State, name: Name, mistake?: Mistake): void {
+  if (mistake !== 'a-hang-is-an-end') return toPrimary(state, name, { kind: 'vmHangs', why: '' }, mistake);
+  toPrimary(state, name, { kind: 'vmEnded', why: '', byGuest: false });
 }
 
 /** A damaged message, a reset of the network: this side closes the links while its peer lives. */

@@ -1,11 +1,11 @@
 // Links between the nodes, with the promises of src/channel/link.ts: in order, whole, each message once, or an end with
-// its reason. Under them stands a path of the network between two hosts, one for each direction, that can be slow, stalled
-// or cut; a cut loses nothing by itself, as TCP under a link goes on trying.
+// its reason. Under them stands a path of the network between two hosts, one for each direction, that can be slow,
+// stalled or cut; a cut loses nothing by itself, as TCP under a link goes on trying.
 //
 //    send ─► wire (delay, bandwidth, cut) ─► receiver: message | bye | end (process gone) | damaged (checksum)
 //
-// A message is handed over in a buffer that is overwritten when the call returns: who keeps it keeps rubbish. Large parts
-// are not copied when they are sent but when they leave, as the real link does.
+// A message is handed over in a buffer that is overwritten when the call returns: who keeps it keeps rubbish. Large
+// parts are not copied when they are sent but when they leave, as the real link does.
 
 import { ColoError, errorCodes } from '../../src/base/errors.ts';
 import { Fifo } from '../../src/base/fifo.ts';

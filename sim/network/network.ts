@@ -1,6 +1,6 @@
-// The network outside: a switch that learns addresses like src/lan/switch.ts, a port for each node's uplink, and one port
-// behind which all clients live. Frames on one way stay in order; between the switch and the clients some get lost,
-// doubled, or overtaken, as on a real way through the Internet.
+// The network outside: a switch that learns addresses like src/lan/switch.ts, a port for each node's uplink, and one
+// port behind which all clients live. Frames on one way stay in order; between the switch and the clients some get
+// lost, doubled, or overtaken, as on a real way through the Internet.
 
 import type { Uplink } from '../../src/netdev/endpoint.ts';
 import type { FrameHandlers, FrameSocket } from '../../src/netdev/frame-socket.ts';

@@ -5,8 +5,8 @@
 //              ▲                                     ▲
 //              └── the process may be stopped here ──┘    and wakes when somebody else may speak for the guest
 //
-// One thing leaves without a fresh look, whatever a program does, and is called late: what was looked at, when the process is
-// stopped before the kernel has it.
+// One thing leaves without a fresh look, whatever a program does, and is called late: what was looked at, when the
+// process is stopped before the kernel has it.
 
 import type { Socket } from 'node:net';
 import type { Uplink } from '../../src/netdev/endpoint.ts';

@@ -1,11 +1,10 @@
-// What a checker may watch. Each is one file in checker/ and holds one sentence; it may look at everything, also at what no
-// node can know, and complains by the name of its sentence.
+// What a checker may watch. Each is one file in checker/ and holds one sentence; it may look at everything, also at
+// what no node can know, and complains by the name of its sentence.
 
 import type { FaultPoint } from '../../src/node/fault-points.ts';
 import type { TcpState } from '../guest/tcp.ts';
 import type { Death, SimNode } from '../host/node.ts';
 import type { SimVm } from '../host/vm.ts';
-import type { World } from './world.ts';
 
 export interface Checker {
   readonly name: string;
@@ -44,5 +43,3 @@ export interface Checker {
   /** The run is over. */
   ended?(): void;
 }
-
-export type MakeChecker = (world: World) => Checker;

@@ -12,7 +12,7 @@ import * as ramEpoch from '../checker/ram-epoch.ts';
 import * as singleVoice from '../checker/single-voice.ts';
 import * as stopped from '../checker/stopped.ts';
 import * as survivor from '../checker/survivor.ts';
-import type { MakeChecker } from './checker.ts';
+import type { MakeChecker } from './world.ts';
 
 export const checkers: readonly { name: string; sentence: string; make: MakeChecker }[] = [
   { name: 'output-commit', sentence: outputCommit.sentence, make: outputCommit.outputCommit },

@@ -1,5 +1,6 @@
-// What is no TCP, by name: what it is, to whom, and its content. Two frames of one name say the same. A packet in fragments has
-// the name that it would have had whole, when its last piece is there. For checkers: one of these for each way on which they look.
+// What is no TCP, by name: what it is, to whom, and its content. Two frames of one name say the same. A packet in
+// fragments has the name that it would have had whole, when its last piece is there. For checkers: one of these for
+// each way on which they look.
 
 import { claimOf } from '../../src/packet/claim.ts';
 import { FrameView } from '../../src/packet/frame-view.ts';
@@ -11,7 +12,10 @@ export class DatagramNames {
   private readonly view = new FrameView();
   private readonly assembler = new Assembler();
 
-  /** Undefined: it is TCP, a piece of a packet that is not whole yet, or says only where an address is (`isAnnouncement`). */
+  /**
+   * Undefined: it is TCP, a piece of a packet that is not whole yet, or says only where an address is
+   * (`isAnnouncement`).
+   */
   nameOf(frame: Uint8Array): string | undefined {
     const view = this.view.parse(frame);
     if (view.kind === 'tcp' || isAnnouncement(frame)) return undefined;

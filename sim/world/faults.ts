@@ -1,10 +1,17 @@
 // Does what a plan's faults say, and undoes all of them when the world heals.
 
 import type { FaultPoint } from '../../src/node/fault-points.ts';
-import type { SimNode } from '../host/node.ts';
+import type { SimNode, Surroundings } from '../host/node.ts';
 import type { SimVm } from '../host/vm.ts';
 import { type Fault, faultText } from './plan.ts';
-import type { World } from './world.ts';
+
+/** What faults change, and what is told of them. */
+export interface FaultyWorld extends Surroundings {
+  /** Before a fault: what it takes away is still there. */
+  aboutToStrike(node: SimNode, what: string): void;
+  /** An operator's stop of a primary is done. */
+  stopped(node: SimNode): void;
+}
 
 /** Of three members: whether the leader is lost, and how many followers. */
 const memberLosses = [
@@ -16,12 +23,12 @@ const memberLosses = [
 ] as const;
 
 export class Faults {
-  private readonly world: World;
+  private readonly world: FaultyWorld;
   private readonly undo: (() => void)[] = [];
   private readonly waiting: { fault: Fault; left: number }[] = [];
   private over = false;
 
-  constructor(world: World) {
+  constructor(world: FaultyWorld) {
     this.world = world;
     for (const fault of world.plan.faults) {
       if ('atMs' in fault.when) world.schedule.at(fault.when.atMs, () => this.strike(fault, undefined));
@@ -238,7 +245,9 @@ export class Faults {
     }
   }
 
-  /** In the middle of an event: before its look at whether it may speak, between that and its write, or before it tells. */
+  /**
+   * In the middle of an event: before its look at whether it may speak, between that and its write, or before it tells.
+   */
   private stopAmid(fault: Fault, node: SimNode): void {
     const { process } = node;
     const before = (['release', 'write', 'send'] as const)[fault.choice % 3] ?? 'write';
@@ -261,8 +270,8 @@ export class Faults {
   }
 
   /**
-   * No copy is struck: who has the only one keeps it. A secondary gives its own up; until its primary has heard that, the loss of
-   * that one is a second fault.
+   * No copy is struck: who has the only one keeps it. A secondary gives its own up; until its primary has heard that,
+   * the loss of that one is a second fault.
    */
   private signal(node: SimNode): void {
     if (node.node?.secondary?.pair.state.kind === 'protected') this.world.hinder(node);

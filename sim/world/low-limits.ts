@@ -8,8 +8,9 @@ import type { Random } from './random.ts';
 export type LowLimits = Partial<Record<keyof typeof proxyLimits, number>>;
 
 /**
- * Frames and bytes of few exchanges. Left as they are: what the gate and the survivor keep, and the table of connections,
- * for at these limits streams are lost. At those below datagrams may be (checker/nothing-lost.ts), as on any network.
+ * Frames and bytes of few exchanges. Left as they are: what the gate and the survivor keep, and the table of
+ * connections, for at these limits streams are lost. At those below datagrams may be (checker/nothing-lost.ts), as on
+ * any network.
  */
 export function drawLowLimits(random: Random): LowLimits | undefined {
   if (!random.chance(0.15)) return undefined;

@@ -1,5 +1,5 @@
-// What a seed means: the machine, the network, the clients, and which faults happen when. Everything is drawn here, once,
-// so that a plan can be printed and read.
+// What a seed means: the machine, the network, the clients, and which faults happen when. Everything is drawn here,
+// once, so that a plan can be printed and read.
 
 import type { Protect } from '../../src/config/spec.ts';
 import { type FaultPoint, faultPoints } from '../../src/node/fault-points.ts';
@@ -269,8 +269,8 @@ function drawMembers(random: Random): Fault[] {
 }
 
 /**
- * The primary stands still until its lease is over, and is back while the secondary asks a slow arbiter for the term: what
- * it was lent meanwhile would outlast the takeover, of which it hears late.
+ * The primary stands still until its lease is over, and is back while the secondary asks a slow arbiter for the term:
+ * what it was lent meanwhile would outlast the takeover, of which it hears late.
  */
 function drawWake(random: Random): Fault[] {
   if (!random.chance(0.08)) return [];
@@ -287,7 +287,10 @@ function drawWake(random: Random): Fault[] {
   ];
 }
 
-/** A QEMU dies, and all that it is asked fails for a while before its node hears of its end; the nodes may lose each other then. */
+/**
+ * A QEMU dies, and all that it is asked fails for a while before its node hears of its end; the nodes may lose each
+ * other then.
+ */
 function drawUnheard(random: Random): Fault[] {
   if (!random.chance(0.15)) return [];
   const on = random.pick(['primary', 'primary', 'secondary'] as const);
@@ -311,7 +314,10 @@ function drawHang(random: Random): Fault[] {
   return random.chance(0.4) ? [hang] : [hang, drawDoubt(random, atMs + random.next() * Math.min(forMs, 1500))];
 }
 
-/** Processes are told to end by a signal, hosts are shut down, one after the other or while the nodes do not hear each other. */
+/**
+ * Processes are told to end by a signal, hosts are shut down, one after the other or while the nodes do not hear each
+ * other.
+ */
 function drawEnds(random: Random): Fault[] {
   if (!random.chance(0.15)) return [];
   const atMs = random.between(200, 1800);
@@ -327,7 +333,9 @@ function drawEnds(random: Random): Fault[] {
   return [first, drawDoubt(random, atMs + random.between(-30, 60))];
 }
 
-/** Somebody's way to the network is gone for long enough to be handed over for, or both are, or the peer dies meanwhile. */
+/**
+ * Somebody's way to the network is gone for long enough to be handed over for, or both are, or the peer dies meanwhile.
+ */
 function drawUnplugged(random: Random): Fault[] {
   if (!random.chance(0.08)) return [];
   const atMs = random.between(200, 1200);

@@ -1,5 +1,5 @@
-// Everything of a node that waits somewhere, with its limit: for the bounds checker. Much of it is private, so a field that
-// has got another name is an error here, and not a queue that nobody looks at any more.
+// Everything of a node that waits somewhere, with its limit: for the bounds checker. Much of it is private, so a field
+// that has got another name is an error here, and not a queue that nobody looks at any more.
 
 import { queueBytesMax } from '../../src/channel/limits.ts';
 import { stagedBytesMax } from '../../src/checkpoint/limits.ts';

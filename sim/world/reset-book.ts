@@ -1,6 +1,7 @@
-// The resets that the two guests have said, for the output-commit checker. A reset that nobody's connection says has no state
-// of TCP with it, and each guest counts from an initial sequence number of its own. So one that leaves is the same as one
-// that was said when their sequence numbers are equal, or stand at the same place behind the initial ones of a connection.
+// The resets that the two guests have said, for the output-commit checker. A reset that nobody's connection says has no
+// state of TCP with it, and each guest counts from an initial sequence number of its own. So one that leaves is the
+// same as one that was said when their sequence numbers are equal, or stand at the same place behind the initial ones
+// of a connection.
 
 import type { FrameView } from '../../src/packet/frame-view.ts';
 import { targetIp } from '../guest/wire.ts';
@@ -38,7 +39,9 @@ export class ResetBook {
     if (of.size > flowsKept && oldest !== undefined) of.delete(oldest);
   }
 
-  /** The secondary holds a complete checkpoint, of when the primary's guest had said `covered`: its own epoch is new. */
+  /**
+   * The secondary holds a complete checkpoint, of when the primary's guest had said `covered`: its own epoch is new.
+   */
   complete(covered: number): void {
     this.covered = covered;
     this.replica.clear();
@@ -60,7 +63,9 @@ export class ResetBook {
   }
 }
 
-/** The client's address and port, and the guest's port: the guest calls one port of its clients from many of its own. */
+/**
+ * The client's address and port, and the guest's port: the guest calls one port of its clients from many of its own.
+ */
 export function flowOf(view: FrameView): string {
   return `${targetIp(view)}:${view.targetPort}-${view.sourcePort}`;
 }

@@ -1,9 +1,10 @@
 // Virtual time: a queue of events ordered by (time, sequence). After each event everything that it made due at once
-// (promises, microtasks) runs until nothing is left, so that the code of a node, which awaits, sees one event at a time.
+// (promises, microtasks) runs until nothing is left, so that the code of a node, which awaits, sees one event at a
+// time.
 //
-// How: node's own tick callback, the function that runs between two events of a real event loop. Called from outside any
-// microtask it returns when all of them have run; that costs some 50 ns when there are none. It takes no part of real
-// time, so equal seeds give equal runs. `run` must therefore never be called from a promise.
+// How: node's own tick callback, the function that runs between two events of a real event loop. Called from outside
+// any microtask it returns when all of them have run; that costs some 50 ns when there are none. It takes no part of
+// real time, so equal seeds give equal runs. `run` must therefore never be called from a promise.
 
 /** An event that can still be called off. */
 export interface Due {

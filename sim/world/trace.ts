@@ -1,5 +1,5 @@
-// What happened, one line per event: a ring of the last lines for a failing seed, all of them for --trace, and a running
-// hash over all of them, by which two runs are compared.
+// What happened, one line per event: a ring of the last lines for a failing seed, all of them for --trace, and a
+// running hash over all of them, by which two runs are compared.
 
 import { crc32 } from 'node:zlib';
 

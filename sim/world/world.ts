@@ -10,23 +10,27 @@ import type { TcpState } from '../guest/tcp.ts';
 import { plainWire, type Wire } from '../guest/wire.ts';
 import type { Reach } from '../host/arbiter.ts';
 import { Members } from '../host/members.ts';
-import { type Death, SimNode, vmName } from '../host/node.ts';
-import type { SimVm, VmObserver } from '../host/vm.ts';
+import { type Death, SimNode, type Surroundings, vmName } from '../host/node.ts';
+import type { SimVm } from '../host/vm.ts';
 import { Client } from '../network/client.ts';
 import { Path } from '../network/link.ts';
 import { SimSwitch } from '../network/network.ts';
-import type { Checker, MakeChecker } from './checker.ts';
-import { Faults } from './faults.ts';
+import type { Checker } from './checker.ts';
+import { Faults, type FaultyWorld } from './faults.ts';
 import { lower } from './low-limits.ts';
 import { type DrawnPlan, drawPlan, type Plan } from './plan.ts';
 import { Random } from './random.ts';
 import { Schedule } from './schedule.ts';
 import { Trace } from './trace.ts';
 
+export type MakeChecker = (world: World) => Checker;
+
 export interface RunOptions {
   /** Takes every line of the trace. */
   write?: (line: string) => void;
-  /** Instead of what the seed draws: a kept seed keeps its plan, so that it means the same when plans are drawn anew. */
+  /**
+   * Instead of what the seed draws: a kept seed keeps its plan, so that it means the same when plans are drawn anew.
+   */
   plan?: DrawnPlan;
   /** A checker that is not asked: whether any other one notices what it finds. */
   without?: string;
@@ -49,7 +53,10 @@ function frameText(frame: Uint8Array): string {
   if (view.kind !== 'tcp') return `${view.kind} ${frame.length} bytes`;
   const flags = `${view.isSyn ? 'S' : ''}${view.isFin ? 'F' : ''}${view.isReset ? 'R' : ''}`;
   const bytes = crc32(frame.subarray(view.payloadAt, view.payloadAt + view.payloadBytes)).toString(16);
-  return `${view.targetPort} ${flags} seq ${view.sequence} +${view.payloadBytes} ack ${view.ack} win ${view.window} [${bytes}]${stampText(view)}`;
+  return (
+    `${view.targetPort} ${flags} seq ${view.sequence} +${view.payloadBytes} ack ${view.ack} win ` +
+    `${view.window} [${bytes}]${stampText(view)}`
+  );
 }
 
 function stampText(view: FrameView): string {
@@ -60,7 +67,7 @@ function stampText(view: FrameView): string {
 const operatorMs = 1500;
 const eventsMax = 400_000;
 
-export class World implements VmObserver {
+export class World implements Surroundings, FaultyWorld {
   readonly plan: Plan;
   readonly random: Random;
   readonly schedule = new Schedule();

@@ -14,12 +14,3 @@ export async function readBody(question: IncomingMessage, bytesMax: number): Pro
   }
   return Buffer.concat(chunks).toString('utf8');
 }
-
-/** What the text says, or undefined when it is no JSON. */
-export function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
-}

@@ -1,4 +1,5 @@
-// What a node says of itself and its host for `colo doctor --cluster`, and what comes of comparing all nodes, as schemas.
+// What a node says of itself and its host for `colo doctor --cluster`, and what comes of comparing all nodes, as
+// schemas.
 
 import { z } from 'zod';
 

@@ -34,7 +34,7 @@ test('a histogram counts each figure at its bound and at every greater one', asy
   const pause = new Histogram();
   for (const value of [0.0005, 0.004, 0.004, 7]) pause.add(value);
   assert.deepEqual(pause.snapshot.buckets, [1, 1, 1, 3, 3, 3, 3, 3, 3, 3, 3, 4]);
-  const few = { p50: 0, p99: 0, max: 0 };
+  const few = { count: 1, p50: 0, p99: 0, max: 0 };
   const counts = { count: 4, pauseMs: few, commitMs: few, dirtyPages: few, sentBytes: 0, dirtyBytes: 0 };
   const checkpoints = { ...counts, reasons: { interval: 4 }, last: [], pauseSeconds: pause.snapshot };
   const text = await exposeNodes([statusOf({ checkpoints })]);

@@ -1,5 +1,6 @@
-// What a node says of its VMs, as Prometheus' metrics: families made from NodeStatus when they are asked for, so that metrics
-// and status never tell different stories. Names and units follow Prometheus' conventions; a counter begins anew with its role.
+// What a node says of its VMs, as Prometheus' metrics: families made from NodeStatus when they are asked for, so that
+// metrics and status never tell different stories. Names and units follow Prometheus' conventions; a counter begins
+// anew with its role.
 //
 // No label is on every metric but `vm`; none holds a connection, an address or an offset.
 

@@ -3,7 +3,8 @@
 import { request } from 'node:http';
 import { ColoError, type ErrorCode, errorCodes } from '../base/errors.ts';
 import { answerBytesMax } from './limits.ts';
-import type { ApiError, NodeStatus } from './node-status.ts';
+import type { NodeStatus } from './node-status.ts';
+import type { ApiError } from './refusal.ts';
 
 /** The answer's JSON; a refusal becomes the ColoError that the node meant. */
 export function callNode(options: {

@@ -1,7 +1,7 @@
 // The OpenAPI 3.1 document of the service's API, made from the routes and their schemas.
 
 import { z } from 'zod';
-import { errorSchema } from './cluster.ts';
+import { errorSchema } from './refusal.ts';
 import { type Route, routes } from './routes.ts';
 
 /** `spec`: the JSON schema of a VM's spec, which the API's own folder does not know. */
@@ -16,8 +16,8 @@ export function openApiDocument(options: { version: string; spec: object }): Rec
       version: options.version,
       description:
         'The API of colod. Every node answers for the whole cluster. Over TLS a caller shows a certificate of the ' +
-        "cluster's authority, or a token; on the Unix socket of a node it is who may open the socket. Each has a role: viewer, " +
-        'operator, admin (x-colo-role says which a call needs), or node, which may do everything.',
+        "cluster's authority, or a token; on the Unix socket of a node it is who may open the socket. Each " +
+        'has a role: viewer, operator, admin (x-colo-role says which a call needs), or node, which may do everything.',
     },
     security: [{ certificate: [] }, { token: [] }],
     components: {

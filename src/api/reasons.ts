@@ -1,6 +1,5 @@
-// Why a VM is not protected now, as one of few words: for metrics, alerts and scripts. The words beside it (`why`) are for people.
-
-import type { NodeStatus } from './node-status.ts';
+// Why a VM is not protected now, as one of few words: for metrics, alerts and scripts. The words beside it (`why`) are
+// for people.
 
 export const reasonCodes = {
   '': 'The VM is protected, or this node is not its primary.',
@@ -16,8 +15,18 @@ export type ReasonCode = keyof typeof reasonCodes;
 
 const copying = new Set(['syncing', 'pairing', 'first checkpoint']);
 
+/** What of a node's status (node-status.ts) decides. */
+interface Facts {
+  role: string;
+  state: string;
+  mode: string;
+  protected: boolean;
+  arbiter?: object | null | undefined;
+  disks?: { problem: string } | null | undefined;
+}
+
 /** Pure; what is nearest to the cause comes first. */
-export function reasonOf(status: Omit<NodeStatus, 'reason'>): ReasonCode {
+export function reasonOf(status: Facts): ReasonCode {
   const { role, state, mode, arbiter, disks } = status;
   if (role === 'fenced' || role === 'stopped') return 'ended';
   if (role !== 'primary') return '';

@@ -1,7 +1,13 @@
 // Why the service does not do what a call asks, with the HTTP status that says so to a program.
 
+import { z } from 'zod';
 import { ColoError, type ErrorCode, errorCodes, errorText } from '../base/errors.ts';
-import type { ApiError } from './node-status.ts';
+
+/** The body of an answer that refuses. */
+export const errorSchema = z.object({
+  error: z.object({ code: z.string(), message: z.string(), hint: z.string().optional() }),
+});
+export type ApiError = z.output<typeof errorSchema>;
 
 export class Refusal extends ColoError {
   readonly status: number;

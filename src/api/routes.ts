@@ -1,5 +1,5 @@
-// The routes of the service's API. The server answers exactly these, and the OpenAPI document describes exactly these; beside them
-// it answers what monitoring systems ask, in their form (colod/monitor.ts).
+// The routes of the service's API. The server answers exactly these, and the OpenAPI document describes exactly these;
+// beside them it answers what monitoring systems ask, in their form (colod/monitor.ts).
 
 import { z } from 'zod';
 import type { CertificateRole } from '../base/roles.ts';
@@ -9,13 +9,13 @@ import {
   localSchema,
   logLinesSchema,
   logsSchema,
-  nodeStatusSchema,
   runSchema,
   vmDetailSchema,
   vmLineSchema,
 } from './cluster.ts';
 import { doctorSchema, nodeFactsSchema } from './doctor.ts';
 import { logLinesMax } from './limits.ts';
+import { nodeStatusSchema } from './node-status.ts';
 
 export interface Route {
   id: string;

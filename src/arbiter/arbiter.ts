@@ -37,8 +37,8 @@ export interface Arbiter {
   /** Makes term `expectedTerm + 1`, if `expectedTerm` (0: none yet) is the newest. Returns the newest record. */
   claim(vm: string, expectedTerm: number, next: Roles): Promise<ClaimResult>;
   /**
-   * Does all that a claim for the VM needs, a write included, and makes no term: rejects when no claim could be made now. An
-   * arbiter that answers and cannot write (a full disk, a share that went read-only) lets nobody take over.
+   * Does all that a claim for the VM needs, a write included, and makes no term: rejects when no claim could be made
+   * now. An arbiter that answers and cannot write (a full disk, a share that went read-only) lets nobody take over.
    */
   probe(vm: string): Promise<void>;
   close(): Promise<void>;
@@ -54,7 +54,9 @@ export function resolveClaim(newest: TermRecord, expectedTerm: number, next: Rol
 export class UnknownTerm extends ColoError {
   constructor(vm: string, expectedTerm: number) {
     super(errorCodes.arbiter, `the arbiter has no record of ${vm}, though term ${expectedTerm} is known`, {
-      hint: 'Check that both nodes are configured with the arbiter that they were started with, and that it kept its data.',
+      hint:
+        'Check that both nodes are configured with the arbiter that they were started with, and that it ' +
+        'kept its data.',
     });
   }
 }

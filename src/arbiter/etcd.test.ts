@@ -1,5 +1,5 @@
-// How etcd's members are asked: a silent one is not waited for. The promises of an arbiter are tested against Debian's etcd
-// (test/failover/etcd.test.ts).
+// How etcd's members are asked: a silent one is not waited for. The promises of an arbiter are tested against Debian's
+// etcd (test/failover/etcd.test.ts).
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';

@@ -9,14 +9,14 @@
 //
 // Reads and transactions are linearizable (etcd's default): they need a majority, and never show anything old.
 //
-// Unreachable. The endpoint that answered last is asked first, and the next one beside it when it is silent for a moment: a
-// member may be cut off, or have lost its leader and never answer what it was asked before there is a new one (etcd 3.4
-// forgets such a read). So a takeover waits for the election and not for a timeout. Asking several at once is safe: the
-// same claim wins once at most, and winning it before counts as won (resolveClaim).
+// Unreachable. The endpoint that answered last is asked first, and the next one beside it when it is silent for a
+// moment: a member may be cut off, or have lost its leader and never answer what it was asked before there is a new one
+// (etcd 3.4 forgets such a read). So a takeover waits for the election and not for a timeout. Asking several at once is
+// safe: the same claim wins once at most, and winning it before counts as won (resolveClaim).
 //
 // The probe is a claim from a term that no VM ever has. It goes the way of a real one: through a member with its
-// certificate, a majority and the log on their disks, the quota (etcd counts a transaction's puts before it compares), and
-// the rights to the key. Its comparison fails, so it makes no revision, however often it is asked.
+// certificate, a majority and the log on their disks, the quota (etcd counts a transaction's puts before it compares),
+// and the rights to the key. Its comparison fails, so it makes no revision, however often it is asked.
 //
 // When none answers the outcome is unknown: ColoError(arbiter), and the caller reads before it claims again (Terms).
 // A claim that was given up may still be committed later, by a member that had lost its majority. It is then the newest
@@ -24,6 +24,7 @@
 
 import { z } from 'zod';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { parseJson } from '../base/json.ts';
 import { EtcdClient, type EtcdClientOptions, fromBase64, toBase64 } from '../etcd/client.ts';
 import { type Arbiter, type ClaimResult, type Roles, resolveClaim, type TermRecord, UnknownTerm } from './arbiter.ts';
 import { recordBytesMax } from './limits.ts';
@@ -99,13 +100,5 @@ export class EtcdArbiter implements Arbiter {
     throw new ColoError(errorCodes.arbiter, `etcd's record ${this.prefix}/terms/${vm} is damaged`, {
       hint: `Make sure that ${vm} runs on no node, then remove the key (etcdctl del) and start the VM again.`,
     });
-  }
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
   }
 }

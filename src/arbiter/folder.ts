@@ -12,8 +12,8 @@
 // other claims always shows one. On network storage a listing may be old, so a read goes on from it by opening the next
 // terms by name. Whatever error follows the link is resolved by reading too: the file is there and ours, or it is not.
 //
-// A claimer that dies in between leaves its .claim file, a few bytes that nobody reads; it may be removed at any time. So may
-// what a probe leaves: it makes a file and links it like a claim, under a name that is no term.
+// A claimer that dies in between leaves its .claim file, a few bytes that nobody reads; it may be removed at any time.
+// So may what a probe leaves: it makes a file and links it like a claim, under a name that is no term.
 //
 // The folder is never created here: an unmounted share would become two private folders, and both nodes would win.
 
@@ -24,6 +24,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { parseJson } from '../base/json.ts';
 import { type Arbiter, type ClaimResult, type Roles, resolveClaim, type TermRecord, UnknownTerm } from './arbiter.ts';
 import { folderEntriesMax, operationTimeoutMs, readAttempts, recordBytesMax, termsKept } from './limits.ts';
 import { checkNames, isName } from './names.ts';
@@ -220,13 +221,5 @@ export class FolderArbiter implements Arbiter {
     } finally {
       cancel();
     }
-  }
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
   }
 }

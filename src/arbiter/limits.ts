@@ -15,5 +15,7 @@ export const folderEntriesMax = 100_000;
 /** How long one operation may take: shared storage can hang. Beyond it the outcome is unknown and must be read. */
 export const operationTimeoutMs = 5_000;
 
-/** The arbiter's way of writing is tried this often when no claim is made, so that its loss is known before it matters. */
+/**
+ * The arbiter's way of writing is tried this often when no claim is made, so that its loss is known before it matters.
+ */
 export const probeEveryMs = 3_000;

@@ -1,5 +1,5 @@
-// The loss of an arbiter is noticed while nobody needs it, and so is its return; what it says is not touched. That it can be
-// read is no proof that it can be claimed at.
+// The loss of an arbiter is noticed while nobody needs it, and so is its return; what it says is not touched. That it
+// can be read is no proof that it can be claimed at.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

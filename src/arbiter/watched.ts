@@ -1,9 +1,9 @@
-// An arbiter that is also asked when nobody needs it, so that its loss is known before it matters: a protected pair runs on
-// without it, and only when one of both nodes dies would nobody be allowed to go on.
+// An arbiter that is also asked when nobody needs it, so that its loss is known before it matters: a protected pair
+// runs on without it, and only when one of both nodes dies would nobody be allowed to go on.
 //
-// What it says is what the arbiter under it says. A failure counts, whoever asked; but that it can be read says nothing of
-// what a takeover needs, which is a write. So it is well again, and known to be, by a claim that was won or by a probe, which
-// writes the way a claim does; one is made every probeEveryMs, unless a claim was won meanwhile.
+// What it says is what the arbiter under it says. A failure counts, whoever asked; but that it can be read says nothing
+// of what a takeover needs, which is a write. So it is well again, and known to be, by a claim that was won or by a
+// probe, which writes the way a claim does; one is made every probeEveryMs, unless a claim was won meanwhile.
 
 import type { Clock } from '../base/clock.ts';
 import { errorText } from '../base/errors.ts';

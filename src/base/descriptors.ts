@@ -3,8 +3,8 @@
 import { closeSync, openSync } from 'node:fs';
 import koffi from 'koffi';
 import { ColoError, errorCodes } from './errors.ts';
+import { libc } from './libc.ts';
 
-const libc = koffi.load('libc.so.6');
 const socketFunction = libc.func('int socket(int domain, int type, int protocol)');
 const socketpairFunction = libc.func('int socketpair(int domain, int type, int protocol, _Out_ int *pair)');
 const dup2Function = libc.func('int dup2(int from, int to)');
@@ -90,7 +90,9 @@ export function setSocketOption(fd: number, level: number, name: number, value: 
   checked(setsockoptFunction(fd, level, name, value, value.length), 'setsockopt');
 }
 
-/** Moves the calling thread, and what it opens or starts from here on, into a network namespace. Returns the way back. */
+/**
+ * Moves the calling thread, and what it opens or starts from here on, into a network namespace. Returns the way back.
+ */
 export function enterNetwork(path: string): () => void {
   const before = openSync('/proc/thread-self/ns/net', 'r');
   try {

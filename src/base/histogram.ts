@@ -1,4 +1,5 @@
-// How often a figure lay where, since the beginning: what metrics are made of, and cannot be made again from percentiles.
+// How often a figure lay where, since the beginning: what metrics are made of, and cannot be made again from
+// percentiles.
 
 /** Upper bounds in seconds, of what a checkpoint costs; the last counts everything. */
 export const secondsBounds = [0.001, 0.002, 0.003, 0.005, 0.008, 0.01, 0.025, 0.05, 0.1, 0.25, 1] as const;

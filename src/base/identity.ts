@@ -2,7 +2,8 @@
 // readable by its owner only, as `colo init` and `colo join` make it.
 //
 //   ca.pem      the authority of the cluster's nodes
-//   people.pem  on nodes: that of the people and programs who ask the service (base/roles.ts); links and etcd know nothing of it
+//   people.pem  on nodes: that of the people and programs who ask the service (base/roles.ts); links and etcd know
+//               nothing of it
 //   node.pem    this node's certificate; its common name is the node's name
 //   node.key    its private key
 //   revoked.pem where there is one: the certificates of both authorities that count no more (`colo certificate revoke`)
@@ -52,8 +53,8 @@ export function readIdentity(folder: string): Identity {
 export type IdentitySource = Identity | (() => Identity);
 
 /**
- * The identity of a folder as its files are now, for one who listens for long: the same object while they stay the same. What
- * cannot be read (half of the files are replaced) is as it was before.
+ * The identity of a folder as its files are now, for one who listens for long: the same object while they stay the
+ * same. What cannot be read (half of the files are replaced) is as it was before.
  */
 export function identitySource(folder: string): () => Identity {
   let known = { identity: readIdentity(folder), mark: markOf(folder) };

@@ -1,8 +1,8 @@
 // Bounds of what everything else stands on, and what happens at each.
 
 /**
- * Tries to take an owner file. It is removed by those who held it, so it may have been another one when it was opened, and
- * each try sees a new one. Beyond: it counts as taken by somebody unknown.
+ * Tries to take an owner file. It is removed by those who held it, so it may have been another one when it was opened,
+ * and each try sees a new one. Beyond: it counts as taken by somebody unknown.
  */
 export const ownerTriesMax = 100;
 
@@ -37,3 +37,12 @@ export const stallMs = 100;
 
 /** Stalls that status names one by one. Older ones leave; the longest stays. */
 export const stallsKept = 10;
+
+/** Silence of others is counted in pieces of at most this. One that ends late by more than that does not count. */
+export const awakeSliceMs = 250;
+
+/**
+ * So many pieces that end late do not count. Beyond: they do, since a process that is starved all the time has to judge
+ * in the end.
+ */
+export const latePiecesMax = 10;

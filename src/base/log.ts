@@ -1,8 +1,8 @@
 // Logs: JSON lines through pino. Levels by who must act: error = an operator's action failed or the pair is
 // unprotected; warn = abnormal, still protected; info = state changes; debug = per checkpoint; trace = per frame.
 //
-// A line never waits for the disk, and one that cannot be written ends nothing (writer.ts). A file is cut by us: FILE and
-// FILE.old have up to limits.logFileBytesMax each.
+// A line never waits for the disk, and one that cannot be written ends nothing (writer.ts). A file is cut by us: FILE
+// and FILE.old have up to limits.logFileBytesMax each.
 
 import { type Logger, pino } from 'pino';
 import { errorText } from './errors.ts';
@@ -32,8 +32,8 @@ export function openLog({ level, file, bindings = {}, moment, fileBytesMax = log
 export const silentLog: Log = pino({ level: 'silent' });
 
 /**
- * A bug of ours ends the process: its peer takes over, which is the case COLO exists for. What it was is logged within a
- * bound, whatever the disk does; and nothing that goes wrong meanwhile is handled by the same handler again.
+ * A bug of ours ends the process: its peer takes over, which is the case COLO exists for. What it was is logged within
+ * a bound, whatever the disk does; and nothing that goes wrong meanwhile is handled by the same handler again.
  */
 export function endOnBug(log: Log, says: string): void {
   let ending = false;

@@ -1,13 +1,15 @@
-// Watches the event loop, which carries beats, frames, checkpoints and calls alike: what holds it up holds up all of them.
+// Watches the event loop, which carries beats, frames, checkpoints and calls alike: what holds it up holds up all of
+// them.
 //
 //    big handlers ─ during('apply', ...) ─► time spent in each since the last look
 //    a timer every lookMs ─► how late it is ─► a stall: counted, and named after what ran meanwhile
 //
-// `during` measures what its work takes itself: what it calls under another name counts there. Two readings of the clock
-// each, some 50 ns, so it stands at the entries of handlers and not within them. TLS handshakes run inside Node, and are
-// seen as `other`; how many of them there can be is bounded elsewhere (channel/door.ts).
+// `during` measures what its work takes itself: what it calls under another name counts there. Two readings of the
+// clock each, some 50 ns, so it stands at the entries of handlers and not within them. TLS handshakes run inside Node,
+// and are seen as `other`; how many of them there can be is bounded elsewhere (channel/door.ts).
 //
-// A stall in which the thread hardly ran is the host's (starved of its processor, stopped), or a call that waited for a disk.
+// A stall in which the thread hardly ran is the host's (starved of its processor, stopped), or a call that waited for a
+// disk.
 
 import { PerformanceObserver } from 'node:perf_hooks';
 import { type Clock, wallTime } from './clock.ts';

@@ -1,5 +1,6 @@
-// Makes a folder with those above it that are missing. Node's own recursive mkdir does not end where the file system answers
-// that a folder's parent is missing although it is there (any path below /proc), and holds the whole process meanwhile.
+// Makes a folder with those above it that are missing. Node's own recursive mkdir does not end where the file system
+// answers that a folder's parent is missing although it is there (any path below /proc), and holds the whole process
+// meanwhile.
 
 import { lstatSync, mkdirSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';

@@ -1,6 +1,6 @@
 // A file that says which process holds something: its id and, because ids are used again, its start time. It is held by
-// flock(2) on it, which the kernel drops when the process ends, however it ends. So there is no moment between finding a
-// file stale and taking it in which two could take it, and a file that is still empty is held as well.
+// flock(2) on it, which the kernel drops when the process ends, however it ends. So there is no moment between finding
+// a file stale and taking it in which two could take it, and a file that is still empty is held as well.
 //
 //   open ─► flock ─► is the path still this file? ─► whose name is in it? ─► own name into it
 //             │               │ no: again                   │ a living one (of a version that did not lock)
@@ -29,7 +29,10 @@ export interface HeldFile {
   release(): void;
 }
 
-/** Takes the file for this process until `release` or its end. The id of the process that has it otherwise; 0: not known. */
+/**
+ * Takes the file for this process until `release` or its end. The id of the process that has it otherwise; 0: not
+ * known.
+ */
 export function takeFile(path: string): HeldFile | { pid: number } {
   for (let tries = 0, waitedMs = 0; tries < ownerTriesMax; tries += 1) {
     const fd = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600);

@@ -1,9 +1,9 @@
 // A set of guest pages as runs of byte offsets into the RAM file: [start, end), ascending, not touching. One flat
 // array, because a checkpoint may name ten thousand of them and must not allocate an object for each.
 //
-// The order is asserted where a list is made, here, and nothing else can write one: a list out of order names pages twice,
-// a peer refuses it, and a union of two of them can lose a page in silence. Who reads runs from outside (the kernel, a
-// peer) checks them before they are added.
+// The order is asserted where a list is made, here, and nothing else can write one: a list out of order names pages
+// twice, a peer refuses it, and a union of two of them can lose a page in silence. Who reads runs from outside (the
+// kernel, a peer) checks them before they are added.
 
 import { assert } from './assert.ts';
 
@@ -23,7 +23,10 @@ export class PageRuns {
     return this.#bounds[this.#bounds.length - 1] ?? 0;
   }
 
-  /** Adds [start, end), which is not empty and begins at the end of the last run or behind it; joins them when they touch. */
+  /**
+   * Adds [start, end), which is not empty and begins at the end of the last run or behind it; joins them when they
+   * touch.
+   */
   add(start: number, end: number): void {
     const last = this.end;
     assert(start >= last && start < end, 'runs of pages are not empty, and ascend');

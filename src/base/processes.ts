@@ -1,5 +1,5 @@
-// Who a process is, and processes that end with us. Process ids are used again, so an id alone does not tell whether the
-// process is still the same one.
+// Who a process is, and processes that end with us. Process ids are used again, so an id alone does not tell whether
+// the process is still the same one.
 
 import { readFileSync } from 'node:fs';
 
@@ -27,10 +27,10 @@ export function isMarkOfDead(mark: string): boolean {
 }
 
 /**
- * The command line that runs `command` so that the kernel kills it when this process dies; util-linux's setpriv asks for
- * that. Who dies before setpriv has asked sends no signal, so the shell then looks whether we are still the parent, and
- * runs nothing if not. Each of them replaces itself by the next: the process id is the command's. The signal follows the
- * thread that starts it, so start it from the main thread.
+ * The command line that runs `command` so that the kernel kills it when this process dies; util-linux's setpriv asks
+ * for that. Who dies before setpriv has asked sends no signal, so the shell then looks whether we are still the parent,
+ * and runs nothing if not. Each of them replaces itself by the next: the process id is the command's. The signal
+ * follows the thread that starts it, so start it from the main thread.
  */
 export function tiedToUs(command: string, args: readonly string[]): [command: string, args: string[]] {
   const ifStillOurs = '[ "$PPID" = "$0" ] && exec "$@"';

@@ -1,5 +1,5 @@
-// What a caller may do, and whom a certificate is for. One order for people and programs; nodes of the cluster are apart:
-// what is between nodes is for them alone.
+// What a caller may do, and whom a certificate is for. One order for people and programs; nodes of the cluster are
+// apart: what is between nodes is for them alone.
 //
 //   viewer     sees the cluster, its VMs and what happens
 //   operator   and moves what runs: failover, checkpoint, drain; reads logs and consoles, which may hold secrets
@@ -22,8 +22,8 @@ export function isRole(text: unknown): text is Role {
 }
 
 /**
- * Whom a certificate is for, by the organizational unit in its subject, as Node gives it. One without was made before there
- * were roles, for a node. Undefined: for somebody whom this version does not know.
+ * Whom a certificate is for, by the organizational unit in its subject, as Node gives it. One without was made before
+ * there were roles, for a node. Undefined: for somebody whom this version does not know.
  */
 export function certificateRole(subject: { OU?: unknown } | undefined): CertificateRole | undefined {
   const unit: unknown = subject?.OU ?? 'node';

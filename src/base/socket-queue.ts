@@ -2,10 +2,10 @@
 // kernel counts in its own buffer sizes for Unix sockets, so only "nothing" is exact; that is all we ask.
 
 import type { Socket } from 'node:net';
-import koffi from 'koffi';
+import { libc } from './libc.ts';
 
 const SIOCOUTQ = 0x5411;
-const ioctl = koffi.load('libc.so.6').func('int ioctl(int fd, unsigned long request, _Out_ int *value)');
+const ioctl = libc.func('int ioctl(int fd, unsigned long request, _Out_ int *value)');
 
 /** 0 when the reader has everything; undefined when the socket has no descriptor or the system does not tell. */
 export function unreadBytes(socket: Socket): number | undefined {

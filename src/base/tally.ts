@@ -1,5 +1,5 @@
-// One word for many things of a kind: the first is told at once, those that come after it are counted and told together,
-// once in a while. For what a stranger, or a starved host, can make happen as often as it likes.
+// One word for many things of a kind: the first is told at once, those that come after it are counted and told
+// together, once in a while. For what a stranger, or a starved host, can make happen as often as it likes.
 
 import type { Clock } from './clock.ts';
 import { tallyEveryMs, tallyKindsMax } from './limits.ts';

@@ -1,5 +1,5 @@
-// An identity (identity.ts) as TLS takes it, and servers that go on with a renewed certificate, or a list of revoked ones, from
-// the next connection on.
+// An identity (identity.ts) as TLS takes it, and servers that go on with a renewed certificate, or a list of revoked
+// ones, from the next connection on.
 
 import type { Server as TlsServer } from 'node:tls';
 import type { Identity } from './identity.ts';
@@ -24,8 +24,8 @@ export function revokedOf(crl: string | undefined): { crl?: string[] } {
 }
 
 /**
- * Looks at the identity before each connection, and has the server go on with another one. Returns a function that looks as
- * well, for what is asked on connections that stand.
+ * Looks at the identity before each connection, and has the server go on with another one. Returns a function that
+ * looks as well, for what is asked on connections that stand.
  */
 export function followIdentity(
   server: TlsServer,

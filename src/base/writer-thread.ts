@@ -3,8 +3,8 @@
 //    write ─► cut when it would grow beyond bytesMax (file ─► old) ─► write ─► handled + 1
 //                                                  fails ─► lost + 1, and said in the file when it can be written again
 //
-// Every call is synchronous, since this thread has nothing else to do. A file that was removed or moved away is made anew.
-// One that cannot be renamed is not written any more rather than grow.
+// Every call is synchronous, since this thread has nothing else to do. A file that was removed or moved away is made
+// anew. One that cannot be renamed is not written any more rather than grow.
 
 import { closeSync, fstatSync, openSync, renameSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';

@@ -4,11 +4,12 @@
 //    write ─► (bound of what waits) ─► thread (writer-thread.ts) ─► file, cut at bytesMax
 //                    └─ beyond: lost, counted, told in `losses`
 //
-// One thread serves all files of the process; when one file hangs, the others of the process are lost too, and that is all.
-// Not the pool of threads that Node has for files: there four calls that hang would hold up the arbiter and the disks.
+// One thread serves all files of the process; when one file hangs, the others of the process are lost too, and that is
+// all. Not the pool of threads that Node has for files: there four calls that hang would hold up the arbiter and the
+// disks.
 //
-// `flushWriters` waits for the thread, within a bound and without the loop: for a process that is about to end. One whose
-// thread hangs ends itself with SIGKILL, since an exit in order would wait for the thread for ever.
+// `flushWriters` waits for the thread, within a bound and without the loop: for a process that is about to end. One
+// whose thread hangs ends itself with SIGKILL, since an exit in order would wait for the thread for ever.
 
 import { Worker } from 'node:worker_threads';
 import { errorText } from './errors.ts';
@@ -99,7 +100,9 @@ export function lossesOfAll(): Losses[] {
   return [...open].map((one) => one.losses).filter(({ pieces, problem }) => pieces > 0 || problem !== '');
 }
 
-/** Waits until everything is written, at most so long; the loop stands still. False when the thread did not come to it. */
+/**
+ * Waits until everything is written, at most so long; the loop stands still. False when the thread did not come to it.
+ */
 export function flushWriters(withinMs: number): boolean {
   return thread.flush(withinMs);
 }

@@ -1,14 +1,15 @@
 // Who may begin a TLS handshake now. Pure: time is an argument.
 //
-// A handshake costs the event loop about a millisecond, and the one of a node carries beats and frames. So a stranger may
-// cost it so many in a second and no more, from wherever he knocks:
+// A handshake costs the event loop about a millisecond, and the one of a node carries beats and frames. So a stranger
+// may cost it so many in a second and no more, from wherever he knocks:
 //
 //    a source (an IPv4 address, an IPv6 /64)    burst, then perSecond
 //    all sources that have proven nothing       burst, then perSecond, together
 //    handshakes that have begun                 atOnce, half of it for one source
 //
-// A source that has proven who it is, as a peer has, does not share the strangers' part: it is paired with again while they
-// knock. Its own part is bounded like any other's, and so are the tables: of strangers the one that was quiet longest leaves.
+// A source that has proven who it is, as a peer has, does not share the strangers' part: it is paired with again while
+// they knock. Its own part is bounded like any other's, and so are the tables: of strangers the one that was quiet
+// longest leaves.
 
 import { knownSourcesMax, sourcesMax } from './limits.ts';
 

@@ -12,7 +12,8 @@
 //
 // The decoder hands a message that lies whole in a received chunk out as a view of that chunk; only a message that
 // spans chunks is put together in a buffer, which is reused. A length that was damaged but stays within the limit makes
-// the decoder wait for bytes of the next messages; their checksum, the beats' silence or the end of the stream ends that.
+// the decoder wait for bytes of the next messages; their checksum, the beats' silence or the end of the stream ends
+// that.
 
 import { crc32 } from 'node:zlib';
 import { messageBytesMax } from './limits.ts';

@@ -1,6 +1,8 @@
-// Puts a door (door.ts) before the handshakes of a TLS server: who is not admitted is reset before anything is computed.
+// Puts a door (door.ts) before the handshakes of a TLS server: who is not admitted is reset before anything is
+// computed.
 //
-// Node begins the handshake in the server's own listener of `connection`; that one is called for those who are admitted only.
+// Node begins the handshake in the server's own listener of `connection`; that one is called for those who are admitted
+// only.
 
 import type { Server, Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';

@@ -3,13 +3,15 @@
 // bounded and checked against a schema, because whoever reaches the port can send it.
 
 import { z } from 'zod';
+import { parseJson } from '../base/json.ts';
 import type { Refusal } from './frame.ts';
 
 /** Versions of the messages inside the frames that this build understands, oldest and newest. */
 export const protocolVersions = { min: 2, max: 2 } as const;
 
 /** Beats, packets and bulk state each have a connection, so that none waits behind another. */
-export type LinkKind = 'beat' | 'packet' | 'bulk';
+export const linkKinds = ['beat', 'packet', 'bulk'] as const;
+export type LinkKind = (typeof linkKinds)[number];
 
 export interface Hello {
   /** The protected VM. */
@@ -29,7 +31,7 @@ const helloSchema = z.object({
   versions: z.object({ min: z.int().min(1).max(65535), max: z.int().min(1).max(65535) }),
   vm: name,
   node: name,
-  kind: z.enum(['beat', 'packet', 'bulk']),
+  kind: z.enum(linkKinds),
   term: z.int().min(0).max(Number.MAX_SAFE_INTEGER),
   session: name,
 });
@@ -46,7 +48,7 @@ export function encodeRefuse(reason: string): Uint8Array {
 
 /** The peer's hello, or why it is not accepted. */
 export function parseHello(payload: Buffer): Hello | Refusal {
-  const parsed = helloSchema.safeParse(parseJson(payload));
+  const parsed = helloSchema.safeParse(parseJson(payload.toString('utf8')));
   if (!parsed.success) return { kind: 'hello', text: `is no hello (${firstIssue(parsed.error)})` };
   const { versions, ...hello } = parsed.data;
   if (versions.min <= protocolVersions.max && versions.max >= protocolVersions.min) return hello;
@@ -57,17 +59,9 @@ export function parseHello(payload: Buffer): Hello | Refusal {
 
 /** The reason in a peer's refusal, made safe to print. */
 export function parseRefuse(payload: Buffer): string {
-  const parsed = refuseSchema.safeParse(parseJson(payload));
+  const parsed = refuseSchema.safeParse(parseJson(payload.toString('utf8')));
   if (!parsed.success) return 'it gave no readable reason';
   return parsed.data.reason.replaceAll(/[^\x20-\x7e]/g, '?');
-}
-
-function parseJson(payload: Buffer): unknown {
-  try {
-    return JSON.parse(payload.toString('utf8'));
-  } catch {
-    return undefined;
-  }
 }
 
 function firstIssue(error: z.ZodError): string {

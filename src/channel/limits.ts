@@ -27,7 +27,10 @@ export const closeTimeoutMs = 1_000;
 /** How long a probe of an existing socket file waits for an answer before the file counts as in use. */
 export const probeTimeoutMs = 1_000;
 
-/** What the peer's host has not acknowledged for so long ends the link: a path that carries other links may lose this one. */
+/**
+ * What the peer's host has not acknowledged for so long ends the link: a path that carries other links may lose this
+ * one.
+ */
 export const unacknowledgedMs = 5_000;
 
 /** Of what a side says when it ends a link. A longer text is cut. */
@@ -45,6 +48,8 @@ export const linkDoorLimits = {
   atOnce: 32,
 } as const;
 
-/** Sources of connections that are remembered: strangers, and those that have proven who they are. The oldest leaves. */
+/**
+ * Sources of connections that are remembered: strangers, and those that have proven who they are. The oldest leaves.
+ */
 export const sourcesMax = 1024;
 export const knownSourcesMax = 64;

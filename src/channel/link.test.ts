@@ -381,7 +381,9 @@ test('a socket left over by a dead process is replaced, one in use and a file ar
   assert.equal(statSync(path).mode & 0o777, 0o600);
   await assert.rejects(LinkServer.listen({ path }, options), isChannelError(/another process listens/));
   const leftOver = `${path}.old`;
-  const bindAndDie = `require('net').createServer().listen(${JSON.stringify(leftOver)}, () => process.kill(process.pid, 'SIGKILL'))`;
+  const bindAndDie =
+    `require('net').createServer().listen(${JSON.stringify(leftOver)}, () => process.kill(process.pid, ` +
+    `'SIGKILL'))`;
   await once(spawn(process.execPath, ['-e', bindAndDie], { stdio: 'ignore' }), 'exit');
   assert.ok(statSync(leftOver).isSocket());
   const replaced = await LinkServer.listen({ path: leftOver }, options);

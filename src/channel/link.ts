@@ -8,10 +8,10 @@
 // Promises:
 //  - `message` sees each message of the peer once, in order and undamaged, or the link closes with a ColoError.
 //  - `closed` is called exactly once, never from inside a call of ours, and nothing is called after it. Its error is
-//    undefined when either side closed in order (a bye was sent, or we destroyed it), and set when the peer vanished, or when
-//    this side gave the link up.
-//  - A link that ends otherwise than by a call of its owner is told to the owner before the peer can see it: a primary's right
-//    to speak is over then, and the peer may take it from that on. Nothing else is handled in between.
+//    undefined when either side closed in order (a bye was sent, or we destroyed it), and set when the peer vanished,
+//    or when this side gave the link up.
+//  - A link that ends otherwise than by a call of its owner is told to the owner before the peer can see it: a
+//    primary's right to speak is over then, and the peer may take it from that on. Nothing else is handled in between.
 //  - A side that ends a link says why in its bye, and the other one has that as `farewell`: both know the same reason.
 //  - `send` never blocks and never throws on a broken link: what was sent on one is lost, as if it were on the way.
 //
@@ -142,7 +142,10 @@ export class Link {
     this.socket.resume();
   }
 
-  /** Stops reading, or goes on: what the peer sends waits at its side. Not for longer than a moment, or the link is lost. */
+  /**
+   * Stops reading, or goes on: what the peer sends waits at its side. Not for longer than a moment, or the link is
+   * lost.
+   */
   pause(paused: boolean): void {
     if (paused) this.socket.pause();
     else this.socket.resume();
@@ -154,7 +157,10 @@ export class Link {
     return new Promise((resolve) => void this.drainWaiters.push(resolve));
   }
 
-  /** Sends what is queued and a bye that says why, then ends; `closed` follows, at the latest after limits.closeTimeoutMs. */
+  /**
+   * Sends what is queued and a bye that says why, then ends; `closed` follows, at the latest after
+   * limits.closeTimeoutMs.
+   */
   close(why = '', clock: Clock = systemClock): void {
     if (this.over) return;
     this.finish();
@@ -339,7 +345,9 @@ export interface LinkServerOptions {
   handshakeTimeoutMs: number;
   /** This node's certificate; needed on TCP. */
   identity?: IdentitySource;
-  /** A connection that got no link: what was wrong with it, and in words. It may be a stranger's, and there may be many. */
+  /**
+   * A connection that got no link: what was wrong with it, and in words. It may be a stranger's, and there may be many.
+   */
   refused?(kind: RefusalKind | 'unwanted' | 'rate' | 'busy', text: string): void;
 }
 

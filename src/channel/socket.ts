@@ -1,15 +1,15 @@
-// The transport below the link, and the only file that knows it: a Unix socket of this machine, or TCP between hosts with
-// mutual TLS 1.3, always. A TLSSocket is a Socket, so nothing above differs.
+// The transport below the link, and the only file that knows it: a Unix socket of this machine, or TCP between hosts
+// with mutual TLS 1.3, always. A TLSSocket is a Socket, so nothing above differs.
 //
 // Who a peer is, its certificate says: signed by the cluster's authority, valid now, with the node's name as its common
-// name (host/certificates.ts makes them). `peerName` is what the link compares with the peer's own words. Names of hosts
-// are not checked: nodes are known by their names, whatever address they have today.
+// name (host/certificates.ts makes them). `peerName` is what the link compares with the peer's own words. Names of
+// hosts are not checked: nodes are known by their names, whatever address they have today.
 //
 // A socket file left over by a dead process is replaced; one that answers is in use and is left alone. Files are
 // created with mode 0600: who may open them may speak for a node.
 //
-// A renewed certificate, and a list of revoked ones, count from the next connection on, of either side. What is connected stays.
-// A TLS session is never resumed, so that every connection proves who it is.
+// A renewed certificate, and a list of revoked ones, count from the next connection on, of either side. What is
+// connected stays. A TLS session is never resumed, so that every connection proves who it is.
 
 import { once } from 'node:events';
 import { lstatSync, unlinkSync } from 'node:fs';
@@ -36,7 +36,10 @@ export function addressText(address: Address): string {
   return 'path' in address ? address.path : `${address.host}:${address.port}`;
 }
 
-/** The node's name in the certificate that the peer has proven to own; '' of one that is no node's; undefined on a Unix socket. */
+/**
+ * The node's name in the certificate that the peer has proven to own; '' of one that is no node's; undefined on a Unix
+ * socket.
+ */
 export function peerName(socket: Socket): string | undefined {
   if (!(socket instanceof TLSSocket)) return undefined;
   const { subject } = socket.getPeerCertificate();

@@ -1,4 +1,5 @@
-// The link over TCP: mutual TLS 1.3, and who is turned away. Certificates are those that `colo init` and `colo join` make.
+// The link over TCP: mutual TLS 1.3, and who is turned away. Certificates are those that `colo init` and `colo join`
+// make.
 
 import assert from 'node:assert/strict';
 import { copyFileSync, mkdtempSync, rmSync } from 'node:fs';

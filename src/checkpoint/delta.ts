@@ -1,6 +1,6 @@
 // Pages against what the secondary has of them already: equal ones are left out, others travel as the difference.
 //
-//    primary    page of this capture  XOR  the same page of the newest committed one  ─► mostly zeros, which LZ4 makes small
+//    primary    page of this capture  XOR  the same page of the newest committed one  ─► mostly zeros, small by LZ4
 //    secondary  difference            XOR  the same page of the shadow                ─► the page
 //
 // The newest committed checkpoint is the only base that both sides are sure of: its pages lie in the shadow byte for
@@ -43,8 +43,8 @@ export class DeltaEncoder {
   }
 
   /**
-   * What travels of a batch: `raw` are the contents of `runs`. It lies in `memory`, as many bytes as `raw` or more; it is
-   * nothing at all when every page is equal.
+   * What travels of a batch: `raw` are the contents of `runs`. It lies in `memory`, as many bytes as `raw` or more; it
+   * is nothing at all when every page is equal.
    */
   encode(runs: PageRuns, raw: Uint8Array, memory: Buffer): DeltaBatch {
     const batch = { runs: new PageRuns(), deltas: new PageRuns(), contents: memory.subarray(0, raw.length) };

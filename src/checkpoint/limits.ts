@@ -23,8 +23,9 @@ export const deltaBaseBytesMax = 16 * 1024 * 1024;
 export const deviceBytesMax = 2 * 1024 * 1024;
 
 /**
- * The proxy's connection table: 32 bytes for each of 100,000 connections, and some more. A larger one cannot be encoded:
- * the checkpoint fails and says so. With device state and held frames it must fit into one message of the link (8 MiB).
+ * The proxy's connection table: 32 bytes for each of 100,000 connections, and some more. A larger one cannot be
+ * encoded: the checkpoint fails and says so. With device state and held frames it must fit into one message of the link
+ * (8 MiB).
  */
 export const tableBytesMax = 3.25 * 1024 * 1024;
 

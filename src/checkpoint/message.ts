@@ -1,6 +1,6 @@
 // What a checkpoint is made of on its way. Big-endian; u64 stay below 2^53. Everything the primary sends here takes the
-// bulk link; the secondary answers on the packet link (node/pairing/message.ts: `committed`, `refused`, `applied`), so that an
-// answer comes before the frames of its epoch. The payload of `applied` is here.
+// bulk link; the secondary answers on the packet link (node/pairing/message.ts: `committed`, `refused`, `applied`), so
+// that an answer comes before the frames of its epoch. The payload of `applied` is here.
 //
 //    primary                                   secondary
 //      │ template                                │  once per session: what the snapshot carrier is made from
@@ -87,8 +87,8 @@ export interface CaptureState {
   /** Frames that the primary held at the capture, opaque here. */
   held: Uint8Array;
   /**
-   * From the marker until the guest's clocks went on as they are in the device state, for the secondary's. Negative where they run on
-   * during a pause: then they are of a moment before the marker.
+   * From the marker until the guest's clocks went on as they are in the device state, for the secondary's. Negative
+   * where they run on during a pause: then they are of a moment before the marker.
    */
   standsMs: number;
   /** Hash of the primary's RAM; empty when not verifying. */
@@ -138,7 +138,9 @@ export interface Template {
 /** A refusal of bytes, as the error that the controller acts on. */
 export function checkpointError(message: string): ColoError {
   return new ColoError(errorCodes.checkpoint, message, {
-    hint: 'The checkpoint was dropped and the secondary is unchanged. If it repeats, compare the versions of both nodes.',
+    hint:
+      'The checkpoint was dropped and the secondary is unchanged. If it repeats, compare the versions of ' +
+      'both nodes.',
   });
 }
 

@@ -9,24 +9,16 @@
 import { Fifo } from '../base/fifo.ts';
 import { Histogram } from '../base/histogram.ts';
 import { quantile } from '../base/quantile.ts';
+import type { CaptureSteps } from '../qemu/capture-phases.ts';
 import { recordsMax } from './limits.ts';
 import type { Applied } from './message.ts';
 
 /** Why a checkpoint was taken. */
 export interface CheckpointReason {
-  /** A short name to count by, such as `divergence`, `interval` or `operator`. */
+  /** A short name to count by, such as `payload`, `interval` or `operator`. */
   kind: string;
   /** For people: for a divergence the connection, the offset in its stream and the bytes that differed. */
   detail: string;
-}
-
-/** What the capture cost while the guest stood still, in milliseconds. */
-export interface CapturePhases {
-  stopMs: number;
-  saveMs: number;
-  scanMs: number;
-  copyMs: number;
-  resumeMs: number;
 }
 
 export interface CheckpointRecord {
@@ -34,7 +26,7 @@ export interface CheckpointRecord {
   reason: CheckpointReason;
   /** The primary's clock when the guest stood still. */
   startedAtMs: number;
-  phases: CapturePhases;
+  phases: CaptureSteps;
   /** From asking QEMU to stop until it has resumed: a little more than the guest stood still. */
   pauseMs: number;
   pages: number;

@@ -1,8 +1,8 @@
 // A file for staged pages that do not fit in memory: without a name from the beginning, so that it is gone with the
 // process whatever happens. The folder should not be on tmpfs, or the bytes are in memory after all.
 //
-// A disk may hang, and the event loop carries the beats: so nothing here waits for it. Writes are taken at once and done one
-// after the other; whether all of them were done, `settled` says, before the checkpoint is committed.
+// A disk may hang, and the event loop carries the beats: so nothing here waits for it. Writes are taken at once and
+// done one after the other; whether all of them were done, `settled` says, before the checkpoint is committed.
 
 import { randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';

@@ -12,9 +12,9 @@
 // copying is left while the SVM stands still; beyond half of stagedBytesMax the compressed bytes are kept instead,
 // beyond stagedBytesMax they go to the spill file, and without one the checkpoint is refused.
 //
-// Differences (delta.ts) are made pages with the shadow, on arrival where the pages are kept, else while they are applied:
-// each page comes once, so its shadow is still that of the base then. While a checkpoint waits to be applied the shadow is
-// older than the base, and differences are kept as they came.
+// Differences (delta.ts) are made pages with the shadow, on arrival where the pages are kept, else while they are
+// applied: each page comes once, so its shadow is still that of the base then. While a checkpoint waits to be applied
+// the shadow is older than the base, and differences are kept as they came.
 //
 // Pure: the spill is a port. Rounds of the initial copying are not staged: their batches are handed out at once,
 // because there is no earlier state of this session to protect. After the first commit a round is refused.
@@ -174,8 +174,8 @@ export class Staging {
   }
 
   /**
-   * Resolves when the staged checkpoint may be committed; rejects when a part of it could not be spilled. Undefined when
-   * there is nothing to wait for.
+   * Resolves when the staged checkpoint may be committed; rejects when a part of it could not be spilled. Undefined
+   * when there is nothing to wait for.
    */
   settled(epoch: number): Promise<void> | undefined {
     const spill = this.staged?.checkpoint.epoch === epoch ? this.staged.receiving.spill : undefined;

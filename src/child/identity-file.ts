@@ -1,5 +1,5 @@
-// A file that says which process is this node of this VM. The process that holds it is the only one; a second one is refused
-// before it could claim anything. The service finds its children by it after its own restart.
+// A file that says which process is this node of this VM. The process that holds it is the only one; a second one is
+// refused before it could claim anything. The service finds its children by it after its own restart.
 
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { takeFile } from '../base/owner-file.ts';

@@ -1,9 +1,10 @@
-// The process of one node of one protected VM. Serves the node's API, and ends when it is told to (POST /stop). A signal
-// (SIGTERM, SIGINT, SIGHUP) ends it as soon as another node has the VM, and no VM (node/retirement.ts). QEMU is its child and goes with it, whatever happens to it (native/preload.c). Started in one of two ways:
+// The process of one node of one protected VM. Serves the node's API, and ends when it is told to (POST /stop). A
+// signal (SIGTERM, SIGINT, SIGHUP) ends it as soon as another node has the VM, and no VM (node/retirement.ts). QEMU is
+// its child and goes with it, whatever happens to it (native/preload.c). Started in one of two ways:
 //
 //   configuration on standard input   it belongs to whoever started it, and ends with them (standard input closes)
-//   --config FILE                     a child of the service, which may end and come back: it goes on alone, and says in
-//                                     an identity file who it is, so that the service finds it again
+//   --config FILE                     a child of the service, which may end and come back: it goes on alone, and says
+//                                     in an identity file who it is, so that the service finds it again
 
 import { randomFillSync } from 'node:crypto';
 import { readFileSync } from 'node:fs';

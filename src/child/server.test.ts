@@ -1,4 +1,5 @@
-// The API of a node's process answers with a status that says whose fault it is: the caller's, something outside, or ours.
+// The API of a node's process answers with a status that says whose fault it is: the caller's, something outside, or
+// ours.
 
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';

@@ -4,17 +4,19 @@
 //   POST /checkpoint  takes one now; answers when it is applied
 //   POST /failover    planned: the secondary takes over
 //   PUT  /peers       the nodes that can be the secondary: [{node, host, port}]
-//   POST /leave       ends the node, which is no longer to protect the VM; 409 when it has the VM, or is about to take over
+//   POST /leave       ends the node, which is no longer to protect the VM; 409 when it has the VM, or is about to take
+//                     over
 //   POST /stop        ends the node, its VM, and tells the peer that nothing is to be taken over
 
 import { chmod, rm } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { z } from 'zod';
-import { parseJson, readBody } from '../api/body.ts';
+import { readBody } from '../api/body.ts';
 import { nodeBodyBytesMax } from '../api/limits.ts';
 import type { NodeStatus, ProcessStatus } from '../api/node-status.ts';
 import { Refusal, refusalAnswer } from '../api/refusal.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { parseJson } from '../base/json.ts';
 import { during } from '../base/loop-watch.ts';
 import type { Peer } from '../node/config.ts';
 import type { ColoNode } from '../node/node.ts';

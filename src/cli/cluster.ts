@@ -78,7 +78,8 @@ export async function certificate(
   if (options.json) process.stdout.write(`${JSON.stringify({ name, revoked: count, file })}\n`);
   else
     process.stdout.write(
-      `${count} certificate${count === 1 ? '' : 's'} of ${name} revoked. Copy ${file} into the folder of every node: it counts from\n` +
+      `${count} certificate${count === 1 ? '' : 's'} of ${name} revoked. Copy ${file} into the folder of ` +
+        'every node: it counts from\n' +
         `the next connection on, without a restart, and ends those of the API.\n`,
     );
   return 0;

@@ -70,7 +70,8 @@ function dirtyPages(): DoctorLine {
     return line('dirty pages', 'ok', `userfaultfd write protection, ${userfaultfd.detail}; ${other}`);
   const todo = 'Linux 6.7 or newer, built with userfaultfd, and no sandbox that forbids it.';
   if (hasSoftDirty()) return line('dirty pages', 'limited', `soft-dirty, because ${userfaultfd.detail}`, todo);
-  const detail = `comparing all memory at each checkpoint, because ${userfaultfd.detail} and soft-dirty is not built in`;
+  const why = `${userfaultfd.detail} and soft-dirty is not built in`;
+  const detail = `comparing all memory at each checkpoint, because ${why}`;
   return line('dirty pages', 'limited', detail, todo);
 }
 

@@ -1,5 +1,5 @@
-// Ctrl-C and its relatives as an AbortSignal: the command unwinds, and its `finally` blocks end what it started. A second
-// Ctrl-C ends at once.
+// Ctrl-C and its relatives as an AbortSignal: the command unwinds, and its `finally` blocks end what it started. A
+// second Ctrl-C ends at once.
 
 let controller: AbortController | undefined;
 
@@ -15,7 +15,10 @@ export function interruptSignal(): AbortSignal {
   return made.signal;
 }
 
-/** Whether this command was interrupted: then what fails in it fails because of that (a terminal tells its children, too). */
+/**
+ * Whether this command was interrupted: then what fails in it fails because of that (a terminal tells its children,
+ * too).
+ */
 export function isInterrupted(): boolean {
   return controller?.signal.aborted === true;
 }

@@ -38,7 +38,8 @@ function build(finish: (code: number) => void): Command {
   const program = new Command('colo').exitOverride();
   program
     .description(
-      'Protects virtual machines: two copies run, their answers are compared, and when one host dies the other goes on.',
+      'Protects virtual machines: two copies run, their answers are compared, and when one host dies the ' +
+        'other goes on.',
     )
     .showHelpAfterError('(try --help)')
     .configureHelp({ showGlobalOptions: true });
@@ -120,7 +121,8 @@ function addControl(program: Command, finish: (code: number) => void): void {
     program
       .command('run <spec>')
       .description(
-        'run and protect the VM of a spec file (YAML; see examples/) on this machine until Ctrl-C; with --at, on a cluster',
+        'run and protect the VM of a spec file (YAML; see examples/) on this machine until Ctrl-C; with ' +
+          '--at, on a cluster',
       )
       .option(
         '--json',
@@ -184,7 +186,10 @@ function named(vm: string | undefined): string {
   throw new ColoError(errorCodes.input, 'which VM?', { hint: 'name it, as `colo ps` shows it' });
 }
 
-/** A command with the options of one that asks a cluster; isCluster tells whether it is meant for one where it need not be. */
+/**
+ * A command with the options of one that asks a cluster; isCluster tells whether it is meant for one where it need not
+ * be.
+ */
 function onCluster(program: Command, name: string, description: string): Command {
   return asking(program.command(name).description(description).option('--json', 'as JSON', false));
 }
@@ -259,6 +264,12 @@ function addCertificate(program: Command, finish: (code: number) => void): void 
     );
 }
 
+const benchWords =
+  'measure: checkpoint (pause per phase by dirty pages and RAM), disk (pause by bytes written; writes ' +
+  'in the guest; a database), failover (the gap that a client sees, for each kind of death; needs root), ' +
+  'memory (of both nodes, against what is promised), proxy (frames a second, beside colo-compare), ' +
+  'similarity (what each measure is worth)';
+
 function addTools(program: Command, finish: (code: number) => void): void {
   asking(
     program
@@ -284,9 +295,7 @@ function addTools(program: Command, finish: (code: number) => void): void {
   );
   program
     .command('bench <what>')
-    .description(
-      'measure: checkpoint (pause per phase by dirty pages and RAM), disk (pause by bytes written; writes in the guest; a database), failover (the gap that a client sees, for each kind of death; needs root), memory (of both nodes, against what is promised), proxy (frames a second, beside colo-compare), similarity (what each measure is worth)',
-    )
+    .description(benchWords)
     .addOption(
       new Option('--rounds <n>', 'repetitions per figure, 30 (similarity: 3); memory: seconds of each run').argParser(
         count,
@@ -316,7 +325,7 @@ function addTools(program: Command, finish: (code: number) => void): void {
     .action(async (options) => finish(await (await import('./dev/sim.ts')).sim(options)));
   program
     .command('check [only...]')
-    .description('types, lint (with the layers), format: all of them, or those that are named')
+    .description('rules of our own (layers, circles, widths), types, lint, format: all, or those that are named')
     .option('--json', 'as JSON', false)
     .action(async (only, options) => finish(await (await import('./dev/check.ts')).check(only, options)));
   program

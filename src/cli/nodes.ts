@@ -125,7 +125,9 @@ export async function rm(vm: string, options: Options): Promise<number> {
   const missing = (all: Cluster) => stillOn(all, vm).filter((name) => !all.nodes.some(({ node }) => node === name));
   const isOver = (all: Cluster) => stillOn(all, vm).length === missing(all).length;
   const unsure = missing(await until(target, `${vm} is gone`, changeTimeoutMs, isOver));
-  const text = `${vm} is removed; ${unsure.join(' and ')} may still run it, and stops it when it is back (see docs/cluster.md)`;
+  const text =
+    `${vm} is removed; ${unsure.join(' and ')} may still run it, and stops it when it is back (see ` +
+    'docs/cluster.md)';
   tell(options, { vm, unsure }, unsure.length === 0 ? `${vm} is gone` : text);
   return 0;
 }

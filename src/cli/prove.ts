@@ -21,7 +21,8 @@ export async function proveCommand(options: { accel?: 'kvm' | 'tcg'; json: boole
 
 function severalRow({ several, host }: Proof): string[] {
   const { vcpus, captures: of, loads: after } = several;
-  const words = `${of.missedPages} of ${of.changedPages} changed pages missed, ${after.exact} of ${after.loads} loads exact`;
+  const words =
+    `${of.missedPages} of ${of.changedPages} changed pages missed, ${after.exact} of ${after.loads} loads ` + 'exact';
   return [`${vcpus} running vCPUs: pause`, ms(of.pauseMs.p50), ms(of.pauseMs.p99), `${words}, ${host.accel}`];
 }
 
@@ -33,7 +34,8 @@ export function formatProof(proof: Proof): string[] {
       : ` (${host.kvm.module}, ${host.kvm.hasNestedPaging ? 'nested paging' : 'no nested paging'})`;
   return [
     '',
-    `QEMU ${host.qemu}, ${host.accel}${host.accel === 'kvm' ? kvm : ''}, Linux ${host.kernel}, ${host.processor}, ${host.cores} cores, tracker ${host.tracker}`,
+    `QEMU ${host.qemu}, ${host.accel}${host.accel === 'kvm' ? kvm : ''}, Linux ${host.kernel}, ` +
+      `${host.processor}, ${host.cores} cores, tracker ${host.tracker}`,
     ...(host.ring === 3 ? ['this KVM emulates all of ring 0, so the bare guest ran in ring 3'] : []),
     '',
     ...table(['what', 'p50', 'p99', 'of'], rowsOf(proof)),
@@ -57,7 +59,8 @@ function rowsOf(proof: Proof): string[][] {
     ...row(
       'pause of a capture',
       captured.pauseMs,
-      `${captured.captures}, ${perCapture} pages each, ${captured.missedPages} of ${captured.changedPages} changed pages missed`,
+      `${captured.captures}, ${perCapture} pages each, ${captured.missedPages} of ${captured.changedPages} ` +
+        'changed pages missed',
     ),
     ...row(`reading ${mib} MiB after it`, slowDown.readMs.afterCapture, 'by the guest'),
     ...row('  the same once more', slowDown.readMs.again, ''),

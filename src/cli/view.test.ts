@@ -75,9 +75,9 @@ function protectedPrimary(): NodeStatus {
   return nodeStatus({
     checkpoints: {
       ...{ count: 7, sentBytes: 0, dirtyBytes: 0, last: [...last, divergence] },
-      pauseMs: { p50: 2.5, p99: 123.4, max: 123.4 },
-      commitMs: { p50: 20, p99: 30, max: 30 },
-      dirtyPages: { p50: 800, p99: 900, max: 900 },
+      pauseMs: { count: 1, p50: 2.5, p99: 123.4, max: 123.4 },
+      commitMs: { count: 1, p50: 20, p99: 30, max: 30 },
+      dirtyPages: { count: 1, p50: 800, p99: 900, max: 900 },
       reasons: { epoch: 6, payload: 1 },
     },
     released: { byMatch: 999, byCommit: 1, dates: 0, holdMs: { p50: 0.8, p99: 40 } },
@@ -139,6 +139,7 @@ test('outside a terminal one line says node, state, term, epoch, pause and what 
 test('status shows each VM with its nodes, and divergences with the bytes of both sides', () => {
   const divergence = {
     epoch: 9,
+    time: 1,
     kind: 'payload',
     connection: '10.0.2.2:5000',
     offset: 7,
@@ -164,7 +165,7 @@ test('a primary that is not protected says why, and when it tries again', () => 
 
 test('a checkpoint that was due when its operator asked is told to him like one of his own', () => {
   const one = { why: '', pauseMs: 1, commitMs: 2, dirtyPages: 3, sentBytes: 4, heldFrames: 0 };
-  const none = { p50: 0, p99: 0, max: 0 };
+  const none = { count: 1, p50: 0, p99: 0, max: 0 };
   const sums = { count: 2, pauseMs: none, commitMs: none, dirtyPages: none, sentBytes: 0, dirtyBytes: 0, reasons: {} };
   const last = [
     { epoch: 4, reason: 'operator', ...one },

@@ -97,7 +97,8 @@ export function describe(statuses: NodeStatus[]): string[] {
     lines.push(`VM ${vm}  mode ${own[0]?.mode ?? ''}`, ...statusBlock(own));
     for (const divergence of own.flatMap((one) => one.divergences).slice(-5))
       lines.push(
-        `  divergence in epoch ${divergence.epoch}: ${divergence.kind} ${divergence.connection} at byte ${divergence.offset}`,
+        `  divergence in epoch ${divergence.epoch}: ${divergence.kind} ${divergence.connection} at byte ` +
+          `${divergence.offset}`,
         `    primary   ${divergence.primary}`,
         `    secondary ${divergence.secondary}`,
       );
@@ -114,7 +115,8 @@ export function statusBlock(statuses: NodeStatus[], rates?: Rates): string[] {
     const host =
       status.host.qemu === '' ? '' : `  qemu ${status.host.qemu} ${status.host.accel} ${status.host.tracker}`;
     lines.push(
-      `node ${status.node}  ${status.role.padEnd(9)} ${status.state}${why}  term ${status.term}  epoch ${status.epoch}${host}`,
+      `node ${status.node}  ${status.role.padEnd(9)} ${status.state}${why}  term ${status.term}  epoch ` +
+        `${status.epoch}${host}`,
     );
     if (isAlone) lines.push(...plightLines(status));
     lines.push(...arbiterLines(status), ...heartbeatLines(status), ...processLines(status));
@@ -144,7 +146,10 @@ export function statusLine(statuses: NodeStatus[]): string {
   return `node ${primary.node} ${primary.state}, term ${primary.term}, epoch ${primary.epoch}${counts}${match}`;
 }
 
-/** The one that an operator's wish has brought: it need not bear that name, since one that was due anyway serves as well. */
+/**
+ * The one that an operator's wish has brought: it need not bear that name, since one that was due anyway serves as
+ * well.
+ */
 export function newestCheckpoint({ checkpoints }: Pick<NodeStatus, 'checkpoints'>): CheckpointLine | undefined {
   return checkpoints?.last.at(-1);
 }
@@ -162,21 +167,28 @@ function primaryLines(status: NodeStatus): string[] {
   if (checkpoints !== null && checkpoints.count > 0) {
     const reasons = Object.entries(checkpoints.reasons).map(([reason, count]) => `${reason} ${count}`);
     lines.push(
-      `  checkpoints ${checkpoints.count} (${reasons.join(', ')})  pause p50 ${ms(checkpoints.pauseMs.p50)} p99 ${ms(checkpoints.pauseMs.p99)}  commit p50 ${ms(checkpoints.commitMs.p50)}`,
+      `  checkpoints ${checkpoints.count} (${reasons.join(', ')})  pause p50 ` +
+        `${ms(checkpoints.pauseMs.p50)} p99 ${ms(checkpoints.pauseMs.p99)}  commit p50 ` +
+        `${ms(checkpoints.commitMs.p50)}`,
     );
     for (const last of checkpoints.last.slice(-5))
       lines.push(
-        `    epoch ${String(last.epoch).padStart(5)}  ${last.reason.padEnd(11)} pause ${ms(last.pauseMs).padStart(8)}  ${String(last.dirtyPages).padStart(6)} pages  ${formatSize(last.sentBytes).padStart(8)} sent  ${last.why}`,
+        `    epoch ${String(last.epoch).padStart(5)}  ${last.reason.padEnd(11)} pause ` +
+          `${ms(last.pauseMs).padStart(8)}  ${String(last.dirtyPages).padStart(6)} pages  ` +
+          `${formatSize(last.sentBytes).padStart(8)} sent  ${last.why}`,
       );
   }
   lines.push(...diskLines(status));
   for (const { epoch, kind, connection, offset, primary, secondary } of status.divergences.slice(-3))
     lines.push(
-      `    epoch ${String(epoch).padStart(5)}  ${kind} differs at ${offset} of ${connection}: ${primary} | ${secondary}`,
+      `    epoch ${String(epoch).padStart(5)}  ${kind} differs at ${offset} of ${connection}: ${primary} | ` +
+        `${secondary}`,
     );
   if (released !== null)
     lines.push(
-      `  released ${released.byMatch} by match, ${released.byCommit} by commit (${share(released)} by match)  hold p50 ${ms(released.holdMs.p50)} p99 ${ms(released.holdMs.p99)}${datesText(released.dates)}`,
+      `  released ${released.byMatch} by match, ${released.byCommit} by commit (${share(released)} by ` +
+        `match)  hold p50 ${ms(released.holdMs.p50)} p99 ` +
+        `${ms(released.holdMs.p99)}${datesText(released.dates)}`,
     );
   return lines;
 }
@@ -208,7 +220,8 @@ function plightLines({ why, nextTryInMs }: NodeStatus): string[] {
 function arbiterLines({ arbiter }: NodeStatus): string[] {
   if (arbiter === undefined || arbiter === null) return [];
   return [
-    `  NOBODY COULD TAKE OVER: the arbiter has taken no claim for ${(arbiter.forMs / 1000).toFixed(0)} s: ${arbiter.why}`,
+    `  NOBODY COULD TAKE OVER: the arbiter has taken no claim for ${(arbiter.forMs / 1000).toFixed(0)} s: ` +
+      `${arbiter.why}`,
   ];
 }
 

@@ -1,5 +1,5 @@
-// The store on an etcd of which one member is slow: a question that was asked twice is done again long after. The etcd here
-// is a few lines that this test can hold up; a real one is in test/failover/etcd.test.ts.
+// The store on an etcd of which one member is slow: a question that was asked twice is done again long after. The etcd
+// here is a few lines that this test can hold up; a real one is in test/failover/etcd.test.ts.
 
 import assert from 'node:assert/strict';
 import { createServer, type IncomingMessage } from 'node:http';

@@ -1,12 +1,13 @@
-// The store on etcd: entries below PREFIX/registry/, changed by comparing etcd's own mod_revision, which grows with every
-// change of anything and so is never used twice. An announced entry hangs on a lease of etcd, one per store: a node that
-// dies, or is cut off, vanishes when its lease ends.
+// The store on etcd: entries below PREFIX/registry/, changed by comparing etcd's own mod_revision, which grows with
+// every change of anything and so is never used twice. An announced entry hangs on a lease of etcd, one per store: a
+// node that dies, or is cut off, vanishes when its lease ends.
 //
-// A change counts as made, too, when the entry has its value already: the client may have asked two members (etcd/client.ts).
-// So values that several nodes might want at once, and of which only one may be told that it was first, must differ.
+// A change counts as made, too, when the entry has its value already: the client may have asked two members
+// (etcd/client.ts). So values that several nodes might want at once, and of which only one may be told that it was
+// first, must differ.
 //
-// A node's announcement is changed from its last revision, too. A question that was asked twice may be done again by a slow
-// member much later, and what it says would stay: nobody writes again what has not changed.
+// A node's announcement is changed from its last revision, too. A question that was asked twice may be done again by a
+// slow member much later, and what it says would stay: nobody writes again what has not changed.
 //
 // An announcement whose lease is over (this node slept, or etcd was unreachable for longer) takes a new lease.
 

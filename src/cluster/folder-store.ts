@@ -10,6 +10,7 @@ import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'no
 import { join } from 'node:path';
 import { z } from 'zod';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
+import { parseJson } from '../base/json.ts';
 import { makeFolder } from '../base/make-folder.ts';
 import { withFileLock } from '../host/file-lock.ts';
 import { folderEntriesMax } from './limits.ts';
@@ -118,14 +119,6 @@ export class FolderStore implements Store {
 function readText(path: string): string | undefined {
   try {
     return readFileSync(path, 'utf8');
-  } catch {
-    return undefined;
-  }
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
   } catch {
     return undefined;
   }

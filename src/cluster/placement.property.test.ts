@@ -21,7 +21,9 @@ interface ModelChild {
   stateSince: number;
 }
 
-/** Three hosts. Claims and pairings take no time; the registry and the arbiter are always reached, but views may be old. */
+/**
+ * Three hosts. Claims and pairings take no time; the registry and the arbiter are always reached, but views may be old.
+ */
 class Model {
   now = 0;
   readonly terms: Terms = new Map();
@@ -152,7 +154,9 @@ class Model {
     return peer?.role.state.kind === 'secondary' && peer.holds === 'nothing';
   }
 
-  /** What children do by themselves: they look again, take over, and a primary protects itself by a peer that is free. */
+  /**
+   * What children do by themselves: they look again, take over, and a primary protects itself by a peer that is free.
+   */
   async goOnAll(): Promise<void> {
     for (const child of this.children.values()) {
       if (child.role.state.kind === 'deciding') await this.act(child, child.role.on({ kind: 'start' }));

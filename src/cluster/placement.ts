@@ -1,28 +1,29 @@
 // What one node of a cluster has to do, from what it knows of all of them, as a pure core: (view, now) -> actions.
 //
 //   registry (nodes, drains, VMs, placements) ─┐
-//   own children, with what they say           ├──► Reconciler.plan ──► start, stop, place, setPeers, failover, bootAnew
-//   arbiter's records of VMs that nobody runs ─┘
+//   own children, with what they say           ├──► Reconciler.plan ──► start, stop, place, setPeers, failover,
+//   arbiter's records of VMs that nobody runs ─┘                        bootAnew
 //
-// Who places a VM: the node that runs it as its primary (with the highest term, if several say so); at first the node that
-// boots it. Everybody else follows: a node that is placed runs a child, one that is not placed any more stops it
+// Who places a VM: the node that runs it as its primary (with the highest term, if several say so); at first the node
+// that boots it. Everybody else follows: a node that is placed runs a child, one that is not placed any more stops it
 // if the child agrees, which alone knows whether it is about to be the primary.
 //
-// Nothing here can make two primaries. A child becomes one only by a claim at the arbiter: the first start, a start after
-// its end, and booting anew are all the compare-and-swap of failover/arbiter, whatever the registry says. What is decided
-// here from an old view costs a start in vain, or protection for a while.
+// Nothing here can make two primaries. A child becomes one only by a claim at the arbiter: the first start, a start
+// after its end, and booting anew are all the compare-and-swap of failover/arbiter, whatever the registry says. What is
+// decided here from an old view costs a start in vain, or protection for a while.
 //
 // Drain: a node that is to be empty is no good for a secondary; its secondaries are placed elsewhere, and its primaries
 // are handed over (planned failover) as soon as their secondary is on a node that stays. The new primary then finds a
 // secondary elsewhere. While there is no other node, nothing moves.
 //
 // Both nodes lost: the record names a pair, and both come back with empty hands. The owner boots the VM anew when the
-// peer is there and says that it holds nothing. What the registry says of the peer may be old, so its word is only a reason
-// to start the owner's child again: that child asks the peer itself (role.ts), and boots nothing before it has an answer. A
-// peer that is not there may hold everything: then a person decides.
+// peer is there and says that it holds nothing. What the registry says of the peer may be old, so its word is only a
+// reason to start the owner's child again: that child asks the peer itself (role.ts), and boots nothing before it has
+// an answer. A peer that is not there may hold everything: then a person decides.
 //
-// An arbiter that has lost its records, or was restored from an old copy, says as little. So a node boots the VM by the lack
-// of a record only while the registry says at that time that no other node has it, and never while one says that it runs it.
+// An arbiter that has lost its records, or was restored from an old copy, says as little. So a node boots the VM by the
+// lack of a record only while the registry says at that time that no other node has it, and never while one says that
+// it runs it.
 
 import type { TermRecord } from '../arbiter/arbiter.ts';
 import {
@@ -66,7 +67,9 @@ export type PlacementAction =
   | { kind: 'leave'; vm: string; why: string }
   /** Stops a child that has no role any more; it is dead then, and started again after the pause of one that died. */
   | { kind: 'restart'; vm: string; why: string }
-  /** Starts the child again, which boots the VM by a claim at the arbiter once its peer has said that it holds nothing. */
+  /**
+   * Starts the child again, which boots the VM by a claim at the arbiter once its peer has said that it holds nothing.
+   */
   | { kind: 'bootAnew'; vm: string; why: string }
   | { kind: 'place'; vm: string; placement: Placement; why: string }
   | { kind: 'setPeers'; vm: string; peers: { node: string; host: string; port: number }[] }
@@ -86,7 +89,9 @@ export class Reconciler {
     return view.fresh ? [...this.strays(view), ...this.struck(view), ...actions] : actions;
   }
 
-  /** Children of VMs that were removed, or of an older life of their VM. One of which nothing is known is left alone. */
+  /**
+   * Children of VMs that were removed, or of an older life of their VM. One of which nothing is known is left alone.
+   */
   private strays({ cluster, children }: View): PlacementAction[] {
     const lives = new Map(cluster.vms.map((vm) => [vm.vm, vm.life]));
     const isOver = ({ vm, life }: Child) =>
@@ -137,8 +142,8 @@ export class Reconciler {
   }
 
   /**
-   * A primary is never stopped for a placement: if another has the term, it finds out by itself. Nor is one that is about
-   * to be the primary. What the child said may be old by now, so the child itself has the last word.
+   * A primary is never stopped for a placement: if another has the term, it finds out by itself. Nor is one that is
+   * about to be the primary. What the child said may be old by now, so the child itself has the last word.
    */
   private leave({ fresh }: View, child: Child | undefined): PlacementAction[] {
     if (!fresh || child === undefined || child.role === 'primary' || takesOver(child)) return [];

@@ -2,19 +2,22 @@
 //
 //   nodes/NAME        announced by NAME's colod while it lives: where it is, what room it has, what runs on it
 //   drains/NAME       an operator wants NAME empty
-//   vms/VM            what is to run: the spec as it was given, the node that boots it, and its life; or that it was removed
+//   vms/VM            what is to run: the spec as it was given, the node that boots it, and its life; or that it was
+//                     removed
 //   placements/VM     the nodes that run it, the one that is (or is to be) the primary first
 //
 // A life is one run of a VM, from `colo run` to `colo rm`: a VM that is run again under its name is another one to the
-// arbiter and to the nodes, so nothing of an older life can be taken over. But it may still speak: its primary stops when
-// its colod sees the removal, and that may be cut off. So what is left of a removed VM names the nodes that may run it and
-// its addresses, and its name and addresses are not used again before each of them has struck itself off.
+// arbiter and to the nodes, so nothing of an older life can be taken over. But it may still speak: its primary stops
+// when its colod sees the removal, and that may be cut off. So what is left of a removed VM names the nodes that may
+// run it and its addresses, and its name and addresses are not used again before each of them has struck itself off.
 //
-// Entries that cannot be read (another version's, damaged) are left out and named in `problems`, never guessed at. So that
-// one is missing means nothing: a VM is removed by an entry that says so, and a registry that lost everything stops none.
+// Entries that cannot be read (another version's, damaged) are left out and named in `problems`, never guessed at. So
+// that one is missing means nothing: a VM is removed by an entry that says so, and a registry that lost everything
+// stops none.
 
 import { z } from 'zod';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { parseJson } from '../base/json.ts';
 import { entryBytes, folderEntriesMax, listingBytesMax } from './limits.ts';
 import type { Entry, Store } from './store.ts';
 
@@ -158,8 +161,8 @@ export class Registry {
   }
 
   /**
-   * False when it was changed or removed meanwhile. Its nodes stop it when they see that. What is left of it names those
-   * that may run it (`nodes`), until each of them has said that it does not (`strike`).
+   * False when it was changed or removed meanwhile. Its nodes stop it when they see that. What is left of it names
+   * those that may run it (`nodes`), until each of them has said that it does not (`strike`).
    */
   async removeVm(
     { vm, life, revision }: Pick<VmRecord, 'vm' | 'life'> & { revision: number },
@@ -215,12 +218,4 @@ function push<T>(list: T[], item: T | undefined): void {
 
 function addTo<T extends object>(value: T | undefined, revision: number): (T & { revision: number }) | undefined {
   return value === undefined ? undefined : { ...value, revision };
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

@@ -1,5 +1,5 @@
-// A spec that came over the network names files below the allowed folders only, however it writes them and whatever lies
-// there.
+// A spec that came over the network names files below the allowed folders only, however it writes them and whatever
+// lies there.
 
 import assert from 'node:assert/strict';
 import { mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';

@@ -1,9 +1,11 @@
 // Which files of a host a spec may name. One that came over the network names files below the folders of the node's
-// configuration only: else a token would be the key of a node, since a disk can be any file and a guest reads its disks.
+// configuration only: else a token would be the key of a node, since a disk can be any file and a guest reads its
+// disks.
 //
-// It is looked at twice. When the VM is to be run the paths are judged as text, on any node: the files may be elsewhere. And
-// on each node, whenever it starts a child, as the file system has them: links and `..` are followed as the kernel does.
-// A qcow2 image names files of its own; what a guest wrote into a raw disk may look like one. So one that names any is refused.
+// It is looked at twice. When the VM is to be run the paths are judged as text, on any node: the files may be
+// elsewhere. And on each node, whenever it starts a child, as the file system has them: links and `..` are followed as
+// the kernel does. A qcow2 image names files of its own; what a guest wrote into a raw disk may look like one. So one
+// that names any is refused.
 
 import { closeSync, existsSync, lstatSync, openSync, readSync, realpathSync } from 'node:fs';
 import { basename, dirname, join, resolve, sep } from 'node:path';

@@ -1,5 +1,5 @@
-// Who calls: local root on the Unix socket, a certificate of the cluster's authority, or a token of a file. Anybody else is
-// refused, and counted by the reason.
+// Who calls: local root on the Unix socket, a certificate of the cluster's authority, or a token of a file. Anybody
+// else is refused, and counted by the reason.
 //
 //   FILE   NAME:SHA256 of the token in hex:ROLE, one a line; made by `colo token FILE NAME`
 //

@@ -23,7 +23,10 @@ export interface ChildPaths {
   config: string;
   identity: string;
   api: string;
-  /** What the process says besides its log, such as a crash: written by itself at once, so it is on no disk that could hang. */
+  /**
+   * What the process says besides its log, such as a crash: written by itself at once, so it is on no disk that could
+   * hang.
+   */
   output: string;
   /** Kept: logs. */
   logs: string;

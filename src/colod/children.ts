@@ -14,11 +14,11 @@ import { closeSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync }
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { z } from 'zod';
-import { parseJson } from '../api/body.ts';
 import { callNode, nodeStatus } from '../api/node-client.ts';
 import type { NodeStatus } from '../api/node-status.ts';
 import { type Clock, delay } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
+import { parseJson } from '../base/json.ts';
 import type { Log } from '../base/log.ts';
 import { makeFolder } from '../base/make-folder.ts';
 import { livingOwner } from '../base/owner-file.ts';
@@ -170,7 +170,9 @@ export class Children {
     }
   }
 
-  /** Stops it if it agrees: it alone knows whether it has the VM, or is about to. It is not killed for not answering. */
+  /**
+   * Stops it if it agrees: it alone knows whether it has the VM, or is about to. It is not killed for not answering.
+   */
   async leave(vm: string, options: { why: string; forget: boolean }): Promise<void> {
     const one = this.held.get(vm);
     if (one === undefined || one.busy !== undefined) return;

@@ -1,5 +1,5 @@
-// What all nodes said of themselves, judged: what is missing, what will be, and what differs between hosts that have to be
-// alike. Pure; node-facts.ts asks.
+// What all nodes said of themselves, judged: what is missing, what will be, and what differs between hosts that have to
+// be alike. Pure; node-facts.ts asks.
 
 import type { Finding, NodeFacts } from '../api/doctor.ts';
 import { certificateDaysLow, clockLagMsMax, etcdBytesHigh, nodeLagMsMax } from './limits.ts';

@@ -68,7 +68,9 @@ export const serviceSchema = z.strictObject({
   runFolder: path.default('/dev/shm/colod'),
   /** Logs, replicas of disks. */
   stateFolder: path.default('/var/lib/colo'),
-  /** Below these a spec that came over the network may name files of this host: images in the state folder by default. */
+  /**
+   * Below these a spec that came over the network may name files of this host: images in the state folder by default.
+   */
   files: z.array(path).max(16).optional(),
   /** Who may open it, may do everything. */
   socket: path.default('/run/colo/colod.sock'),

@@ -1,5 +1,6 @@
-// What a host does before it is shut down, while its network is still up: every VM of this node is handed over. colod may be
-// gone by then, its children are not: each is sent the signal that it would get later all the same, and is waited for.
+// What a host does before it is shut down, while its network is still up: every VM of this node is handed over. colod
+// may be gone by then, its children are not: each is sent the signal that it would get later all the same, and is
+// waited for.
 //
 //   colo-handover.service, ExecStop ─► SIGTERM to each child ─► it hands over (node/retirement.ts) and ends
 

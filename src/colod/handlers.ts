@@ -1,13 +1,13 @@
-// What each route of the API does. Every node answers for the cluster: from the registry what it says there, and from the
-// node that has it what only that one knows (over its API, with this node's certificate).
+// What each route of the API does. Every node answers for the cluster: from the registry what it says there, and from
+// the node that has it what only that one knows (over its API, with this node's certificate).
 
 import { randomBytes } from 'node:crypto';
 import { z } from 'zod';
-import { emptySchema, logLinesSchema, nodeStatusSchema, runSchema } from '../api/cluster.ts';
+import { emptySchema, logLinesSchema, runSchema } from '../api/cluster.ts';
 import { callService, type Question } from '../api/cluster-client.ts';
 import { type Finding, nodeFactsSchema } from '../api/doctor.ts';
 import { logBytesMax } from '../api/limits.ts';
-import type { NodeStatus } from '../api/node-status.ts';
+import { type NodeStatus, nodeStatusSchema } from '../api/node-status.ts';
 import { jsonSchema, openApiDocument } from '../api/openapi.ts';
 import { Refusal } from '../api/refusal.ts';
 import type { LogQuery } from '../api/routes.ts';
@@ -162,7 +162,9 @@ async function removeVm(service: Service, call: Call) {
   return {};
 }
 
-/** Takes a VM out of the registry. Until they say that they do not, these nodes may run it: where it is, or is to be. */
+/**
+ * Takes a VM out of the registry. Until they say that they do not, these nodes may run it: where it is, or is to be.
+ */
 function take(service: Service, vm: VmRecord & { revision: number }): Promise<boolean> {
   const found = service.cluster.placements.get(vm.vm);
   const placed = found?.life === vm.life ? found.nodes : [vm.home];

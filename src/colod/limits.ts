@@ -36,7 +36,9 @@ export const lastWordsBytesMax = 8 * 1024;
 /** A stream of live updates says at least this often that it lives, so that a reader or a proxy does not give it up. */
 export const streamPingMs = 15_000;
 
-/** One thing that a node looks at of itself for `colo doctor --cluster`. What takes longer is shown as not answering. */
+/**
+ * One thing that a node looks at of itself for `colo doctor --cluster`. What takes longer is shown as not answering.
+ */
 export const factTimeoutMs = 3_000;
 
 /** A certificate that is good for fewer days than this is named by `colo doctor --cluster`. */
@@ -48,7 +50,10 @@ export const clockLagMsMax = 500;
 /** How long a question to another node may take before `colo doctor --cluster` names it. */
 export const nodeLagMsMax = 50;
 
-/** Of an etcd's data: `colo doctor --cluster` names a larger one. Its quota is 2 GiB unless told otherwise, and then it takes nothing. */
+/**
+ * Of an etcd's data: `colo doctor --cluster` names a larger one. Its quota is 2 GiB unless told otherwise, and then it
+ * takes nothing.
+ */
 export const etcdBytesHigh = 1.5 * 2 ** 30;
 
 /**
@@ -69,7 +74,10 @@ export const oldLogsMax = 64;
 /** Connections to the plain door of monitoring at one time. Further ones are closed at once. */
 export const monitorConnectionsMax = 32;
 
-/** How long a planned failover is waited for: the secondary has a second for it, and the arbiter may be slow. Then it is unanswered. */
+/**
+ * How long a planned failover is waited for: the secondary has a second for it, and the arbiter may be slow. Then it is
+ * unanswered.
+ */
 export const failoverTimeoutMs = 15_000;
 
 /** Before its host is shut down, VMs are handed over for so long. Beyond: who is still here ends with the host. */

@@ -1,4 +1,5 @@
-// Runs the service in this process until SIGTERM, SIGINT or SIGHUP: `colo colod --config FILE`. Its VMs go on without it.
+// Runs the service in this process until SIGTERM, SIGINT or SIGHUP: `colo colod --config FILE`. Its VMs go on without
+// it.
 
 import { rm } from 'node:fs/promises';
 import { systemClock } from '../base/clock.ts';

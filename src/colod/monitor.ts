@@ -1,10 +1,11 @@
-// What a monitoring system asks a node: metrics and health. On the API's doors, and on a plain one where the configuration
-// names it, for a network that is trusted to read.
+// What a monitoring system asks a node: metrics and health. On the API's doors, and on a plain one where the
+// configuration names it, for a network that is trusted to read.
 //
 //    /metrics                     Prometheus' text, of this node and its own VMs
 //    /livez                       200 while this process answers
 //    /readyz                      200 when the registry answers, so that VMs can be placed; else 503 and why
-//    /v1/vms/VM/protected         200 when the loss of its primary would lose nothing; 503 and why not; 404 for no such VM
+//    /v1/vms/VM/protected         200 when the loss of its primary would lose nothing; 503 and why not; 404 for no such
+//                                 VM
 
 import { X509Certificate } from 'node:crypto';
 import { collectDefaultMetrics, Registry } from 'prom-client';

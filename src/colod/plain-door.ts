@@ -1,5 +1,5 @@
-// A door without TLS and without names, for monitoring alone: it answers what monitor.ts does, to GET, and nothing else. Only
-// where the configuration names it (`monitoring`), since whoever reaches it reads which VMs there are.
+// A door without TLS and without names, for monitoring alone: it answers what monitor.ts does, to GET, and nothing
+// else. Only where the configuration names it (`monitoring`), since whoever reaches it reads which VMs there are.
 
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { questionTimeoutMs } from '../api/limits.ts';

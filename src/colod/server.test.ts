@@ -1,5 +1,5 @@
-// The service's API over real sockets: who is refused and how that is counted, bounds, live updates, and that the OpenAPI
-// document says what is served. Behind it stands a cluster that only this test knows.
+// The service's API over real sockets: who is refused and how that is counted, bounds, live updates, and that the
+// OpenAPI document says what is served. Behind it stands a cluster that only this test knows.
 
 import assert from 'node:assert/strict';
 import { EventEmitter } from 'node:events';

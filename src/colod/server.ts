@@ -1,5 +1,5 @@
-// The service's API on its two doors: a Unix socket for local root, and TLS 1.3 for certificates of the cluster and tokens.
-// Every question is one route of api/routes.ts; what is none, too large, or from nobody is refused and counted.
+// The service's API on its two doors: a Unix socket for local root, and TLS 1.3 for certificates of the cluster and
+// tokens. Every question is one route of api/routes.ts; what is none, too large, or from nobody is refused and counted.
 
 import { EventEmitter } from 'node:events';
 import { chmod, rm } from 'node:fs/promises';
@@ -7,13 +7,14 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { createServer as createSecureServer } from 'node:https';
 import { dirname } from 'node:path';
 import { z } from 'zod';
-import { parseJson, readBody } from '../api/body.ts';
+import { readBody } from '../api/body.ts';
 import { bodyBytesMax, connectionsMax, questionTimeoutMs, streamBacklogBytesMax, streamsMax } from '../api/limits.ts';
 import { Refusal, refusalAnswer } from '../api/refusal.ts';
 import { matchRoute, type Route, type RouteId } from '../api/routes.ts';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import type { Identity, IdentitySource } from '../base/identity.ts';
+import { parseJson } from '../base/json.ts';
 import type { Log } from '../base/log.ts';
 import { makeFolder } from '../base/make-folder.ts';
 import { mayDo } from '../base/roles.ts';
@@ -148,7 +149,8 @@ export class ServiceServer {
     const server = createServer((question, answer) => {
       void this.handle(question, answer, () => localCaller);
     });
-    // The file is made inside listen(), in this tick: nobody else can open it, and no other file is made under this mask.
+    // The file is made inside listen(), in this tick: nobody else can open it, and no other file is made under this
+    // mask.
     const listen = () => {
       const mask = process.umask(0o177);
       try {

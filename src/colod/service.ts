@@ -1,5 +1,6 @@
 // The service of one host: looks at its children and at the registry, asks the reconciler (cluster/placement.ts) what
-// is to be done, and does it. Round after round, from nothing but what it sees: so it may end and come back at any time.
+// is to be done, and does it. Round after round, from nothing but what it sees: so it may end and come back at any
+// time.
 //
 //   children, registry, arbiter ──► view ──► Reconciler.plan ──► children, registry
 //
@@ -224,7 +225,8 @@ export class Service {
         return;
       case 'bootAnew':
         await children.leave(action.vm, { why: action.why, forget: false });
-        // Not `primary`: what the registry says of the peer may be old, so the child asks it first (controller/role.ts).
+        // Not `primary`: what the registry says of the peer may be old, so the child asks it first
+        // (controller/role.ts).
         if (record !== undefined) await children.start(record, 'auto');
         return;
       case 'stop':
@@ -250,7 +252,9 @@ export class Service {
     }
   }
 
-  /** A VM that the arbiter knows has run: then its record says what this node is. A new one is booted by its home alone. */
+  /**
+   * A VM that the arbiter knows has run: then its record says what this node is. A new one is booted by its home alone.
+   */
   private async roleOf(
     record: { vm: string; life: string },
     as: 'first' | 'known' | 'secondary',

@@ -1,5 +1,6 @@
-// Whether a VM may have the name and the addresses that its spec gives it, pure: two guests with one address on one bridge
-// would take each other's frames. A VM that was removed counts for as long as a node may still run it (cluster/registry.ts).
+// Whether a VM may have the name and the addresses that its spec gives it, pure: two guests with one address on one
+// bridge would take each other's frames. A VM that was removed counts for as long as a node may still run it
+// (cluster/registry.ts).
 
 import { Refusal } from '../api/refusal.ts';
 import { errorCodes } from '../base/errors.ts';

@@ -1,11 +1,12 @@
-// Which devices a protected machine can have: one table, from which the spec's words, the refusals and docs/guests.md are
-// made (docs/guests.ts). What a guest is to keep through a failover has to be in the RAM file or in QEMU's device state.
+// Which devices a protected machine can have: one table, from which the spec's words, the refusals and docs/guests.md
+// are made (docs/guests.ts). What a guest is to keep through a failover has to be in the RAM file or in QEMU's device
+// state.
 //
 //    supported   has a word in the spec; `tested`: with a guest that uses it, by the named test
 //    refused     a word that operators try; `instead` says what to take
 //
-// QEMU itself has the last word: a device that is not migratable, or has memory that nobody covers, refuses the machine at
-// its start (qemu/guard.ts, qemu/ram-blocks.ts).
+// QEMU itself has the last word: a device that is not migratable, or has memory that nobody covers, refuses the machine
+// at its start (qemu/guard.ts, qemu/ram-blocks.ts).
 
 import { z } from 'zod';
 
@@ -92,7 +93,8 @@ export const devices: readonly Device[] = [
   {
     ...{ kind: 'tpm', name: 'tpm', qemu: 'tpm-crb, tpm-tis' },
     support: refused(
-      'its state is in another process (swtpm), which has no moment in common with a checkpoint: a survivor would have keys of another time',
+      'its state is in another process (swtpm), which has no moment in common with a checkpoint: a survivor ' +
+        'would have keys of another time',
       'a guest that does not need one: Secure Boot works without',
     ),
   },

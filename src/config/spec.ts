@@ -52,7 +52,9 @@ const bootSchema = z.union(
       kernel: z.string().min(1),
       initrd: z.string().min(1).optional(),
       cmdline: z.string().default(''),
-      /** Emulated: whether the kernel is told the rate of its time stamp counter, as a further word of its command line. */
+      /**
+       * Emulated: whether the kernel is told the rate of its time stamp counter, as a further word of its command line.
+       */
       clockRate: z.boolean().default(true),
     }),
   ],
@@ -113,7 +115,9 @@ const cardSchema = z.strictObject({
 
 /** What the proxy does so that two equal guests answer alike (docs/comparison.md). */
 const similaritySchema = z.strictObject({
-  /** clamped: no TCP timestamp leaves that the secondary has not reached. coarse: also in steps of 16. passed: as it is. */
+  /**
+   * clamped: no TCP timestamp leaves that the secondary has not reached. coarse: also in steps of 16. passed: as it is.
+   */
   timestamps: z.enum(['clamped', 'coarse', 'passed']).default('clamped'),
   /** merged: a client is given an ACK when the slower guest has given it. held: with the primary's next segment. */
   acks: z.enum(['merged', 'held']).default('merged'),

@@ -52,8 +52,9 @@ export interface UplinkNews {
 }
 
 /**
- * Whether a primary hands over because nobody reaches its guest through it, while its secondary's way to the network is well. With
- * both gone it stays: a failover would help nobody. Either has to be so for a while: what ails both may end for both at once.
+ * Whether a primary hands over because nobody reaches its guest through it, while its secondary's way to the network is
+ * well. With both gone it stays: a failover would help nobody. Either has to be so for a while: what ails both may end
+ * for both at once.
  */
 export function handsOverForUplink({ own, peer }: { own: UplinkNews; peer: UplinkNews }): boolean {
   if (own.problem === undefined || own.problem === '' || peer.problem !== '') return false;

@@ -28,6 +28,9 @@ const lost: PrimaryEvent[] = [
   { kind: 'aloneClaimed', outcome: 'won' },
 ];
 
+/** What a planned failover begins with. */
+const offered = ['shutGate', 'tellHandover', 'dropPeer', 'claimAlone'];
+
 function isComplete(pair: PrimaryPair): boolean {
   return pair.state.kind === 'protected' && pair.state.complete;
 }
@@ -95,8 +98,7 @@ test('a failover that is asked for during an apply begins when that is done, and
   ];
   const pair = new PrimaryPair();
   assert.deepEqual(run(pair, ...asked), []);
-  const offered = ['compare', 'shutGate', 'tellHandover', 'dropPeer', 'claimAlone'];
-  assert.deepEqual(run(pair, { kind: 'applied', epoch: 2 }), offered);
+  assert.deepEqual(run(pair, { kind: 'applied', epoch: 2 }), ['compare', ...offered]);
   assert.equal(pair.state.kind, 'suspecting');
   const other = new PrimaryPair();
   assert.deepEqual(run(other, ...asked, ...lost), ['goAlone']);
@@ -180,4 +182,27 @@ test("a VM that is lost while its secondary is in doubt is the secondary's to ru
   assert.deepEqual(run(pair, { kind: 'aloneClaimed', outcome: 'error' }), []);
   const alone = new PrimaryPair();
   assert.deepEqual(run(alone, ...toInitialCapture, doubt, killed), ['tellEnd'], 'nobody holds a copy');
+});
+
+test('a VM that hangs is offered to a secondary that holds a copy, and is not given up before that has the term', () => {
+  const hangs: PrimaryEvent = { kind: 'vmHangs', why: 'no answer' };
+  for (const before of [checkpoint(1), [...checkpoint(1), { kind: 'want', reason: { kind: 'periodic' } } as const]]) {
+    const pair = new PrimaryPair();
+    assert.deepEqual(run(pair, ...toInitialCapture, ...before, hangs), offered);
+    assert.deepEqual(run(pair, hangs), [], 'it is offered once');
+    assert.equal(pair.state.kind, 'suspecting');
+    assert.deepEqual(run(pair, { kind: 'aloneClaimed', outcome: 'won' }), ['goAlone'], 'the whole host stood still');
+  }
+});
+
+test('a VM that hangs and that nobody else could run is kept, whatever its secondary has become meanwhile', () => {
+  const hangs: PrimaryEvent = { kind: 'vmHangs', why: 'no answer' };
+  const silence: PrimaryEvent = { kind: 'silence' };
+  for (const before of [[], [{ kind: 'captured', epoch: 1 } as const]]) {
+    const pair = new PrimaryPair();
+    assert.deepEqual(run(pair, ...toInitialCapture, ...before, hangs), []);
+    run(pair, silence);
+    assert.deepEqual(run(pair, hangs), [], 'this copy may be the last one');
+    assert.deepEqual(run(pair, { kind: 'aloneClaimed', outcome: 'won' }), ['goAlone']);
+  }
 });

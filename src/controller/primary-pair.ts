@@ -3,7 +3,8 @@
 //   alone      ─► syncing (peerReady), ended (the VM ends)
 //   syncing    ─► syncing (another round), pairing (copied), alone (link lost), ended (the VM ends)
 //   pairing    ─► protected (term won), suspecting (link lost, no answer), fenced (term lost), ended (the VM ends)
-//   protected  ─► protected (checkpoints), suspecting (link lost, silence, handover), fenced (VM lost), ended (the VM ends)
+//   protected  ─► protected (checkpoints), suspecting (link lost, silence, handover, VM hangs), fenced (VM lost),
+//                 ended (the VM ends)
 //   suspecting ─► alone (term won), fenced (term lost, VM lost), ended (the VM ends)
 //   fenced     ─► nothing
 //   ended      ─► nothing
@@ -22,9 +23,9 @@
 //                         │ failed               │ refused
 //                         └──────► running ◄─────┘        (epoch unchanged: the capture never happened)
 //
-// A checkpoint that is wanted while one is captured or sent is that one, or is asked for again by the proxy. One that is wanted
-// during the apply is about output of after that checkpoint: it begins when the apply is done. An operator's request is answered
-// by a checkpoint that begins after it, whatever else that is for: `compare` says up to which.
+// A checkpoint that is wanted while one is captured or sent is that one, or is asked for again by the proxy. One that
+// is wanted during the apply is about output of after that checkpoint: it begins when the apply is done. An operator's
+// request is answered by a checkpoint that begins after it, whatever else that is for: `compare` says up to which.
 
 import { unreachable } from '../base/assert.ts';
 import { offerMs, refusalsMax } from './limits.ts';
@@ -37,10 +38,10 @@ export type PrimaryState =
   | { kind: 'syncing'; round: number; lastDirtyPages: number }
   | { kind: 'pairing' }
   /**
-   * `complete`: the secondary holds a checkpoint that it could run. `loaded`: it has loaded one: before that nobody knows that
-   * this machine's state loads there. `handover`: why it is to take over when it has applied
-   * the one of now, or that one has failed. `wanted`: why another checkpoint is to follow it. `asked`: the operator's newest
-   * request; `covered`: the newest one that the checkpoint of now, or the last one, began after.
+   * `complete`: the secondary holds a checkpoint that it could run. `loaded`: it has loaded one: before that nobody
+   * knows that this machine's state loads there. `handover`: why it is to take over when it has applied the one of now,
+   * or that one has failed. `wanted`: why another checkpoint is to follow it. `asked`: the operator's newest request;
+   * `covered`: the newest one that the checkpoint of now, or the last one, began after.
    */
   | {
       kind: 'protected';
@@ -96,6 +97,8 @@ export type PrimaryEvent =
   /** The lease ran out: no beat was echoed in time. */
   | { kind: 'silence' }
   | { kind: 'vmEnded'; why: string; byGuest: boolean }
+  /** QEMU has not answered its monitor for a while. It may go on: then nothing is lost. */
+  | { kind: 'vmHangs'; why: string }
   | { kind: 'handover'; why: string };
 
 export type PrimaryAction =
@@ -145,6 +148,8 @@ export class PrimaryPair {
         return this.state.kind === 'protected' ? this.onDoubt('the secondary is silent') : [];
       case 'vmEnded':
         return this.onVmEnded(event.why, event.byGuest);
+      case 'vmHangs':
+        return this.onVmHangs(event.why);
       case 'handover':
         return this.onHandover(event.why);
       default:
@@ -268,6 +273,16 @@ export class PrimaryPair {
     if (this.peerMayRun && !byGuest) return state.kind === 'suspecting' ? this.fence(why) : this.handOver(why);
     this.move({ kind: 'ended', why });
     return [{ kind: 'tellEnd', why, byGuest }];
+  }
+
+  /**
+   * The secondary is asked to take over, whatever the checkpoint of now has come to, if it holds a copy that it could
+   * run. This copy is given up only when the secondary has the term: the whole host may have stood still for some
+   * seconds, QEMU with it. Then the copy of the secondary may be gone, and this one is as good as before.
+   */
+  private onVmHangs(why: string): PrimaryAction[] {
+    const { state } = this;
+    return state.kind === 'protected' && state.complete ? this.offer(why) : [];
   }
 
   /** The secondary may hold a checkpoint that it could run. */

@@ -61,11 +61,31 @@ test('auto: of two nodes that start a VM together the loser of the first term is
 });
 
 test('a node goes round: secondary, primary, fenced, cleared, secondary, as often as it must', () => {
-  const round: RoleEvent[] = [{ kind: 'tookOver' }, { kind: 'fenced', why: 'term lost' }, { kind: 'cleared' }];
+  const other = { kind: 'seen', standing: 'other' } as const;
+  const round: RoleEvent[] = [{ kind: 'tookOver' }, { kind: 'fenced', why: 'term lost' }, { kind: 'cleared' }, other];
   const { state, actions } = run('secondary', ...round, ...round, ...round);
   assert.equal(state, 'secondary');
-  const each = ['carryOn', 'clear', 'startSecondary'];
+  const each = ['carryOn', 'clear', 'look', 'startSecondary'];
   assert.deepEqual(actions, ['startSecondary', ...each, ...each, ...each]);
+});
+
+test('a node whose VM is gone, and whose peer never had a copy, boots the VM anew, whatever it was told to be', () => {
+  const ended: RoleEvent[] = [{ kind: 'fenced', why: 'QEMU is gone' }, { kind: 'cleared' }];
+  const pair = { kind: 'seen', standing: 'pair' } as const;
+  const asked = (free: boolean) => ({ kind: 'peerAsked', free }) as const;
+  const won = { kind: 'claimed', outcome: 'won' } as const;
+  const begun: [WantedRole, RoleEvent[]][] = [
+    ['primary', [won]],
+    ['secondary', [{ kind: 'tookOver' }]],
+    ['auto', [{ kind: 'seen', standing: 'none' }, won]],
+  ];
+  for (const [wanted, before] of begun) {
+    const waits = [...before, ...ended, pair, asked(false), { kind: 'start' } as const];
+    const { state, actions } = run(wanted, ...waits, pair, asked(true), won);
+    assert.equal(state, 'primary', wanted);
+    const end = ['clear', 'look', 'askPeer', 'lookLater', 'look', 'askPeer', 'claimFirst', 'startPrimary'];
+    assert.deepEqual(actions.slice(-end.length), end, wanted);
+  }
 });
 
 test('a fenced node is no secondary before everything of its VM is gone', () => {

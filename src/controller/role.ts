@@ -1,21 +1,24 @@
-// Which role a node has for a VM, and how it gets from one to the next, as a pure state machine: events in, actions out.
+// Which role a node has for a VM, and how it gets from one to the next, as a pure state machine: events in, actions
+// out.
 //
-//   deciding  ─► claiming (the first or its own term, a pair whose peer holds nothing), secondary (another node runs it, or
-//                may), ended (stop)
+//   deciding  ─► claiming (the first or its own term, a pair whose peer holds nothing),
+//                secondary (another node runs it, or may), ended (stop)
 //   claiming  ─► primary (won), secondary (lost), ended (refused, stop)
 //   primary   ─► clearing (fenced), ended (the guest ended, stop)
 //   secondary ─► primary (took over), ended (stop, failed)
-//   clearing  ─► secondary (cleared), ended (stop, failed)
+//   clearing  ─► deciding (cleared), ended (stop, failed)
 //   ended     ─► nothing
 //
 // What a node is told (`wanted`) matters for its start only: `primary` insists, `secondary` waits to be asked, `auto`
 // does what the arbiter's record says. From then on roles change by themselves: a secondary that has the term is the
-// primary, and a primary that lost its term kills its VM, frees everything, and offers itself as a secondary.
+// primary, and a primary that lost its VM or its term frees everything and does what the record says: in most cases
+// another node has the term by then, and this one offers itself as a secondary.
 //
 // `auto` and the record: nobody's or this node's alone means that the VM runs nowhere (its state was in the memory of
 // this node, which has just started), so it is booted. A pair with this node as its owner means that the peer may be
 // about to take over, with every connection: this node asks again until the record changes, or until the peer says that
-// it holds no copy. Then the state is lost with both processes, and the owner, whom the record names, boots the VM anew.
+// it holds no copy. Then the state is lost with both processes, and the owner, whom the record names, boots the VM
+// anew.
 
 import { unreachable } from '../base/assert.ts';
 
@@ -32,7 +35,7 @@ export const roleSuccessors = {
   claiming: ['primary', 'secondary', 'ended'],
   primary: ['clearing', 'ended'],
   secondary: ['primary', 'ended'],
-  clearing: ['secondary', 'ended'],
+  clearing: ['deciding', 'ended'],
   ended: [],
 } as const satisfies Record<RoleState['kind'], readonly RoleState['kind'][]>;
 
@@ -75,7 +78,7 @@ export type RoleAction =
 
 export class Role {
   state: RoleState = { kind: 'deciding' };
-  private readonly wanted: WantedRole;
+  private wanted: WantedRole;
 
   constructor(wanted: WantedRole) {
     this.wanted = wanted;
@@ -100,7 +103,7 @@ export class Role {
         this.move({ kind: 'clearing', why: event.why });
         return [{ kind: 'clear' }];
       case 'cleared':
-        return this.state.kind === 'clearing' ? this.beSecondary() : [];
+        return this.onCleared();
       case 'vmOver':
       case 'failed':
       case 'stop':
@@ -116,6 +119,14 @@ export class Role {
     if (this.wanted === 'auto') return [{ kind: 'look' }];
     this.move({ kind: 'claiming' });
     return [{ kind: 'claimFirst' }];
+  }
+
+  /** Whoever asked this node to be something has had it: from here on the record says who runs the VM. */
+  private onCleared(): RoleAction[] {
+    if (this.state.kind !== 'clearing') return [];
+    this.wanted = 'auto';
+    this.move({ kind: 'deciding' });
+    return [{ kind: 'look' }];
   }
 
   private onSeen(standing: Standing | 'error'): RoleAction[] {

@@ -2,22 +2,23 @@
 //
 //   idle        ─► joining (session)
 //   joining     ─► protected (staged), leaving (link lost, SVM lost, disks, the guest ended)
-//   protected   ─► protected (staged, applied), suspecting (link lost, silence, handover), leaving (SVM lost, apply failed,
-//                  disks, the guest ended)
+//   protected   ─► protected (staged, applied), suspecting (link lost, silence, handover),
+//                  leaving (SVM lost, apply failed, disks, the guest ended)
 //   suspecting  ─► suspecting (applied), taking-over (term won), leaving (term lost, SVM lost, apply failed)
 //   taking-over ─► primary (done), leaving (failed, SVM lost)
 //   leaving     ─► idle (left)
 //   primary     ─► nothing
 //
-// `dismissed` (the VM is placed elsewhere) is like the end of the guest: it leaves while its primary is there, and not later.
+// `dismissed` (the VM is placed elsewhere) is like the end of the guest: it leaves while its primary is there, and not
+// later.
 //
 // `leaving` lasts until the SVM is gone and everything it used is free: a new session needs the same files and sockets.
 //
 // A staged checkpoint is acknowledged (`commit`) first and applied then: from the acknowledgement on, only it may be
 // run. So a secondary claims the term when the apply is done, and lends its primary nothing more from the doubt on; and
-// one that cannot apply what it committed has nothing it may run, says so by closing the links, and never claims the term:
-// a primary that was only cut off goes on then.
-// A checkpoint that is not complete when the primary is lost never happened.
+// one that cannot apply what it committed has nothing it may run, says so by closing the links, and never claims the
+// term: a primary that was only cut off goes on then. A checkpoint that is not complete when the primary is lost never
+// happened.
 
 import { unreachable } from '../base/assert.ts';
 

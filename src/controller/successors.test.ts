@@ -1,5 +1,5 @@
-// Of each state machine: the list at the head of its file and its table of successors are the same, edge by edge, and the
-// machine can take every edge and no other.
+// Of each state machine: the list at the head of its file and its table of successors are the same, edge by edge, and
+// the machine can take every edge and no other.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -77,6 +77,7 @@ const primaryEvents: PrimaryEvent[] = [
   { kind: 'linkLost', why },
   { kind: 'silence' },
   ...[true, false].map((byGuest) => ({ kind: 'vmEnded', why, byGuest }) as const),
+  { kind: 'vmHangs', why },
   { kind: 'handover', why },
 ];
 

@@ -1,6 +1,6 @@
-// The main job, end to end: a real guest is protected, real clients talk to it, its primary is taken away, and no client
-// notices. What happened is returned as a report; `ok` is true only if every client saw exactly what it had to see and
-// exactly one node spoke for the guest at any time.
+// The main job, end to end: a real guest is protected, real clients talk to it, its primary is taken away, and no
+// client notices. What happened is returned as a report; `ok` is true only if every client saw exactly what it had to
+// see and exactly one node spoke for the guest at any time.
 
 import { cpus } from 'node:os';
 import type { NodeStatus } from '../api/node-status.ts';
@@ -169,7 +169,9 @@ async function story(cast: Cast): Promise<DemoReport> {
   return report(cast, { problems, reports, late: heard.late, before, ...end });
 }
 
-/** The primary's node dies, comes back as the secondary, the VM is protected again: and again, as often as asked for. */
+/**
+ * The primary's node dies, comes back as the secondary, the VM is protected again: and again, as often as asked for.
+ */
 async function longStory(cast: Cast): Promise<DemoReport> {
   const { options, pair, clients } = cast;
   const { clock, say, failovers } = options;
@@ -262,7 +264,9 @@ export async function theSurvivor(
   }
 }
 
-/** A primary whose process lives finds that its term is over, ends its VM, and becomes the secondary of the survivor. */
+/**
+ * A primary whose process lives finds that its term is over, ends its VM, and becomes the secondary of the survivor.
+ */
 async function expectRepaired(cast: Cast, problems: string[], { victim, survivor }: Parts): Promise<void> {
   await expectState(cast, problems, `protected again by node ${victim}`, (all) => {
     const loser = all.some((one) => one.node === victim && one.role === 'secondary' && one.protected);
@@ -284,8 +288,8 @@ export async function finish(cast: Scene): Promise<ClientReport[]> {
 }
 
 /**
- * Which nodes spoke for the guest, as the switch saw it: each owner of the VM in its time, and never back. Only what a node
- * was about to write when it was stopped may leave late (lan/turns.ts).
+ * Which nodes spoke for the guest, as the switch saw it: each owner of the VM in its time, and never back. Only what a
+ * node was about to write when it was stopped may leave late (lan/turns.ts).
  */
 function voices({ pair, spec, options }: Cast): { problems: string[]; late: Turn[] } {
   const expected = pair.owners.turns.length;

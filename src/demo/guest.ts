@@ -1,5 +1,5 @@
-// The guests that a demo can be about: the demo guest, which is Linux with servers, and the bare guest, which also runs under
-// a KVM that starts no Linux.
+// The guests that a demo can be about: the demo guest, which is Linux with servers, and the bare guest, which also runs
+// under a KVM that starts no Linux.
 
 import { bareCommandLine, bareReadyLine } from '../../guest/bare/guest.ts';
 import type { Guest } from '../../guest/build.ts';

@@ -1,6 +1,6 @@
-// The story of several hosts: a VM is protected in a cluster, one host dies with everything on it, another one's cable is
-// pulled, and each time the next host takes over and finds itself a new secondary, without being asked. The clients stand
-// in a network namespace of their own, and a capture at the ports of the bridge shows who spoke for the guest.
+// The story of several hosts: a VM is protected in a cluster, one host dies with everything on it, another one's cable
+// is pulled, and each time the next host takes over and finds itself a new secondary, without being asked. The clients
+// stand in a network namespace of their own, and a capture at the ports of the bridge shows who spoke for the guest.
 //
 //   h1 primary, h2 secondary, h3 candidate
 //   h1 dies          ──► h2 takes over, protected by h3;  h1 boots again as a candidate

@@ -27,7 +27,9 @@ const steps = fc.array(
 
 const turn = () => new Promise<void>((resolve) => void setImmediate(resolve));
 
-/** A guest writes to `image`, its writes pass to `replica` behind it, and a copy that reads byte by byte runs beside. */
+/**
+ * A guest writes to `image`, its writes pass to `replica` behind it, and a copy that reads byte by byte runs beside.
+ */
 async function copyWhile(list: readonly Step[]): Promise<{ image: Buffer; replica: Buffer }> {
   const image = Buffer.alloc(bytes, 1);
   const replica = Buffer.alloc(bytes, 0);

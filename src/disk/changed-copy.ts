@@ -1,6 +1,7 @@
-// Copies the changed blocks of a disk to the secondary while the guest writes on, and every write of the guest goes to the
-// secondary as well. Both go the same way, one after the other, so only one thing can go wrong: that something older than
-// a write of the guest is sent behind it. So what the guest wrote while a block was read is left out of what was read.
+// Copies the changed blocks of a disk to the secondary while the guest writes on, and every write of the guest goes to
+// the secondary as well. Both go the same way, one after the other, so only one thing can go wrong: that something
+// older than a write of the guest is sent behind it. So what the guest wrote while a block was read is left out of what
+// was read.
 //
 //    read  r0 ─────────── r1 ─► send what was read, without W
 //              guest's write W passes

@@ -2,8 +2,8 @@
 //
 //   syncing ──first checkpoint──► applying(1) ──► epoch(1) ──► applying(2) ──► epoch(2) ... ──takeover──► owner
 //
-//   syncing    a copy is under way: it is no state that ever was; with a lineage it differs from what it was at `position`
-//              only in blocks that were written since, which the primary knows (notes.ts)
+//   syncing    a copy is under way: it is no state that ever was; with a lineage it differs from what it was at
+//              `position` only in blocks that were written since, which the primary knows (notes.ts)
 //   epoch      exactly the primary's disks at that checkpoint
 //   applying   between two epochs; with the named segments replayed it is the later one
 //   owner      the VM ran on from it here: the newest truth, together with its overlay
@@ -13,6 +13,7 @@
 
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
+import { parseJson } from '../base/json.ts';
 import type { Storage } from './storage.ts';
 
 const headerSchema = z.strictObject({
@@ -50,21 +51,13 @@ export function parseHeader(text: string): ReplicaHeader | undefined {
   return parsed.success ? parsed.data : undefined;
 }
 
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
-}
-
 function checksum(text: string): string {
   return createHash('sha256').update(text).digest('hex').slice(0, 16);
 }
 
 /**
- * Whether there is a header that nobody can read: it may be that of the VM's newest disks. One without any text is none: a
- * host that ended had its name on the disk and not its contents, and an owner's is flushed.
+ * Whether there is a header that nobody can read: it may be that of the VM's newest disks. One without any text is
+ * none: a host that ended had its name on the disk and not its contents, and an owner's is flushed.
  */
 export function isHeaderDamaged(storage: Storage): boolean {
   const text = storage.readText(headerName)?.replaceAll('\0', '').trim();

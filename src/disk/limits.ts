@@ -6,13 +6,18 @@
 /** Disks of one VM. A spec or a session with more is refused. */
 export const disksMax = 8;
 
-/** Bytes that were sent and that the secondary does not hold yet. Beyond it the guest's writes wait for the secondary. */
+/**
+ * Bytes that were sent and that the secondary does not hold yet. Beyond it the guest's writes wait for the secondary.
+ */
 export const windowBytes = 16 * 1024 * 1024;
 
 /** Data of one record. A larger write travels as several; a larger record of a peer ends the session. */
 export const recordBytesMax = 4 * 1024 * 1024;
 
-/** Data of unapplied epochs that is kept in memory as well, so that applying reads nothing. Beyond it only the file has it. */
+/**
+ * Data of unapplied epochs that is kept in memory as well, so that applying reads nothing. Beyond it only the file has
+ * it.
+ */
 export const journalMemoryBytesMax = 64 * 1024 * 1024;
 
 /** Bytes and records of one write to a file. */
@@ -40,5 +45,7 @@ export const notedBytesMax = 16 * 1024 * 1024;
 /** On its way or not flushed: with less than this a capture does not wait. */
 export const settledBytes = 1024 * 1024;
 
-/** A capture waits at most so long, with the guest running, until less than settledBytes is on its way and not flushed. */
+/**
+ * A capture waits at most so long, with the guest running, until less than settledBytes is on its way and not flushed.
+ */
 export const settleMs = 20;

@@ -9,16 +9,18 @@
 //      │ hash(n) ─────────────────────────────►│  protect.verify: what the replica must be after applying n
 //      │ ◄───────────────────── held(position) │  (packet link) what the journal holds: opens the window
 //
-//    session   version u16 │ disks u16 │ durable u8 │ 0 u8 │ lineage 16 bytes │ from u64 │ since u64 │ disks x sizeBytes u64
+//    session   version u16 │ disks u16 │ durable u8 │ 0 u8 │ lineage 16 bytes │ from u64 │ since u64 │
+//              disks x sizeBytes u64
 //    record    disk u16 │ kind u8 (1 data, 2 zeroes) │ 0 u8 │ length u32 │ offset u64 │ position u64 │ data
 //    mark      epoch u64 │ position u64
 //    abort     epoch u64
 //    hash      epoch u64 │ disk u16 │ text
 //
-// `position` counts the records of a VM on its node; those of a session begin behind `from`. A secondary whose replica is
-// of the same `lineage` at `since` or behind it keeps it, and says so (`diskKept`, packet link): then only what changed
-// comes (notes.ts). All ones in `since`: nothing can be kept. The bulk link keeps order, so when the end of a checkpoint arrives
-// every record before its mark is there; the mark names the position, which shows that none is missing.
+// `position` counts the records of a VM on its node; those of a session begin behind `from`. A secondary whose replica
+// is of the same `lineage` at `since` or behind it keeps it, and says so (`diskKept`, packet link): then only what
+// changed comes (notes.ts). All ones in `since`: nothing can be kept. The bulk link keeps order, so when the end of a
+// checkpoint arrives every record before its mark is there; the mark names the position, which shows that none is
+// missing.
 //
 // Parsers return the message or a ColoError; they never throw, whatever the bytes.
 

@@ -1,14 +1,15 @@
-// From when on it is known which blocks of the disks changed, so that a secondary which still has the replica of an epoch
-// behind that moment needs only those. Each note is a set of dirty bitmaps of QEMU that begins at some moment and grows;
-// so a second one is begun now and then, and replaces the first when the secondary has applied something behind it:
+// From when on it is known which blocks of the disks changed, so that a secondary which still has the replica of an
+// epoch behind that moment needs only those. Each note is a set of dirty bitmaps of QEMU that begins at some moment and
+// grows; so a second one is begun now and then, and replaces the first when the secondary has applied something behind
+// it:
 //
 //    note 1   ├──────────────────────────────┤ forgotten
 //    note 2                ├─────────────────────────────────────►
 //    marks         m1            m2 ... m2 applied
 //
-// A replica at a mark behind a note's beginning differs from the disks only in blocks of that note: what was sent to it of
-// later writes, whole or torn, is of these blocks as well. Positions (message.ts) only grow in the life of a VM on its
-// node, over all its secondaries, so "at or behind the note's first mark" is all that has to be compared.
+// A replica at a mark behind a note's beginning differs from the disks only in blocks of that note: what was sent to it
+// of later writes, whole or torn, is of these blocks as well. Positions (message.ts) only grow in the life of a VM on
+// its node, over all its secondaries, so "at or behind the note's first mark" is all that has to be compared.
 //
 // Pure: says what is to be done, and is told when it was.
 

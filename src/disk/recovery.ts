@@ -26,8 +26,8 @@ export interface Image {
 }
 
 /**
- * Never overwrites the newest truth of a VM, or what may be it: only a later term of the same life of the VM (`by`) may.
- * Without `by` nobody may. `images`: those of the spec, where they are known, so that the hint can name them.
+ * Never overwrites the newest truth of a VM, or what may be it: only a later term of the same life of the VM (`by`)
+ * may. Without `by` nobody may. `images`: those of the spec, where they are known, so that the hint can name them.
  */
 export function refuseOwner(
   folder: string | Storage,
@@ -38,7 +38,9 @@ export function refuseOwner(
   const path = storage.folder;
   if (isHeaderDamaged(storage))
     throw new ColoError(errorCodes.input, `${path}/${headerName} is damaged, or of another version of colo`, {
-      hint: `these may be the newest disks of the VM: look at them (qemu-img info), bring back what you need, then remove ${path}`,
+      hint:
+        'these may be the newest disks of the VM: look at them (qemu-img info), bring back what you need, ' +
+        `then remove ${path}`,
     });
   const header = readHeader(storage);
   if (header?.state !== 'owner') return;
@@ -49,7 +51,10 @@ export function refuseOwner(
   });
 }
 
-/** What writes the newest disks over the images: for each disk its overlay, or the replica that an overlay became part of. */
+/**
+ * What writes the newest disks over the images: for each disk its overlay, or the replica that an overlay became part
+ * of.
+ */
 function bringBack(storage: Storage, { sizes }: ReplicaHeader, images: readonly Image[]): string[] {
   const disks = sizes.map((_, disk) => {
     const { path, format } = images[disk] ?? { path: `IMAGE${disk}`, format: 'FORMAT' };
@@ -80,8 +85,8 @@ export async function removeFiles(storage: Storage, keepReplica: boolean): Promi
 }
 
 /**
- * The position of the replica in the folder, if the primary of `session` knows what changed since. Everything in doubt is
- * undefined: then all is copied.
+ * The position of the replica in the folder, if the primary of `session` knows what changed since. Everything in doubt
+ * is undefined: then all is copied.
  */
 export async function keptPosition(
   storage: Storage,

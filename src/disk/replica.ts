@@ -9,9 +9,9 @@
 //    complete(n)  everything of n is in the journal, and there is room for it in the replica: may be committed
 //    apply(n)     header "applying n" ─► write the segments ─► header "epoch n" ─► segments removed
 //
-// A crash between the two headers is repaired by recover() (recovery.ts): the segments are still there, and writing them again gives
-// the same. Bytes are appended in the order of their arrival, many records at a time; what waits for that is bounded by
-// the primary's window. Owns the files; decides nothing.
+// A crash between the two headers is repaired by recover() (recovery.ts): the segments are still there, and writing
+// them again gives the same. Bytes are appended in the order of their arrival, many records at a time; what waits for
+// that is bounded by the primary's window. Owns the files; decides nothing.
 
 import { assert } from '../base/assert.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
@@ -88,8 +88,8 @@ export class Replica {
   }
 
   /**
-   * Begins a session of a primary with the arbiter's `term`. What the folder held before is gone, unless the primary knows
-   * what changed since; it is refused when that is the newest truth of the VM. The folder is this VM's alone.
+   * Begins a session of a primary with the arbiter's `term`. What the folder held before is gone, unless the primary
+   * knows what changed since; it is refused when that is the newest truth of the VM. The folder is this VM's alone.
    */
   static async begin(options: {
     folder: string | Storage;
@@ -227,9 +227,9 @@ export class Replica {
   }
 
   /**
-   * The VM runs on here: what no applied checkpoint covers never happened, and is not waited for. The files are QEMU's from
-   * now on. False when they could not be labelled so: then the replica must stay the epoch that its header says. It is the
-   * caller's not to wait for a disk that hangs.
+   * The VM runs on here: what no applied checkpoint covers never happened, and is not waited for. The files are QEMU's
+   * from now on. False when they could not be labelled so: then the replica must stay the epoch that its header says.
+   * It is the caller's not to wait for a disk that hangs.
    */
   async takeOver(term: number): Promise<boolean> {
     this.pending.clear();

@@ -105,7 +105,9 @@ export class DiskSink {
     this.answerDue();
   }
 
-  /** A capture, with the guest stopped and so the mirror quiet: all so far belongs to `epoch`. Throws when some is lost. */
+  /**
+   * A capture, with the guest stopped and so the mirror quiet: all so far belongs to `epoch`. Throws when some is lost.
+   */
   mark(epoch: number): number {
     if (this.failure !== undefined) throw diskError(`the disks are not mirrored any more: ${this.failure}`);
     this.ports.send(diskMessages.mark, encodeMark({ epoch, position: this.position }));

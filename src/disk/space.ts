@@ -1,10 +1,11 @@
-// Room in a sparse file: taking it before it is needed, and giving it back. fallocate(2), which Node does not offer; on another
-// thread, since a disk that hangs would hold up the event loop, and with it beats and frames.
+// Room in a sparse file: taking it before it is needed, and giving it back. fallocate(2), which Node does not offer;
+// on another thread, since a disk that hangs would hold up the event loop, and with it beats and frames.
 
 import koffi from 'koffi';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { libc } from '../base/libc.ts';
 
-const fallocate = koffi.load('libc.so.6').func('int fallocate(int fd, int mode, int64_t offset, int64_t length)');
+const fallocate = libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)');
 
 const keepSize = 1;
 const punchHole = 2;

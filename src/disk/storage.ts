@@ -1,8 +1,10 @@
-// What the replica stands on: one folder with files. The real one is below; the simulation (sim/host/storage.ts) gives the same
-// replica another one, whose writes are slow, fail, are torn by a crash, or are lost with the host's page cache.
+// What the replica stands on: one folder with files. The real one is below; the simulation (sim/host/storage.ts) gives
+// the same replica another one, whose writes are slow, fail, are torn by a crash, or are lost with the host's page
+// cache.
 //
-// Names are those of files within the folder. Everything that changes a file or removes it is asynchronous, since a disk may hang;
-// what only reads names and small texts is not: it is asked before a session begins, when there is nothing to hold up.
+// Names are those of files within the folder. Everything that changes a file or removes it is asynchronous, since a
+// disk may hang; what only reads names and small texts is not: it is asked before a session begins, when there is
+// nothing to hold up.
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { type FileHandle, open, readFile, rename, rm } from 'node:fs/promises';
@@ -44,7 +46,10 @@ export interface Storage {
   read(name: string): Promise<Buffer>;
   /** A small text; undefined when there is none, an error when it is there and cannot be read. */
   readText(name: string): string | undefined;
-  /** Puts `text` in the place of the file, whole or not at all, and behind those of before; `flush`: it survives the end of the host. */
+  /**
+   * Puts `text` in the place of the file, whole or not at all, and behind those of before; `flush`: it survives the
+   * end of the host.
+   */
   replaceText(name: string, text: string, flush: boolean): Promise<void>;
   /** Brings a text that was put there without flushing to the disk. */
   flushText(name: string): Promise<void>;

@@ -1,9 +1,10 @@
-// Asks an etcd through its own JSON gateway (/v3/...), which needs no library: HTTP, or HTTPS with this node's certificate.
+// Asks an etcd through its own JSON gateway (/v3/...), which needs no library: HTTP, or HTTPS with this node's
+// certificate.
 //
-// The endpoint that answered last is asked first, and the next one beside it when it is silent for a moment: a member may be
-// cut off, or have lost its leader and never answer what it was asked before there is a new one (etcd 3.4 forgets such a
-// read). When none answers the outcome is unknown: ColoError(arbiter). So one question may be done twice, by two members,
-// and the answer may be that of the second: a question must mean the same then.
+// The endpoint that answered last is asked first, and the next one beside it when it is silent for a moment: a member
+// may be cut off, or have lost its leader and never answer what it was asked before there is a new one (etcd 3.4
+// forgets such a read). When none answers the outcome is unknown: ColoError(arbiter). So one question may be done
+// twice, by two members, and the answer may be that of the second: a question must mean the same then.
 
 import { Agent as HttpAgent, request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
@@ -11,6 +12,7 @@ import { z } from 'zod';
 import { delay } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import type { Identity } from '../base/identity.ts';
+import { parseJson } from '../base/json.ts';
 import { type TlsIdentity, tlsIdentity } from '../base/tls-identity.ts';
 import { etcdAnswerBytesMax, etcdAskTimeoutMs, etcdNextAfterMs } from './limits.ts';
 
@@ -18,8 +20,8 @@ export interface EtcdClientOptions {
   /** Client URLs of the members: http://HOST:PORT, or https:// with `identity`. */
   endpoints: readonly string[];
   /**
-   * For https: this node's certificate, and the authority that the members' certificates are of. A function is asked for
-   * each request: a renewed certificate counts from then on.
+   * For https: this node's certificate, and the authority that the members' certificates are of. A function is asked
+   * for each request: a renewed certificate counts from then on.
    */
   identity?: Identity | (() => Identity);
   /** How long asking may take, all members together. */
@@ -54,8 +56,8 @@ export class EtcdClient {
   }
 
   /**
-   * Asks the members until one answers: the next one at once when one has failed, and soon when one is silent; then from
-   * the beginning. The first answer counts; the other requests are given up.
+   * Asks the members until one answers: the next one at once when one has failed, and soon when one is silent; then
+   * from the beginning. The first answer counts; the other requests are given up.
    */
   async ask<T>(path: string, question: unknown, schema: z.ZodType<T>): Promise<T> {
     const over = new AbortController();
@@ -150,12 +152,4 @@ export function toBase64(text: string): string {
 
 export function fromBase64(text: string): string {
   return Buffer.from(text, 'base64').toString('utf8');
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

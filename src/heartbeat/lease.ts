@@ -3,10 +3,10 @@
 //    primary    ──beat(sentAt)──►                   lease valid until sentAt + leaseMs (primary's clock)
 //    secondary                  ──echo(sentAt)──►   no takeover before echoSentAt + leaseMs + margin (its own clock)
 //
-// A beat is sent before it is echoed, so at equal clock rates the primary's lease always ends at least the margin before
-// the secondary may take over on silence; where the clocks started does not matter, since each is only subtracted from
-// itself. Above all, a primary that was stopped and wakes up finds its lease expired: echoes that waited in its socket
-// meanwhile carry the old times at which their beats were sent, and extend nothing.
+// A beat is sent before it is echoed, so at equal clock rates the primary's lease always ends at least the margin
+// before the secondary may take over on silence; where the clocks started does not matter, since each is only
+// subtracted from itself. Above all, a primary that was stopped and wakes up finds its lease expired: echoes that
+// waited in its socket meanwhile carry the old times at which their beats were sent, and extend nothing.
 //
 // What rests on this and what does not. That only one node goes on is decided by the arbiter, and what the primary may
 // release needs the secondary's answer: no timing is involved. But frames that were already matched, or a commit that

@@ -11,20 +11,26 @@
 /** Between two beats of the primary. */
 export const beatPeriodMs = 50;
 
-/** Least silence after which a peer is suspected. Equal to the lease: suspecting earlier would only mean waiting longer. */
+/**
+ * Least silence after which a peer is suspected. Equal to the lease: suspecting earlier would only mean waiting longer.
+ */
 export const toleranceFloorMs = 400;
 
 /** Most silence that is borne, however starved the hosts are. A longer gap is no starvation, and teaches nothing. */
 export const toleranceCeilingMs = 1500;
 
-/** What is borne is this often the largest gap seen lately: a gap that is twice as long as any before is none of them. */
+/**
+ * What is borne is this often the largest gap seen lately: a gap that is twice as long as any before is none of them.
+ */
 export const gapFactor = 2;
 
 /** How long a gap is remembered, and in how many stretches of time; a stretch is forgotten as a whole. */
 export const toleranceMemoryMs = 60_000;
 export const toleranceBuckets = 12;
 
-/** A peer that was suspected for its silence and is back within this time had been there; later, it may have been dead. */
+/**
+ * A peer that was suspected for its silence and is back within this time had been there; later, it may have been dead.
+ */
 export const backWithinMs = 5000;
 
 /** How long an echoed beat lets the primary speak, counted from when that beat was sent. */

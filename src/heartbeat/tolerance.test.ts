@@ -65,8 +65,9 @@ test('a peer that comes back later may have been dead', () => {
   assert.equal(tolerance.timeoutMs(7000), toleranceFloorMs);
 });
 
-// A peer that answers every beat, later and later: with a fixed timeout it is suspected at once, with this one only when
-// it is more than twice as late as ever before. A peer that falls silent is suspected all the same, by the ceiling.
+// A peer that answers every beat, later and later: with a fixed timeout it is suspected at once, with this one only
+// when it is more than twice as late as ever before. A peer that falls silent is suspected all the same, by the
+// ceiling.
 test('a starved peer is borne as long as it gets no more than twice as late, a silent one never for long', () => {
   const lateness = fc.array(fc.integer({ min: 50, max: 700 }), { minLength: 1, maxLength: 60 });
   fc.assert(

@@ -3,10 +3,10 @@
 //    timeout = 2 × the largest gap of the last minute, at least toleranceFloorMs, at most toleranceCeilingMs
 //
 // A quiet host answers every beat within milliseconds: there the floor rules, and a silent host is noticed as soon as
-// its lease is over. A starved one answers late now and then. A suspicion of it would be wrong, and a wrong one costs the
-// protection for as long as the RAM is copied again: so after the first late answers the peer is given more time, and
-// after a minute without any it has to be as quick as before. The lease knows nothing of this: what is borne here is
-// only how long a primary stands with its gate shut, and how much later than allowed a secondary takes over.
+// its lease is over. A starved one answers late now and then. A suspicion of it would be wrong, and a wrong one costs
+// the protection for as long as the RAM is copied again: so after the first late answers the peer is given more time,
+// and after a minute without any it has to be as quick as before. The lease knows nothing of this: what is borne here
+// is only how long a primary stands with its gate shut, and how much later than allowed a secondary takes over.
 //
 // What counts as a gap:
 //   - between two signs of life, less what this process itself stood still (detector.ts);
@@ -28,7 +28,9 @@ const bucketMs = toleranceMemoryMs / toleranceBuckets;
 export class Tolerance {
   /** Suspicions for silence of a peer that was there all the time. */
   wrongSuspicions = 0;
-  /** Largest gap of each stretch of bucketMs, in a ring; `newest` is the number of the stretch that was written last. */
+  /**
+   * Largest gap of each stretch of bucketMs, in a ring; `newest` is the number of the stretch that was written last.
+   */
   private readonly largest = new Float64Array(toleranceBuckets);
   private newest = 0;
   private suspected: { peer: string; at: number; timeoutMs: number } | undefined;

@@ -77,7 +77,9 @@ export async function probeBareGuest(kernel: string, timeoutMs = probeTimeoutMs)
 export interface KvmKind {
   /** As Linux calls the module: kvm_intel, kvm_amd, kvm_pvm. */
   module: string;
-  /** The processor translates the guest's addresses itself (EPT, NPT); without it KVM shadows the guest's page tables. */
+  /**
+   * The processor translates the guest's addresses itself (EPT, NPT); without it KVM shadows the guest's page tables.
+   */
   hasNestedPaging: boolean;
 }
 

@@ -1,16 +1,18 @@
-// The certificates of a cluster: one authority, and one certificate per node that says who the node is. Made by openssl,
-// which every host of a cluster has; nothing here is worth a library and its dozen dependencies.
+// The certificates of a cluster: one authority, and one certificate per node that says who the node is. Made by
+// openssl, which every host of a cluster has; nothing here is worth a library and its dozen dependencies.
 //
 //   FOLDER/ca.pem  ca.key                 the authority of the nodes (`colo init`); the key stays where it was made
 //   FOLDER/people.pem  people.key         that of the people and programs who ask: links and etcd know nothing of it
-//   FOLDER/NODE/ca.pem  people.pem  node.pem  node.key   what a node is given (base/identity.ts); a person gets no people.pem
+//   FOLDER/NODE/ca.pem  people.pem  node.pem  node.key   what a node is given (base/identity.ts); a person gets no
+//                                                        people.pem
 //
 // A node's certificate carries its name as common name and DNS name, and its addresses, and is good for both ends of a
-// connection. So does a person's, with its role (base/roles.ts) as organizational unit, and it is good for asking only. Elliptic curve P-256: fast, and known to every TLS there is.
+// connection. So does a person's, with its role (base/roles.ts) as organizational unit, and it is good for asking only.
+// Elliptic curve P-256: fast, and known to every TLS there is.
 //
-// What was issued is kept in FOLDER/issued, so that all certificates of a name can be revoked. What is revoked is listed in
-// FOLDER/revoked.pem, a list of each authority, the nodes' first (etcd reads one). The lists are good as long as the authorities:
-// one that ran out would lock everybody out.
+// What was issued is kept in FOLDER/issued, so that all certificates of a name can be revoked. What is revoked is
+// listed in FOLDER/revoked.pem, a list of each authority, the nodes' first (etcd reads one). The lists are good as long
+// as the authorities: one that ran out would lock everybody out.
 
 import { X509Certificate } from 'node:crypto';
 import { constants, existsSync } from 'node:fs';
@@ -143,7 +145,10 @@ export async function renewCertificate(folder: string, node: string): Promise<st
   return issueCertificate(folder, { node, addresses: addresses.filter((one) => one !== node), role });
 }
 
-/** Lists the certificates of a name as revoked, all or (`keepNewest`) all but the newest one; returns how many there are. */
+/**
+ * Lists the certificates of a name as revoked, all or (`keepNewest`) all but the newest one; returns how many there
+ * are.
+ */
 export async function revokeCertificates(
   folder: string,
   node: string,

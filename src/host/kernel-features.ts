@@ -3,7 +3,7 @@
 
 import { closeSync, readFileSync } from 'node:fs';
 import { release } from 'node:os';
-import koffi from 'koffi';
+import { libc } from '../base/libc.ts';
 
 /** The system call's number on x86-64. */
 const userfaultfdNumber = 323;
@@ -24,9 +24,11 @@ export function isKernelAtLeast(text: string, major: number, minor: number): boo
   return found[0] > major || (found[0] === major && found[1] >= minor);
 }
 
-/** Tries it, as native/preload.c does: for faults of user mode alone no privilege is needed, but a sandbox may forbid it. */
+/**
+ * Tries it, as native/preload.c does: for faults of user mode alone no privilege is needed, but a sandbox may forbid
+ * it.
+ */
 function mayUseUserfaultfd(): boolean {
-  const libc = koffi.load('libc.so.6');
   const fd = Number(libc.func('long syscall(long number, long flags)')(userfaultfdNumber, userModeOnly));
   if (fd >= 0) closeSync(fd);
   return fd >= 0;

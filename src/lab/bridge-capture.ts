@@ -1,5 +1,5 @@
-// Listens at the ports of a bridge for who speaks for an address: one packet socket per port, incoming frames only. What it
-// keeps is what the user-space switch keeps (lan/turns.ts): the turns of speaking, oldest first.
+// Listens at the ports of a bridge for who speaks for an address: one packet socket per port, incoming frames only.
+// What it keeps is what the user-space switch keeps (lan/turns.ts): the turns of speaking, oldest first.
 //
 // A packet socket sees a frame when it arrives at the port, before the bridge has done anything with it.
 

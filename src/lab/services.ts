@@ -1,8 +1,8 @@
-// A cluster of services on this machine: network namespaces (lab.ts) as hosts, each with a colod of its own, a member of
-// the cluster's etcd, and certificates that `colo init` and `colo join` would make. For tests, and to try a cluster.
+// A cluster of services on this machine: network namespaces (lab.ts) as hosts, each with a colod of its own, a member
+// of the cluster's etcd, and certificates that `colo init` and `colo join` would make. For tests, and to try a cluster.
 //
-// Nodes' children outlive their colod, as they should; so what a run that was killed has left is looked for by its files
-// before the next one of that name begins, and ended.
+// Nodes' children outlive their colod, as they should; so what a run that was killed has left is looked for by its
+// files before the next one of that name begins, and ended.
 
 import type { ChildProcess } from 'node:child_process';
 import { existsSync, openSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
@@ -101,7 +101,9 @@ export class ServiceLab {
     return (await this.ask(name, { method: 'GET', path: '/v1/cluster' })) as Cluster;
   }
 
-  /** Waits until what the host says of the cluster holds; an error that says what it said last when it does not in time. */
+  /**
+   * Waits until what the host says of the cluster holds; an error that says what it said last when it does not in time.
+   */
   async until(
     name: string,
     { what, timeoutMs, holds }: { what: string; timeoutMs: number; holds: (all: Cluster) => boolean },

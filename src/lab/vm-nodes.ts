@@ -1,8 +1,9 @@
-// A VM on several hosts, which are network namespaces of this machine (lab.ts): each has its own address, a colod with the
-// certificate of that host, a member of the cluster's etcd, and its guest's network card on its bridge through a TAP.
+// A VM on several hosts, which are network namespaces of this machine (lab.ts): each has its own address, a colod with
+// the certificate of that host, a member of the cluster's etcd, and its guest's network card on its bridge through a
+// TAP.
 //
-// This process stands in the clients' namespace while the cluster lives: its ordinary sockets are those of a client that
-// reaches the guest over the bridge. Unix sockets know no namespaces, so the nodes' APIs stay in reach.
+// This process stands in the clients' namespace while the cluster lives: its ordinary sockets are those of a client
+// that reaches the guest over the bridge. Unix sockets know no namespaces, so the nodes' APIs stay in reach.
 
 import { readlinkSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -21,7 +21,9 @@ export interface GatewayOptions {
   switchPath: string;
   guestAddress: string;
   forwards: Forward[];
-  /** Resolves when the gateway's port appears at the switch: its forwards are open then (QEMU makes netdevs in order). */
+  /**
+   * Resolves when the gateway's port appears at the switch: its forwards are open then (QEMU makes netdevs in order).
+   */
   connected: () => Promise<void>;
   qemuPath?: string;
   /** It ended, and why, or '': it stands again. */

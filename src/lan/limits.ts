@@ -1,6 +1,9 @@
 // Bounds of the user-space switch, and what happens at each.
 
-/** Addresses that a switch knows. Beyond: the one that has been silent for longest is forgotten, and frames for it are flooded. */
+/**
+ * Addresses that a switch knows. Beyond: the one that has been silent for longest is forgotten, and frames for it are
+ * flooded.
+ */
 export const addressesMax = 4096;
 
 /** An address that has been silent for so long may be anywhere: frames for it are flooded (IEEE 802.1D: 300 s). */

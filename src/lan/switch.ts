@@ -1,6 +1,7 @@
-// A user-space Ethernet switch for one machine: every port is a Unix socket connection that speaks QEMU's netdev format.
-// It learns which port an address lives behind, floods what it does not know, and forgets a port when it closes: so a
-// dead node's frames reach the survivor, and the survivor's announcement moves the guest's address, as on a real bridge.
+// A user-space Ethernet switch for one machine: every port is a Unix socket connection that speaks QEMU's netdev
+// format. It learns which port an address lives behind, floods what it does not know, and forgets a port when it
+// closes: so a dead node's frames reach the survivor, and the survivor's announcement moves the guest's address, as on
+// a real bridge.
 //
 //   gateway (QEMU's user network) ── port ┐
 //   node a's uplink ──────────────── port ┼─ switch

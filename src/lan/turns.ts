@@ -1,9 +1,10 @@
-// Turns of speaking for one address, as whoever listens on a network keeps them: one entry for each time that another port
-// speaks than before.
+// Turns of speaking for one address, as whoever listens on a network keeps them: one entry for each time that another
+// port speaks than before.
 //
-// One thing cannot be kept from leaving late: what a node was about to write when it was stopped, between its look at its
-// right to speak and the kernel's write (netdev/frame-socket.ts). It was released by right, leaves in one write when the node
-// wakes, and is to the network like a frame that was on its way for long. `withoutLate` tells such a moment from a turn.
+// One thing cannot be kept from leaving late: what a node was about to write when it was stopped, between its look at
+// its right to speak and the kernel's write (netdev/frame-socket.ts). It was released by right, leaves in one write
+// when the node wakes, and is to the network like a frame that was on its way for long. `withoutLate` tells such a
+// moment from a turn.
 
 import { wholeBytesMax } from '../netdev/limits.ts';
 import { lateMsMax } from './limits.ts';

@@ -1,5 +1,5 @@
-// Where a pair on this machine keeps its files. Guest RAM, sockets and device state lie on tmpfs below /dev/shm; nothing
-// of it is worth keeping, and a run that was killed leaves it behind, so the next run of any VM sweeps it away.
+// Where a pair on this machine keeps its files. Guest RAM, sockets and device state lie on tmpfs below /dev/shm;
+// nothing of it is worth keeping, and a run that was killed leaves it behind, so the next run of any VM sweeps it away.
 //
 //   /dev/shm/colo-UID/VM/owner        process that runs the pair, with its start time
 //                        lan.sock     the switch
@@ -98,9 +98,9 @@ export function releaseRunDirectory(directory: string): void {
 }
 
 /**
- * One process at a time begins, ends or sweeps: a directory that has no owner yet would be swept, one that is about to be
- * swept taken, and the folder of all removed under who is about to make one in it. The lock is flock(2) on that folder
- * itself, which the kernel drops when its holder dies. Undefined when it cannot be had.
+ * One process at a time begins, ends or sweeps: a directory that has no owner yet would be swept, one that is about to
+ * be swept taken, and the folder of all removed under who is about to make one in it. The lock is flock(2) on that
+ * folder itself, which the kernel drops when its holder dies. Undefined when it cannot be had.
  */
 function lockRunRoot(): (() => void) | undefined {
   const root = runRoot();

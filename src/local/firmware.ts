@@ -1,9 +1,10 @@
-// The firmware that a spec asks for, from Debian's package ovmf. Its code is not copied: both nodes read it where the package
-// puts it, and its hash is part of what two nodes must have alike (node/pairing/machine-hash.ts), since a guest that
-// reboots on a survivor runs the survivor's.
+// The firmware that a spec asks for, from Debian's package ovmf. Its code is not copied: both nodes read it where the
+// package puts it, and its hash is part of what two nodes must have alike (node/pairing/machine-hash.ts), since a guest
+// that reboots on a survivor runs the survivor's.
 //
 //    uefi          OVMF_CODE_4M.fd            OVMF_VARS_4M.fd
-//    uefi-secure   OVMF_CODE_4M.secboot.fd    OVMF_VARS_4M.ms.fd, with Microsoft's keys, which sign every distribution's shim
+//    uefi-secure   OVMF_CODE_4M.secboot.fd    OVMF_VARS_4M.ms.fd, with Microsoft's keys, which sign every
+//                                             distribution's shim
 
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';

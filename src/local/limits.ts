@@ -7,8 +7,8 @@ export const stopTimeoutMs = 8000;
 export const statusTimeoutMs = 30_000;
 
 /**
- * How long the folder of all running VMs is waited for, which one process at a time changes. Beyond: a start is refused; an
- * end removes what is its own all the same.
+ * How long the folder of all running VMs is waited for, which one process at a time changes. Beyond: a start is
+ * refused; an end removes what is its own all the same.
  */
 export const runRootLockMsMax = 60_000;
 export const runRootPollMs = 10;

@@ -40,7 +40,9 @@ export function machineOf(spec: Spec, boot: BootFiles, serialLog: string): Machi
   };
 }
 
-/** How disks and media stand in the machine; nothing for one whose disks are all as they were before there was a choice. */
+/**
+ * How disks and media stand in the machine; nothing for one whose disks are all as they were before there was a choice.
+ */
 function diskPlaces(spec: Spec): Pick<MachineSpec, 'disks' | 'media'> {
   const isUsual =
     writtenDisks(spec).length === spec.disks.length && spec.disks.every((disk) => busOf(disk) === 'virtio');
@@ -61,16 +63,19 @@ function diskPlaces(spec: Spec): Pick<MachineSpec, 'disks' | 'media'> {
   };
 }
 
-/** The disks that the machine tries to boot from, by their place in the spec; none for a machine with a kernel of ours. */
+/**
+ * The disks that the machine tries to boot from, by their place in the spec; none for a machine with a kernel of ours.
+ */
 function bootOrder({ boot, disks }: Spec): number[] {
   if (!('from' in boot)) return [];
   return boot.order ?? disks.map((_, index) => index);
 }
 
 /**
- * What the guest's kernel is told beside the words of the spec. An emulated guest's time stamp counter is the host's, and Linux is told its rate where the
- * host knows it: measuring it at boot goes wrong when the host is busy. A microvm has nothing to measure against and hung
- * (in 5 of 6 starts); a q35 was seen once with a clock that gained five minutes in eight seconds.
+ * What the guest's kernel is told beside the words of the spec. An emulated guest's time stamp counter is the host's,
+ * and Linux is told its rate where the host knows it: measuring it at boot goes wrong when the host is busy. A microvm
+ * has nothing to measure against and hung (in 5 of 6 starts); a q35 was seen once with a clock that gained five minutes
+ * in eight seconds.
  */
 export function addedWords(
   spec: Pick<Spec, 'machine' | 'boot'>,

@@ -34,7 +34,9 @@ export function refuseWithoutRoom(spec: Pick<Spec, 'machine' | 'protect'>, room:
   const { mode } = spec.protect;
   const refuse = (what: string, free: number, copies: number, hint: string) => {
     if (free >= memory * copies) return;
-    const text = `${what} has ${formatSize(free)} free, and a guest with ${formatSize(memory)} needs ${formatSize(memory * copies)} in mode ${mode}`;
+    const text =
+      `${what} has ${formatSize(free)} free, and a guest with ${formatSize(memory)} needs ` +
+      `${formatSize(memory * copies)} in mode ${mode}`;
     throw new ColoError(errorCodes.host, text, { hint });
   };
   refuse('this machine', room.memoryBytes, copiesOf[mode], 'give the guest less memory (machine.memory), or free some');

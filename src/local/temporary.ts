@@ -1,8 +1,8 @@
-// A folder for one run among the system's temporary ones, for what is too large for a tmpfs: disk images. What a run that
-// was killed has left in its own is removed by the next run that takes one.
+// A folder for one run among the system's temporary ones, for what is too large for a tmpfs: disk images. What a run
+// that was killed has left in its own is removed by the next run that takes one.
 //
-// A folder is held by flock(2) on it, which the kernel drops when the process dies: so it does not matter whose process ids
-// those are, which of several containers with one /tmp could not know.
+// A folder is held by flock(2) on it, which the kernel drops when the process dies: so it does not matter whose process
+// ids those are, which of several containers with one /tmp could not know.
 
 import { closeSync, constants, mkdtempSync, openSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,6 +1,6 @@
-// A client of QEMU's own NBD server: which blocks of a disk a dirty bitmap names, and what is in them. One connection, one
-// request at a time. Its server is a QEMU, which holds guest-controlled state: what it answers is checked, and what is not
-// NBD or beyond the limits ends the connection with its reason.
+// A client of QEMU's own NBD server: which blocks of a disk a dirty bitmap names, and what is in them. One connection,
+// one request at a time. Its server is a QEMU, which holds guest-controlled state: what it answers is checked, and what
+// is not NBD or beyond the limits ends the connection with its reason.
 //
 //    STRUCTURED_REPLY ─► SET_META_CONTEXT "qemu:dirty-bitmap:NAME" ─► GO ─► BLOCK_STATUS, READ ... ─► close
 //

@@ -1,6 +1,8 @@
 // Limits of the NBD server, and what happens at each of them. Its client is a QEMU, which holds guest-controlled state.
 
-/** Data of one read or write. A longer read is refused with EINVAL; a longer write ends the connection (its data is). */
+/**
+ * Data of one read or write. A longer read is refused with EINVAL; a longer write ends the connection (its data is).
+ */
 export const requestBytesMax = 32 * 1024 * 1024;
 
 /** Data of one option of the handshake. A longer one ends the connection. */

@@ -7,8 +7,9 @@ import { ColoError, errorCodes } from '../base/errors.ts';
 import { type FrameHandlers, FrameSocket } from './frame-socket.ts';
 
 /**
- * What became of the frames that were handed in, counted from the first. One is *settled* when it has been written, or never
- * will be: then it is *lost* too. While none is lost they are settled in their order; a loss overtakes what waits.
+ * What became of the frames that were handed in, counted from the first. One is *settled* when it has been written, or
+ * never will be: then it is *lost* too. While none is lost they are settled in their order; a loss overtakes what
+ * waits.
  */
 export interface Progress {
   readonly taken: number;
@@ -52,7 +53,7 @@ export async function connectForFrames(path: string, handlers: FrameHandlers): P
       reject(
         new ColoError(errorCodes.host, `cannot reach the network at ${path}`, {
           cause,
-          hint: 'start the network (colo lan) before the nodes',
+          hint: 'start the node by `colo run` or colod, which start its network first',
         }),
       ),
     );

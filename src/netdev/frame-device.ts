@@ -1,9 +1,9 @@
 // Reads frames from a descriptor that gives one frame a read (a TAP, a packet socket), in the event loop of Node.
 //
-// Node polls sockets and pipes, nothing else. So a socket of a pair is given to Node, and in the same tick, before libuv
-// has told the kernel about it, the descriptor under it is replaced (dup2) by the device's: libuv then polls the device
-// itself. Measured: 350,000 frames/s and 6 us for a round trip; the thread pool manages 20,000 frames/s, and a worker that
-// is blocked in a read cannot be ended.
+// Node polls sockets and pipes, nothing else. So a socket of a pair is given to Node, and in the same tick, before
+// libuv has told the kernel about it, the descriptor under it is replaced (dup2) by the device's: libuv then polls the
+// device itself. Measured: 350,000 frames/s and 6 us for a round trip; the thread pool manages 20,000 frames/s, and a
+// worker that is blocked in a read cannot be ended.
 //
 // The trick rests on libuv registering lazily, which nothing promises. So it is tried on a socket pair first, once per
 // process; where it does not work the device is read every millisecond instead: slower, and said in the log.

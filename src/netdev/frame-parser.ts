@@ -4,9 +4,9 @@
 //   0       4      length of the frame, big-endian
 //   4       n      the Ethernet frame
 //
-// Frames that lie whole in a chunk are handed out as views of it; only the bytes of a frame that is split between chunks
-// are copied, into a buffer that is used again. A length beyond the limit ends the stream: there is no way to find the
-// next frame.
+// Frames that lie whole in a chunk are handed out as views of it; only the bytes of a frame that is split between
+// chunks are copied, into a buffer that is used again. A length beyond the limit ends the stream: there is no way to
+// find the next frame.
 
 import { frameBytesMax } from './limits.ts';
 

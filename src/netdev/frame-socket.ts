@@ -4,13 +4,14 @@
 // `drain` exists for the capture of a checkpoint: frames that the guest sent before it stopped are already in the
 // socket, and must be told from those it sends after it goes on, so they are read at once, without the event loop.
 //
-// A node's way to the network asks `maySend` and writes in the same breath, past Node's own queue. Between a frame's release
-// and its write the process may be stopped for as long as it likes, and somebody else may speak for the guest then: so
-// nothing may lie in between. It writes whole frames, few enough that a Unix socket takes them all or none: a frame that
-// was taken in part would have to be finished later, whoever speaks then. When there is no room it asks again later.
+// A node's way to the network asks `maySend` and writes in the same breath, past Node's own queue. Between a frame's
+// release and its write the process may be stopped for as long as it likes, and somebody else may speak for the guest
+// then: so nothing may lie in between. It writes whole frames, few enough that a Unix socket takes them all or none: a
+// frame that was taken in part would have to be finished later, whoever speaks then. When there is no room it asks
+// again later.
 //
-// What is to be written is gathered in a buffer that is handed to the kernel as it is and used again when it is written:
-// a frame is copied once.
+// What is to be written is gathered in a buffer that is handed to the kernel as it is and used again when it is
+// written: a frame is copied once.
 
 import { readSync, writeSync } from 'node:fs';
 import type { Socket } from 'node:net';
@@ -23,7 +24,9 @@ export interface FrameHandlers {
   /** A frame arrived; valid during the call. */
   frame(frame: Uint8Array): void;
   closed(): void;
-  /** Asked before every write: false drops what waits to be written, and counts it. Without it everything is written. */
+  /**
+   * Asked before every write: false drops what waits to be written, and counts it. Without it everything is written.
+   */
   maySend?(): boolean;
   /** `progress` of the socket has gone on. */
   settled?(): void;
@@ -31,7 +34,9 @@ export interface FrameHandlers {
 
 /** The kernel's side of a socket; the simulation has one of its own. */
 export interface Kernel {
-  /** How many of the bytes it took now: 0 when it has no room (the descriptor does not block), or when the peer is gone. */
+  /**
+   * How many of the bytes it took now: 0 when it has no room (the descriptor does not block), or when the peer is gone.
+   */
   write(descriptor: number, bytes: Buffer, from: number, length: number): number;
   /** Calls back when there may be room again. */
   later(action: () => void): void;
@@ -141,8 +146,8 @@ export class FrameSocket {
     if (descriptor === undefined) return;
     while (this.outFrom < this.outEnd && !this.isWaiting) {
       const length = this.wholeFrames() - this.outFrom;
-      // As little as can be lies between the look and the write: what the process is stopped with there leaves late. The look
-      // may release more frames, and so move what waits.
+      // As little as can be lies between the look and the write: what the process is stopped with there leaves late.
+      // The look may release more frames, and so move what waits.
       if (this.handlers.maySend?.() === false) {
         this.counters.withheld += 1;
         break;
@@ -201,7 +206,8 @@ export class FrameSocket {
   drain(): void {
     const descriptor = socketDescriptor(this.socket);
     if (descriptor === undefined || !this.open) return;
-    // While paused, Node has taken some bytes already: they come before those in the kernel (`read` emits them as data).
+    // While paused, Node has taken some bytes already: they come before those in the kernel (`read` emits them as
+    // data).
     while (this.socket.readableLength > 0) this.socket.read();
     for (let total = 0; total < drainBytesMax; ) {
       const count = readNow(descriptor, this.drainBuffer);

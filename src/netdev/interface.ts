@@ -1,5 +1,5 @@
-// What the kernel is asked about a network interface by name: its MTU, its flags, its addresses, the bridge it belongs to.
-// By ioctl, in the network namespace of the calling thread; changing anything needs CAP_NET_ADMIN there.
+// What the kernel is asked about a network interface by name: its MTU, its flags, its addresses, the bridge it belongs
+// to. By ioctl, in the network namespace of the calling thread; changing anything needs CAP_NET_ADMIN there.
 //
 //   struct ifreq, 40 bytes:      | name, 16 bytes | flags u16, or index i32, or MTU i32, or sockaddr_in | ... |
 //   struct in6_ifreq, 24 bytes:  | address, 16 bytes | prefix bits u32 | index i32 |

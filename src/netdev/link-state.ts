@@ -1,8 +1,10 @@
-// What the kernel says of all network devices of this thread's network namespace, and whether a guest's TAP leads anywhere: by
-// netlink, since a bridge's ports and their carrier are in no ioctl.
+// What the kernel says of all network devices of this thread's network namespace, and whether a guest's TAP leads
+// anywhere: by netlink, since a bridge's ports and their carrier are in no ioctl.
 //
-//   request   struct nlmsghdr: | length u32 | type u16 | flags u16 | sequence u32 | port u32 | struct ifinfomsg, 16 bytes |
-//   answers   one nlmsghdr each, | ifinfomsg: family u8, pad u8, type u16, index i32, flags u32, change u32 |, attributes
+//   request   struct nlmsghdr: | length u32 | type u16 | flags u16 | sequence u32 | port u32 | struct ifinfomsg, 16
+//             bytes |
+//   answers   one nlmsghdr each, | ifinfomsg: family u8, pad u8, type u16, index i32, flags u32, change u32 |,
+//             attributes
 //   attribute | length u16 | type u16 | value, padded to 4 bytes |
 //
 // Asked and answered at once: the kernel makes the whole answer from memory.
@@ -109,8 +111,8 @@ function textOf(value: Buffer): string {
 const padded = (length: number) => (length + 3) & ~3;
 
 /**
- * Why frames of this TAP reach nobody outside; '' when nothing is known to be wrong. A bridge whose ports are all TAPs is a network
- * within its host, and leads where it is to lead.
+ * Why frames of this TAP reach nobody outside; '' when nothing is known to be wrong. A bridge whose ports are all TAPs
+ * is a network within its host, and leads where it is to lead.
  */
 export function uplinkProblem(links: readonly LinkState[], device: string, bridgeName: string): string {
   const tap = links.find(({ name }) => name === device);

@@ -54,7 +54,10 @@ test('a length beyond the limit ends the stream', () => {
   );
 });
 
-/** A sender and the receiver that it reached, over a Unix socket; `got` has the first byte of each frame that was received. */
+/**
+ * A sender and the receiver that it reached, over a Unix socket; `got` has the first byte of each frame that was
+ * received.
+ */
 async function withSockets(
   options: { maySend?: () => boolean; paused?: boolean },
   run: (ends: { sender: FrameSocket; receiver: FrameSocket; socket: Socket; got: number[] }) => Promise<void>,

@@ -3,8 +3,8 @@
 //
 //   guest ── node ── TAP ── bridge ── network card ── network
 //
-// Making one needs CAP_NET_ADMIN and /dev/net/tun. The device is made down, attached, and then set up, so that nothing is
-// ever sent through it that is not the guest's: IPv6 is switched off on it, as the host itself would speak there.
+// Making one needs CAP_NET_ADMIN and /dev/net/tun. The device is made down, attached, and then set up, so that nothing
+// is ever sent through it that is not the guest's: IPv6 is switched off on it, as the host itself would speak there.
 // Its MTU is the bridge's, because a frame that the network does not carry is lost without a word.
 //
 // Without a bridge the device is where this host itself speaks: the clients of the demo stand behind one.
@@ -85,8 +85,8 @@ export class TapUplink implements Uplink {
   }
 
   /**
-   * One frame, one write; dropped and counted when the device's queue is full, as a real card's would, or when it is not
-   * this node's turn to speak (FrameHandlers.maySend).
+   * One frame, one write; dropped and counted when the device's queue is full, as a real card's would, or when it is
+   * not this node's turn to speak (FrameHandlers.maySend).
    */
   send(frame: Uint8Array): void {
     const isWritten = this.open && this.write(frame);

@@ -9,7 +9,6 @@ import { cpus } from 'node:os';
 import type { NodeStatus } from '../api/node-status.ts';
 import { wallTime } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
-import { Fifo } from '../base/fifo.ts';
 import { during } from '../base/loop-watch.ts';
 import { Role, type RoleAction, type RoleEvent } from '../controller/role.ts';
 import { Tolerance } from '../heartbeat/tolerance.ts';
@@ -17,6 +16,7 @@ import type { Uplink } from '../netdev/endpoint.ts';
 import { type Card, GuestAddresses } from '../proxy/guest-addresses.ts';
 import type { Peer } from './config.ts';
 import type { NodeContext } from './context.ts';
+import { Driver } from './driver.ts';
 import { announceEveryMs, announceEveryMsMax, announcements, lookAgainMs, stopClaimMs } from './limits.ts';
 import type { DiskSource, GuestCard, GuestVm } from './platform.ts';
 import { PrimaryNode, type PrimaryParts } from './primary/primary.ts';
@@ -52,8 +52,7 @@ export class ColoNode {
   private stopAnnouncing: () => void = () => undefined;
   private stopLooking: () => void = () => undefined;
   private readonly retirement: Retirement;
-  private readonly queue = new Fifo<RoleEvent>();
-  private handling = false;
+  private readonly driver: Driver<RoleEvent, RoleAction>;
   private readonly started = Promise.withResolvers<void>();
   /** Resolves when nothing is being started or freed. */
   private work: Promise<void> = Promise.resolve();
@@ -66,6 +65,8 @@ export class ColoNode {
     this.uplinkHealth = new UplinkHealth({ clock, troubles: this.troubles });
     this.retirement = new Retirement({ clock, troubles: this.troubles, giveUp: (why) => this.giveUp(why) });
     this.role = new Role(context.config.role);
+    const perform = (action: RoleAction) => this.perform(action);
+    this.driver = new Driver({ machine: this.role, perform, log: context.log, name: 'role' });
     const { guest, cards = [] } = context.config;
     this.addresses = new GuestAddresses([guest, ...cards].map(cardBytes));
   }
@@ -147,25 +148,7 @@ export class ColoNode {
   }
 
   private post(event: RoleEvent): void {
-    this.queue.push(event);
-    if (this.handling) return;
-    this.handling = true;
-    try {
-      for (let next = this.queue.shift(); next !== undefined; next = this.queue.shift()) this.handle(next);
-    } finally {
-      this.handling = false;
-    }
-  }
-
-  private handle(event: RoleEvent): void {
-    const before = this.role.state.kind;
-    const actions = this.role.on(event);
-    const { kind } = this.role.state;
-    if (kind !== before) {
-      const why = 'why' in event ? event.why : undefined;
-      this.context.log.info({ from: before, to: kind, why, now: this.context.clock.now() }, 'role');
-    }
-    for (const action of actions) this.perform(action);
+    this.driver.postNow(event);
   }
 
   private perform(action: RoleAction): void {

@@ -1,6 +1,6 @@
 // Watches a node's VM: its end, and a QEMU that hangs, which is as bad as one that is dead and looks alive to everybody
-// else. Both become the event `vmEnded`; what follows is PrimaryPair's and SecondaryPair's. And asks a QEMU for a sign of life
-// where something is to be done that only one that lives can carry.
+// else. They become the events `vmEnded` and `vmHangs`; what follows is PrimaryPair's and SecondaryPair's. And asks a QEMU
+// for a sign of life where something is to be done that only one that lives can carry.
 
 import type { Clock } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
@@ -22,7 +22,10 @@ export class VmWatch {
     void parts.vm.exited.then((end) => this.node.post({ kind: 'vmEnded', ...describeEnd(end) }));
     return watchMonitor(context.clock, {
       vm: () => (this.node.pair.state.kind === 'protected' ? parts.vm : undefined),
-      hangs: (why) => this.node.post({ kind: 'vmEnded', why, byGuest: false }),
+      hangs: (why) => {
+        context.log.warn({ why }, 'QEMU does not answer');
+        this.node.post({ kind: 'vmHangs', why });
+      },
     });
   }
 
@@ -83,7 +86,10 @@ export async function endHeard(vm: Pick<GuestVm, 'ping' | 'exited'>, clock: Cloc
   cancel();
 }
 
-/** Asks the monitor of the VM of now, if there is one to ask, now and then; one that hung is not asked again. Returns what ends it. */
+/**
+ * Asks the monitor of the VM of now, if there is one to ask, now and then, and tells of each question that was not answered
+ * in time. Returns what ends it.
+ */
 export function watchMonitor(
   clock: Clock,
   {
@@ -109,6 +115,7 @@ export function watchMonitor(
       },
       (error: unknown) => {
         if (!isTimeout(error)) return;
+        asked.delete(one);
         hangs(`QEMU hangs: ${errorText(error)}`, one);
       },
     );

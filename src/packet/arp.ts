@@ -25,7 +25,9 @@ export function checkArp(frame: Uint8Array, at: number): Refusal | undefined {
   return isIpOverEthernet && read16(frame, at + 4) === 0x0604 ? undefined : 'arp-kind';
 }
 
-/** A gratuitous ARP request: "`ip` is at `mac`", to everybody. Sent after a takeover so that switches learn the port. */
+/**
+ * A gratuitous ARP request: "`ip` is at `mac`", to everybody. Sent after a takeover so that switches learn the port.
+ */
 export function announce(mac: Uint8Array, ip: number): Uint8Array {
   const frame = arpFrame(etherType.arp, arp.request, mac);
   const at = ethernet.headerBytes;

@@ -1,5 +1,5 @@
-// Frames from nothing, for tests, simulation and benchmarks: every one with right lengths and checksums. An address of 16
-// bytes makes an IPv6 packet; tags of the sender make 802.1Q headers, the outer one first.
+// Frames from nothing, for tests, simulation and benchmarks: every one with right lengths and checksums. An address of
+// 16 bytes makes an IPv6 packet; tags of the sender make 802.1Q headers, the outer one first.
 
 import { checksum, write16, write32 } from './checksum.ts';
 import { ethernet, etherType, writeEthernet } from './ethernet.ts';
@@ -94,7 +94,9 @@ export function buildIcmp(from: Address, to: Address, message: { type: number; c
   return frame;
 }
 
-/** The fragments of a frame without options or extension headers, each with up to `bytes` of what the packet carries. */
+/**
+ * The fragments of a frame without options or extension headers, each with up to `bytes` of what the packet carries.
+ */
 export function buildFragments(frame: Uint8Array, id: number, bytes: number): Uint8Array[] {
   const ipAt = ethernet.headerBytes;
   const isIpv6 = (frame[ipAt] as number) >>> 4 === 6;

@@ -1,12 +1,13 @@
-// Which of the guest's network cards a frame belongs to, written into the frame itself: one of a further card carries a mark
-// between its addresses and its type, as a VLAN tag would stand there. The first card's frames carry none.
+// Which of the guest's network cards a frame belongs to, written into the frame itself: one of a further card carries a
+// mark between its addresses and its type, as a VLAN tag would stand there. The first card's frames carry none.
 //
 //    0        6        12     14     16
 //    | target | source | ffff | card | type | payload ...
 //
-// So everything that handles frames (comparing, translating, holding, checkpoints, what is said again at a takeover) keeps
-// the cards apart without knowing of them: the mark is part of a flow's name (flow-key.ts). Only a node's edges know: marks
-// are made and taken away there, and a frame that comes in with one is refused. 0xffff is reserved and nobody's type.
+// So everything that handles frames (comparing, translating, holding, checkpoints, what is said again at a takeover)
+// keeps the cards apart without knowing of them: the mark is part of a flow's name (flow-key.ts). Only a node's edges
+// know: marks are made and taken away there, and a frame that comes in with one is refused. 0xffff is reserved and
+// nobody's type.
 
 import { read16, write16 } from './checksum.ts';
 import { ethernet, etherType } from './ethernet.ts';

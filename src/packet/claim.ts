@@ -20,7 +20,10 @@ export interface Claim {
   mac: Uint8Array;
   /** 4 or 16 bytes. */
   address: Uint8Array;
-  /** The mark of the card and the VLAN tags as they stand in the frame, without priorities: up to tagBytesMax (limits.ts). */
+  /**
+   * The mark of the card and the VLAN tags as they stand in the frame, without priorities: up to tagBytesMax
+   * (limits.ts).
+   */
   tags: Uint8Array;
   isRouter: boolean;
   /** Of an ARP reply: it may be given by another machine, for one that it answers for. */

@@ -1,6 +1,6 @@
-// The name of a flow: two addresses, two ports (or what a protocol has in their place), the protocol and the VLAN tags. All
-// as signed 32-bit numbers, so that neither a look-up nor a comparison allocates. Addresses of either family have four
-// words; one of IPv4 fills the first.
+// The name of a flow: two addresses, two ports (or what a protocol has in their place), the protocol and the VLAN tags.
+// All as signed 32-bit numbers, so that neither a look-up nor a comparison allocates. Addresses of either family have
+// four words; one of IPv4 fills the first.
 //
 // Named from the guest: the same key comes out of a frame of the guest and, reversed, of a frame to it. As it travels
 // between the nodes, where the family is known; addresses have 4 or 16 bytes, so that a key has 16 or 40:
@@ -8,8 +8,8 @@
 //    0      4               8, 20            12, 36       14, 38        16, 40
 //    | tags | guest address | client address | guest port | client port |
 //
-// "tags" is the guest's card (card.ts) in the highest 4 bits, the number of 802.1Q tags in the next 4, then 12 bits of each.
-// Priority bits name no flow.
+// "tags" is the guest's card (card.ts) in the highest 4 bits, the number of 802.1Q tags in the next 4, then 12 bits of
+// each. Priority bits name no flow.
 
 import { read32, write32 } from './checksum.ts';
 import { ipText } from './ipv4.ts';
@@ -25,8 +25,8 @@ let factor3 = 0x27d4eb2f;
 let factor4 = 0x165667b1;
 
 /**
- * Gives this process hashes of its own, before it makes any: `random` are five numbers that nobody else knows. Who knew them
- * could choose addresses and ports that all have one hash, and a look-up would go through all of these.
+ * Gives this process hashes of its own, before it makes any: `random` are five numbers that nobody else knows. Who knew
+ * them could choose addresses and ports that all have one hash, and a look-up would go through all of these.
  */
 export function scatterHashes(random: readonly number[]): void {
   const odd = (number: number | undefined, factor: number) => ((number ?? 0) ^ factor) | 1;

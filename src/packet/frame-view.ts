@@ -6,13 +6,14 @@
 //          ip                                    any other IP packet: other protocols, what may not be rewritten
 //          other                                 everything else, and malformed frames (`refusal` says why)
 //
-// IPv4 and IPv6, behind up to two VLAN tags and the mark of a card, in one form: the code above does not tell them apart.
+// IPv4 and IPv6, behind up to two VLAN tags and the mark of a card, in one form: the code above does not tell them
+// apart.
 //
-// [contentFrom, contentTo) is what is compared of a datagram; `key` names its flow. For `other` the content is the whole
-// frame. IP identification, time to live, flow label and checksums are never compared: they differ between two equal
-// guests, or follow from the rest. The content of a datagram with IPv4 options or IPv6 extension headers begins at these;
-// that of a UDP datagram with bytes behind its own length (RFC 9868) at that length, and reaches to the end of the packet.
-// What lies behind the packet (`endAt`) is padding, and no content.
+// [contentFrom, contentTo) is what is compared of a datagram; `key` names its flow. For `other` the content is the
+// whole frame. IP identification, time to live, flow label and checksums are never compared: they differ between two
+// equal guests, or follow from the rest. The content of a datagram with IPv4 options or IPv6 extension headers begins
+// at these; that of a UDP datagram with bytes behind its own length (RFC 9868) at that length, and reaches to the end
+// of the packet. What lies behind the packet (`endAt`) is padding, and no content.
 
 import { arp, checkArp } from './arp.ts';
 import { cardMarkBytes, cardOf } from './card.ts';
@@ -64,8 +65,11 @@ export class FrameView {
   /** Offset of the packet that an ICMP error quotes; 0 for anything else. */
   quoteAt = 0;
 
-  /** Fragments only: the packet they belong to, their place in it, and where the number of the protocol is written (IPv6:
-   *  of the fragment header, which is the 8 bytes before `transportAt`). */
+  /**
+   * Fragments only: the packet they belong to, their place in it, and where the number of the protocol is written
+   * (IPv6:
+   *  of the fragment header, which is the 8 bytes before `transportAt`).
+   */
   fragmentId = 0;
   fragmentOffset = 0;
   hasMoreFragments = false;
@@ -277,8 +281,8 @@ export class FrameView {
   }
 
   /**
-   * The first fragment of a TCP segment has its header, and so all that is translated of it. True when this is one: the view
-   * is then of the segment, as far as it is here.
+   * The first fragment of a TCP segment has its header, and so all that is translated of it. True when this is one: the
+   * view is then of the segment, as far as it is here.
    */
   takeFirstFragment(): boolean {
     if (this.kind !== 'fragment' || this.fragmentOffset !== 0 || this.ipProtocol !== ipProtocol.tcp) return false;

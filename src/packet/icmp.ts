@@ -1,5 +1,5 @@
-// ICMP (RFC 792) and ICMPv6 (RFC 4443): type, code, checksum (16 bits), then 32 bits that hold identifier and sequence for
-// echo and the like, and something else or nothing for errors; then content.
+// ICMP (RFC 792) and ICMPv6 (RFC 4443): type, code, checksum (16 bits), then 32 bits that hold identifier and sequence
+// for echo and the like, and something else or nothing for errors; then content.
 //
 // An error quotes the packet that caused it, from its IP header on. A quoted TCP segment carries sequence numbers, so a
 // quote is translated like the segment itself (proxy/translate.ts).
@@ -57,8 +57,8 @@ export class IcmpQuote {
   private readonly extensions = new ExtensionWalk();
 
   /**
-   * Looks at the packet quoted at `at`, which ends at `end`. True when it is a TCP segment, or the beginning of one; `key`
-   * then names its flow, from its sender's side.
+   * Looks at the packet quoted at `at`, which ends at `end`. True when it is a TCP segment, or the beginning of one;
+   * `key` then names its flow, from its sender's side.
    */
   parse(frame: Uint8Array, at: number, end: number, isIpv6: boolean, key: FlowKey): boolean {
     const isFound = isIpv6 ? this.findInIpv6(frame, at, end) : this.findInIpv4(frame, at, end);

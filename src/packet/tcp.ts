@@ -77,8 +77,8 @@ export function synOptions(frame: Uint8Array, tcpAt: number): SynOptions {
 }
 
 /**
- * What a SYN negotiates, for comparing: its header, of which everything else is 0. Flags (ECN, RFC 3168), reserved bits and
- * options stay, and of the timestamps that they are there. One byte a character.
+ * What a SYN negotiates, for comparing: its header, of which everything else is 0. Flags (ECN, RFC 3168), reserved bits
+ * and options stay, and of the timestamps that they are there. One byte a character.
  */
 export function synText(frame: Uint8Array, tcpAt: number): string {
   const header = Buffer.from(frame.subarray(tcpAt, tcpAt + tcpHeaderBytes(frame, tcpAt)));
@@ -117,8 +117,8 @@ export function timestampsAt(frame: Uint8Array, tcpAt: number): number {
 }
 
 /**
- * Whether the header of a segment that is no SYN carries only what is understood: timestamps, SACK blocks and padding. Any
- * other option may mean anything.
+ * Whether the header of a segment that is no SYN carries only what is understood: timestamps, SACK blocks and padding.
+ * Any other option may mean anything.
  */
 export function hasPlainOptions(frame: Uint8Array, tcpAt: number): boolean {
   const end = tcpAt + tcpHeaderBytes(frame, tcpAt);

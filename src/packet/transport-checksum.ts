@@ -1,5 +1,5 @@
-// The checksum of a whole TCP, UDP or ICMPv6 message, with the pseudo header of its IP version. For frames that we cut or
-// build; a frame that is only translated is updated incrementally (checksum.ts).
+// The checksum of a whole TCP, UDP or ICMPv6 message, with the pseudo header of its IP version. For frames that we cut
+// or build; a frame that is only translated is updated incrementally (checksum.ts).
 
 import { checksum, sumWords } from './checksum.ts';
 import { icmp } from './icmp.ts';

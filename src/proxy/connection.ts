@@ -28,9 +28,9 @@
 //       │      guest's number
 //       └── forgotten when the guest has long given it up
 //
-// An open one stays: an idle session must survive a failover too. When the table is full the oldest of those that have ended
-// makes room, then of those that are opening, whatever their offset: of a call that its client has never answered nothing is
-// lost but that call. So a flood of calls takes the place of other calls, and never that of a session.
+// An open one stays: an idle session must survive a failover too. When the table is full the oldest of those that have
+// ended makes room, then of those that are opening, whatever their offset: of a call that its client has never answered
+// nothing is lost but that call. So a flood of calls takes the place of other calls, and never that of a session.
 
 import { Fifo } from '../base/fifo.ts';
 import { read32, write32 } from '../packet/checksum.ts';
@@ -51,7 +51,10 @@ const announcementKeyAt = 6;
 
 const flag = {
   ...{ clientIsn: 1, guestFin: 2, clientFin: 4, guestReset: 8, clientReset: 16, unscaled: 32 },
-  /** The client has acknowledged the guest's SYN: nobody can who has not seen it. Or the guest goes on with an old connection. */
+  /**
+   * The client has acknowledged the guest's SYN: nobody can who has not seen it. Or the guest goes on with an old
+   * connection.
+   */
   open: 64,
 } as const;
 
@@ -81,8 +84,11 @@ export class Connection<Attachment> implements FlowEntry<Connection<Attachment>>
   /** Bits by which the guest's window field is shifted. */
   windowShift = 0;
   flags = 0;
-  /** What the guest has acknowledged last, and how far its window reached at most: a segment of the client that lies elsewhere
-   *  it does not take. Signed, so that storing them allocates nothing. */
+  /**
+   * What the guest has acknowledged last, and how far its window reached at most: a segment of the client that lies
+   * elsewhere
+   *  it does not take. Signed, so that storing them allocates nothing.
+   */
   guestAck = 0;
   guestEdge = 0;
   hasGuestAck = false;
@@ -342,7 +348,10 @@ export class ConnectionTable<Attachment> {
     if (isInWindow(connection, view.sequence) ?? !isNeeded) this.raise(connection, flag.clientReset, now);
   }
 
-  /** A client that does not scale its window forbids the guest to scale its own; but only who knows the guest's number is it. */
+  /**
+   * A client that does not scale its window forbids the guest to scale its own; but only who knows the guest's number
+   * is it.
+   */
   private noteClientSyn(connection: Connection<Attachment>, view: FrameView): void {
     if (!view.hasAck || connection.windowShift === 0 || connection.clientIsn === undefined) return;
     const acknowledged = distance(view.ack, connection.clientIsn);

@@ -3,7 +3,9 @@
 import type { DivergenceKind } from './reason.ts';
 
 export interface PrimaryCounters {
-  /** Frames of the PVM that left because the SVM sent the same, because of a commit, or because there is no secondary. */
+  /**
+   * Frames of the PVM that left because the SVM sent the same, because of a commit, or because there is no secondary.
+   */
   dataByMatch: number;
   dataByCommit: number;
   dataAlone: number;
@@ -34,8 +36,11 @@ export interface PrimaryCounters {
   datesTolerated: number;
 }
 
-/** stale: SVM frames of another epoch. oldGeneration: held frames of a connection that has begun anew. overrun: the guest
- *  went on although it was told to wait. */
+/**
+ * stale: SVM frames of another epoch. oldGeneration: held frames of a connection that has begun anew. overrun: the
+ * guest
+ *  went on although it was told to wait.
+ */
 export type PrimaryDrop = 'stale' | 'oldGeneration' | 'overrun' | 'gate';
 
 export function newPrimaryCounters(): PrimaryCounters {
@@ -80,8 +85,11 @@ export interface SecondaryCounters {
   dropped: Record<SecondaryDrop, number>;
 }
 
-/** standing: output of an SVM that should stand still. unpaired: a connection whose offset is not known (yet). bypass: what
- *  the operator declared unprotected. */
+/**
+ * standing: output of an SVM that should stand still. unpaired: a connection whose offset is not known (yet). bypass:
+ * what
+ *  the operator declared unprotected.
+ */
 export type SecondaryDrop = 'standing' | 'unpaired' | 'unconfirmed' | 'log' | 'bypass';
 
 export function newSecondaryCounters(): SecondaryCounters {

@@ -1,5 +1,5 @@
-// Two copies of one conversation that differ in one thing, anywhere and with the frames of both in any order between each
-// other: what differs never leaves before a commit, and leaves by one. (A differing byte of a TCP stream is in
+// Two copies of one conversation that differ in one thing, anywhere and with the frames of both in any order between
+// each other: what differs never leaves before a commit, and leaves by one. (A differing byte of a TCP stream is in
 // proxy.property.test.ts.)
 
 import assert from 'node:assert/strict';

@@ -1,7 +1,8 @@
 // What leaves: counted by why it may, and through the gate.
 //
-// The secondary forgets its copy of a datagram when the primary's has left, and it has left when it has been written: until
-// then it waits in the uplink, which may lose it (a lease that ends, a kernel without room, a device that is gone).
+// The secondary forgets its copy of a datagram when the primary's has left, and it has left when it has been written:
+// until then it waits in the uplink, which may lose it (a lease that ends, a kernel without room, a device that is
+// gone).
 
 import { Fifo } from '../base/fifo.ts';
 import type { Progress } from '../netdev/endpoint.ts';

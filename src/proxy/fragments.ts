@@ -4,8 +4,8 @@
 //    piece  offset 0 ........ 1480 ........ 2960 .... 3400
 //           |------ more -----|----- more ----|- last -|
 //
-// Pieces that overlap without being equal never make a whole: such a packet waits for a commit. So does one of which a later
-// piece has other options than the first one, which are those that are compared.
+// Pieces that overlap without being equal never make a whole: such a packet waits for a commit. So does one of which a
+// later piece has other options than the first one, which are those that are compared.
 
 import { write16 } from '../packet/checksum.ts';
 import { FrameView } from '../packet/frame-view.ts';

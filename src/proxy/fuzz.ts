@@ -1,5 +1,5 @@
-// For tests: mutated frames of every kind through both proxies, with checkpoints, aborts, a gate and takeovers in between.
-// From a seed, so that a run can be repeated.
+// For tests: mutated frames of every kind through both proxies, with checkpoints, aborts, a gate and takeovers in
+// between. From a seed, so that a run can be repeated.
 
 import assert from 'node:assert/strict';
 import { seededRandom } from '../base/random.ts';

@@ -4,10 +4,10 @@
 //   primary     learns from what its guest has said to the network, forgets what another machine of the network claims
 //   secondary   is told the whole list whenever it changes: it may never see its guest say any of it
 //
-// What an announcement is for: switches must learn that the guest's MAC is behind another port now, in each VLAN in which
-// it is; and neighbours that the address is still there. So a list that lacks an address costs little, and one that has
-// an address too many would take it away from its owner. Hence only claims about the guest itself are learned, never
-// the source of a packet, which the guest may only have passed on; and an address ends:
+// What an announcement is for: switches must learn that the guest's MAC is behind another port now, in each VLAN in
+// which it is; and neighbours that the address is still there. So a list that lacks an address costs little, and one
+// that has an address too many would take it away from its owner. Hence only claims about the guest itself are learned,
+// never the source of a packet, which the guest may only have passed on; and an address ends:
 //
 //   named by the spec ──► claimed ──► nobody claims it for guestAddressAgeMs, or another machine does: gone
 //        │ the guest claims another address of that family, there       ▲

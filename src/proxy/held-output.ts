@@ -1,6 +1,6 @@
-// Everything of the PVM that waits in the current epoch: whole frames in remus mode, segments and datagrams in their flows
-// otherwise. In the order in which the guest sent it, it leaves by a commit; copied into a checkpoint, it is what a
-// survivor may have to say.
+// Everything of the PVM that waits in the current epoch: whole frames in remus mode, segments and datagrams in their
+// flows otherwise. In the order in which the guest sent it, it leaves by a commit; copied into a checkpoint, it is what
+// a survivor may have to say.
 
 import { Fifo } from '../base/fifo.ts';
 import { FrameView } from '../packet/frame-view.ts';
@@ -81,7 +81,10 @@ export class HeldOutput {
     datagrams.forEachHeld(flow, (order, frame, leave) => all.push({ order, frame, isTcpData: false, leave }));
   }
 
-  /** What travels with a checkpoint: what waits in the uplink, what the gate keeps, what waits, and what is owed, as far as there is room. */
+  /**
+   * What travels with a checkpoint: what waits in the uplink, what the gate keeps, what waits, and what is owed, as far
+   * as there is room.
+   */
   encode(): Uint8Array {
     const { active, tcp, egress, unwritten } = this.parts;
     const all = this.inOrder();
@@ -105,7 +108,10 @@ export class HeldOutput {
     return encodeFrames(frames);
   }
 
-  /** A survivor may send `frame` when later ones of its connection have left: with its own TSval the client would drop it. */
+  /**
+   * A survivor may send `frame` when later ones of its connection have left: with its own TSval the client would drop
+   * it.
+   */
   private upToDate(frame: Uint8Array): Uint8Array {
     const view = this.view.parse(frame);
     if (view.kind !== 'tcp' || view.timestampsAt === 0) return frame;

@@ -1,5 +1,5 @@
-// Times in headers of answers: what may leave although the two guests said another second, that nothing else may, and that no
-// client ever gets a mixture of the two.
+// Times in headers of answers: what may leave although the two guests said another second, that nothing else may, and
+// that no client ever gets a mixture of the two.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

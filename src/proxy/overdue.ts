@@ -1,5 +1,5 @@
-// What has waited too long for its equal, and why that is: a checkpoint is then the faster way. A secondary that has just
-// been loaded is cold and gets patience; while it is being loaded nothing is overdue.
+// What has waited too long for its equal, and why that is: a checkpoint is then the faster way. A secondary that has
+// just been loaded is cold and gets patience; while it is being loaded nothing is overdue.
 
 import { flowText } from '../packet/flow-key.ts';
 import { advance } from '../packet/sequence.ts';
@@ -45,6 +45,7 @@ function describeWait(stream: TcpStream, head: Held): { connection: string; offs
   // The SYN stands before the first byte, and is said to be at it.
   const at = (sequence: number) => (sequence === stream.isn ? 0 : (sequence - start) >>> 0);
   const secondary = stream.sKnown ? `is at ${at(stream.ahead.next)}` : 'has said nothing';
-  const detail = `held segments: ${stream.held.length}, the first of ${head.payloadBytes} bytes; the secondary ${secondary}`;
+  const segments = `held segments: ${stream.held.length}, the first of ${head.payloadBytes} bytes`;
+  const detail = `${segments}; the secondary ${secondary}`;
   return { connection, offset: at(head.sequence), detail };
 }

@@ -1,6 +1,6 @@
 // Bytes that the client was told although this node's guest says others: the primary's time in a header of an answer
-// (compare/http-date.ts). Whatever this guest says at their place leaves with them, until the client has acknowledged them:
-// no client gets a mixture. The secondary has them before they leave, and takes them along at a takeover.
+// (compare/http-date.ts). Whatever this guest says at their place leaves with them, until the client has acknowledged
+// them: no client gets a mixture. The secondary has them before they leave, and takes them along at a takeover.
 //
 //    0       8          12     41         42
 //    | epoch | sequence | date | family   | flow key |          as they travel, one each; client space
@@ -51,8 +51,8 @@ export function unpackPatch(packed: Uint8Array): Patch | undefined {
 }
 
 /**
- * A table of connections with what is patched in them, as both travel in a checkpoint and to a survivor's proxy: the patches behind
- * the table, whose header says where it ends (connection.ts).
+ * A table of connections with what is patched in them, as both travel in a checkpoint and to a survivor's proxy: the
+ * patches behind the table, whose header says where it ends (connection.ts).
  */
 export function packTable(table: Uint8Array, patches: Patches): Uint8Array {
   return patches.isEmpty ? table : Uint8Array.from(Buffer.concat([table, encodeFrames(patches.encode())]));

@@ -14,9 +14,10 @@
 //      └────────────────────────── goAlone ──────────────────────────────┘
 //
 // `capture` draws a line in the PVM's output. What came before goes on being compared with the SVM's output of the old
-// epoch: if that matches, it may leave even while the checkpoint is in flight, because a secondary without the checkpoint
-// has produced it and one with the checkpoint has a later state. What comes after the line waits unseen in `next`. So an
-// abort needs no undoing, and at a commit the PVM's numbers are still those of the capture, which is where the SVM starts.
+// epoch: if that matches, it may leave even while the checkpoint is in flight, because a secondary without the
+// checkpoint has produced it and one with the checkpoint has a later state. What comes after the line waits unseen in
+// `next`. So an abort needs no undoing, and at a commit the PVM's numbers are still those of the capture, which is
+// where the SVM starts.
 
 import { assert } from '../base/assert.ts';
 import { Fifo } from '../base/fifo.ts';
@@ -50,7 +51,10 @@ import type { CheckpointReason, DivergenceRecord } from './reason.ts';
 import { defaultSimilarity, type Similarity } from './similarity.ts';
 import { isTranslated, QuoteTranslator, toClientSpace, toGuestSpace } from './translate.ts';
 
-/** A frame handed to a port is valid only during the call. A frame handed in by `fromGuest` may be changed where it lies. */
+/**
+ * A frame handed to a port is valid only during the call. A frame handed in by `fromGuest` may be changed where it
+ * lies.
+ */
 export interface PrimaryPorts {
   toNetwork(frame: Uint8Array): void;
   toGuest(frame: Uint8Array): void;
@@ -59,14 +63,23 @@ export interface PrimaryPorts {
   /** The PVM's ISN of a connection in client space, and what else the secondary must know of it (connection.ts); in the
    *  same ordered stream as `mirror`. */
   announceIsn(announcement: Uint8Array, isn: number): void;
-  /** SVM frames that the secondary may forget, because what they match has been written. Not told for TCP. The array is valid
-   *  only during the call. */
+  /**
+   * SVM frames that the secondary may forget, because what they match has been written. Not told for TCP. The array is
+   * valid
+   *  only during the call.
+   */
   confirm(ids: number[]): void;
-  /** What became of the frames given to `toNetwork`; `settled` of the proxy is called when it has got on later than that. */
+  /**
+   * What became of the frames given to `toNetwork`; `settled` of the proxy is called when it has got on later than
+   * that.
+   */
   readonly progress: Progress;
   /** Copies of those that have not been written yet. */
   unwritten(): Uint8Array[];
-  /** A time that the secondary is to take for its own (patches.ts), after everything mirrored before; it answers with the same. */
+  /**
+   * A time that the secondary is to take for its own (patches.ts), after everything mirrored before; it answers with
+   * the same.
+   */
   tolerate(patch: Uint8Array): void;
   wantCheckpoint(reason: CheckpointReason): void;
   pauseGuest(paused: boolean): void;
@@ -121,7 +134,10 @@ export class PrimaryProxy {
   private isGuestPaused = false;
   /** The last epoch before whose capture everything has left. */
   private released = 0;
-  /** The epoch before whose capture everything may leave: what of it the uplink has taken, when nothing waits at the gate. */
+  /**
+   * The epoch before whose capture everything may leave: what of it the uplink has taken, when nothing waits at the
+   * gate.
+   */
   private releasing: { epoch: number; place: number | undefined } | undefined;
   /** Frames that were lost on their way out before the capture. */
   private lostBefore = 0;
@@ -236,7 +252,10 @@ export class PrimaryProxy {
     this.checkLimits();
   }
 
-  /** From here on `view` is in client space. Without a connection, as when the table is full, it is a frame like any other. */
+  /**
+   * From here on `view` is in client space. Without a connection, as when the table is full, it is a frame like any
+   * other.
+   */
   private translate(view: FrameView, now: number): Connection<TcpStream> | undefined {
     const connection = this.connectionOf(view);
     if (connection === undefined) return undefined;
@@ -354,7 +373,9 @@ export class PrimaryProxy {
     this.checkReleased();
   }
 
-  /** What was captured has left when nothing of it waits any more, at the gate or in the uplink, and nothing was lost. */
+  /**
+   * What was captured has left when nothing of it waits any more, at the gate or in the uplink, and nothing was lost.
+   */
   private checkReleased(): void {
     const { releasing } = this;
     if (releasing === undefined || !this.gate.isEmpty) return;
@@ -434,7 +455,10 @@ export class PrimaryProxy {
     this.checkLimits();
   }
 
-  /** The arbiter gave us the term: there is no survivor to honour but this node. More may be held than a shut gate would take. */
+  /**
+   * The arbiter gave us the term: there is no survivor to honour but this node. More may be held than a shut gate would
+   * take.
+   */
   goAlone(now: number): void {
     assert(this.gate.open, 'who goes on alone may speak');
     this.setNow(now);

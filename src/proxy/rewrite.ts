@@ -1,6 +1,6 @@
 // New frames out of the primary's: cut, clamped, or an ACK of its own. All lengths and checksums of what comes out are
-// right. One scratch buffer is used again for every frame that is made: the result is valid until the next call. A frame
-// that only changes a few fields is changed where it lies, with its checksum updated: nothing is copied.
+// right. One scratch buffer is used again for every frame that is made: the result is valid until the next call. A
+// frame that only changes a few fields is changed where it lies, with its checksum updated: nothing is copied.
 
 import { checksum, read16, replace16, replace32, write16, write32 } from '../packet/checksum.ts';
 import type { FrameView } from '../packet/frame-view.ts';

@@ -3,9 +3,9 @@
 //    primary node ── mirrored ingress, ISNs ──► (guest space) ──► SVM
 //    primary node ◄── numbered, client space ◄── fromGuest        SVM
 //
-// The SVM's frames are translated before they are sent, so a match proves to the primary that this node knows the offset
-// and can carry the connection on. A connection that began in this epoch is *paired* when the SVM's ISN and the one that
-// the primary announced are both known; until then its frames wait here.
+// The SVM's frames are translated before they are sent, so a match proves to the primary that this node knows the
+// offset and can carry the connection on. A connection that began in this epoch is *paired* when the SVM's ISN and the
+// one that the primary announced are both known; until then its frames wait here.
 //
 // What the SVM sent is kept until it is known to have left: TCP until the client acknowledged it (seen in the ingress),
 // of pure ACKs only the newest, everything else until the primary confirms. Whatever is left is sent at a takeover.
@@ -339,8 +339,8 @@ export class SecondaryProxy {
   }
 
   /**
-   * The primary's time in a header is said in place of the SVM's from now on. False, and nothing is changed, when this SVM is not
-   * the one that it is about.
+   * The primary's time in a header is said in place of the SVM's from now on. False, and nothing is changed, when this
+   * SVM is not the one that it is about.
    */
   tolerate(packed: Uint8Array): boolean {
     const patch = unpackPatch(packed);
@@ -366,7 +366,9 @@ export class SecondaryProxy {
     this.isRunning = false;
   }
 
-  /** What keeps `resume` from going on from such a state; undefined: nothing. To be asked before the checkpoint counts. */
+  /**
+   * What keeps `resume` from going on from such a state; undefined: nothing. To be asked before the checkpoint counts.
+   */
   wrongWith({ table, held }: { table: Uint8Array; held: Uint8Array }): string | undefined {
     if (!this.table.isTable(tableOf(table)) || !arePatches(table)) return 'its connection table is none';
     return areFrames(held) ? undefined : 'what it held is no frames';

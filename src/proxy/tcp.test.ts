@@ -364,7 +364,10 @@ test('a forged answer to a SYN does not make the window that leaves wider than t
   for (const view of left) assert.ok(view.ack + (view.window << 7) <= 6001, `${view.window} scaled by 7`);
 });
 
-/** The SVM answered an old SYN of the client (5000) by itself; the client calls anew from the same port, the PVM answers. */
+/**
+ * The SVM answered an old SYN of the client (5000) by itself; the client calls anew from the same port, the PVM
+ * answers.
+ */
 function answeredTwoCalls(clientIsn: number): { bed: Bed; syn: (sequence: number, ack: number) => Uint8Array } {
   const { guest, client } = overIpv4;
   const syn = (sequence: number, ack: number) =>

@@ -1,7 +1,7 @@
 // A model of two guests and a client for the property test of the proxy's output rule.
 //
-// It is independent of the proxy: it knows what the PVM said, what the SVM of this epoch said, and what the last committed
-// capture covers, and judges every frame at the moment it leaves.
+// It is independent of the proxy: it knows what the PVM said, what the SVM of this epoch said, and what the last
+// committed capture covers, and judges every frame at the moment it leaves.
 
 import assert from 'node:assert/strict';
 import { buildTcp, buildUdp, timestampsOption } from '../packet/build.ts';

@@ -3,8 +3,8 @@
 //    guest -> client    sequence += delta,  TSval += time delta
 //    client -> guest    ack -= delta, both edges of every SACK block too,  TSecr -= time delta
 //
-// The other direction's numbers (the client's sequence, the guest's ack) are the same in both spaces. An ICMP error quotes
-// a segment of the other side, so that its numbers are those that the other side knows:
+// The other direction's numbers (the client's sequence, the guest's ack) are the same in both spaces. An ICMP error
+// quotes a segment of the other side, so that its numbers are those that the other side knows:
 //
 //    client -> guest    the quoted sequence -= delta           guest -> client    the quoted ack += delta
 

@@ -1,5 +1,5 @@
-// Nothing of a frame leaves that the secondary's guest has not said: of any frame of any kind, any bit is turned round on the
-// primary's side. What leaves then is what the secondary said, but for the fields that docs/comparison.md names.
+// Nothing of a frame leaves that the secondary's guest has not said: of any frame of any kind, any bit is turned round
+// on the primary's side. What leaves then is what the secondary said, but for the fields that docs/comparison.md names.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -99,7 +99,10 @@ function meaning(frame: Uint8Array): string {
   return Buffer.from(masked).toString('hex');
 }
 
-/** Its window and acknowledgement are clamped, which other tests look at; a receiver ignores an urgent pointer without its flag. */
+/**
+ * Its window and acknowledgement are clamped, which other tests look at; a receiver ignores an urgent pointer without
+ * its flag.
+ */
 function maskTcp(masked: Uint8Array, { transportAt: at, flags, timestampsAt }: FrameView): void {
   masked.fill(0, at + 8, at + 12).fill(0, at + 14, at + 18);
   masked[at + 12] = (masked[at + 12] ?? 0) & 0xf0;

@@ -1,4 +1,5 @@
-// The pages of a capture, copied early and late: whatever the guest writes meanwhile, what comes out is its RAM at the stop.
+// The pages of a capture, copied early and late: whatever the guest writes meanwhile, what comes out is its RAM at the
+// stop.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

@@ -5,8 +5,8 @@
 //            at a time, the event loop   (few: what was written since)   late pages over and between
 //            between them                                                the early ones
 //
-// Why: re-arming costs 2 us a run under KVM (dirty/userfaultfd.ts) and copying 0.3 us a page, and the guest stood still for
-// both. What it writes again meanwhile is late and copied twice, so this is done from earlyPagesMin pages on.
+// Why: re-arming costs 2 us a run under KVM (dirty/userfaultfd.ts) and copying 0.3 us a page, and the guest stood still
+// for both. What it writes again meanwhile is late and copied twice, so this is done from earlyPagesMin pages on.
 //
 // Every page is right: an early page was copied after it was re-armed, so a later write of it makes it a late one.
 //
@@ -14,7 +14,8 @@
 //    merged   | all pages, in order ........................ |
 //
 // Merging goes from the end to the beginning: a page only ever moves backwards, over free room or pages that have moved
-// already. Where there is no room for that, everything is copied from RAM during the pause, which is slower and as right.
+// already. Where there is no room for that, everything is copied from RAM during the pause, which is slower and as
+// right.
 
 import { assert } from '../base/assert.ts';
 import { PageRuns } from '../base/page-runs.ts';
@@ -45,9 +46,9 @@ export class CapturePages {
   }
 
   /**
-   * While the guest runs: makes room for what is written, so that the pause touches no memory for the first time (some 3 ms for
-   * 1 MiB on a virtual host), and copies it when it is much. Comparing is as slow as the scan itself: there the pause may
-   * make the room.
+   * While the guest runs: makes room for what is written, so that the pause touches no memory for the first time (some
+   * 3 ms for 1 MiB on a virtual host), and copies it when it is much. Comparing is as slow as the scan itself: there
+   * the pause may make the room.
    */
   async prepare(): Promise<void> {
     const { tracker, pool, ram } = this.#parts;
@@ -142,8 +143,8 @@ export function* partsOf(listed: PageRuns): Generator<PageRuns> {
 }
 
 /**
- * Brings the pages of `early`, one after the other at the beginning of the buffer, and those of `late`, which lie at `lateAt`, into
- * their common order; a page of both is the late one. From the end to the beginning.
+ * Brings the pages of `early`, one after the other at the beginning of the buffer, and those of `late`, which lie at
+ * `lateAt`, into their common order; a page of both is the late one. From the end to the beginning.
  */
 export function mergePages(buffer: Buffer, parts: { early: PageRuns; late: PageRuns; lateAt: number }): void {
   const early = parts.early.bounds;

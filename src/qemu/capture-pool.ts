@@ -1,6 +1,6 @@
 // Memory for the pages of a capture, kept from one checkpoint to the next: during the pause nothing is allocated, and
-// no page of it is touched for the first time. Grows when a checkpoint needs more, and shrinks when none of many did; memory
-// that is not kept goes back to the kernel at once.
+// no page of it is touched for the first time. Grows when a checkpoint needs more, and shrinks when none of many did;
+// memory that is not kept goes back to the kernel at once.
 //
 //   reserve(bytes)   before the guest is stopped: grows, on another thread
 //   take(bytes)      during the pause

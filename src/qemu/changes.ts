@@ -1,7 +1,8 @@
 // Which blocks of the guest's disks changed since some moment: dirty bitmaps of a running QEMU.
 //
 //    note(name)   block-dirty-bitmap-add on every disk: from here on every write of the guest is in it
-//    look(name)   a copy of the bitmaps as they are now, beside the disks' contents, over QEMU's NBD server (nbd/client.ts)
+//    look(name)   a copy of the bitmaps as they are now, beside the disks' contents, over QEMU's NBD server
+//                 (nbd/client.ts)
 //
 // QEMU exports only a bitmap that does not change, so it is merged into one of its own first.
 

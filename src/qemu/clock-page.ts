@@ -8,12 +8,13 @@
 //   28 u32  how often a TSC was
 //   32 u64  when QEMU last read kvmclock and the TSC: when the guest had stopped, in ns
 //
-// QEMU's clock stands still with its guest, and so PM timer, HPET and PIT would fall behind the TSC by every pause. When it
-// is held from before the stop until after the restart, QEMU finds that no time has passed in between, and once it is let go
-// the clock is where it would be without the pause. kvmclock is simply left running.
+// QEMU's clock stands still with its guest, and so PM timer, HPET and PIT would fall behind the TSC by every pause.
+// When it is held from before the stop until after the restart, QEMU finds that no time has passed in between, and once
+// it is let go the clock is where it would be without the pause. kvmclock is simply left running.
 //
-// A loaded state is of a moment that is over. QEMU's clock is held at that moment when it is started; kvmclock and the TSC get
-// the time since then added when they are set. So no duration is guessed (docs/decisions/0007-clock-alignment.md).
+// A loaded state is of a moment that is over. QEMU's clock is held at that moment when it is started; kvmclock and the
+// TSC get the time since then added when they are set. So no duration is guessed
+// (docs/decisions/0007-clock-alignment.md).
 
 import { writeFileSync } from 'node:fs';
 import { type Mapping, mapFile } from './libc.ts';
@@ -58,7 +59,9 @@ export class ClockPage {
     this.#set(starting, loadedNs);
   }
 
-  /** Of what moments the clocks of a guest are that was stopped while they were held, in ns; undefined: nobody knows. */
+  /**
+   * Of what moments the clocks of a guest are that was stopped while they were held, in ns; undefined: nobody knows.
+   */
   get moments(): { timers: bigint; kvmclock: bigint } | undefined {
     if (!this.#isOpen) return undefined;
     const timers = this.#mapping.buffer.readBigUInt64LE(heldAt);

@@ -5,8 +5,8 @@
 //    QEMU ◄── console.in  (nobody writes to it)
 //
 // QEMU used to write the file itself: a guest could fill its host's disk with it, a restart emptied it, and a disk that
-// hung would have held up QEMU. Here a guest that writes faster than this node reads waits, as for a real serial line, and
-// what the disk is too slow for is missing in the file, which says so.
+// hung would have held up QEMU. Here a guest that writes faster than this node reads waits, as for a real serial line,
+// and what the disk is too slow for is missing in the file, which says so.
 //
 // Pipes and not a socket: QEMU writes byte by byte, a pipe packs these, and a socket is full after some 280 of them.
 

@@ -126,8 +126,8 @@ export function tscTicksPerMs(state: Uint8Array): number | undefined {
 }
 
 /**
- * Moves the guest's time in `state` forward by `lagMs`, in place. False: nothing was changed, the section is unknown, or the
- * times are none.
+ * Moves the guest's time in `state` forward by `lagMs`, in place. False: nothing was changed, the section is unknown,
+ * or the times are none.
  */
 export function alignClock(state: Uint8Array, lagMs: number, tscPerMs: number): boolean {
   const timer = timerContent(state);

@@ -1,15 +1,16 @@
-// What only QEMU knows of a machine that is to be protected, or that was just loaded: does it run, does every virtio device
-// still work, and would its state travel at all.
+// What only QEMU knows of a machine that is to be protected, or that was just loaded: does it run, does every virtio
+// device still work, and would its state travel at all.
 //
 //    open       blocked-reasons of a migration: a device whose state cannot be saved refuses the machine
 //    ask        run state, broken virtio devices, rings inside a kernel image; some 0.2 ms for each device
 //
-// A load can leave a machine that looks alive and is not: QEMU marks a virtio device broken when its rings make no sense,
-// and serves it no more; `cont` does nothing to a machine that sleeps. Neither is an error of any command.
+// A load can leave a machine that looks alive and is not: QEMU marks a virtio device broken when its rings make no
+// sense, and serves it no more; `cont` does nothing to a machine that sleeps. Neither is an error of any command.
 //
-// Kernel images: QEMU writes the segments of an ELF kernel into RAM at every reset, and snapshot-load resets the machine
-// before the devices read their rings. Rings that a driver keeps inside such an image (in .bss or .data) are then those of
-// the kernel file. The RAM is put right afterwards, the devices are not. A bzImage is not written by the reset.
+// Kernel images: QEMU writes the segments of an ELF kernel into RAM at every reset, and snapshot-load resets the
+// machine before the devices read their rings. Rings that a driver keeps inside such an image (in .bss or .data) are
+// then those of the kernel file. The RAM is put right afterwards, the devices are not. A bzImage is not written by the
+// reset.
 //
 // What QEMU answers may be what a guest that has taken it over wants: nothing here throws at an odd answer.
 

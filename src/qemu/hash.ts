@@ -1,6 +1,7 @@
 // A hash over the whole of guest RAM, for --verify: do both nodes hold the same bytes? It guards against our own
-// mistakes, not against an attacker, so the fastest one will do: XXH3 of the system's libxxhash, some 10 GB/s. Where the
-// library is missing it is SHA-1 of node:crypto, ten times slower; the two never compare equal, because the name is in it.
+// mistakes, not against an attacker, so the fastest one will do: XXH3 of the system's libxxhash, some 10 GB/s. Where
+// the library is missing it is SHA-1 of node:crypto, ten times slower; the two never compare equal, because the name is
+// in it.
 
 import { createHash } from 'node:crypto';
 import koffi from 'koffi';

@@ -2,7 +2,7 @@
 //
 //   command -> JOB_STATUS_CHANGE created, running, ... concluded -> query-jobs (its error) -> job-dismiss
 
-import type { Clock } from '../base/clock.ts';
+import { afterAwake, type Clock } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import type { Qmp } from './qmp.ts';
 import { textIn } from './reply.ts';
@@ -22,7 +22,7 @@ export async function runJob({ qmp, clock, timeoutMs, id, command, arguments: gi
   const off = qmp.on('JOB_STATUS_CHANGE', ({ data }) => {
     if (data.id === id && data.status === 'concluded') concluded.resolve();
   });
-  const cancel = clock.after(timeoutMs, () =>
+  const cancel = afterAwake(clock, timeoutMs, () =>
     concluded.reject(new ColoError(errorCodes.qemuTimeout, `QEMU did not finish "${command}" within ${timeoutMs} ms.`)),
   );
   const offLost = qmp.onLost(concluded.reject);

@@ -2,15 +2,15 @@
 // tracking.
 //
 // A mapped file is a Buffer over the mapping itself. After an unmap such a Buffer would point at nothing and the first
-// read through it would end the process, so `close` first takes the memory away from the ArrayBuffer: every Buffer
-// over it then has length 0. Memory for captures is unmapped when the last Buffer over it has been collected; its owner may
+// read through it would end the process, so `close` first takes the memory away from the ArrayBuffer: every Buffer over
+// it then has length 0. Memory for captures is unmapped when the last Buffer over it has been collected; its owner may
 // give it back to the kernel before (discardContents).
 
 import { closeSync, openSync } from 'node:fs';
 import koffi from 'koffi';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { libc } from '../base/libc.ts';
 
-const libc = koffi.load('libc.so.6');
 const mmapFunction = libc.func('void *mmap(void *where, size_t length, int prot, int flags, int fd, long offset)');
 const munmapFunction = libc.func('int munmap(void *where, size_t length)');
 const madviseFunction = libc.func('int madvise(void *where, size_t length, int advice)');
@@ -56,9 +56,9 @@ export function mapFile(path: string, bytes: number): Mapping {
 }
 
 /**
- * Takes the room of a file of `bytes`, so that no write to a mapping of it can find the file system full, which would end
- * the process (SIGBUS), and has all of it cleared now: QEMU and we map it in a moment then, where the first touch of much
- * memory takes many seconds. On another thread.
+ * Takes the room of a file of `bytes`, so that no write to a mapping of it can find the file system full, which would
+ * end the process (SIGBUS), and has all of it cleared now: QEMU and we map it in a moment then, where the first touch
+ * of much memory takes many seconds. On another thread.
  */
 export async function takeRoom(fd: number, bytes: number): Promise<void> {
   const errno = await onAnotherThread(fallocateFunction, fd, 0, bytes);
@@ -109,8 +109,9 @@ export async function hugeBuffer(bytes: number): Promise<Buffer> {
 }
 
 /**
- * Gives the memory of a hugeBuffer back to the kernel at once, where the garbage collector, which sees none of its size, may
- * take minutes; who still reads it finds zeros. Memory from elsewhere is left alone. True when it was given back.
+ * Gives the memory of a hugeBuffer back to the kernel at once, where the garbage collector, which sees none of its
+ * size, may take minutes; who still reads it finds zeros. Memory from elsewhere is left alone. True when it was given
+ * back.
  */
 export function discardContents(buffer: Buffer): boolean {
   const range = hugeRanges.get(buffer.buffer);

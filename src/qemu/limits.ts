@@ -21,12 +21,16 @@ export const capturePagesBytesMax = 4 * 1024 * 1024 * 1024;
 /** The first size of the capture buffer: 4,096 pages, so that an ordinary checkpoint never allocates. */
 export const capturePagesBytesFirst = 16 * 1024 * 1024;
 
-/** Captures in a row that needed less memory than is kept for them. After as many, twice at most, a smaller buffer replaces it. */
+/**
+ * Captures in a row that needed less memory than is kept for them. After as many, twice at most, a smaller buffer
+ * replaces it.
+ */
 export const captureShrinkAfter = 32;
 
 /**
- * Saves of the devices in one capture, repeated while the stopped machine's cards still send (some 1.3 ms each; a ring of 4,096 full
- * frames through a socket of 200 KB needs 30). More: capture throws COLO_E_CHECKPOINT, the guest runs on, the pages stay dirty.
+ * Saves of the devices in one capture, repeated while the stopped machine's cards still send (some 1.3 ms each; a ring
+ * of 4,096 full frames through a socket of 200 KB needs 30). More: capture throws COLO_E_CHECKPOINT, the guest runs on,
+ * the pages stay dirty.
  */
 export const deviceSavesMax = 64;
 
@@ -42,7 +46,10 @@ export const commandTimeoutMs = 10_000;
 /** How long a killed QEMU may take to be gone. Beyond: closing the VM fails and names the process. */
 export const killTimeoutMs = 10_000;
 
-/** A QEMU that answers nothing for this long hangs: its node treats it as dead. A primary hands over, a secondary leaves. */
+/**
+ * A QEMU that answers nothing for this long hangs: its node treats it as dead. A primary hands over, a secondary
+ * leaves.
+ */
 export const pingTimeoutMs = 3000;
 
 /** How long qemu-img may take to make a file. Beyond: it is killed, and the start fails. */
@@ -58,7 +65,10 @@ export const sectionsMax = 1024;
 export const virtioDevicesMax = 64;
 export const virtioQueuesMax = 64;
 
-/** Written pages from which on a capture copies them while the guest still runs. Fewer: all are copied while it stands still. */
+/**
+ * Written pages from which on a capture copies them while the guest still runs. Fewer: all are copied while it stands
+ * still.
+ */
 export const earlyPagesMin = 256;
 
 /** Runs of pages that are copied so without letting the event loop do other work. More: it gets a turn in between. */
@@ -70,7 +80,10 @@ export const earlyBytesAtOnce = 8 * 1024 * 1024;
 /** Size at which the file of a guest's serial console is put aside as FILE.old, in the place of the one before. */
 export const consoleFileBytesMax = 4 * 1024 * 1024;
 
-/** What a guest can write to its console while its node does something else. Beyond: it waits, as for a slow serial line. */
+/**
+ * What a guest can write to its console while its node does something else. Beyond: it waits, as for a slow serial
+ * line.
+ */
 export const consolePipeBytes = 1024 * 1024;
 
 /** What is read of a console at once. */

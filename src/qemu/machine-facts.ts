@@ -1,5 +1,5 @@
-// What a running QEMU made of its command line, as far as the state of devices and CPUs depends on it. Asked of the machine
-// itself and not of its options: `q35` is an alias, and a CPU is what the host's KVM leaves of its model.
+// What a running QEMU made of its command line, as far as the state of devices and CPUs depends on it. Asked of the
+// machine itself and not of its options: `q35` is an alias, and a CPU is what the host's KVM leaves of its model.
 //
 // The CPU is that of the first vCPU: who it says it is, and what CPUID shows by leaf, after QEMU has filtered what the
 // accelerator lacks.

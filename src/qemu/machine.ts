@@ -9,14 +9,14 @@
 //                                     snapshot-load asks for these sections, xen-save-devices-state never writes them
 //   blockdev vmstate                  the carrier, a small qcow2 through which device state is loaded (carrier.ts)
 //   netdev stream                     each card is an ordinary Unix socket of the node: the guest has no other way out
-//   no default devices                what is in the machine is what is written here; memory of a device's own has to be known
-//                                     (furtherBlocks)
-//   pflash                            the firmware's code, read-only, and its variables, which QEMU writes through to a file
-//                                     of this node: at each write, and as a whole when it runs after a load
-//   only-migratable                   a device whose state cannot be saved ends QEMU at the start with its name (nvme and
-//                                     usb-serial crash QEMU 7.2 at the save)
-//   disable_s3, disable_s4            QEMU's `cont` does nothing to a machine that sleeps, and a load leaves one asleep: a
-//                                     guest that slept once would be a secondary that never runs
+//   no default devices                what is in the machine is what is written here; memory of a device's own has to
+//                                     be known (furtherBlocks)
+//   pflash                            the firmware's code, read-only, and its variables, which QEMU writes through to a
+//                                     file of this node: at each write, and as a whole when it runs after a load
+//   only-migratable                   a device whose state cannot be saved ends QEMU at the start with its name (nvme
+//                                     and usb-serial crash QEMU 7.2 at the save)
+//   disable_s3, disable_s4            QEMU's `cont` does nothing to a machine that sleeps, and a load leaves one
+//                                     asleep: a guest that slept once would be a secondary that never runs
 //   blockdev disk0 ...                what the guest sees as its disk; below it are the node's own files:
 //
 //       primary    disk0 (raw or qcow2) ── disk0-file (the image)
@@ -29,7 +29,7 @@
 // QEMU connects to our sockets, monitor included: when its first bytes arrive it is ready, and nothing is polled.
 
 import { join } from 'node:path';
-import type { FurtherBlock } from './ram-blocks.ts';
+import { type FurtherBlock, ramBlockName } from './ram-blocks.ts';
 
 export type CardModel = 'virtio' | 'e1000' | 'e1000e' | 'rtl8139' | 'vmxnet3';
 
@@ -75,11 +75,14 @@ export interface MachineSpec {
   initrd: string | undefined;
   cmdline: string;
   /**
-   * One per guest card; each gets its own stream socket. `mtu`: what the card tells the guest; one that is told none takes
-   * 1500.
+   * One per guest card; each gets its own stream socket. `mtu`: what the card tells the guest; one that is told none
+   * takes 1500.
    */
   nics: { mac: string; mtu?: number; model?: CardModel }[];
-  /** How the disks of VmFiles.disks stand in the machine, in their order; virtio and the boot order of the list when left out. */
+  /**
+   * How the disks of VmFiles.disks stand in the machine, in their order; virtio and the boot order of the list when
+   * left out.
+   */
   disks?: DiskPlace[];
   /** Disks and CDs that the guest only reads: the same files on every node. */
   media?: Medium[];
@@ -87,7 +90,9 @@ export interface MachineSpec {
   display?: Display;
   /** UEFI from flash; the machine's BIOS when left out. */
   firmware?: Firmware;
-  /** What the guest's real-time clock follows: the host's clock (the default), or the guest's own, which stops with it. */
+  /**
+   * What the guest's real-time clock follows: the host's clock (the default), or the guest's own, which stops with it.
+   */
   rtc?: 'host' | 'vm';
   /** The node's file of what the guest writes to its first serial port; QEMU is not told of it. */
   serialLog: string;
@@ -119,24 +124,22 @@ export interface VmFiles {
   clockPath: string;
 }
 
-// No RDRAND and no RDSEED: the two guests would draw different numbers. qemu64 is an AMD model, so the guest's
-// kernel does not isolate page tables against Meltdown, which costs much under TCG; the additions make it x86-64-v2, which
-// every host with KVM has. There are hosts whose KVM runs all of it and names little of it as supported, so under KVM what a
-// host lacks is left out of the default model; two hosts that left out different things are no pair (node/pairing/alike.ts).
+// No RDRAND and no RDSEED: the two guests would draw different numbers. qemu64 is an AMD model, so the guest's kernel
+// does not isolate page tables against Meltdown, which costs much under TCG; the additions make it x86-64-v2, which
+// every host with KVM has. There are hosts whose KVM runs all of it and names little of it as supported, so under KVM
+// what a host lacks is left out of the default model; two hosts that left out different things are no pair
+// (node/pairing/alike.ts).
 const defaultCpu = 'qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,-svm';
 export const defaultCpus = { tcg: `${defaultCpu},enforce`, kvm: defaultCpu } as const;
 
 /**
- * A model that somebody names is what the guest gets, or QEMU does not start: else a feature that the host lacks would be
- * left out with a warning that nobody reads. `enforce=off` in the name says otherwise.
+ * A model that somebody names is what the guest gets, or QEMU does not start: else a feature that the host lacks would
+ * be left out with a warning that nobody reads. `enforce=off` in the name says otherwise.
  */
 function cpuArgument({ accel, cpu }: Pick<MachineSpec, 'accel' | 'cpu'>): string {
   if (cpu === undefined) return defaultCpus[accel];
   return /(^|,)enforce($|[,=])/.test(cpu) ? cpu : `${cpu},enforce`;
 }
-
-/** The id of the memory backend, and with it the name of the one RAM block that checkpoints cover. */
-export const ramBlockName = 'ram';
 
 /** The node name of the carrier. */
 export const vmstateNode = 'vmstate';

@@ -59,7 +59,9 @@ export class QemuProcess {
     return this.#stderr.toString('utf8').trim();
   }
 
-  /** What it wrote since the last call: said once, so that an old warning is not taken for the reason of a later error. */
+  /**
+   * What it wrote since the last call: said once, so that an old warning is not taken for the reason of a later error.
+   */
   takeStderr(): string {
     const text = this.stderr;
     this.#stderr = Buffer.alloc(0);

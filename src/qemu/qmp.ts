@@ -1,4 +1,5 @@
-// QMP, QEMU's monitor protocol: one JSON object a line over a Unix socket. https://www.qemu.org/docs/master/interop/qmp-spec
+// QMP, QEMU's monitor protocol: one JSON object a line over a Unix socket.
+// https://www.qemu.org/docs/master/interop/qmp-spec
 //
 //   QEMU                                  node
 //    | -- {"QMP": {version ...}} --------> |   greeting
@@ -10,10 +11,11 @@
 //
 // QEMU holds guest-controlled state, so its lines are parsed with suspicion: a line that is too long or not JSON ends
 // the connection with a typed error. A command that is not answered in time fails alone; it stays in QEMU's queue and
-// its late reply is dropped. That is what lets a caller queue `cont` behind a command that hangs.
+// its late reply is dropped. That is what lets a caller queue `cont` behind a command that hangs. Time in which this
+// process stood still is not QEMU's (base/clock.ts).
 
 import type { Socket } from 'node:net';
-import type { Clock } from '../base/clock.ts';
+import { afterAwake, type Clock } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { during } from '../base/loop-watch.ts';
 import { commandTimeoutMs, qmpLineBytesMax, qmpPendingMax } from './limits.ts';
@@ -82,7 +84,7 @@ export class Qmp {
   /** Waits for the greeting on a fresh connection and negotiates. */
   static async open(socket: Socket, options: QmpOptions): Promise<Qmp> {
     const qmp = new Qmp(socket, options);
-    const cancel = options.clock.after(qmp.#timeoutMs, () =>
+    const cancel = afterAwake(options.clock, qmp.#timeoutMs, () =>
       qmp.#lose(new ColoError(errorCodes.qemuTimeout, `QEMU's monitor said nothing for ${qmp.#timeoutMs} ms.`)),
     );
     try {
@@ -146,7 +148,7 @@ export class Qmp {
     const refusal = this.#refusal(command);
     if (refusal !== undefined) return Promise.reject(refusal);
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
-    const cancelTimeout = this.#clock.after(timeoutMs, () => {
+    const cancelTimeout = afterAwake(this.#clock, timeoutMs, () => {
       this.#pending.delete(id);
       reject(new ColoError(errorCodes.qemuTimeout, `QEMU did not answer "${command}" within ${timeoutMs} ms.`));
     });

@@ -19,8 +19,8 @@ export interface FilePart {
 }
 
 /**
- * Start of the one gapless mapping of that part of the file, or undefined. The kernel may have split it into several lines,
- * or list it together with what lies beside it in both.
+ * Start of the one gapless mapping of that part of the file, or undefined. The kernel may have split it into several
+ * lines, or list it together with what lies beside it in both.
  */
 export function mappedAt(maps: string, path: string, { offset, bytes }: FilePart): number | undefined {
   let first: number | undefined;

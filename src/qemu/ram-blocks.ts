@@ -12,12 +12,15 @@
 //
 //    RAM file:  | ram ........................ | vga.vram | system.flash1 |
 //
-// So they are pages like all others: tracked, captured, sent as differences, rolled back, verified, and free of cost while
-// nobody writes them. The library knows blocks by their size alone, so no two blocks of a machine may have the same one.
+// So they are pages like all others: tracked, captured, sent as differences, rolled back, verified, and free of cost
+// while nobody writes them. The library knows blocks by their size alone, so no two blocks of a machine may have the
+// same one.
 
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { pageSize } from '../base/page-runs.ts';
-import { ramBlockName } from './machine.ts';
+
+/** The id of the memory backend, and with it the name of the one RAM block that checkpoints cover. */
+export const ramBlockName = 'ram';
 
 export interface RamBlock {
   name: string;
@@ -70,14 +73,14 @@ export function parseRamBlocks(text: string): RamBlock[] {
 }
 
 // Blocks that hold the same bytes on both nodes for as long as the machine runs:
-//  - pc.bios and pc.rom are the firmware, isa-bios the upper end of it once more. The firmware's shadow, which the guest can
-//    write, lies in the RAM file.
+//  - pc.bios and pc.rom are the firmware, isa-bios the upper end of it once more. The firmware's shadow, which the
+//    guest can write, lies in the RAM file.
 //  - system.flash0 is the firmware's code in flash, which machine.ts makes read-only and never otherwise.
 //  - *.rom are boot ROMs of PCI cards, read-only for the guest.
 //  - /rom@etc/... are tables that QEMU's fw_cfg hands to the firmware. The guest cannot write them; QEMU itself
 //    completes them when the firmware first reads them. On the secondary the guest never booted, so its copy is the
-//    uncompleted one, and nobody reads it: the guest has its tables in its own RAM. A reboot makes QEMU build them anew.
-//    They are not in the device state, and loading does not ask for them (test/functional/qemu.test.ts).
+//    uncompleted one, and nobody reads it: the guest has its tables in its own RAM. A reboot makes QEMU build them
+//    anew. They are not in the device state, and loading does not ask for them (test/functional/qemu.test.ts).
 function constant(name: string): boolean {
   return constantNames.has(name) || name.endsWith('.rom') || name.startsWith('/rom@etc/');
 }
@@ -120,7 +123,8 @@ function assertUnmistakable(blocks: readonly RamBlock[], wanted: FurtherBlock): 
   const found = [...new Set([...ofName, ...ofSize])].map(({ name, totalBytes }) => `"${name}", ${totalBytes} bytes`);
   throw new ColoError(
     errorCodes.machine,
-    `The machine's block "${wanted.name}" of ${wanted.bytes} bytes cannot be told from others: ${found.join('; ') || 'there is none'}.`,
+    `The machine's block "${wanted.name}" of ${wanted.bytes} bytes cannot be told from others: ` +
+      `${found.join('; ') || 'there is none'}.`,
     { hint: 'Leave devices with memory of that size out of the extra arguments.' },
   );
 }

@@ -1,5 +1,5 @@
-// Values of QEMU's replies and events, which hold whatever a QEMU that its guest has taken over wants them to hold. String()
-// and Number() throw on some objects that JSON can make; these do not.
+// Values of QEMU's replies and events, which hold whatever a QEMU that its guest has taken over wants them to hold.
+// String() and Number() throw on some objects that JSON can make; these do not.
 
 /** Text as it is; anything else as JSON. */
 export function textIn(value: unknown): string {

@@ -76,7 +76,9 @@ function assertRoom(dir: string, ramBytes: number): void {
   const stats = statfsSync(dir);
   if (stats.type !== tmpfsMagic) {
     throw new ColoError(errorCodes.host, `The run directory ${dir} is not on a tmpfs.`, {
-      hint: 'Use a directory below /dev/shm or /run: guest RAM is a file, and on a disk every page would be written out.',
+      hint:
+        'Use a directory below /dev/shm or /run: guest RAM is a file, and on a disk every page would be ' +
+        'written out.',
     });
   }
   const freeBytes = stats.bavail * stats.bsize;

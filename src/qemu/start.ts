@@ -1,12 +1,13 @@
 // Starting a QEMU: its files, the process, the monitor, mapped RAM and the tracker of written pages. All or nothing: a
 // start that fails, hangs or is given up leaves no process and no file.
 //
-//   run directory -> RAM file, carrier, overlays -> process -> monitor -> version, RAM blocks, guard -> mapping -> tracker
+//   run directory -> RAM file, carrier, overlays -> process -> monitor -> version, RAM blocks, guard -> mapping ->
+//   tracker
 
 import { closeSync, ftruncateSync, openSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import { buildPreload } from '../../native/build.ts';
-import type { Clock } from '../base/clock.ts';
+import { afterAwake, type Clock } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { Carrier, createCarrier, unpackTemplate } from './carrier.ts';
@@ -171,7 +172,7 @@ async function launch(
   });
   const failed = Promise.withResolvers<never>();
   const startMs = options.timeouts?.startMs ?? startTimeoutMs;
-  const cancel = clock.after(startMs, () => failed.reject(startTimeout(startMs, process)));
+  const cancel = afterAwake(clock, startMs, () => failed.reject(startTimeout(startMs, process)));
   const abort = () =>
     failed.reject(new ColoError(errorCodes.qemu, 'Starting QEMU was given up.', { cause: signal?.reason }));
   signal?.addEventListener('abort', abort);

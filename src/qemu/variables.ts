@@ -1,5 +1,5 @@
-// The file of a UEFI machine's variables. QEMU reads it when it starts, and writes what the guest changes through to it; after
-// a load it writes all of it, so the file of a survivor is its guest's.
+// The file of a UEFI machine's variables. QEMU reads it when it starts, and writes what the guest changes through to
+// it; after a load it writes all of it, so the file of a survivor is its guest's.
 
 import { closeSync, copyFileSync, ftruncateSync, openSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';

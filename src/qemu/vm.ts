@@ -9,11 +9,11 @@
 //   QEMU   guest runs   |--- stop ---|--- save ---|.|.|                                 |-- cont --|
 //            beforeStop-^                       onStopped ---^   pages are listed and copied ^ beforeResume
 //
-// What was written until shortly before the stop is copied before it, when it is much (capture-pages.ts).
-// The pages are listed only after the devices are saved: saving may still write guest memory. `live: false`, because
-// `true` makes QEMU close its block devices for the other side of a migration, and `cont` open them again.
-// On every way out of a capture, also a failed one, the guest runs again: a capture may cost a checkpoint, never the VM.
-// When QEMU hangs, `cont` is already in its queue behind what it hangs on.
+// What was written until shortly before the stop is copied before it, when it is much (capture-pages.ts). The pages are
+// listed only after the devices are saved: saving may still write guest memory. `live: false`, because `true` makes
+// QEMU close its block devices for the other side of a migration, and `cont` open them again. On every way out of a
+// capture, also a failed one, the guest runs again: a capture may cost a checkpoint, never the VM. When QEMU hangs,
+// `cont` is already in its queue behind what it hangs on.
 
 import { readFileSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
@@ -22,6 +22,7 @@ import { ColoError, errorCodes } from '../base/errors.ts';
 import { during } from '../base/loop-watch.ts';
 import type { PageRuns } from '../base/page-runs.ts';
 import { CapturePages } from './capture-pages.ts';
+import { type CapturePhases, phasesOf } from './capture-phases.ts';
 import { CapturePool } from './capture-pool.ts';
 import { assertLoadable, packTemplate, snapshotTag } from './carrier.ts';
 import type { ClockPage } from './clock-page.ts';
@@ -37,16 +38,6 @@ import type { ProcessEnd } from './process.ts';
 import type { Qmp } from './qmp.ts';
 import { goneWithin, startParts, type VmOptions, type VmParts } from './start.ts';
 
-export interface CapturePhases {
-  stopMs: number;
-  saveMs: number;
-  scanMs: number;
-  copyMs: number;
-  resumeMs: number;
-  /** The whole: from sending `stop` to the reply to `cont`, so a little more than the guest stood still. */
-  pauseMs: number;
-}
-
 export interface Capture {
   deviceState: Uint8Array;
   runs: PageRuns;
@@ -57,8 +48,8 @@ export interface Capture {
   dirtyPages: number;
   dirtyRuns: number;
   /**
-   * The moment of our clock of which the guest's clocks in the device state are, where they run on during the pause (KVM). Undefined:
-   * they stood still until the guest ran again.
+   * The moment of our clock of which the guest's clocks in the device state are, where they run on during the pause
+   * (KVM). Undefined: they stood still until the guest ran again.
    */
   clocksOf: number | undefined;
 }
@@ -69,9 +60,9 @@ export interface CaptureOptions {
   /** The guest stands still and has nothing left to send; called before anything restarts it. */
   onStopped: () => void;
   /**
-   * Takes what the machine has sent so far, and says whether that was nothing since the last call. Called when the guest
-   * stands still, and then after every save of the devices, which is repeated until this says true. When it never does, the
-   * capture fails and the guest goes on (deviceSavesMax).
+   * Takes what the machine has sent so far, and says whether that was nothing since the last call. Called when the
+   * guest stands still, and then after every save of the devices, which is repeated until this says true. When it never
+   * does, the capture fails and the guest goes on (deviceSavesMax).
    */
   isQuiet?: () => boolean;
   /** Everything is captured; called right before the guest is restarted, which waits for it. */
@@ -195,8 +186,8 @@ export class Vm {
   }
 
   /**
-   * The state that is loaded next is of this moment of our clock: the guest's clocks go on from then, exactly, when it is loaded and
-   * resumed. False: this machine's cannot, and the state itself has to be moved (device-state.ts).
+   * The state that is loaded next is of this moment of our clock: the guest's clocks go on from then, exactly, when it
+   * is loaded and resumed. False: this machine's cannot, and the state itself has to be moved (device-state.ts).
    */
   startClocksFrom(moment: number | undefined): boolean {
     if (this.#parts.clockPage === undefined) return false;
@@ -337,10 +328,10 @@ export class Vm {
   }
 
   /**
-   * Saves the devices, and gives QEMU two more turns of its main loop: a card that had found its socket full sends on as soon
-   * as there is room, also while the machine is stopped, and moves its rings in the guest's RAM as it does. When nothing
-   * came of it in these turns, nothing is left to be sent, and RAM and devices are of one moment. (What is pipelined
-   * runs in order, each command in a turn of its own.)
+   * Saves the devices, and gives QEMU two more turns of its main loop: a card that had found its socket full sends on
+   * as soon as there is room, also while the machine is stopped, and moves its rings in the guest's RAM as it does.
+   * When nothing came of it in these turns, nothing is left to be sent, and RAM and devices are of one moment. (What is
+   * pipelined runs in order, each command in a turn of its own.)
    */
   async #saveDevices(): Promise<void> {
     const filename = this.#options.files.deviceStatePath;
@@ -350,8 +341,8 @@ export class Vm {
   }
 
   /**
-   * Where the clocks run on, the timers' was held shortly before the others were read: moves it there in the saved state, so that all are
-   * of one moment, and returns that moment of our clock.
+   * Where the clocks run on, the timers' was held shortly before the others were read: moves it there in the saved
+   * state, so that all are of one moment, and returns that moment of our clock.
    */
   #oneMoment(deviceState: Buffer, moments: ClockPage['moments']): number | undefined {
     if (moments === undefined) return undefined;
@@ -362,7 +353,8 @@ export class Vm {
   async #resumeAfter(error: unknown): Promise<void> {
     const resumed = this.qmp.execute('cont');
     if (error instanceof ColoError && error.code === errorCodes.qemuTimeout) {
-      // QEMU hangs, so waiting again would only double the time. The command stands in its queue and runs when it wakes.
+      // QEMU hangs, so waiting again would only double the time. The command stands in its queue and runs when it
+      // wakes.
       resumed.catch(() => undefined);
       return;
     }
@@ -370,18 +362,6 @@ export class Vm {
       throw new ColoError(errorCodes.qemu, 'A checkpoint failed and the guest could not be resumed.', { cause });
     });
   }
-}
-
-function phasesOf(times: readonly number[]): CapturePhases {
-  const spent = (from: number, to: number) => (times[to] ?? 0) - (times[from] ?? 0);
-  return {
-    stopMs: spent(0, 1),
-    saveMs: spent(1, 2),
-    scanMs: spent(2, 3),
-    copyMs: spent(3, 4),
-    resumeMs: spent(4, 5),
-    pauseMs: spent(0, 5),
-  };
 }
 
 /** Why it ends QEMU says on its monitor, whose end may be heard after that of the process. */

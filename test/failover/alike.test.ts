@@ -18,7 +18,8 @@ test('a host whose QEMU makes another machine of the spec protects nothing, and 
   const older = join(folder, 'qemu');
   writeFileSync(
     older,
-    `#!/bin/bash\nargs=()\nfor one in "$@"; do args+=("\${one/#q35,/pc-q35-7.1,}"); done\nexec qemu-system-x86_64 "\${args[@]}"\n`,
+    `#!/bin/bash\nargs=()\nfor one in "$@"; do args+=("\${one/#q35,/pc-q35-7.1,}"); done\nexec ` +
+      `qemu-system-x86_64 "\${args[@]}"\n`,
     { mode: 0o755 },
   );
   const guest = await buildGuest();

@@ -1,4 +1,5 @@
-// What the bare guest says of itself, through the gateway: it checks its own pages and sectors, and counts what is wrong.
+// What the bare guest says of itself, through the gateway: it checks its own pages and sectors, and counts what is
+// wrong.
 
 import assert from 'node:assert/strict';
 import { createSocket } from 'node:dgram';

@@ -1,7 +1,7 @@
-// The cables of two nodes to their network, in a test's hands: a node's uplink leads through a relay that can be pulled out, so
-// that the node's socket is gone and cannot be opened again, and put in again. A cable keeps its port of the switch all its life,
-// whatever becomes of the node: so a port stands for a node, and turns of speaking are counted as ever. Whole frames are passed on,
-// what a pulled cable has of one in part is lost.
+// The cables of two nodes to their network, in a test's hands: a node's uplink leads through a relay that can be
+// pulled out, so that the node's socket is gone and cannot be opened again, and put in again. A cable keeps its port
+// of the switch all its life, whatever becomes of the node: so a port stands for a node, and turns of speaking are
+// counted as ever. Whole frames are passed on, what a pulled cable has of one in part is lost.
 //
 //    node ── uplink.sock ── cable ── lan.sock ── switch
 

@@ -1,8 +1,8 @@
-// The faults of the campaign: each is done to a VM that is protected, and undone, as far as it is not the nodes' own business. When
-// it returns, the VM is to be protected again by itself (campaign.ts looks).
+// The faults of the campaign: each is done to a VM that is protected, and undone, as far as it is not the nodes' own
+// business. When it returns, the VM is to be protected again by itself (campaign.ts looks).
 //
-// A fault that lasts a while lasts until every client has got so many replies in spite of it. Where clients cannot be served,
-// it lasts until a node has gone on without the other one.
+// A fault that lasts a while lasts until every client has got so many replies in spite of it. Where clients cannot be
+// served, it lasts until a node has gone on without the other one.
 
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
@@ -362,7 +362,10 @@ function allDisks(role: Role, what: 'full' | 'hangs'): Fault {
   };
 }
 
-/** The one of the primary costs a handover, the one of the secondary nothing; without both the VM stays and nobody is served. */
+/**
+ * The one of the primary costs a handover, the one of the secondary nothing; without both the VM stays and nobody is
+ * served.
+ */
 function uplinkGone(who: Role | 'both'): Fault {
   return {
     name: `uplink gone: ${who}`,

@@ -1,9 +1,10 @@
-// The campaign: one guest, two nodes, and fault after fault (campaign-faults.ts), each as soon as the VM is protected again, at
-// random moments and half of them right into checkpoints. The clients are those of the beginning: every connection lives through
-// all of it, every reply is exact, and one node speaks at a time. The table at the end goes to docs/reliability.md.
+// The campaign: one guest, two nodes, and fault after fault (campaign-faults.ts), each as soon as the VM is protected
+// again, at random moments and half of them right into checkpoints. The clients are those of the beginning: every
+// connection lives through all of it, every reply is exact, and one node speaks at a time. The table at the end goes
+// to docs/reliability.md.
 //
-// Faults are dealt from a seed like cards: every kind once before any comes again. Each host of the pair has disks of its own
-// (volume.ts), and a cable to the network (cable.ts).
+// Faults are dealt from a seed like cards: every kind once before any comes again. Each host of the pair has disks of
+// its own (volume.ts), and a cable to the network (cable.ts).
 
 import assert from 'node:assert/strict';
 import { cpSync, truncateSync, writeFileSync } from 'node:fs';
@@ -196,10 +197,9 @@ export async function campaign(context: TestContext, options: CampaignOptions): 
       await expectNothingLost(stage, options, hasDisk);
       seen.push({ ...done, failed: false });
       const gap = done.gapMs === undefined ? '' : `, gap ${Math.round(done.gapMs)} ms`;
+      const words = `nothing lost${gap}, protected again after ${Math.round(done.repairMs)} ms`;
       const told = tools.told.size === 0 ? '' : ` (told: ${[...tools.told].join('; ').slice(0, 300)})`;
-      tell(
-        `${number} of ${count}: ${fault.name}: nothing lost${gap}, protected again after ${Math.round(done.repairMs)} ms${told}`,
-      );
+      tell(`${number} of ${count}: ${fault.name}: ${words}${told}`);
     }
     trying = 'the end';
     await expectClients(stage);
@@ -208,9 +208,8 @@ export async function campaign(context: TestContext, options: CampaignOptions): 
   } catch (error) {
     const fault = faults.find(({ name }) => trying.endsWith(`, ${name}`));
     if (fault !== undefined) seen.push({ fault: fault.name, failed: true, intoCheckpoint: false, repairMs: 0 });
-    tell(
-      `FAILED at ${trying}; seed ${seed}, ${mode}, ${guest} under ${accel}; logs: ${stage.pair.logDir}: ${errorText(error)}`,
-    );
+    const where = `seed ${seed}, ${mode}, ${guest} under ${accel}; logs: ${stage.pair.logDir}`;
+    tell(`FAILED at ${trying}; ${where}: ${errorText(error)}`);
     throw error;
   } finally {
     for (const line of table(seen)) context.diagnostic(line);

@@ -1,5 +1,5 @@
-// Signals, the end of a host, and what may fail at a takeover, on real processes: clients keep their connections, and only the
-// operator's stop ends the VM.
+// Signals, the end of a host, and what may fail at a takeover, on real processes: clients keep their connections, and
+// only the operator's stop ends the VM.
 
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';

@@ -1,5 +1,5 @@
-// The arbiter and the registry's store on Debian's etcd: one member without TLS, and three with mutual TLS of which some
-// die.
+// The arbiter and the registry's store on Debian's etcd: one member without TLS, and three with mutual TLS of which
+// some die.
 
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';

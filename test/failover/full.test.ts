@@ -1,7 +1,7 @@
-// A file system of a node is full. The one that holds guest RAM: too small for a secondary, filled up while it protects, still
-// full when it takes over, and when it is to be protected in turn. The one of logs and consoles: on both nodes at once. The
-// guest goes on throughout, what is missing is said, and with room all is as before. Needs root, for a file system of a size
-// of its own.
+// A file system of a node is full. The one that holds guest RAM: too small for a secondary, filled up while it
+// protects, still full when it takes over, and when it is to be protected in turn. The one of logs and consoles: on
+// both nodes at once. The guest goes on throughout, what is missing is said, and with room all is as before. Needs
+// root, for a file system of a size of its own.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';

@@ -1,5 +1,6 @@
-// A takeover that stands still half-way, with the old primary awake again meanwhile: the worst moment for two voices. And one
-// that ends half-way, for ever: then nobody may speak who is not the owner of the term, although a whole VM is awake.
+// A takeover that stands still half-way, with the old primary awake again meanwhile: the worst moment for two voices.
+// And one that ends half-way, for ever: then nobody may speak who is not the owner of the term, although a whole VM is
+// awake.
 
 import assert from 'node:assert/strict';
 import type { FaultPoint, Strike } from '../../src/node/fault-points.ts';
@@ -63,9 +64,10 @@ export async function heldTakeover(point: FaultPoint): Promise<void> {
 }
 
 /**
- * The old primary is stopped, the survivor dies at `point`, or loses its QEMU there, the old one wakes: its copy is whole, but the
- * term is not its own any more, and what the dead one has said nobody knows. So it gives up its copy and stays silent. The
- * VM's memory is lost with the second node; the service comes back when the owner of the term does, and boots the guest anew.
+ * The old primary is stopped, the survivor dies at `point`, or loses its QEMU there, the old one wakes: its copy is
+ * whole, but the term is not its own any more, and what the dead one has said nobody knows. So it gives up its copy and
+ * stays silent. The VM's memory is lost with the second node; the service comes back when the owner of the term does,
+ * and boots the guest anew.
  */
 export async function killedTakeover(point: FaultPoint, what: 'node' | 'QEMU'): Promise<void> {
   const stage = await setStage({ vm: 'held', protect: { mode: 'colo' } });
@@ -93,7 +95,8 @@ export async function killedTakeover(point: FaultPoint, what: 'node' | 'QEMU'): 
       all.some((one) => one.node === survivor && one.role === 'primary' && one.protected),
     );
     await untilAnswered(stage.ports.redis);
-    // The old primary never spoke again. The survivor may have, at two ports: before its end was heard, and when it was back.
+    // The old primary never spoke again. The survivor may have, at two ports: before its end was heard, and when it was
+    // back.
     const since = voices(stage).slice(before.length);
     assert.ok(
       since.length > 0 && !since.includes(before.at(-1) ?? 0),

@@ -1,5 +1,5 @@
-// A VM with a disk on three hosts, network namespaces each with its own folder for the disk: two hosts die one after the
-// other, and PostgreSQL in the guest has every transfer that it acknowledged. Needs root.
+// A VM with a disk on three hosts, network namespaces each with its own folder for the disk: two hosts die one after
+// the other, and PostgreSQL in the guest has every transfer that it acknowledged. Needs root.
 
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';

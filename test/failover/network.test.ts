@@ -1,6 +1,7 @@
-// Faults of the network and of the arbiter, one after the other on one cluster of three hosts (network namespaces; needs
-// root). The clients are those of the beginning: after all of it each has its one connection and every reply in order, and
-// a capture at the ports of the bridges has heard one host at a time. The guest has two cards, each on a network of its own.
+// Faults of the network and of the arbiter, one after the other on one cluster of three hosts (network namespaces;
+// needs root). The clients are those of the beginning: after all of it each has its one connection and every reply in
+// order, and a capture at the ports of the bridges has heard one host at a time. The guest has two cards, each on a
+// network of its own.
 
 import assert from 'node:assert/strict';
 import { createSocket } from 'node:dgram';

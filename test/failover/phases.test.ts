@@ -1,6 +1,7 @@
-// A node that dies, stands still or loses its QEMU at a phase of a checkpoint: the other goes on, every client keeps its
-// connection and gets every reply, and one node speaks at a time. Real QEMU, real guest, struck at the named point
-// (node/fault-points.ts). All kinds at all points, in both modes: test/soak/phases.test.ts. Points of a takeover: held.ts.
+// A node that dies, stands still or loses its QEMU at a phase of a checkpoint: the other goes on, every client keeps
+// its connection and gets every reply, and one node speaks at a time. Real QEMU, real guest, struck at the named point
+// (node/fault-points.ts). All kinds at all points, in both modes: test/soak/phases.test.ts. Points of a takeover:
+// held.ts.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

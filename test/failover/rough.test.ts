@@ -1,7 +1,7 @@
-// Rough weather on real QEMU: the wire between the nodes stalls, is cut, damages bytes; the secondary is ten times slower;
-// the copies disagree all the time; the guest reboots, panics and switches itself off; a node stands still in the middle
-// of its takeover while the old primary wakes up. Clients see exact replies throughout, and a register whose whole
-// history could have happened in one place.
+// Rough weather on real QEMU: the wire between the nodes stalls, is cut, damages bytes; the secondary is ten times
+// slower; the copies disagree all the time; the guest reboots, panics and switches itself off; a node stands still in
+// the middle of its takeover while the old primary wakes up. Clients see exact replies throughout, and a register whose
+// whole history could have happened in one place.
 
 import assert from 'node:assert/strict';
 import { createConnection, type Socket } from 'node:net';
@@ -77,7 +77,8 @@ test('a storm of divergence with a secondary that is ten times slower: the outpu
     storm = setInterval(() => socket.write('*1\r\n$4\r\nTIME\r\n'), 15);
     socket.resume();
     await served(stage, 20);
-    // On a starved host the secondary is mostly too late to disagree: then it is its silence that asks for a checkpoint.
+    // On a starved host the secondary is mostly too late to disagree: then it is its silence that asks for a
+    // checkpoint.
     const reasons = (all: NodeStatus[]) => all.find((one) => one.role === 'primary')?.checkpoints?.reasons ?? {};
     await stage.pair.until('the copies disagree', 180_000, (all) => {
       const { payload = 0, timeout = 0 } = reasons(all);
@@ -104,7 +105,9 @@ test('a storm of divergence with a secondary that is ten times slower: the outpu
   }
 });
 
-/** Tells the guest to end in this way; it hears that only when its service listens, which is not the first one to do so. */
+/**
+ * Tells the guest to end in this way; it hears that only when its service listens, which is not the first one to do so.
+ */
 async function tellEnd(stage: Stage, how: string): Promise<Socket> {
   let heard = '';
   for (let tries = 0; tries < 60; tries += 1) {

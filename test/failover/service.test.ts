@@ -1,6 +1,6 @@
-// The service on three hosts (network namespaces; needs root): a VM is run by one call, its host dies and it is protected
-// again by itself on the third, a colod is restarted and another one killed without the VM noticing, a node is drained;
-// and who may not call is refused. The clients' connections are those from the beginning.
+// The service on three hosts (network namespaces; needs root): a VM is run by one call, its host dies and it is
+// protected again by itself on the third, a colod is restarted and another one killed without the VM noticing, a node
+// is drained; and who may not call is refused. The clients' connections are those from the beginning.
 
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
@@ -46,7 +46,9 @@ async function isProtected(lab: ServiceLab, by: string, what: string, holds: (li
   return { ...line, primary: line.primary ?? assert.fail(), secondary: line.secondary ?? assert.fail() };
 }
 
-/** What a host says of the protected VM, when both of its nodes answer in their roles: asked now, not from the registry. */
+/**
+ * What a host says of the protected VM, when both of its nodes answer in their roles: asked now, not from the registry.
+ */
 async function bothAnswer(lab: ServiceLab, by: string): Promise<VmDetail> {
   const question = { method: 'GET', path: '/v1/vms/web', timeoutMs: 30_000 } as const;
   let seen: string[] = [];
@@ -70,7 +72,10 @@ async function holders(lab: ServiceLab, by: string): Promise<{ primary: string; 
   return { primary, secondary: nameOf('secondary') };
 }
 
-/** Whether it has suspected one who was there all the time: it found that out later, or has the VM because of its silence. */
+/**
+ * Whether it has suspected one who was there all the time: it found that out later, or has the VM because of its
+ * silence.
+ */
 function wasWrong(node: VmDetail['nodes'][number]): boolean {
   const { heartbeat, failover } = node as Partial<NodeStatus>;
   return (heartbeat?.wrongSuspicions ?? 0) > 0 || /silent/.test(failover?.why ?? '');
@@ -115,7 +120,7 @@ async function refuseStrangers(lab: ServiceLab): Promise<void> {
 }
 
 test(
-  'three services: run, restart of colod, death of a host, repair, drain, both copies lost, removal; no client notices, one voice',
+  'three services: run, restart of colod, death of a host, repair, drain, both copies lost, removal; no client notices',
   skip,
   async () => {
     await ensurePackages(clusterPackages, { why: 'test several hosts' });

@@ -1,9 +1,9 @@
 // The stage of the failover tests: a real pair with the demo guest, and clients that check every reply. Each test names
 // its own VM, so that a run that a person has started is not disturbed.
 //
-// On a starved host a node may suspect its peer wrongly at any time: then it goes on alone, or takes over, and the VM is
-// protected again a moment later. So a test asks for roles and not for names, strikes a VM that is protected in that very
-// moment (`strike`), and counts voices against the owners that the arbiter recorded (`expectOneVoice`).
+// On a starved host a node may suspect its peer wrongly at any time: then it goes on alone, or takes over, and the VM
+// is protected again a moment later. So a test asks for roles and not for names, strikes a VM that is protected in that
+// very moment (`strike`), and counts voices against the owners that the arbiter recorded (`expectOneVoice`).
 
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
@@ -292,7 +292,10 @@ export async function hang(stage: Stage, role: 'primary' | 'secondary'): Promise
   return held;
 }
 
-/** Takes a checkpoint of the protected VM. A starved host may lose the protection meanwhile: then it is waited for again. */
+/**
+ * Takes a checkpoint of the protected VM. A starved host may lose the protection meanwhile: then it is waited for
+ * again.
+ */
 export async function checkpoint(stage: Stage): Promise<void> {
   for (const deadline = systemClock.now() + protectTimeoutMs; ; ) {
     const { primary, term } = await roles(stage);
@@ -307,8 +310,9 @@ export async function checkpoint(stage: Stage): Promise<void> {
 }
 
 /**
- * Asks the primary of the protected VM to hand it over; resolves to who has it then. A secondary that a starved host lets
- * stand still for the moment in which it may take the term does not get it, and its primary goes on: then it is asked again.
+ * Asks the primary of the protected VM to hand it over; resolves to who has it then. A secondary that a starved host
+ * lets stand still for the moment in which it may take the term does not get it, and its primary goes on: then it is
+ * asked again.
  */
 export async function handOver(stage: Stage): Promise<NodeName> {
   for (const deadline = systemClock.now() + protectTimeoutMs; ; ) {
@@ -363,8 +367,8 @@ export function survives(stage: Stage, node: NodeName): Promise<NodeStatus[]> {
 }
 
 /**
- * Ends the clients; every one has seen exactly what it had to see. And with `verify`, which is on unless a test says otherwise,
- * no node that lives has found a difference after an apply.
+ * Ends the clients; every one has seen exactly what it had to see. And with `verify`, which is on unless a test says
+ * otherwise, no node that lives has found a difference after an apply.
  */
 export async function expectClients(stage: Stage): Promise<void> {
   assert.deepEqual(applyProblems(verified(await stage.pair.statuses())), []);

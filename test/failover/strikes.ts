@@ -1,10 +1,10 @@
-// Faults at named points of a checkpoint (node/fault-points.ts): one guest, two nodes, and at each point, one after the other, a
-// node that is killed, stands still, or loses its QEMU. The clients are those of the beginning: every connection lives through all
-// of it, every reply is exact, and one node speaks at a time.
+// Faults at named points of a checkpoint (node/fault-points.ts): one guest, two nodes, and at each point, one after the
+// other, a node that is killed, stands still, or loses its QEMU. The clients are those of the beginning: every
+// connection lives through all of it, every reply is exact, and one node speaks at a time.
 //
 //   killed        the node ends itself at the point, and its QEMU with it
-//   the others    the node stops itself there; then it and its QEMU stay stopped (`stopped`: until they are killed, `woken`: until
-//                 the other node has the VM), or its QEMU is killed and it goes on (`QEMU killed`)
+//   the others    the node stops itself there; then it and its QEMU stay stopped (`stopped`: until they are killed,
+//                 `woken`: until the other node has the VM), or its QEMU is killed and it goes on (`QEMU killed`)
 
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
@@ -53,7 +53,10 @@ const places = {
 
 type Points<Place> = { [Point in FaultPoint]: (typeof places)[Point] extends Place ? Point : never }[FaultPoint];
 
-/** The points of these places; each test names the places that are its own, so that together they have all points there are. */
+/**
+ * The points of these places; each test names the places that are its own, so that together they have all points there
+ * are.
+ */
 export function pointsOf<Place extends (typeof places)[FaultPoint]>(...of: Place[]): Points<Place>[] {
   const wanted: readonly string[] = of;
   return (Object.keys(places) as FaultPoint[]).filter((point): point is Points<Place> =>
@@ -118,7 +121,9 @@ async function leadTo(stage: Stage, primary: NodeName, isOver: () => Promise<boo
   }
 }
 
-/** The other node has the VM, clients are served, the VM is protected again; resolves to the longest gap of a client. */
+/**
+ * The other node has the VM, clients are served, the VM is protected again; resolves to the longest gap of a client.
+ */
 async function recover(stage: Stage, kind: StrikeKind, struck: StruckAt): Promise<number> {
   const { name, other, term, node, signalQemu } = struck;
   if (kind.startsWith('stopped')) signalQemu('SIGSTOP');

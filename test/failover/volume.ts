@@ -1,6 +1,6 @@
-// A small disk in a test's hands: a file system of its own (ext4 on a loop device) that can be filled up, and that can hang: a
-// frozen file system keeps every process that writes to it waiting in the kernel, where no signal reaches it, as a storage that
-// does not answer does. Needs root and a kernel that has loop devices.
+// A small disk in a test's hands: a file system of its own (ext4 on a loop device) that can be filled up, and that can
+// hang: a frozen file system keeps every process that writes to it waiting in the kernel, where no signal reaches it,
+// as a storage that does not answer does. Needs root and a kernel that has loop devices.
 //
 // What freezes it is a process that lives as long as the test: should the test be killed, its input ends, and it thaws.
 
@@ -107,12 +107,15 @@ export class Volume {
 }
 
 export type DiskKind = 'log' | 'replica' | 'spill';
-/** More than a log and the one before it may have (base/limits.ts), and than a replica of the campaign's disk and its journal. */
+/**
+ * More than a log and the one before it may have (base/limits.ts), and than a replica of the campaign's disk and its
+ * journal.
+ */
 const mebibytes: Record<DiskKind, number> = { log: 64, replica: 128, spill: 64 };
 
 /**
- * The disks of two hosts, each with one for logs and consoles, one for the VM's disk and its copy, and one to spill to. The
- * folder of replicas has those of both nodes, each on its own disk.
+ * The disks of two hosts, each with one for logs and consoles, one for the VM's disk and its copy, and one to spill
+ * to. The folder of replicas has those of both nodes, each on its own disk.
  */
 export class HostDisks {
   readonly replicas = mkdtempSync(join(parent, 'colo-replicas-'));

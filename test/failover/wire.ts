@@ -1,5 +1,5 @@
-// A wire between two nodes that a test holds in its hands: a relay of the links' Unix socket that can stand still, be cut,
-// or damage one byte. The nodes do not know that it is there.
+// A wire between two nodes that a test holds in its hands: a relay of the links' Unix socket that can stand still, be
+// cut, or damage one byte. The nodes do not know that it is there.
 //
 //    node ── wire.sock ── relay ── link.sock ── node
 

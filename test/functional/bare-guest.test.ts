@@ -1,5 +1,5 @@
-// The bare guest, really booted, on every machine type and under every accelerator that runs it here: its services answer
-// exactly, also over a network that loses frames, and it finds nothing wrong with its memory and its disk.
+// The bare guest, really booted, on every machine type and under every accelerator that runs it here: its services
+// answer exactly, also over a network that loses frames, and it finds nothing wrong with its memory and its disk.
 
 import assert from 'node:assert/strict';
 import { createSocket } from 'node:dgram';

@@ -94,7 +94,8 @@ function leftOf(run: Run): Record<(typeof kindsOfLeft)[number], string[]> {
   // How a lab names its namespaces (src/lab/lab.ts).
   const ownNamespace = `colo-${run.pid}.`;
   return {
-    // What it is given tells whose it is from its first moment on: its command line is its parent's until it is its own.
+    // What it is given tells whose it is from its first moment on: its command line is its parent's until it is its
+    // own.
     process: processesWith('environ', `TMPDIR=${run.temporary}\0`),
     namespace: namesIn('/run/netns').filter((name) => name.startsWith(ownNamespace)),
     device: networkDevices().filter((name) => !run.devicesBefore.has(name)),
@@ -105,7 +106,10 @@ function leftOf(run: Run): Record<(typeof kindsOfLeft)[number], string[]> {
   };
 }
 
-/** Nothing of the run is there any more. What the kernel was told to end may need a moment, on a starved host even a long one. */
+/**
+ * Nothing of the run is there any more. What the kernel was told to end may need a moment, on a starved host even a
+ * long one.
+ */
 async function expectNothingOf(run: Run): Promise<void> {
   const left = () => Object.entries(leftOf(run)).flatMap(([kind, names]) => names.map((name) => `${kind} ${name}`));
   await until('nothing of the run is left', () => left().length === 0).catch(() => assert.deepEqual(left(), []));

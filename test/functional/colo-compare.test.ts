@@ -1,5 +1,5 @@
-// Our comparison against QEMU's colo-compare, both as black boxes fed with the same frames: on plain in-order IPv4 TCP and
-// UDP the verdicts are equal; where they differ, a test shows what QEMU does, what we do, and why.
+// Our comparison against QEMU's colo-compare, both as black boxes fed with the same frames: on plain in-order IPv4 TCP
+// and UDP the verdicts are equal; where they differ, a test shows what QEMU does, what we do, and why.
 //
 // A verdict is what has left, frame by frame, and whether a checkpoint is wanted. QEMU is slower to say so than we are:
 // every look at it waits for a frame that it passes uncompared (ARP), sent behind the others on the same socket.

@@ -68,7 +68,10 @@ export class ColoCompare {
     return compare;
   }
 
-  /** A connection is there before QEMU has accepted it, and what QEMU would say before is lost. It passes ARP uncompared. */
+  /**
+   * A connection is there before QEMU has accepted it, and what QEMU would say before is lost. It passes ARP
+   * uncompared.
+   */
   private async untilAccepted(handlers: ColoCompareHandlers): Promise<void> {
     const probe = announce(Uint8Array.of(2, 0, 0, 0, 0, 1), 1);
     let isThrough = false;

@@ -1,9 +1,10 @@
-// Disks at every controller that a spec can name: a guest of one sector boots from it, counts in its next sector, is captured in
-// the middle of that, and goes on in a second QEMU over a copy. It is 16-bit code that uses the machine's BIOS alone, so every
-// controller is driven without a driver of ours.
+// Disks at every controller that a spec can name: a guest of one sector boots from it, counts in its next sector, is
+// captured in the middle of that, and goes on in a second QEMU over a copy. It is 16-bit code that uses the machine's
+// BIOS alone, so every controller is driven without a driver of ours.
 //
 //    start: dl = the drive; print the letter at 508
-//    again: read sector 2 ─► add 1 to its first word ─► write it ─► print 'a' to 'p' for the count, '!' for an error ─► two timer ticks
+//    again: read sector 2 ─► add 1 to its first word ─► write it ─► print 'a' to 'p' for the count,
+//           '!' for an error ─► two timer ticks
 
 import assert from 'node:assert/strict';
 import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

@@ -1,6 +1,6 @@
-// Full disks under a protected VM. The primary's own: the guest waits, as it does without protection, the status says why,
-// and it goes on by itself when there is room. The secondary's: the guest goes on without protection, which comes back
-// with room. Real QEMU and PostgreSQL on a small file system. Needs root.
+// Full disks under a protected VM. The primary's own: the guest waits, as it does without protection, the status says
+// why, and it goes on by itself when there is room. The secondary's: the guest goes on without protection, which comes
+// back with room. Real QEMU and PostgreSQL on a small file system. Needs root.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';

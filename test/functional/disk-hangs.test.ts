@@ -1,5 +1,5 @@
-// A disk that hangs under a replica: what changes its files waits, and the event loop does not. In a process of its own, since one
-// that called the kernel itself would stand still and could not be killed. Needs root.
+// A disk that hangs under a replica: what changes its files waits, and the event loop does not. In a process of its
+// own, since one that called the kernel itself would stand still and could not be killed. Needs root.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';

@@ -13,7 +13,9 @@ import type { Vm } from '../../src/qemu/vm.ts';
 
 export const mebibyte = 1024 * 1024;
 
-/** Where a test file keeps its disks and runs its QEMUs. What is put into `ends` is done after its tests, newest first. */
+/**
+ * Where a test file keeps its disks and runs its QEMUs. What is put into `ends` is done after its tests, newest first.
+ */
 export function workplace(name: string) {
   const folder = mkdtempSync(join(tmpdir(), `colo-${name}-`));
   const runFolder = mkdtempSync(`/dev/shm/colo-${name}-`);

@@ -1,5 +1,5 @@
-// Our translation of sequence numbers against QEMU's filter-rewriter, both as black boxes: on an ordinary connection of a
-// client they say the same; where they differ, a test shows what QEMU does, what we do, and why.
+// Our translation of sequence numbers against QEMU's filter-rewriter, both as black boxes: on an ordinary connection of
+// a client they say the same; where they differ, a test shows what QEMU does, what we do, and why.
 //
 // Everywhere here the primary's guest began with number 1000 and the secondary's with 9000.
 

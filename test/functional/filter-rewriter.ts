@@ -1,7 +1,7 @@
-// QEMU's filter-rewriter as a black box, which is what stands before a secondary's guest in QEMU's own COLO: it translates
-// what the client says to the guest's numbers and back. A machine that runs firmware and nothing else, with a card, and
-// around the rewriter four redirectors to Unix sockets (filters are passed in their order towards the guest, and in the
-// reverse order from it):
+// QEMU's filter-rewriter as a black box, which is what stands before a secondary's guest in QEMU's own COLO: it
+// translates what the client says to the guest's numbers and back. A machine that runs firmware and nothing else, with
+// a card, and around the rewriter four redirectors to Unix sockets (filters are passed in their order towards the
+// guest, and in the reverse order from it):
 //
 //   toGuest ──► in-client ──► rewriter ──► out-guest ──► what the guest gets
 //   what leaves ◄── out-network ◄── rewriter ◄── in-guest ◄── fromGuest

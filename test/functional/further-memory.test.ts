@@ -1,5 +1,5 @@
-// Memory of a machine's devices that device state leaves out: a VGA card's, and the variables of UEFI. Part of a checkpoint
-// like the guest's RAM, against the installed QEMU.
+// Memory of a machine's devices that device state leaves out: a VGA card's, and the variables of UEFI. Part of a
+// checkpoint like the guest's RAM, against the installed QEMU.
 
 import assert from 'node:assert/strict';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';

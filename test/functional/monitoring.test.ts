@@ -1,6 +1,6 @@
-// Metrics and health of a service, asked by a real Prometheus: its checker finds nothing, the alert rules of deploy/ name
-// metrics that are there, and a VM that is not protected raises its alert. The service is a whole one on a small cluster;
-// its VM's process is one of this test, which answers as a node does.
+// Metrics and health of a service, asked by a real Prometheus: its checker finds nothing, the alert rules of deploy/
+// name metrics that are there, and a VM that is not protected raises its alert. The service is a whole one on a small
+// cluster; its VM's process is one of this test, which answers as a node does.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -40,8 +40,8 @@ const status: NodeStatus = {
   host: { qemu: '7.2.22', accel: 'tcg', tracker: 'userfaultfd', cores: 2, ramBytes: 2 ** 28, vcpus: 1 },
   checkpoints: {
     ...{ count: 3, sentBytes: 1, dirtyBytes: 1, reasons: { interval: 2, divergence: 1 }, last: [] },
-    ...{ pauseMs: { p50: 1, p99: 1, max: 1 }, commitMs: { p50: 1, p99: 1, max: 1 } },
-    ...{ dirtyPages: { p50: 1, p99: 1, max: 1 }, pauseSeconds: buckets, commitSeconds: buckets },
+    ...{ pauseMs: { count: 1, p50: 1, p99: 1, max: 1 }, commitMs: { count: 1, p50: 1, p99: 1, max: 1 } },
+    ...{ dirtyPages: { count: 1, p50: 1, p99: 1, max: 1 }, pauseSeconds: buckets, commitSeconds: buckets },
     ...{ dirtyBytesTotal: 4096, sentBytesTotal: 1000 },
   },
   released: { byMatch: 5, byCommit: 1, dates: 0, holdMs: { p50: 1, p99: 2 } },
@@ -166,7 +166,10 @@ function namesIn(text: string): Set<string> {
   return new Set(text.match(/\bcolo_[a-z_]+/g) ?? []);
 }
 
-/** What Prometheus answers to a query; undefined while it does not, or does not understand it. A real one, that reads our door and our rules. */
+/**
+ * What Prometheus answers to a query; undefined while it does not, or does not understand it. A real one, that reads
+ * our door and our rules.
+ */
 async function prometheus(): Promise<(query: string) => Promise<unknown[] | undefined>> {
   const [port = 0] = await freePorts(1);
   const config = join(folder, 'prometheus.yml');

@@ -1,5 +1,6 @@
-// The guest runs on while its state travels: the link that carries it stands still, in the middle of the first copy and in
-// the middle of a checkpoint, and the guest is asked all the while. Packets and beats have links of their own and flow.
+// The guest runs on while its state travels: the link that carries it stands still, in the middle of the first copy and
+// in the middle of a checkpoint, and the guest is asked all the while. Packets and beats have links of their own and
+// flow.
 //
 //    during the first copy   its answers come: it is alone, nothing is held
 //    during a checkpoint     its answers are held, one for each that it gives, and come when the checkpoint is complete

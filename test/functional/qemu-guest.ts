@@ -54,16 +54,24 @@ mount -t efivarfs efivarfs /sys/firmware/efi/efivars
 exec perl /variables.pl
 `;
 
-// A variable's file begins with its attributes: non-volatile, for boot services and at run time. It is written in one call.
+// A variable's file begins with its attributes: non-volatile, for boot services and at run time. It is written in one
+// call.
 const variablesProgram = `
 use strict;
 my $path = '/sys/firmware/efi/efivars/ColoCount-5c010c01-0001-4c0c-8c01-0c010c010c01';
 $| = 1;
 my $count = 0;
-if (open(my $old, '<:raw', $path)) { sysread($old, my $bytes, 100); $count = unpack('Q', substr($bytes, 4)); close($old); }
+if (open(my $old, '<:raw', $path)) {
+  sysread($old, my $bytes, 100);
+  $count = unpack('Q', substr($bytes, 4));
+  close($old);
+}
 opendir(my $all, '/sys/firmware/efi/efivars'); my @secure = grep(/^SecureBoot-/, readdir($all));
 my $secure = '';
-if (@secure && open(my $file, '<:raw', "/sys/firmware/efi/efivars/$secure[0]")) { sysread($file, my $bytes, 5); $secure = ord(substr($bytes, 4)); }
+if (@secure && open(my $file, '<:raw', "/sys/firmware/efi/efivars/$secure[0]")) {
+  sysread($file, my $bytes, 5);
+  $secure = ord(substr($bytes, 4));
+}
 print "found $count\nsecure $secure\n";
 while (1) {
   $count++;
@@ -109,8 +117,8 @@ function initramfs(base: string, dir: string, files: Record<string, string>): st
 }
 
 /**
- * A guest on a machine with UEFI that keeps a count in a variable of its firmware: "found N" says which it found when it
- * booted, "secure S" whether Secure Boot is on, "beat N" that N was written.
+ * A guest on a machine with UEFI that keeps a count in a variable of its firmware: "found N" says which it found when
+ * it booted, "secure S" whether Secure Boot is on, "beat N" that N was written.
  */
 export async function variablesGuest(options: {
   ramBytes: number;
@@ -145,8 +153,8 @@ export async function memoryGuest(options: MemoryGuestOptions): Promise<MachineS
     nics: [],
     serialLog: join(options.dir, 'serial.log'),
     // A microvm with ACPI has no timer that Linux accepts until the TSC's rate is known, and under emulation on a busy
-    // host finding it sometimes fails: the boot then hangs. Without ACPI it uses the PIT. (Debian's kernel would not find
-    // the microvm's cards then, but this guest has none.)
+    // host finding it sometimes fails: the boot then hangs. Without ACPI it uses the PIT. (Debian's kernel would not
+    // find the microvm's cards then, but this guest has none.)
     extraArgs: options.machine === 'microvm' ? ['-machine', 'acpi=off'] : [],
   };
 }

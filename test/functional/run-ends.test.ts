@@ -1,5 +1,5 @@
-// How `colo run` ends, and what it keeps alive while it runs: a guest that switches itself off, a VM that is lost, a gateway that
-// dies; and what to do with the disks that a survivor has left.
+// How `colo run` ends, and what it keeps alive while it runs: a guest that switches itself off, a VM that is lost, a
+// gateway that dies; and what to do with the disks that a survivor has left.
 
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';

@@ -1,5 +1,6 @@
-// One colod with a registry in a folder, and the command line as an operator uses it. No machine is started: the VM here
-// cannot be, which is a case of its own. What three of them do with real machines is test/failover/service.test.ts.
+// One colod with a registry in a folder, and the command line as an operator uses it. No machine is started: the VM
+// here cannot be, which is a case of its own. What three of them do with real machines is
+// test/failover/service.test.ts.
 
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -67,7 +68,10 @@ async function vms(): Promise<VmLine[]> {
   return JSON.parse(out) as VmLine[];
 }
 
-/** None while it does not answer yet: a colod that has just begun has made its socket, and may stand still before it listens. */
+/**
+ * None while it does not answer yet: a colod that has just begun has made its socket, and may stand still before it
+ * listens.
+ */
 const vmsIfAny = () => vms().catch((): VmLine[] => []);
 
 before(async () => {

@@ -1,5 +1,5 @@
-// What Debian's tshark objects to in a recording: checksums, and its analysis of every TCP segment against all that came
-// before it on the same connection. Nothing of ours judges here.
+// What Debian's tshark objects to in a recording: checksums, and its analysis of every TCP segment against all that
+// came before it on the same connection. Nothing of ours judges here.
 
 import { runCommand } from '../../src/host/command.ts';
 

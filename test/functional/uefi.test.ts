@@ -1,5 +1,5 @@
-// A machine with UEFI: its variables are flash, part of every checkpoint and written through to a file. With the installed QEMU
-// and Debian's OVMF.
+// A machine with UEFI: its variables are flash, part of every checkpoint and written through to a file. With the
+// installed QEMU and Debian's OVMF.
 
 import assert from 'node:assert/strict';
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';

@@ -1,7 +1,8 @@
-// A small fuzzer that keeps what it learns. A target is fed bytes and says in a few words what came of them; an input whose
-// words were never heard before is worth keeping, and further inputs are made of it. The kept inputs of each target are
-// the files of corpus/NAME: a short run replays and mutates them with the unit tests, a long run (test/soak/fuzz.test.ts)
-// adds to them. An input that made a target throw is kept too, as corpus/NAME/failed-*, and replayed for ever.
+// A small fuzzer that keeps what it learns. A target is fed bytes and says in a few words what came of them; an input
+// whose words were never heard before is worth keeping, and further inputs are made of it. The kept inputs of each
+// target are the files of corpus/NAME: a short run replays and mutates them with the unit tests, a long run
+// (test/soak/fuzz.test.ts) adds to them. An input that made a target throw is kept too, as corpus/NAME/failed-*, and
+// replayed for ever.
 //
 // From a seed, so that a run can be repeated.
 

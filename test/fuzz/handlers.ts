@@ -1,20 +1,22 @@
 // What stands behind the service's API as a target of the fuzzer: a whole service of a small cluster, whose store is in
-// memory, asked over its Unix socket for every route of its OpenAPI document. Its own VM has a child that answers as a node
-// that was never started; the other node of the cluster is not there. Each input begins at the same cluster.
+// memory, asked over its Unix socket for every route of its OpenAPI document. Its own VM has a child that answers as a
+// node that was never started; the other node of the cluster is not there. Each input begins at the same cluster.
 //
 //   input     calls, one behind the other, divided by a byte 0x1e
 //   call      route u8 │ name "\n" query "\n" body, up to the end
-//   body      JSON as it stands, or lines "PATH VALUE" that change a body that is right: so changed bytes get behind the JSON
-//   promises  an answer is what its route says, or a refusal of 400 to 499 in its JSON; 503 when the other node is needed, or
-//             room. Every entry of the store can be read, no VM is named or addressed as another, every spec is one. The
-//             service answers the next call
+//   body      JSON as it stands, or lines "PATH VALUE" that change a body that is right: so changed bytes get behind
+//             the JSON
+//   promises  an answer is what its route says, or a refusal of 400 to 499 in its JSON; 503 when the other node is
+//             needed, or room. Every entry of the store can be read, no VM is named or addressed as another, every
+//             spec is one. The service answers the next call
 
 import assert from 'node:assert/strict';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createConnection } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { clusterSchema, errorSchema } from '../../src/api/cluster.ts';
+import { clusterSchema } from '../../src/api/cluster.ts';
+import { errorSchema } from '../../src/api/refusal.ts';
 import { type Route, routes } from '../../src/api/routes.ts';
 import { MemoryArbiter } from '../../src/arbiter/memory.ts';
 import type { Clock } from '../../src/base/clock.ts';

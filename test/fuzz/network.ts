@@ -1,5 +1,5 @@
-// What a guest, and its network, send before anything compares it, as targets of the fuzzer: the stream of frames out of
-// QEMU's socket, the marks of network cards, claims of addresses; and a peer's list of the guest's addresses.
+// What a guest, and its network, send before anything compares it, as targets of the fuzzer: the stream of frames out
+// of QEMU's socket, the marks of network cards, claims of addresses; and a peer's list of the guest's addresses.
 //
 //   guest-stream   cut u8 │ card u8 │ the stream
 //   addresses      0 a list of a peer, else one frame of a card: kind u8 │ the rest
@@ -71,7 +71,9 @@ function throughCards(frame: Uint8Array, index: number): Uint8Array | undefined 
   return marked;
 }
 
-/** What a claim says is what its announcement says, so that neighbours learn what the guest claimed and nothing else. */
+/**
+ * What a claim says is what its announcement says, so that neighbours learn what the guest claimed and nothing else.
+ */
 function assertClaim(claim: Claim): void {
   const { address, tags, isRouter } = claim;
   assert.equal(claim.mac.length, 6);
@@ -99,7 +101,9 @@ function hear(addresses: GuestAddresses, frame: Uint8Array, ofGuest: boolean): s
       "somebody else's address",
     );
   }
-  return `${claim === undefined ? 'none' : `${claim.address.length} ${claim.tags.length} ${claim.isRouter} ${claim.isReply}`} ${changed} ${addresses.count}`;
+  const claimed =
+    claim === undefined ? 'none' : `${claim.address.length} ${claim.tags.length} ${claim.isRouter} ${claim.isReply}`;
+  return `${claimed} ${changed} ${addresses.count}`;
 }
 
 function cut(stream: Uint8Array, bytes: number): { frames: Buffer[]; aligned: boolean; broken: boolean } {

@@ -1,5 +1,5 @@
-// What QEMU says on its monitor once it is greeted, as a target of the fuzzer: replies to commands, the text of the human
-// monitor, events of jobs. A guest that has broken out into its QEMU says all of it.
+// What QEMU says on its monitor once it is greeted, as a target of the fuzzer: replies to commands, the text of the
+// human monitor, events of jobs. A guest that has broken out into its QEMU says all of it.
 //
 //   input     piece NUL piece NUL ...; the first byte of a piece says what becomes of the rest
 //             0 which question is asked, r a reply of this JSON, h a reply of this text, x an error of this JSON,

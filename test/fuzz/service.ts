@@ -1,10 +1,10 @@
-// The service's API as a target of the fuzzer: what anybody on the network may send to its TLS port, as nobody, with a token,
-// with the certificate of a node or of a stranger, or without any TLS; and what root sends to its Unix socket. Behind it stands
-// a cluster that only notes who was let in to ask what.
+// The service's API as a target of the fuzzer: what anybody on the network may send to its TLS port, as nobody, with a
+// token, with the certificate of a node or of a stranger, or without any TLS; and what root sends to its Unix socket.
+// Behind it stands a cluster that only notes who was let in to ask what.
 //
 //   input     door u8 │ what is sent there
-//   promises  nobody gets in without a token or certificate, a token never where only nodes may; a body that is let through
-//             is one of its route; no answer is a bug of ours; what is refused is counted; the server serves on
+//   promises  nobody gets in without a token or certificate, a token never where only nodes may; a body that is let
+//             through is one of its route; no answer is a bug of ours; what is refused is counted; the server serves on
 
 import assert from 'node:assert/strict';
 import { EventEmitter } from 'node:events';

@@ -1,6 +1,6 @@
-// Inputs of the fuzzer that a node reads back from where it or another one put them: device state and template of a peer,
-// the arbiter's and the registry's records (files, and etcd's answers), the header and the journal of a replica, what QEMU's
-// NBD server says of a disk. Disks rot, storage is shared, and a peer may be of another version.
+// Inputs of the fuzzer that a node reads back from where it or another one put them: device state and template of a
+// peer, the arbiter's and the registry's records (files, and etcd's answers), the header and the journal of a replica,
+// what QEMU's NBD server says of a disk. Disks rot, storage is shared, and a peer may be of another version.
 
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
@@ -194,7 +194,8 @@ const entries: readonly [string, string][] = [
   ['drains/a', '{}'],
   [
     'nodes/a',
-    '{"node":"a","address":"h","apiPort":1,"cores":2,"memoryBytes":9,"memoryFreeBytes":8,"version":"1","refused":0,"hosted":[]}',
+    '{"node":"a","address":"h","apiPort":1,"cores":2,"memoryBytes":9,"memoryFreeBytes":8,"version":"1",' +
+      '"refused":0,"hosted":[]}',
   ],
 ];
 const kinds = ['vms/web', 'placements/web', 'drains/a', 'nodes/a'] as const;
@@ -225,7 +226,11 @@ const records: Target = {
       return said(() => arbiter.read('vm'));
     }
     const view = await new Registry(new FolderStore(own, wallNow)).read();
-    return `${which} ${view.nodes.length}${view.vms.length}${view.removed.size}${view.placements.size}${view.drains.size} ${view.problems.length} ${words(view.problems.join())}`;
+    return (
+      `${which} ` +
+      `${view.nodes.length}${view.vms.length}${view.removed.size}${view.placements.size}${view.drains.size} ` +
+      `${view.problems.length} ${words(view.problems.join())}`
+    );
   },
 };
 

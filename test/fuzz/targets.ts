@@ -1,7 +1,7 @@
 // Every input that crosses a trust boundary, as a target of the fuzzer: what guests send (frames; through QEMU also NBD
-// requests and QMP), what peers send (bytes and messages of a link), what operators and their programs send (spec files,
-// API calls), and what is read back from disks, arbiters and registries (stored.ts). None of it may throw anything but a
-// refusal, or get past a bound.
+// requests and QMP), what peers send (bytes and messages of a link), what operators and their programs send (spec
+// files, API calls), and what is read back from disks, arbiters and registries (stored.ts). None of it may throw
+// anything but a refusal, or get past a bound.
 
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -49,7 +49,9 @@ function outcomeOf(action: () => unknown): string {
   }
 }
 
-/** What kind of thing a value is: alike ones have the same, however large their numbers and however long their bytes. */
+/**
+ * What kind of thing a value is: alike ones have the same, however large their numbers and however long their bytes.
+ */
 function shapeOf(value: unknown): string {
   if (typeof value === 'number') return value === 0 ? '0' : value < 2 ** 32 ? 'n' : 'N';
   if (typeof value === 'string') return value === '' ? 'empty' : 'text';
@@ -287,7 +289,8 @@ const spec: Target = {
     text('vm: web\nboot: {kernel: /k, initrd: /i, cmdline: "x"}\nmachine: {type: pc, memory: 512M, vcpus: 2}\n'),
     text('vm: web\nboot: {from: disk}\ndisks: [{path: /d.raw, format: raw, flush: replicated}]\nreplicaFolder: /r\n'),
     text(
-      'vm: web\nboot: {guest: demo}\nnetwork: {forwards: [{host: 80, guest: 80}], bypass: [{protocol: udp, port: 53}]}\n',
+      'vm: web\nboot: {guest: demo}\nnetwork: {forwards: [{host: 80, guest: 80}], bypass: [{protocol: udp, ' +
+        'port: 53}]}\n',
     ),
     text('vm: web\nboot: {guest: demo}\nprotect: {mode: remus, interval: 20ms, verify: true, dirtyMax: 1G}\n'),
     text('a: &a [*a]\nvm: !!binary x\n? {}\n'),

@@ -1,5 +1,6 @@
-// Every clock of the bare guest read at one moment, which this host knows between two bounds: the guest reads them after it was
-// asked and before it says so. However late a busy host gets there, the moment lies in between, so that a test may compare.
+// Every clock of the bare guest read at one moment, which this host knows between two bounds: the guest reads them
+// after it was asked and before it says so. However late a busy host gets there, the moment lies in between, so that a
+// test may compare.
 
 import type { BareVm } from '../../src/demo/bare-vm.ts';
 

@@ -1,5 +1,6 @@
-// The engine under KVM: no page that changes is missed, and a captured guest goes on exactly in another QEMU. What these
-// tests do is what `colo doctor --prove` does on a user's host (src/demo/prove), on every machine type and with more vCPUs.
+// The engine under KVM: no page that changes is missed, and a captured guest goes on exactly in another QEMU. What
+// these tests do is what `colo doctor --prove` does on a user's host (src/demo/prove), on every machine type and with
+// more vCPUs.
 
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';

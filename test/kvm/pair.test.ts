@@ -1,6 +1,6 @@
-// Real pairs under KVM, with the bare guest: its clients' TCP connections, one of which makes the copies diverge again and
-// again, live through a planned failover and through every death, in both modes; RAM is compared after each apply (`verify`),
-// and the guest finds nothing wrong with its pages and its disk.
+// Real pairs under KVM, with the bare guest: its clients' TCP connections, one of which makes the copies diverge again
+// and again, live through a planned failover and through every death, in both modes; RAM is compared after each apply
+// (`verify`), and the guest finds nothing wrong with its pages and its disk.
 
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';

@@ -1,5 +1,6 @@
-// Small mistakes that somebody could make in the code that must be right, one at a time: each is to be noticed by a test or by
-// the simulation (run.ts). `find` stands exactly once in its file (mutants.test.ts sees to it, so that the list does not rot).
+// Small mistakes that somebody could make in the code that must be right, one at a time: each is to be noticed by a
+// test or by the simulation (run.ts). `find` stands exactly once in its file (mutants.test.ts sees to it, so that the
+// list does not rot).
 //
 // The first fourteen are those that an adversarial reading tried on 28 November 2026, and that nothing noticed.
 

@@ -1,10 +1,12 @@
-// `colo test mutants`: applies one small mistake after the other (mutants.ts) to a copy of this checkout, and says what notices
-// it. A mutant that nothing notices is a promise that no test holds.
+// `colo test mutants`: applies one small mistake after the other (mutants.ts) to a copy of this checkout, and says what
+// notices it. A mutant that nothing notices is a promise that no test holds.
 //
-//   mutant ─► unit tests of its folder ─► all unit tests ─► tests of the simulation ─► seeds        the first that fails kills it
+//   mutant ─► unit tests of its folder ─► all unit tests ─► tests of the simulation ─► seeds
 //
-// The copy has hard links to our files; only the mutated one is written, as a file of its own. It lies in a temporary folder, which
-// is removed at the end. A stage that takes longer than its time counts as noticed: the mutant hangs it.
+// The first that fails kills it.
+//
+// The copy has hard links to our files; only the mutated one is written, as a file of its own. It lies in a temporary
+// folder, which is removed at the end. A stage that takes longer than its time counts as noticed: the mutant hangs it.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { cpSync, linkSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -51,7 +53,10 @@ const copied = [
 const stageTimeoutMs = 600_000;
 const nodeArgs = ['--disable-warning=ExperimentalWarning'];
 
-/** Runs the mutants one after the other; one that makes even the unmutated code fail would prove nothing, so that is run first. */
+/**
+ * Runs the mutants one after the other; one that makes even the unmutated code fail would prove nothing, so that is run
+ * first.
+ */
 export async function runMutants(options: MutantOptions = {}): Promise<MutantResult[]> {
   const wanted = mutants.filter(({ name, file }) => `${name} ${file}`.includes(options.only ?? ''));
   const folder = mkdtempSync(join(tmpdir(), 'colo-mutants-'));

@@ -1,6 +1,6 @@
-// The checkers of the simulation bite: every deliberate defect of sim/defects/defects.ts is found within its number of seeds, and
-// the product without it holds on the same seeds. By which checker is part of the promise; and every checker has a defect
-// that none of the others notices. docs/simulation.md lists them (docs/defects.ts).
+// The checkers of the simulation bite: every deliberate defect of sim/defects/defects.ts is found within its number of
+// seeds, and the product without it holds on the same seeds. By which checker is part of the promise; and every checker
+// has a defect that none of the others notices. docs/simulation.md lists them (docs/defects.ts).
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

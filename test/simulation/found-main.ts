@@ -1,5 +1,5 @@
-// `node found-main.ts DEFECT [SEEDS]`: firstFound in a process of its own, as JSON, in the seeds of the defect's test or from
-// seed 1 to SEEDS.
+// `node found-main.ts DEFECT [SEEDS]`: firstFound in a process of its own, as JSON, in the seeds of the defect's test
+// or from seed 1 to SEEDS.
 
 import { defects } from '../../sim/defects/defects.ts';
 import { outside } from '../../sim/world/outside.ts';

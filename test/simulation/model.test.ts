@@ -1,5 +1,6 @@
-// The model of term, lease, commit, apply, goodbye and death holds in every order of events, and its deliberate mistakes are found.
-// The decisions in it are the product's own classes (sim/model/step.ts); all budgets are searched by test/soak/model.test.ts.
+// The model of term, lease, commit, apply, goodbye and death holds in every order of events, and its deliberate
+// mistakes are found. The decisions in it are the product's own classes (sim/model/step.ts); all budgets are searched
+// by test/soak/model.test.ts.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

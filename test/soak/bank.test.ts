@@ -1,6 +1,6 @@
-// The bank, thirty kills of the primary at random moments, repaired after each: what is checked after each of them is in
-// src/demo/bank/rounds.ts. The kills come in guests of ten, in other modes and with another flush rule each; in the end of
-// each guest its disk is checked after an orderly shutdown, and a VM started from it has everything.
+// The bank, thirty kills of the primary at random moments, repaired after each: what is checked after each of them is
+// in src/demo/bank/rounds.ts. The kills come in guests of ten, in other modes and with another flush rule each; in the
+// end of each guest its disk is checked after an orderly shutdown, and a VM started from it has everything.
 //
 //   COLO_BANK_GUEST=2 ./colo test soak --file bank     only the second guest: a chunk of some eight minutes
 

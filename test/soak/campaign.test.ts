@@ -1,7 +1,8 @@
-// The campaign in full. In the environment: COLO_FAULTS (default 200) and COLO_SEED (default 1) choose how many faults and which,
-// COLO_FAULT keeps it to the kinds whose name contains one of these texts (with | between them), COLO_MODE (colo or remus, default
-// colo) is how the VM is protected, and COLO_GUEST (bare or demo, default bare) which guest it is: the bare one runs under KVM where that runs it, and
-// has a disk; the demo guest is a Linux under TCG, and has none.
+// The campaign in full. In the environment: COLO_FAULTS (default 200) and COLO_SEED (default 1) choose how many faults
+// and which, COLO_FAULT keeps it to the kinds whose name contains one of these texts (with | between them), COLO_MODE
+// (colo or remus, default colo) is how the VM is protected, and COLO_GUEST (bare or demo, default bare) which guest it
+// is: the bare one runs under KVM where that runs it, and has a disk; the demo guest is a Linux under TCG, and has
+// none.
 
 import { test } from 'node:test';
 import { z } from 'zod';

@@ -1,5 +1,5 @@
-// Each deliberate defect of the simulation is looked for from seed 1 on, and found in the seed that docs/simulation.md says
-// (sim/defects/first.ts). Where its own test begins is chosen so that it takes seconds; this is the whole way.
+// Each deliberate defect of the simulation is looked for from seed 1 on, and found in the seed that docs/simulation.md
+// says (sim/defects/first.ts). Where its own test begins is chosen so that it takes seconds; this is the whole way.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

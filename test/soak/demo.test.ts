@@ -1,5 +1,5 @@
-// The demo as it is, again and again: 20 runs for each fault in colo mode and 5 in remus mode, every one of which must hold;
-// about an hour. The last lines are the gaps that clients saw, for docs/reliability.md.
+// The demo as it is, again and again: 20 runs for each fault in colo mode and 5 in remus mode, every one of which must
+// hold; about an hour. The last lines are the gaps that clients saw, for docs/reliability.md.
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
@@ -35,6 +35,7 @@ for (const mode of ['colo', 'remus'] as const)
       gaps.sort((left, right) => left - right);
       const at = (share: number) => quantile(gaps, share);
       context.diagnostic(
-        `${mode} ${fault}: longest gap of a client after the fault p50 ${at(0.5)} ms, p99 ${at(0.99)} ms, n ${gaps.length}`,
+        `${mode} ${fault}: longest gap of a client after the fault p50 ${at(0.5)} ms, p99 ${at(0.99)} ms, ` +
+          `n ${gaps.length}`,
       );
     });

@@ -1,4 +1,5 @@
-// Every budget of the model, searched completely (sim/model/budgets.ts): minutes. `./colo test` searches the smaller ones.
+// Every budget of the model, searched completely (sim/model/budgets.ts): minutes. `./colo test` searches the smaller
+// ones.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

@@ -1,5 +1,6 @@
 // Every kind of fault at every point of a checkpoint, in colo mode, and once in remus mode. The tables are in
-// docs/reliability.md. COLO_MODE in the environment chooses one mode, COLO_ROUNDS (default 1) how often all of it is done.
+// docs/reliability.md. COLO_MODE in the environment chooses one mode, COLO_ROUNDS (default 1) how often all of it is
+// done.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

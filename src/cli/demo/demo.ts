@@ -81,19 +81,24 @@ function summary(report: DemoReport): string[] {
 function facts(report: DemoReport): string[] {
   const { checkpoints, released, failover, host, entrance } = report;
   const lines = [
-    `mode ${report.mode}, fault ${report.fault}; QEMU ${host.qemu} ${host.accel}, tracker ${host.tracker}, ${host.cores} cores`,
+    `mode ${report.mode}, fault ${report.fault}; QEMU ${host.qemu} ${host.accel}, tracker ${host.tracker}, ` +
+      `${host.cores} cores`,
   ];
   if (entrance.ipv6Refusal !== null) lines.push(`IPv6 was not tried: ${entrance.ipv6Refusal}`);
   if (checkpoints !== null) {
     const reasons = Object.entries(checkpoints.reasons).map(([reason, count]) => `${reason} ${count}`);
     lines.push(
-      `checkpoints: ${checkpoints.count} (${reasons.join(', ')}), pause p50 ${ms(checkpoints.pauseMs.p50)} p99 ${ms(checkpoints.pauseMs.p99)}, commit p50 ${ms(checkpoints.commitMs.p50)}, dirty pages p50 ${checkpoints.dirtyPages.p50}`,
+      `checkpoints: ${checkpoints.count} (${reasons.join(', ')}), pause p50 ${ms(checkpoints.pauseMs.p50)} ` +
+        `p99 ${ms(checkpoints.pauseMs.p99)}, commit p50 ${ms(checkpoints.commitMs.p50)}, dirty pages p50 ` +
+        `${checkpoints.dirtyPages.p50}`,
     );
   }
   if (released !== null) {
     const all = Math.max(1, released.byMatch + released.byCommit);
     lines.push(
-      `data frames: ${released.byMatch} released by match, ${released.byCommit} by commit (${((released.byMatch * 100) / all).toFixed(2)} % by match), held p50 ${ms(released.holdMs.p50)} p99 ${ms(released.holdMs.p99)}`,
+      `data frames: ${released.byMatch} released by match, ${released.byCommit} by commit ` +
+        `(${((released.byMatch * 100) / all).toFixed(2)} % by match), held p50 ${ms(released.holdMs.p50)} ` +
+        `p99 ${ms(released.holdMs.p99)}`,
     );
   }
   if (report.verified !== null) lines.push(`verified after the apply: ${report.verified.equal} checkpoints equal`);

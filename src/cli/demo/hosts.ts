@@ -49,7 +49,8 @@ export async function demoOfHosts(options: HostsArguments): Promise<number> {
 function summary(report: HostsReport): string[] {
   const events = report.events.map(
     ({ what, takeoverMs, protectedAgainMs }) =>
-      `${what}: taken over after ${takeoverMs.toFixed(0)} ms, protected again after ${(protectedAgainMs / 1000).toFixed(1)} s`,
+      `${what}: taken over after ${takeoverMs.toFixed(0)} ms, protected again after ` +
+      `${(protectedAgainMs / 1000).toFixed(1)} s`,
   );
   const verdict = report.ok
     ? ['Everything held: the same connections, every byte, every reply, and one voice at the bridge.']

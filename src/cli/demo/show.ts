@@ -1,4 +1,5 @@
-// What every demo shows: a live block while it runs, the same in one line where there is no terminal, and its clients at the end.
+// What every demo shows: a live block while it runs, the same in one line where there is no terminal, and its clients
+// at the end.
 
 import type { ClientReport } from '../../demo/clients/client.ts';
 import type { DemoView } from '../../demo/demo.ts';

@@ -1,28 +1,28 @@
 // `colo check`: the checks that need no machine, in seconds. Tools do the checking, we only call them:
 //
 //   types    tsc            tsconfig.json
-//   lint     oxlint         .oxlintrc.json: promises nobody awaits, clocks and randomness in cores, and the layers
-//                           (which folder may import which)
+//   lint     oxlint         .oxlintrc.json: promises nobody awaits, clocks and randomness in cores
 //   format   biome          biome.json, and limits.grit: bounds stand in limits.ts files
-//
-// The layers are rules of oxlint because dependency-cruiser cannot read TypeScript with version 7 of the compiler.
+//   rules    rules/         ours: layers (which folder may import which), circles of imports, widths and lengths
 
 import { dirname, join, resolve } from 'node:path';
 import { ColoError, errorCodes } from '../../base/errors.ts';
 import { tryCommand } from '../../host/command.ts';
+import { rulesFaults } from './rules/rules.ts';
 
-interface Tool {
+interface Check {
   name: string;
-  command: string;
-  args: string[];
+  /** What it complains of; undefined when all is well. */
+  look: () => Promise<string | undefined>;
 }
 
 const home = resolve(import.meta.dirname, '../../..');
 
-const tools: Tool[] = [
-  { name: 'types', command: 'tsc', args: ['-p', '.'] },
-  { name: 'lint', command: 'oxlint', args: ['--type-aware'] },
-  { name: 'format', command: 'biome', args: ['check', '--colors=off'] },
+const checks: Check[] = [
+  { name: 'rules', look: ownRules },
+  { name: 'types', look: () => tool('tsc', ['-p', '.']) },
+  { name: 'lint', look: () => tool('oxlint', ['--type-aware']) },
+  { name: 'format', look: () => tool('biome', ['check', '--colors=off']) },
 ];
 
 export interface CheckResult {
@@ -33,16 +33,25 @@ export interface CheckResult {
   output: string;
 }
 
-async function run(tool: Tool): Promise<CheckResult> {
-  const startedMs = performance.now();
-  const result = await tryCommand(join(home, 'node_modules/.bin', tool.command), tool.args, {
+async function ownRules(): Promise<string | undefined> {
+  const faults = await rulesFaults(home);
+  return faults.length === 0 ? undefined : `${faults.join('\n')}\n`;
+}
+
+async function tool(command: string, args: string[]): Promise<string | undefined> {
+  const result = await tryCommand(join(home, 'node_modules/.bin', command), args, {
     cwd: home,
     // The tools' own start lines look for "node": it must be the one that runs us.
     environment: { PATH: `${dirname(process.execPath)}:${process.env['PATH'] ?? ''}` },
   });
-  const ok = result.code === 0;
+  return result.code === 0 ? undefined : `${result.failure ?? ''}${result.stdout}${result.stderr}`;
+}
+
+async function run({ name, look }: Check): Promise<CheckResult> {
+  const startedMs = performance.now();
+  const output = await look();
   const seconds = Math.round((performance.now() - startedMs) / 100) / 10;
-  return { name: tool.name, ok, seconds, output: ok ? '' : `${result.failure ?? ''}${result.stdout}${result.stderr}` };
+  return { name, ok: output === undefined, seconds, output: output ?? '' };
 }
 
 function lineOf({ name, ok, seconds, output }: CheckResult): string {
@@ -55,17 +64,19 @@ export interface CheckOptions {
   out?: NodeJS.WritableStream;
 }
 
-/** Runs every check, or those that are named; returns the exit code. One line for each and what failed, or all as JSON. */
+/**
+ * Runs every check, or those that are named; returns the exit code. One line for each and what failed, or all as JSON.
+ */
 export async function check(only: string[] = [], options: CheckOptions = {}): Promise<number> {
   const { json = false, out = process.stdout } = options;
-  const known = tools.map((tool) => tool.name);
+  const known = checks.map(({ name }) => name);
   const unknown = only.find((name) => !known.includes(name));
   if (unknown !== undefined)
     throw new ColoError(errorCodes.input, `there is no check ${unknown}`, { hint: `one of ${known.join(', ')}` });
   const results: CheckResult[] = [];
-  for (const tool of tools) {
-    if (only.length > 0 && !only.includes(tool.name)) continue;
-    const result = await run(tool);
+  for (const one of checks) {
+    if (only.length > 0 && !only.includes(one.name)) continue;
+    const result = await run(one);
     results.push(result);
     if (!json) out.write(lineOf(result));
   }

@@ -70,7 +70,8 @@ async function many(options: SimOptions): Promise<number> {
     for (const { seed, checker, detail } of violated) process.stdout.write(`seed ${seed}: ${checker}: ${detail}\n`);
     const hours = (sum.virtualMs / 3_600_000).toFixed(1);
     process.stdout.write(
-      `${sum.seeds} seeds in ${seconds.toFixed(0)} s (${(sum.seeds / seconds).toFixed(0)} a second): ${hours} hours of ` +
+      `${sum.seeds} seeds in ${seconds.toFixed(0)} s (${(sum.seeds / seconds).toFixed(0)} a second): ` +
+        `${hours} hours of ` +
         `virtual time, ${sum.faults} faults, ${sum.checkpoints} checkpoints, ${sum.answered} answers; ` +
         `${failed.length} violate a sentence.\n`,
     );

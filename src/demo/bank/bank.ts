@@ -175,7 +175,9 @@ function compareBalances(rows: Rows, tellers: readonly Teller[]): string[] {
   return problems;
 }
 
-/** What pg_amcheck does: PostgreSQL's own look at its files, every row of every table and every entry of every index. */
+/**
+ * What pg_amcheck does: PostgreSQL's own look at its files, every row of every table and every entry of every index.
+ */
 async function checkTables(sql: Postgres): Promise<string[]> {
   try {
     // Throws at the first index that is wrong.

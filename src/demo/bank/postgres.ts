@@ -1,5 +1,5 @@
-// As much of PostgreSQL's wire protocol as the bank needs: connect without a password, send one text of SQL, get rows and
-// the tags of its commands. https://www.postgresql.org/docs/15/protocol.html
+// As much of PostgreSQL's wire protocol as the bank needs: connect without a password, send one text of SQL, get rows
+// and the tags of its commands. https://www.postgresql.org/docs/15/protocol.html
 //
 //    'Q' u32 length, text, 0 ──►    ◄── 'T' columns, 'D' row ..., 'C' tag, ... 'Z' ready      ('E' error, then 'Z')
 

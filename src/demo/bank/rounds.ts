@@ -61,8 +61,10 @@ export async function rounds(
     told.transfers = await auditInto(stage, stage.ports);
     await restAndCheck(stage, { index, hasFailedOver: true });
     const sums = `${told.transfers} transfers, ${stage.increments} increments`;
+    const result = problems.length === 0 ? `${sums}, disk clean` : 'FAILED';
     options.say(
-      `kill ${index} of ${options.failovers}, node ${victim} after ${(killAfterMs / 1000).toFixed(1)} s, repaired in ${(repairMs / 1000).toFixed(1)} s: ${problems.length === 0 ? `${sums}, disk clean` : 'FAILED'}`,
+      `kill ${index} of ${options.failovers}, node ${victim} after ${(killAfterMs / 1000).toFixed(1)} s, ` +
+        `repaired in ${(repairMs / 1000).toFixed(1)} s: ${result}`,
     );
   }
   told.holder = await holderOf(stage);
@@ -98,7 +100,9 @@ export async function restAndCheck(
   await auditInto(stage, stage.ports);
 }
 
-/** A checkpoint of the protected VM; returns the primary that it is of. A starved host may lose its secondary meanwhile. */
+/**
+ * A checkpoint of the protected VM; returns the primary that it is of. A starved host may lose its secondary meanwhile.
+ */
 async function checkpoint(stage: Stage): Promise<'a' | 'b'> {
   for (let left = checkpointTries; ; left -= 1) {
     await untilProtected(stage, 'the guest rests');

@@ -183,8 +183,8 @@ function tell({ ports }: Stage, line: string): Socket {
 }
 
 /**
- * Tells the guest, until its console says that it is done: between two lines nobody listens for a moment. The console is the
- * primary's, whichever node that is: a starved host may take over from one that is only slow.
+ * Tells the guest, until its console says that it is done: between two lines nobody listens for a moment. The console
+ * is the primary's, whichever node that is: a starved host may take over from one that is only slow.
  */
 export async function tellAndHear(stage: Stage, line: string, answer: string): Promise<void> {
   const { pair, options } = stage;
@@ -231,8 +231,8 @@ export async function haltGuest(stage: Stage, name: 'a' | 'b'): Promise<void> {
   const connections = [tell(stage, 'halt')];
   const stop = options.clock.every(tellAgainMs, () => void connections.push(tell(stage, 'halt')));
   try {
-    // The node says so: one that does not answer is starved, and its guest may still be writing. And on every node: a guest
-    // that switched itself off is not brought back by the other.
+    // The node says so: one that does not answer is starved, and its guest may still be writing. And on every node: a
+    // guest that switched itself off is not brought back by the other.
     const ended = (statuses: NodeStatus[]) =>
       statuses.some((one) => one.node === name && one.role === 'stopped') &&
       statuses.every((one) => one.role !== 'primary');

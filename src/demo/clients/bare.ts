@@ -1,5 +1,5 @@
-// The bare guest's clients: a download of known bytes, bytes that come back, numbered lines on two connections, lines that
-// are answered with the time (which the two copies never agree on, so each costs a checkpoint), and datagrams.
+// The bare guest's clients: a download of known bytes, bytes that come back, numbered lines on two connections, lines
+// that are answered with the time (which the two copies never agree on, so each costs a checkpoint), and datagrams.
 
 import { barePorts, knownSha256 } from '../../../guest/bare/guest.ts';
 import { guestAddress } from '../../../guest/recipe.ts';

@@ -1,6 +1,6 @@
 // A connection that the guest opens: the client asks the guest's service to call it, and answers the numbered questions
-// that come over that one connection with their own words, each after a pause. The guest asks the next question only when
-// the one before was answered rightly, and ends the connection otherwise.
+// that come over that one connection with their own words, each after a pause. The guest asks the next question only
+// when the one before was answered rightly, and ends the connection otherwise.
 //
 //   client ── "call ADDRESS PORT" ──► guest, port 11
 //   client ◄── connection ─────────── guest

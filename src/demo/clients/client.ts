@@ -64,7 +64,9 @@ export abstract class MeasuredClient implements Client {
     return this.gaps.take();
   }
 
-  /** Resolves when `done` is called, after `deadlineMs` at the latest. `look` calls it if there is nothing to wait for. */
+  /**
+   * Resolves when `done` is called, after `deadlineMs` at the latest. `look` calls it if there is nothing to wait for.
+   */
   protected async untilDone(deadlineMs: number, look: () => void): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.done = resolve;

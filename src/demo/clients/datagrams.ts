@@ -67,7 +67,8 @@ export class DatagramClient extends MeasuredClient {
       ...this.gaps.report(),
       detail:
         this.wrong ||
-        `${complete ? 'every datagram answered' : 'answers are missing'}, ${this.repeated} sent again, ${this.copies} copies`,
+        `${complete ? 'every datagram answered' : 'answers are missing'}, ${this.repeated} sent again, ` +
+          `${this.copies} copies`,
     };
   }
 

@@ -1,6 +1,7 @@
 // Large downloads, one after the other, over one TCP connection that is never opened again; each is hashed, and must be
-// the file the guest was built with. As fast as they go, or as fast as the client reads: nginx's own rate limit counts in
-// whole seconds of the guest's clock, so two guests that are a millisecond apart may wait up to a second for each other.
+// the file the guest was built with. As fast as they go, or as fast as the client reads: nginx's own rate limit counts
+// in whole seconds of the guest's clock, so two guests that are a millisecond apart may wait up to a second for each
+// other.
 
 import { createHash } from 'node:crypto';
 import { createConnection, type Socket } from 'node:net';

@@ -20,7 +20,10 @@ export interface Entrance {
   /** What the pair needs for it. */
   network: { gateway: boolean; forwards: Forward[] };
   clients: readonly WantedClient[];
-  /** Call it when the switch listens at `lanPath`, before any client starts. On the link, `pcap` is a file for all frames. */
+  /**
+   * Call it when the switch listens at `lanPath`, before any client starts. On the link, `pcap` is a file for all
+   * frames.
+   */
   join(lanPath: string, pcap?: string): Promise<void>;
   start(wanted: WantedClient): Promise<Client>;
   close(): Promise<void>;

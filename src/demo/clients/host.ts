@@ -1,6 +1,6 @@
-// A host for clients, on the guest's own link: a process in a network namespace without a name, whose only interface is a
-// TAP that it joins to the demo's switch. Ordinary sockets there speak IPv4 and IPv6 to the guest, and the guest can call
-// them. The namespace, its TAP and its clients are gone with the process, and the process is gone with us.
+// A host for clients, on the guest's own link: a process in a network namespace without a name, whose only interface is
+// a TAP that it joins to the demo's switch. Ordinary sockets there speak IPv4 and IPv6 to the guest, and the guest can
+// call them. The namespace, its TAP and its clients are gone with the process, and the process is gone with us.
 //
 //   this process                        process in the namespace (host-main.ts)
 //   ┌───────────────────────┐           ┌─────────────────────────────────────────────┐

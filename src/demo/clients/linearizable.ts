@@ -3,8 +3,9 @@
 // takeover and answers from two copies all show as histories that could not.
 //
 // How (just-in-time linearization, after Wing & Gong and Lowe): walk through calls and returns in their order and keep
-// every state that is possible so far: the register's value, and which of the open operations have taken effect. When an
-// operation returns, every possible state must be one in which it has taken effect; none left: the history is impossible.
+// every state that is possible so far: the register's value, and which of the open operations have taken effect. When
+// an operation returns, every possible state must be one in which it has taken effect; none left: the history is
+// impossible.
 //
 // The work grows with 2^(operations open at once), not with the length. Pure.
 

@@ -18,7 +18,9 @@ export interface LineRules {
   reply(index: number): string | RegExp;
 }
 
-/** Requests without a reply that are let stand before the client waits: a paced client does not flood a silent server. */
+/**
+ * Requests without a reply that are let stand before the client waits: a paced client does not flood a silent server.
+ */
 const outstandingMax = 1000;
 
 export class LineClient extends MeasuredClient {

@@ -1,8 +1,9 @@
-// A person logged in over SSH: Debian's own client and server, a session that is opened before the fault and must outlive it.
+// A person logged in over SSH: Debian's own client and server, a session that is opened before the fault and must
+// outlive it.
 //
 // The session runs `cat` in the guest. A numbered line goes in, and the next one only when it has come back: each is
-// encrypted and authenticated with the session's keys and counters, so a survivor that was off by a single byte would be
-// refused by the client. openLogin() makes a session of its own, key exchange and all.
+// encrypted and authenticated with the session's keys and counters, so a survivor that was off by a single byte would
+// be refused by the client. openLogin() makes a session of its own, key exchange and all.
 
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';

@@ -1,6 +1,6 @@
-// A redis register under load from several connections at once: SET of values that are all different, and GET. Nobody can
-// say beforehand what a reply must be; afterwards the whole history must be one that a single register could have given
-// (linearizable.ts), whoever answered meanwhile.
+// A redis register under load from several connections at once: SET of values that are all different, and GET. Nobody
+// can say beforehand what a reply must be; afterwards the whole history must be one that a single register could have
+// given (linearizable.ts), whoever answered meanwhile.
 
 import { createConnection, type Socket } from 'node:net';
 import type { Clock } from '../../base/clock.ts';

@@ -1,6 +1,6 @@
-// Is every page that changes found, and what does finding them cost? A guest that writes, answers datagrams and reads its
-// clocks is captured again and again, and all of its RAM is compared with what it was at the capture before: a page that
-// differs and was not listed would be missing on a secondary.
+// Is every page that changes found, and what does finding them cost? A guest that writes, answers datagrams and reads
+// its clocks is captured again and again, and all of its RAM is compared with what it was at the capture before: a page
+// that differs and was not listed would be missing on a secondary.
 //
 //   capture n    guest writes, QEMU writes rings, the kernel writes kvmclock    capture n + 1
 //      copy      ─────────────────────────────────────────────────────────►     compare, copy again

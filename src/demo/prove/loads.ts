@@ -1,7 +1,7 @@
-// Does a captured guest go on exactly in another QEMU, again and again? Each round the primary works and answers numbered
-// datagrams, is captured, and its state is loaded into the secondary, which ran on from the round before: its RAM must then
-// be the primary's, byte for byte; it must count the datagrams on from where the primary was, and find nothing wrong with
-// its memory. How far its clocks are behind the primary's is measured while both run.
+// Does a captured guest go on exactly in another QEMU, again and again? Each round the primary works and answers
+// numbered datagrams, is captured, and its state is loaded into the secondary, which ran on from the round before: its
+// RAM must then be the primary's, byte for byte; it must count the datagrams on from where the primary was, and find
+// nothing wrong with its memory. How far its clocks are behind the primary's is measured while both run.
 
 import { barePorts } from '../../../guest/bare/guest.ts';
 import { systemClock } from '../../base/clock.ts';

@@ -1,9 +1,9 @@
-// `colo doctor --prove`: shows on a user's host, in about a minute, that the promises hold under the accelerator that it
-// has. Nothing is taken for granted: the guest checks its own memory, all of its RAM is compared after each capture and each
-// load, and clients check every byte through a failover.
+// `colo doctor --prove`: shows on a user's host, in about a minute, that the promises hold under the accelerator that
+// it has. Nothing is taken for granted: the guest checks its own memory, all of its RAM is compared after each capture
+// and each load, and clients check every byte through a failover.
 //
-//   bare guest (always)              200 captures, what they cost the guest, 50 loads, a failover with TCP clients; some
-//                                    captures and loads more with two running vCPUs
+//   bare guest (always)              200 captures, what they cost the guest, 50 loads, a failover with TCP clients;
+//                                    some captures and loads more with two running vCPUs
 //   demo guest (where KVM runs it)   a failover with two vCPUs: interrupts under KVM
 //
 // What was not seen is said as plainly as what was: it depends on how this host's KVM works.

@@ -1,5 +1,6 @@
-// What a capture costs the guest after it has resumed: the first reading of its memory, and the first write to a thousand
-// pages, against the same once more. Write protection may take page tables from the guest, and it pays for them here.
+// What a capture costs the guest after it has resumed: the first reading of its memory, and the first write to a
+// thousand pages, against the same once more. Write protection may take page tables from the guest, and it pays for
+// them here.
 
 import { type Percentiles, percentiles } from '../../checkpoint/record.ts';
 import type { BareVm } from '../bare-vm.ts';

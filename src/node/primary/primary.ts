@@ -12,7 +12,6 @@
 // checkpoints (checkpointer.ts, checkpoint-due.ts), disks (disks.ts), the VM's end (vm-watch.ts).
 
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
-import { Fifo } from '../../base/fifo.ts';
 import { during } from '../../base/loop-watch.ts';
 import { Records } from '../../checkpoint/record.ts';
 import { type PrimaryAction, type PrimaryEvent, PrimaryPair, type Reason } from '../../controller/primary-pair.ts';
@@ -20,6 +19,7 @@ import type { Uplink } from '../../netdev/endpoint.ts';
 import { PrimaryProxy } from '../../proxy/primary.ts';
 import type { CheckpointReason } from '../../proxy/reason.ts';
 import type { NodeContext } from '../context.ts';
+import { Driver } from '../driver.ts';
 import { tickMs } from '../limits.ts';
 import { encodeNumber, encodeNumbers, encodeText, messages } from '../pairing/message.ts';
 import type { DiskSource, GuestCard, GuestVm } from '../platform.ts';
@@ -61,8 +61,7 @@ export class PrimaryNode {
   readonly disks: PrimaryDisks | undefined;
   private readonly due: CheckpointDue;
   private readonly watch = new VmWatch(this);
-  private readonly queue = new Fifo<PrimaryEvent>();
-  private performing = false;
+  private readonly driver: Driver<PrimaryEvent, PrimaryAction>;
   private readonly stops: (() => void)[] = [];
   /** Aborted when this role ends. */
   readonly stopped = new AbortController();
@@ -82,6 +81,11 @@ export class PrimaryNode {
     this.parts = parts;
     const protect = context.config.protect;
     const mode = protect.mode === 'remus' ? 'remus' : 'colo';
+    this.driver = new Driver({
+      ...{ machine: this.pair, log: context.log, name: 'primary' },
+      noted: (event) => this.noteDoubt(event),
+      perform: (action) => this.perform(action),
+    });
     this.pcap = openPcap(context, parts.troubles);
     this.proxy = new PrimaryProxy(this.ports(), {
       mode,
@@ -137,19 +141,14 @@ export class PrimaryNode {
     this.ingress.take(frame, this.context.clock.now(), this.peer.links !== undefined);
   }
 
+  /** An event that is handled when the callback which brought it has returned. */
   post(event: PrimaryEvent): void {
-    this.queue.push(event);
-    if (this.performing) return;
-    this.performing = true;
-    queueMicrotask(() => this.run());
+    this.driver.postLater(event);
   }
 
-  /** Queues the event and handles the queue before returning, unless it is being handled already. */
+  /** An event that is handled before what comes behind it on its link. */
   postNow(event: PrimaryEvent): void {
-    this.queue.push(event);
-    if (this.performing) return;
-    this.performing = true;
-    this.run();
+    this.driver.postNow(event);
   }
 
   /** An operator's checkpoint: resolves when one that was begun after it was asked for is applied. */
@@ -230,33 +229,12 @@ export class PrimaryNode {
     };
   }
 
-  private run(): void {
-    try {
-      for (let event = this.queue.shift(); event !== undefined; event = this.queue.shift()) this.handle(event);
-    } finally {
-      this.performing = false;
-    }
-  }
-
-  private handle(event: PrimaryEvent): void {
-    const before = this.pair.state.kind;
-    const actions = this.pair.on(event);
-    if (this.pair.state.kind !== before) this.logState(before, event);
-    this.noteDoubt(event);
-    for (const action of actions) this.perform(action);
-  }
-
   private noteDoubt(event: PrimaryEvent): void {
     const state = this.pair.state;
     if (state.kind !== 'suspecting' || this.doubt !== undefined) return;
     const now = this.context.clock.now();
     this.doubt = { why: state.why, at: now };
     if (event.kind === 'silence') this.parts.tolerance.suspects(this.peer.links?.beat.peer.node ?? '', now);
-  }
-
-  private logState(before: string, event: PrimaryEvent): void {
-    const why = 'why' in event ? event.why : undefined;
-    this.context.log.info({ from: before, to: this.pair.state.kind, on: event.kind, why }, 'primary');
   }
 
   private perform(action: PrimaryAction): void {

@@ -15,6 +15,7 @@ import { type SecondaryAction, type SecondaryEvent, SecondaryPair } from '../../
 import { HeartbeatSecondary } from '../../heartbeat/secondary.ts';
 import { SecondaryProxy } from '../../proxy/secondary.ts';
 import type { NodeContext } from '../context.ts';
+import { Driver } from '../driver.ts';
 import {
   earlyFramesMax,
   earlyMs,
@@ -67,8 +68,7 @@ export class SecondaryNode {
   private readonly candidate: Candidate;
   private readonly bulk = new SecondaryBulk(this);
   private readonly shared: SharedParts;
-  private readonly queue = new Fifo<SecondaryEvent>();
-  private performing = false;
+  private readonly driver: Driver<SecondaryEvent, SecondaryAction>;
   private server: { close(): Promise<void> } | undefined;
   private heartbeat: HeartbeatSecondary | undefined;
   private readonly early = new Fifo<{ at: number; frame: Uint8Array }>();
@@ -88,6 +88,11 @@ export class SecondaryNode {
     this.context = context;
     this.shared = shared;
     this.candidate = new Candidate(context, shared.terms);
+    this.driver = new Driver({
+      ...{ machine: this.pair, log: context.log, name: 'secondary' },
+      noted: (event, before) => this.noteDoubt(event, before),
+      perform: (action) => this.perform(action),
+    });
     this.proxy = this.newProxy();
   }
 
@@ -166,10 +171,7 @@ export class SecondaryNode {
   }
 
   post(event: SecondaryEvent): void {
-    this.queue.push(event);
-    if (this.performing) return;
-    this.performing = true;
-    this.run();
+    this.driver.postNow(event);
   }
 
   private async shutDown(why: string): Promise<void> {
@@ -180,27 +182,8 @@ export class SecondaryNode {
     await this.server?.close();
   }
 
-  private run(): void {
-    try {
-      for (let event = this.queue.shift(); event !== undefined; event = this.queue.shift()) this.handle(event);
-    } finally {
-      this.performing = false;
-    }
-  }
-
-  private handle(event: SecondaryEvent): void {
-    const before = this.pair.state.kind;
-    const actions = this.pair.on(event);
-    const { kind } = this.pair.state;
-    if (kind !== before) {
-      const why = 'why' in event ? event.why : undefined;
-      this.context.log.info({ from: before, to: kind, on: event.kind, why }, 'secondary');
-    }
-    if (kind === 'suspecting' && before !== 'suspecting') this.noteDoubt(event);
-    for (const action of actions) this.perform(action);
-  }
-
-  private noteDoubt(event: SecondaryEvent): void {
+  private noteDoubt(event: SecondaryEvent, before: string): void {
+    if (this.pair.state.kind !== 'suspecting' || before === 'suspecting') return;
     this.suspectedAt = this.context.clock.now();
     if (event.kind === 'silence') this.shared.tolerance.suspects(this.links?.beat.peer.node ?? '', this.suspectedAt);
   }

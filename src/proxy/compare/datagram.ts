@@ -1,8 +1,9 @@
-// Compares what is not TCP: per flow, as a bounded multiset. The PVM's datagrams leave in its order, each when the SVM has
-// sent an equal one; the SVM may send them in another order. Equal datagrams count: two of the PVM need two of the SVM.
+// Compares what is not TCP: per flow, as a bounded multiset. The PVM's datagrams leave in its order, each when the SVM
+// has sent an equal one; the SVM may send them in another order. Equal datagrams count: two of the PVM need two of the
+// SVM.
 //
-// When a different datagram of the SVM waits, the PVM's may still be matched by a later one: only after a short grace is
-// it a divergence.
+// When a different datagram of the SVM waits, the PVM's may still be matched by a later one: only after a short grace
+// is it a divergence.
 //
 // Fragments are collected in a flow of their own, one per packet and side. When the packet is whole it moves, with its
 // fragments, into the flow that it would have been in had it come whole.
@@ -255,8 +256,8 @@ export class DatagramComparer {
   }
 
   /**
-   * It is compared no more. The secondary is not told: it keeps what its guest has said until a checkpoint, and says it at a
-   * takeover, for nobody else has.
+   * It is compared no more. The secondary is not told: it keeps what its guest has said until a checkpoint, and says it
+   * at a takeover, for nobody else has.
    */
   private forgetOldestAhead(flow: DatagramFlow): void {
     const oldest = flow.ahead.shift();

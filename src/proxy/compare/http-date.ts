@@ -1,5 +1,5 @@
-// The one thing that may leave although the secondary's guest said something else: the time in the Date header of an HTTP
-// answer. Two copies of a web server answer the same request a moment apart, now and then in two seconds. A client
+// The one thing that may leave although the secondary's guest said something else: the time in the Date header of an
+// HTTP answer. Two copies of a web server answer the same request a moment apart, now and then in two seconds. A client
 // can tell neither from the other, and nothing rests on it.
 //
 // Only where all of this holds, so that it is that header and no text that looks like one:

@@ -1,5 +1,5 @@
-// The bytes of one connection that have left and that its client has not acknowledged: what a retransmission is compared
-// with. The SVM said the same, or a checkpoint covers them; other bytes at the same place are neither.
+// The bytes of one connection that have left and that its client has not acknowledged: what a retransmission is
+// compared with. The SVM said the same, or a checkpoint covers them; other bytes at the same place are neither.
 //
 //            base                          next
 //    --------|======|======|======|========|          pieces, without a gap
@@ -50,8 +50,8 @@ export class SentBytes {
   }
 
   /**
-   * Bytes [from, to) of `frame` have left at `sequence`. `isOurs`: the frame is of the pool, and is ours from here on; it is
-   * given back when it is not kept.
+   * Bytes [from, to) of `frame` have left at `sequence`. `isOurs`: the frame is of the pool, and is ours from here on;
+   * it is given back when it is not kept.
    */
   add(sequence: number, frame: Uint8Array, from: number, to: number, isOurs: boolean): void {
     if (distance(sequence, this.next) > 0) this.reset(sequence);

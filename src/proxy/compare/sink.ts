@@ -5,7 +5,9 @@ import type { FrameView } from '../../packet/frame-view.ts';
 import type { MatchedIds } from '../gate.ts';
 import type { CheckpointReason, DivergenceKind } from '../reason.ts';
 
-/** `data` counts as a data frame (TCP with payload, UDP, ICMP); `part` is a frame of ours (a cut, an ACK): not counted. */
+/**
+ * `data` counts as a data frame (TCP with payload, UDP, ICMP); `part` is a frame of ours (a cut, an ACK): not counted.
+ */
 export type FrameClass = 'data' | 'other' | 'part';
 
 /** What waited; undefined for what did not. */
@@ -33,15 +35,18 @@ export interface ActiveFlow {
 
 export interface CompareSink {
   /**
-   * The frame may leave. `held` is what waited, with the time of its arrival (not the time itself: a fractional number that
-   * is handed on costs an allocation); undefined for what did not wait. `ids` are the SVM's frames that it was matched
-   * with, where the secondary wants to know: it may forget them when the frame has been written.
+   * The frame may leave. `held` is what waited, with the time of its arrival (not the time itself: a fractional number
+   * that is handed on costs an allocation); undefined for what did not wait. `ids` are the SVM's frames that it was
+   * matched with, where the secondary wants to know: it may forget them when the frame has been written.
    */
   leave(frame: Uint8Array, frameClass: FrameClass, held: HeldSince, ids?: MatchedIds): void;
   diverged(divergence: Divergence): void;
   want(reason: CheckpointReason): void;
-  /** The SVM has said another time at `sequence` than the PVM, whose `bytes` these are: the secondary is to take them for its own.
-   *  False when it cannot be asked. */
+  /**
+   * The SVM has said another time at `sequence` than the PVM, whose `bytes` these are: the secondary is to take them
+   * for its own.
+   *  False when it cannot be asked.
+   */
   tolerate(key: FlowKey, sequence: number, bytes: Uint8Array): boolean;
   /** This host's time, in milliseconds since 1970. */
   wallMs(): number;

@@ -1,5 +1,5 @@
-// What a segment that leaves may acknowledge, how far it may open the window, and which time it may tell: nothing beyond
-// what both guests did, and nothing that takes back what has been said (docs/comparison.md, rules 3 to 5).
+// What a segment that leaves may acknowledge, how far it may open the window, and which time it may tell: nothing
+// beyond what both guests did, and nothing that takes back what has been said (docs/comparison.md, rules 3 to 5).
 //
 //    PVM   ack, edge, TSval ─┐
 //                            ├─ the earlier of both ── the later of that and what has left ──► out

@@ -1,6 +1,6 @@
-// What has left of each connection, so that a retransmission is told from something new that only looks like one: its SYN and
-// FIN, and the bytes that the client has not acknowledged (sent-bytes.ts). What the client has acknowledged it is not told
-// again: a segment that repeats such bytes leaves without them.
+// What has left of each connection, so that a retransmission is told from something new that only looks like one: its
+// SYN and FIN, and the bytes that the client has not acknowledged (sent-bytes.ts). What the client has acknowledged it
+// is not told again: a segment that repeats such bytes leaves without them.
 
 import { advance, distance, later } from '../../packet/sequence.ts';
 import { synText, tcpFlag } from '../../packet/tcp.ts';

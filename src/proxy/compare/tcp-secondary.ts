@@ -1,8 +1,8 @@
 // What the SVM has said on a connection in this epoch: its bytes ahead of the PVM, its acknowledgement and window, its
 // SYN, FIN and resets. Only noted here; what may leave because of it is the comparer's matter (tcp.ts).
 //
-// A SYN of the SVM for a connection that the PVM has not begun yet is parked with all that follows it: until the PVM's SYN
-// comes, the old connection on this 5-tuple goes on.
+// A SYN of the SVM for a connection that the PVM has not begun yet is parked with all that follows it: until the PVM's
+// SYN comes, the old connection on this 5-tuple goes on.
 
 import { read16 } from '../../packet/checksum.ts';
 import type { FrameView } from '../../packet/frame-view.ts';
@@ -15,8 +15,8 @@ import { edgeOf, shiftOf } from './tcp-clamp.ts';
 import type { TcpStream } from './tcp-stream.ts';
 
 /**
- * What tells resets of a connection apart: their sequence number. The answer to a segment without ACK always has 0 there, and
- * says by its acknowledgement what it answers: to a SYN at a closed port, which one.
+ * What tells resets of a connection apart: their sequence number. The answer to a segment without ACK always has 0
+ * there, and says by its acknowledgement what it answers: to a SYN at a closed port, which one.
  */
 export function resetName({ sequence, ack, flags }: { sequence: number; ack: number; flags: number }): number {
   return sequence === 0 && (flags & tcpFlag.ack) !== 0 ? 2 ** 32 + ack : sequence;
@@ -162,8 +162,8 @@ export class SecondarySide {
 }
 
 /**
- * Whether the SYN-ACK answers another SYN of the client than the PVM's does. The SVM may have answered an old one, and the
- * offset was learned from that: its numbers seem to fit, what it acknowledges is of another connection.
+ * Whether the SYN-ACK answers another SYN of the client than the PVM's does. The SVM may have answered an old one, and
+ * the offset was learned from that: its numbers seem to fit, what it acknowledges is of another connection.
  */
 function answersAnother(stream: TcpStream, view: FrameView): boolean {
   return view.hasAck && stream.pSynAck !== undefined && view.ack !== stream.pSynAck;

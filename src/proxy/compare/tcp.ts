@@ -1,16 +1,16 @@
 // Compares one TCP connection of the PVM with the SVM's, and says what may leave (docs/comparison.md has the rules).
 //
 // - Payload is a byte stream: the part of a segment that is equal leaves, cut off as a frame of its own if need be.
-// - Nothing leaves that acknowledges, or opens the window, beyond what both guests did. What the PVM wanted to say beyond
-//   that is *owed*, and said by an ACK of ours when the SVM has caught up.
+// - Nothing leaves that acknowledges, or opens the window, beyond what both guests did. What the PVM wanted to say
+//   beyond that is *owed*, and said by an ACK of ours when the SVM has caught up.
 // - SYN, FIN and RST leave when the SVM has sent them at the same place.
 // - A segment that says something which cannot be compared leaves by a commit alone.
 // - What has left once may leave again at once (tcp-said.ts knows what that is).
-// - No TSval leaves that is beyond the SVM's latest, or before one that has left. So whoever carries the connection on is
-//   never behind what the client has seen, and the client drops nothing as an old duplicate (RFC 7323, PAWS).
+// - No TSval leaves that is beyond the SVM's latest, or before one that has left. So whoever carries the connection on
+//   is never behind what the client has seen, and the client drops nothing as an old duplicate (RFC 7323, PAWS).
 //
-// A segment that leaves whole is changed where it lies, and what is kept lies in pooled buffers: equal traffic allocates
-// nothing per frame.
+// A segment that leaves whole is changed where it lies, and what is kept lies in pooled buffers: equal traffic
+// allocates nothing per frame.
 
 import { FrameView } from '../../packet/frame-view.ts';
 import { advance, distance, later } from '../../packet/sequence.ts';
@@ -137,7 +137,9 @@ export class TcpComparer {
     stream.ahead.keep();
   }
 
-  /** What a SYN-ACK acknowledges says which call of the client it answers: an answer to another is another connection. */
+  /**
+   * What a SYN-ACK acknowledges says which call of the client it answers: an answer to another is another connection.
+   */
   private noteSyn(stream: TcpStream, view: FrameView): void {
     const answers = view.hasAck ? view.ack : undefined;
     const before = stream.isn === view.sequence ? stream.pSynAck : undefined;
@@ -315,7 +317,9 @@ export class TcpComparer {
     return this.diverge(stream, isSyn ? 'options' : 'payload', head.sequence, primary, none, againText);
   }
 
-  /** Whether the two sides differ at `at` of the payload by the second of a time alone, as far as the SVM has said it. */
+  /**
+   * Whether the two sides differ at `at` of the payload by the second of a time alone, as far as the SVM has said it.
+   */
   private isTime(stream: TcpStream, head: Held, at: number): boolean {
     if (!stream.isHttp) return false;
     const frame = asBuffer(head.frame);
@@ -519,8 +523,8 @@ const againText = 'a retransmission says something else than what has left';
 const opaqueText = 'the segment says something that cannot be compared: an option, or a text in a reset';
 
 /**
- * Whether the segment says something beside its payload that nobody compares: options that are not understood (those of a
- * SYN are compared), IP options or extension headers, a text in a reset (RFC 9293, 3.5.3).
+ * Whether the segment says something beside its payload that nobody compares: options that are not understood (those of
+ * a SYN are compared), IP options or extension headers, a text in a reset (RFC 9293, 3.5.3).
  */
 function isOpaque(view: FrameView): boolean {
   if (view.hasOptions) return true;
@@ -532,7 +536,10 @@ function isOpaque(view: FrameView): boolean {
   return !view.isSyn && !hasPlainOptions(view.frame, view.transportAt);
 }
 
-/** Whether the segment marks no urgent data, or some that the SVM has marked too: a receiver may take it out of the stream. */
+/**
+ * Whether the segment marks no urgent data, or some that the SVM has marked too: a receiver may take it out of the
+ * stream.
+ */
 function marksNothingNew(
   stream: TcpStream,
   parts: Pick<SegmentParts, 'frame' | 'transportAt' | 'sequence' | 'flags'>,

@@ -1,5 +1,5 @@
-// Chooses the tracker for one QEMU by trying: userfaultfd, then soft-dirty, then compare. Every way that was passed over
-// is named with its reason, because the difference in cost is tenfold and an operator should know.
+// Chooses the tracker for one QEMU by trying: userfaultfd, then soft-dirty, then compare. Every way that was passed
+// over is named with its reason, because the difference in cost is tenfold and an operator should know.
 
 import { closeSync, openSync, readSync, writeFileSync } from 'node:fs';
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';

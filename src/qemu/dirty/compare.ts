@@ -2,8 +2,9 @@
 //
 // Cost: another copy of guest RAM in this process, and reading both of them at every scan (20-30 ms for 128 MB), during
 // the pause. It finds pages whose *content* changed, also those we wrote ourselves through the mapping: more than asked
-// for. That is never less only if the peer is given the copy and not what is in RAM when it is sent: a page that was changed after
-// the scan, sent so, and changed back would be equal to the copy, and never be sent again (`copy` of DirtyTracker). Equal stretches are skipped in blocks, because a native call for each page would double the time.
+// for. That is never less only if the peer is given the copy and not what is in RAM when it is sent: a page that was
+// changed after the scan, sent so, and changed back would be equal to the copy, and never be sent again (`copy` of
+// DirtyTracker). Equal stretches are skipped in blocks, because a native call for each page would double the time.
 
 import { PageRuns, pageSize } from '../../base/page-runs.ts';
 import type { PageScanner } from './tracker.ts';

@@ -1,8 +1,8 @@
-// A scanner of memory that lies in several places of QEMU's address space: the guest's RAM and further blocks. Each place has a
-// scanner of its own; here their answers become one, with the offsets of the RAM file.
+// A scanner of memory that lies in several places of QEMU's address space: the guest's RAM and further blocks. Each
+// place has a scanner of its own; here their answers become one, with the offsets of the RAM file.
 //
-// What looks first and re-arms then (`mustStand`) re-arms the whole process at once, so there the last one alone re-arms, when
-// all have looked.
+// What looks first and re-arms then (`mustStand`) re-arms the whole process at once, so there the last one alone
+// re-arms, when all have looked.
 
 import { PageRuns } from '../../base/page-runs.ts';
 import type { PageScanner } from './tracker.ts';

@@ -3,13 +3,12 @@
 //
 // pagemap word: bit 63 page present | bit 55 soft-dirty | ... (kernel Documentation/admin-guide/mm/pagemap.rst)
 //
-// The bit lives in the page table entry, and a shared page that is swapped out loses its entry: a page that was written,
-// swapped out and read back in one epoch would be missed. So a page without an entry counts as written, and a host
-// with swap is refused: without swap pages of a tmpfs are not reclaimed.
-// Reading and clearing are two calls, so that the guest has to stand still for both (`mustStand` of PageScanner): what it wrote
-// between them would be cleared and never seen.
-// Limits: reads 8 bytes for each page of RAM (2 MB for 1 GB), and clearing touches all of QEMU's memory.
-// Not measured: the kernel of the machines this was written on has no soft-dirty bit.
+// The bit lives in the page table entry, and a shared page that is swapped out loses its entry: a page that was
+// written, swapped out and read back in one epoch would be missed. So a page without an entry counts as written, and a
+// host with swap is refused: without swap pages of a tmpfs are not reclaimed. Reading and clearing are two calls, so
+// that the guest has to stand still for both (`mustStand` of PageScanner): what it wrote between them would be cleared
+// and never seen. Limits: reads 8 bytes for each page of RAM (2 MB for 1 GB), and clearing touches all of QEMU's
+// memory. Not measured: the kernel of the machines this was written on has no soft-dirty bit.
 
 import { closeSync, openSync, readFileSync, readSync, writeSync } from 'node:fs';
 import { ColoError, errorCodes } from '../../base/errors.ts';

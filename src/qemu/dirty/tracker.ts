@@ -5,8 +5,8 @@
 //                         |  putBack: pages of an abandoned checkpoint count as written again
 //
 // A scanner may report a page that was not written; it must never miss one. The order of preference is the order of
-// cost: userfaultfd finds 4,000 of 65,536 pages in 0.3 ms, soft-dirty reads 8 bytes for every page of RAM, compare reads
-// all of RAM twice and holds another copy of it.
+// cost: userfaultfd finds 4,000 of 65,536 pages in 0.3 ms, soft-dirty reads 8 bytes for every page of RAM, compare
+// reads all of RAM twice and holds another copy of it.
 //
 // Which one works is found out by trying it on this very QEMU (choose.ts), not from version numbers.
 
@@ -19,8 +19,8 @@ export type TrackerKind = (typeof trackerKinds)[number];
 export interface DirtyTracker {
   readonly kind: TrackerKind;
   /**
-   * What collected pages are to be sent from while the guest runs; undefined: from RAM. A tracker that tells by content sees
-   * only what differs from this.
+   * What collected pages are to be sent from while the guest runs; undefined: from RAM. A tracker that tells by content
+   * sees only what differs from this.
    */
   readonly copy?: Buffer | undefined;
   /** Whether the guest must stand still for a collect: what it wrote in the middle of one would be in none. */
@@ -32,8 +32,8 @@ export interface DirtyTracker {
   /** Their number. */
   count(): number;
   /**
-   * Collects some pages of a list, while the guest runs: those, and perhaps others that were written, are tracked anew from here
-   * on and returned. Undefined: this tracker cannot, or pages were put back; then collect() alone is right.
+   * Collects some pages of a list, while the guest runs: those, and perhaps others that were written, are tracked anew
+   * from here on and returned. Undefined: this tracker cannot, or pages were put back; then collect() alone is right.
    */
   collectListed(listed: PageRuns): PageRuns | undefined;
   /** These pages count as written again, beside those written since: a checkpoint that had them was abandoned. */

@@ -1,5 +1,5 @@
-// The union of two sets of pages, in one pass over both; runs ascend (PageRuns asserts it). Always a set of its own: who
-// changes it changes neither of the two.
+// The union of two sets of pages, in one pass over both; runs ascend (PageRuns asserts it). Always a set of its own:
+// who changes it changes neither of the two.
 
 import { PageRuns } from '../../base/page-runs.ts';
 

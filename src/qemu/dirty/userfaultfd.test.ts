@@ -1,5 +1,5 @@
-// The kernel's own list of written pages, PAGEMAP_SCAN, on memory of this process that the preload library registers as it
-// does inside QEMU. Written by hand, and by a second thread that never rests, as a guest does.
+// The kernel's own list of written pages, PAGEMAP_SCAN, on memory of this process that the preload library registers as
+// it does inside QEMU. Written by hand, and by a second thread that never rests, as a guest does.
 
 import assert from 'node:assert/strict';
 import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync } from 'node:fs';

@@ -10,21 +10,25 @@
 //   8 category_inverted  9 category_mask  10 category_anyof_mask  11 return_mask
 // struct page_region, 3 x u64: start, end, categories
 //
-// How far a call has come: the kernel hands regions over by 512, and `walk_end` is where it last had no room for another
-// (seen on Linux 6.18), so a call that found more than 512 regions and reached the end may say that it stopped in the
-// middle. What lies before the end of its last region was walked, whatever `walk_end` says, and is not walked again: a guest
-// that runs may have written pages of it, which belong into the next answer, and would be named here a second time.
+// How far a call has come: the kernel hands regions over by 512, and `walk_end` is where it last had no room for
+// another (seen on Linux 6.18), so a call that found more than 512 regions and reached the end may say that it stopped
+// in the middle. What lies before the end of its last region was walked, whatever `walk_end` says, and is not walked
+// again: a guest that runs may have written pages of it, which belong into the next answer, and would be named here a
+// second time.
 //
-// Under KVM the kernel tells KVM of a walk that protects, for its whole range, and KVM drops the guest's page tables of it: the
-// guest then finds every page anew, some 4 us each (64 MiB: 50 to 80 ms). So there (`gently`) pages are listed first, which
-// tells nobody, and then the listed runs alone are protected, one call each (2 us). The guest may run meanwhile:
+// Under KVM the kernel tells KVM of a walk that protects, for its whole range, and KVM drops the guest's page tables of
+// it: the guest then finds every page anew, some 4 us each (64 MiB: 50 to 80 ms). So there (`gently`) pages are listed
+// first, which tells nobody, and then the listed runs alone are protected, one call each (2 us). The guest may run
+// meanwhile:
 //
-//   page was written before it was listed     listed, protected, and copied after that: its contents are of that moment or later
+//   page was written before it was listed     listed, protected, and copied after that: its contents are of that moment
+//                                             or later
 //   page was first written after the listing  not listed, not protected: it is in the next list
 //   page was written again after it was protected   noted as ever: in this list and in the next one
 //
-// because a call that protects without listing is only ever given pages that were listed. Where a stretch of 2 MiB has many runs
-// of them, one call lists and protects all that was written there, at once: that costs the guest this stretch's tables alone.
+// because a call that protects without listing is only ever given pages that were listed. Where a stretch of 2 MiB has
+// many runs of them, one call lists and protects all that was written there, at once: that costs the guest this
+// stretch's tables alone.
 //
 // A kernel without the call, or a range that is not registered, is an error of the first scan: that is the probe.
 // Limits: x86-64 addresses are below 2^47, exact in a double.
