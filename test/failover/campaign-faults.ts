@@ -298,7 +298,9 @@ async function withDisk(
   try {
     for (const volume of volumes) await (what === 'full' ? volume.fill() : volume.freeze());
     await body();
-    for (const status of await stage.pair.statuses()) for (const words of wordsOf(status)) tools.told.add(words);
+    // Whatever hangs, no node stands still: its event loop carries beats, frames and calls.
+    const all = await stage.pair.until('both nodes answer', deadlineMs, (seen) => seen.length === nodes.length);
+    for (const status of all) for (const words of wordsOf(status)) tools.told.add(words);
   } finally {
     for (const volume of volumes) await (what === 'full' ? volume.empty() : volume.thaw());
   }
