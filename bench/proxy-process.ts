@@ -11,6 +11,7 @@ import { childEnvironment } from '../src/base/environment.ts';
 import { FrameParser } from '../src/netdev/frame-parser.ts';
 import { FrameSocket } from '../src/netdev/frame-socket.ts';
 import { PrimaryProxy } from '../src/proxy/primary.ts';
+import { portsTo } from './proxy-ports.ts';
 
 const legs = ['primary', 'secondary', 'client', 'out'] as const;
 type Leg = (typeof legs)[number];
@@ -65,19 +66,10 @@ export class ProxyProcess {
 
 async function serve(directory: string): Promise<void> {
   let out: FrameSocket | undefined;
-  const nothing = () => undefined;
-  const ports = {
-    toNetwork: (frame: Uint8Array) => out?.send(frame),
-    ...{ progress: { taken: 0, settled: 0, lost: 0 }, unwritten: () => [] },
-    toGuest: nothing,
-    mirror: nothing,
-    tolerate: nothing,
-    announceIsn: nothing,
-    confirm: nothing,
-    wantCheckpoint: nothing,
-    pauseGuest: nothing,
-  };
-  const proxy = new PrimaryProxy(ports, { mode: 'colo', compareTimeoutMs: 1e9, patienceMs: 0 });
+  const proxy = new PrimaryProxy(
+    portsTo((frame) => out?.send(frame)),
+    { mode: 'colo', compareTimeoutMs: 1e9, patienceMs: 0 },
+  );
   proxy.commit(proxy.capture(0).epoch, 0);
   let id = 0;
   const take: Record<Leg, (frame: Uint8Array) => void> = {
@@ -87,11 +79,11 @@ async function serve(directory: string): Promise<void> {
       proxy.fromSecondary(1, id, frame, 0);
     },
     client: (frame) => proxy.fromNetwork(frame, 0),
-    out: nothing,
+    out: () => undefined,
   };
   for (const leg of legs) {
     await listen(join(directory, leg), (socket) => {
-      const frames = new FrameSocket(socket, { frame: take[leg], closed: nothing });
+      const frames = new FrameSocket(socket, { frame: take[leg], closed: () => undefined });
       if (leg === 'out') out = frames;
     });
   }

@@ -10,7 +10,7 @@
 // The client writes and reads both of the last two in the same way, with everything packed beforehand. With three busy
 // processes on few cores the frames a second of a whole run say as much about the client and the scheduler as about the
 // comparer; what the comparer's own process costs on its cores, per frame, is the steadier figure, and both are shown.
-// Of each run over sockets the first half warms up (ours has a compiler to wait for), the second half is measured.
+// The first half of each run over sockets warms up (ours has a compiler to wait for), the second half is measured.
 // Figures of one run compare with each other only; `ratios` are what carries over.
 
 import { readdirSync, readFileSync } from 'node:fs';
@@ -23,6 +23,7 @@ import { type Address, buildTcp, buildUdp, timestampsOption } from '../src/packe
 import { tcpFlag } from '../src/packet/tcp.ts';
 import { PrimaryProxy } from '../src/proxy/primary.ts';
 import { ColoCompare, packFrames } from '../test/functional/colo-compare.ts';
+import { portsTo } from './proxy-ports.ts';
 import { ProxyProcess } from './proxy-process.ts';
 
 export interface ProxyBenchOptions {
@@ -40,7 +41,7 @@ interface Rate {
 
 interface SocketRate {
   framesPerSecond: number;
-  /** Of the comparer's process, all threads, kernel included. */
+  /** CPU time of the comparer's process: all threads, kernel included. */
   cpuNsPerFrame: number;
 }
 
@@ -119,7 +120,7 @@ function tcpTraffic(shape: Shape): Traffic {
     const payload = new Uint8Array(payloadBytes).fill(index);
     const segment = { sequence, ack: 5001, flags: tcpFlag.psh, window: 1000, options: timestampsOption(index, 7) };
     primary.push(buildTcp(from, client, { ...segment, payload }));
-    const other = payload.slice();
+    const other = Uint8Array.from(payload);
     if (differs > 0 && index % differs === 0) other[payloadBytes >> 1] = index + 1;
     secondary.push(buildTcp(from, client, { ...segment, payload: other }));
     const isAcked = Math.floor(index / connections) % ackedSegments === ackedSegments - 1;
@@ -135,7 +136,7 @@ function udpTraffic(name: string, flows: number, payloadBytes: number): Traffic 
   const primary = Array.from({ length: framesPerLeg }, (_, index) =>
     buildUdp(guest, clientOf(index % flows), new Uint8Array(payloadBytes).fill(index)),
   );
-  const secondary = primary.map((frame) => frame.slice());
+  const secondary = primary.map((frame) => Uint8Array.from(frame));
   return { name, opening: [], primary, secondary, acks: [], commitEvery: 0, isForBoth: true };
 }
 
@@ -159,19 +160,7 @@ function allTraffic(): Traffic[] {
 }
 
 function newProxy(onNetwork: () => void): PrimaryProxy {
-  const nothing = () => undefined;
-  const ports = {
-    toNetwork: onNetwork,
-    ...{ progress: { taken: 0, settled: 0, lost: 0 }, unwritten: () => [] },
-    toGuest: nothing,
-    mirror: nothing,
-    tolerate: nothing,
-    announceIsn: nothing,
-    confirm: nothing,
-    wantCheckpoint: nothing,
-    pauseGuest: nothing,
-  };
-  const proxy = new PrimaryProxy(ports, { mode: 'colo', compareTimeoutMs: 1e9, patienceMs: 0 });
+  const proxy = new PrimaryProxy(portsTo(onNetwork), { mode: 'colo', compareTimeoutMs: 1e9, patienceMs: 0 });
   proxy.startMirroring();
   proxy.commit(proxy.capture(0).epoch, 0);
   proxy.resumed(1, 0);
@@ -186,7 +175,7 @@ function feed(traffic: Traffic, isHeapMeasured = false): { ns: number; heapBytes
   });
   let epoch = 1;
   for (const frame of traffic.opening) {
-    proxy.fromGuest(frame.slice(), 0);
+    proxy.fromGuest(Uint8Array.from(frame), 0);
     proxy.fromSecondary(epoch, 0, frame, 0);
   }
   // A proxy may change the primary's frames where they lie.
@@ -222,7 +211,7 @@ function feed(traffic: Traffic, isHeapMeasured = false): { ns: number; heapBytes
 /** A window small enough that no collection runs in it, and at its beginning everything is warm. */
 const heapWindowFrames = 9_600;
 
-/** Of both legs, and the clients' acknowledgements among them. */
+/** Frames of both legs, and the clients' acknowledgements among them. */
 function heapFrames({ acks }: Traffic): number {
   return 2 * heapWindowFrames + acks.slice(-heapWindowFrames).filter((ack) => ack !== undefined).length;
 }
@@ -395,7 +384,11 @@ export function measureFlood(): ProxyReport['flood'] {
     const frames = Array.from({ length: calls / 2 }, (_, index) => {
       const client = clientOf(from + index);
       const answer = buildTcp(guest, client, { sequence: 999 + index, ack: 5001, flags: tcpFlag.syn });
-      return { syn: buildTcp(client, guest, { sequence: 5000, flags: tcpFlag.syn }), answer, other: answer.slice() };
+      return {
+        syn: buildTcp(client, guest, { sequence: 5000, flags: tcpFlag.syn }),
+        answer,
+        other: Uint8Array.from(answer),
+      };
     });
     const begin = process.threadCpuUsage();
     for (const { syn, answer, other } of frames) {

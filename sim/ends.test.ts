@@ -50,6 +50,15 @@ test('a secondary that is sent a signal goes, and its primary goes on', async ()
   assert.equal(took, 0);
 });
 
+test('a secondary that is sent a signal keeps its copy until its primary is heard to go on alone: that may just be dying', async () => {
+  for (const afterMs of [0.01]) {
+    const death: Fault = { kind: 'kill-host', on: 'primary', when: { atMs: atMs + afterMs }, forMs: 60_000, choice: 0 };
+    const { took } = await survives([signal('secondary', atMs), death], 9000);
+    // A primary that was quick enough has gone on alone, and its death is that of the only copy.
+    assert.ok(took > 0, `${took} took over`);
+  }
+});
+
 test('both nodes are sent a signal at once: one copy goes on', async () =>
   void (await survives([signal('primary', atMs), signal('secondary', atMs)])));
 

@@ -5,8 +5,8 @@
 //
 //   parent ── checkout, seeds ──► child: sim/world/run.ts of that checkout ── seed, hash, events ──► compares
 //
-// Each checkout has a process of its own, for both bring their own product. Of the first seed that differs the first
-// line that does is shown. The plans of kept seeds are those of this checkout.
+// Each checkout has a process of its own, for both bring their own product. The first line that differs is shown,
+// of the first seed that does. The plans of kept seeds are those of this checkout.
 
 import { type ChildProcess, fork } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';

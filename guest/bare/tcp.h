@@ -37,7 +37,7 @@ struct connection {
     bool is_waiting;
     struct period wait, idle;
 
-    /* Of the service. */
+    /* What the service keeps. */
     u8 *bytes; /* ANSWER_BYTES_MAX, where it keeps what it answers */
     u32 line_number;
     bool is_in_line;

@@ -22,7 +22,7 @@ struct vcpu {
     volatile u64 turns, errors;
 };
 
-/* Of start.S: the first instructions, and the number of the vCPU that is being started. */
+/* From start.S: the first instructions, and the number of the vCPU that is being started. */
 extern const u8 vcpu_start[], vcpu_start_end[];
 volatile u32 vcpu_number;
 

@@ -21,7 +21,7 @@ export const diskPackages = [
 /** Only the just-in-time compiler needs these (100 MB), and it is off. */
 export const leftOutPackages = ['libllvm14', 'libz3-4'];
 
-/** Of no use without a person or a package manager. */
+/** Nobody needs these without a person or a package manager. */
 export const leftOutPaths = [
   'usr/share/doc',
   'usr/share/man',

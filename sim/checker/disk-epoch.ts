@@ -27,9 +27,9 @@ class DiskEpoch implements Checker {
   private readonly world: World;
   /** By the capture's number, and by `SESSION EPOCH`: each pairing counts its epochs anew. */
   private readonly disks = new Map<number | string, Buffer>();
-  /** Of each node, the session and epoch that a primary captures. */
+  /** The session and epoch that a primary captures, by node. */
   private readonly capturing = new Map<SimNode, string>();
-  /** Of each session, the newest epoch that its secondary has applied. */
+  /** The newest epoch that a secondary has applied, by session. */
   private readonly applied = new Map<string, number>();
 
   constructor(world: World) {

@@ -29,7 +29,7 @@ interface Takeover {
   process: SimProcess;
   vm: SimVm;
   due: Set<string>;
-  /** Of each connection how far it must have left. */
+  /** How far each connection must have left. */
   streams: Map<string, number>;
   deadline: number;
   spoke: boolean;
@@ -43,11 +43,11 @@ class NothingLost implements Checker {
   private readonly saidNames = new WeakMap<SimVm, DatagramNames>();
   private readonly leftNames = new WeakMap<SimNode, DatagramNames>();
   private readonly streams = new LeftStreams();
-  /** Of each machine: datagrams said since it was loaded, that have not left. */
+  /** Datagrams said since a machine was loaded, that have not left. */
   private readonly waiting = new Map<SimVm, Set<string>>();
   private readonly takeovers: Takeover[] = [];
   private readonly known = new Set<SimVm>();
-  /** Of the PVM: what has not left; and that as it was at each capture. */
+  /** What the PVM has said and has not left; and the same as it was at each capture. */
   private unsaid = new Set<string>();
   private readonly atCapture = new Map<number, Set<string>>();
 

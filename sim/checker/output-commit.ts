@@ -37,7 +37,7 @@ import type { World } from '../world/world.ts';
 interface Book extends Origins {
   left: Limits;
   covered: Limits;
-  /** Of the SVM in this epoch: its bytes, and what it has said. */
+  /** The SVM in this epoch: its bytes, and what it has said. */
   bytes: Stream;
   said: Limits;
   /** The bytes that have left, and those of the primary's guest. */
@@ -151,7 +151,7 @@ class OutputCommit implements Checker {
   private readonly books = new Map<string, Book>();
   /** The newest connection of a client's address and port. */
   private readonly newest = new Map<string, { key: string; clientIsn: number }>();
-  /** Of a call of the guest that its client has not answered yet: its own initial sequence number. */
+  /** Calls of the guest that their clients have not answered yet: its own initial sequence numbers. */
   private readonly calls = new Map<string, number>();
   private readonly captures = new Map<number, Capture>();
   private newestCapture = 0;
@@ -165,7 +165,7 @@ class OutputCommit implements Checker {
   private readonly leftNames = new Map<SimNode, DatagramNames>();
   private readonly resets = new ResetBook();
   /**
-   * Of each machine, its past before its capture included: what it has said, also of connections that it has forgotten.
+   * What each machine has said, its past before its capture included, and on connections that it has forgotten.
    */
   private readonly words = new WeakMap<SimVm, Map<string, Limits>>();
   /** The secondary's machine, once it holds a complete checkpoint. */
@@ -243,7 +243,7 @@ class OutputCommit implements Checker {
 
   captured(vm: SimVm, captureId: number): void {
     const words = this.words.get(vm) ?? new Map<string, Limits>();
-    // Of a connection that the guest has forgotten, what was held may leave with the commit.
+    // What was held on a connection that the guest has forgotten may leave with the commit.
     const books = new Map([...words].map(([key, limits]) => [key, { limits: { ...limits }, isOpen: true }]));
     for (const tcp of vm.guest.connections) {
       const { edge, stamp, base } = words.get(keyOf(tcp)) ?? nowhere();
@@ -464,7 +464,7 @@ class OutputCommit implements Checker {
   }
 }
 
-/** Of those that are too many the one is forgotten that was silent for longest: an old connection may still speak. */
+/** Beyond the bound the one is forgotten that was silent for longest: an old connection may still speak. */
 function keepNewest<T>(map: Map<string, T>, key: string, value: T): void {
   map.delete(key);
   map.set(key, value);

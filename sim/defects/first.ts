@@ -1,4 +1,4 @@
-// Of each deliberate defect, the first seed that finds it when it is looked for from seed 1 on. Measured and held by
+// The first seed that finds each deliberate defect when it is looked for from seed 1 on. Measured and held by
 // test/soak/defects.test.ts; docs/simulation.md shows it.
 
 export const firstSeeds: Readonly<Record<string, number>> = {

@@ -17,7 +17,7 @@ const localPorts = 40;
 export const reportBytes = 12;
 export const receiptBytes = 8;
 
-/** Of the guest's registers. */
+/** What the guest's registers hold of its calls. */
 export interface Calls {
   number: number;
   tcp: TcpState | undefined;

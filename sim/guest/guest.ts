@@ -49,7 +49,7 @@ interface Work {
 
 /** What the guest believes of its disk. */
 interface DiskBelief {
-  /** Of every sector. */
+  /** One for every sector. */
   sums: Uint32Array;
   underWay: { id: number; first: number; count: number; data: Uint8Array }[];
   nextId: number;
@@ -86,7 +86,7 @@ interface Registers {
 export interface GuestTraits {
   ackDelayMs: number;
   workMs: number;
-  /** Of one answer: how likely it takes much longer than the compare timeout. */
+  /** How likely one answer takes much longer than the compare timeout. */
   slow: number;
   choreMs: number;
   wrapping: boolean;
@@ -238,7 +238,7 @@ export class Guest {
     else if (!view.isReset) this.stack.emitReset(remoteOf(view), view.targetPort, view.hasAck ? view.ack : 0);
   }
 
-  /** Of the copy's own clock, as Linux takes it; some begin just before the numbers wrap. */
+  /** It comes from the copy's own clock, as Linux takes it; some begin just before the numbers wrap. */
   private isn(): number {
     const { entropy } = this.ports;
     if (!this.traits.wrapping) return entropy.u32();

@@ -21,9 +21,9 @@ export interface Wire {
   /** What TCP says in its SYNs, where both ends do. */
   stamps: boolean;
   ecn: boolean;
-  /** Of one SYN of a guest: how likely its copy says something else in it. */
+  /** How likely a guest's copy says something else in a SYN. */
   fickle: number;
-  /** Of each client, a second. */
+  /** By each client, a second. */
   pings: number;
   lookups: number;
   /** Answers by datagram to questions of odd numbers come in fragments. */
@@ -108,7 +108,7 @@ export function readArp(view: FrameView): { isRequest: boolean; sender: Place; t
   const { frame } = view;
   const at = view.contentFrom - arp.senderMac;
   const sender = {
-    mac: frame.slice(at + arp.senderMac, at + arp.senderIp),
+    mac: Uint8Array.from(frame.subarray(at + arp.senderMac, at + arp.senderIp)),
     ip: read32(frame, at + arp.senderIp) >>> 0,
   };
   const isRequest = frame[at + arp.operation + 1] === arp.request;

@@ -12,7 +12,7 @@ import type { SimProcess } from './process.ts';
 /** How one node reaches the arbiter. */
 export interface Reach {
   delayMs: number;
-  /** Of one operation: that its request, or its answer, is lost. */
+  /** How likely the request of an operation, or its answer, is lost. */
   lose: number;
   cut: boolean;
 }

@@ -86,7 +86,7 @@ export class SimNode {
   incarnation = 0;
   startedAt = 0;
   /**
-   * Of the newest pair of links that it is, or was, an end of: another one for every pairing, also of the same
+   * Names the newest pair of links that it is, or was, an end of: another one for every pairing, also of the same
    * processes.
    */
   session = '';

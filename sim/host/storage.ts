@@ -28,7 +28,7 @@ const newInode = (): Inode => ({ cache: Buffer.alloc(0), disk: Buffer.alloc(0), 
 
 export class SimFolder {
   readonly path: string;
-  /** Of the host: another one after its end. */
+  /** The boot of the host: another one after its end. */
   boot = 1;
   /** Faults. */
   slowMs = 0;
@@ -201,7 +201,7 @@ export class SimStorage implements Storage {
   }
 
   /** At once, unless the disk hangs. */
-  private answered(): Promise<void> {
+  answered(): Promise<void> {
     return new Promise((resolve) => {
       this.root.whenAnswering(() => (this.process === undefined ? resolve() : this.process.run(() => resolve())));
     });
@@ -273,6 +273,7 @@ class SimFile implements StoredFile {
 
   async reserve(offset: number, length: number): Promise<void> {
     this.mustBeOpen();
+    await this.storage.answered();
     this.place(offset, length, () => new ColoError(errorCodes.host, 'the disk of the replica is full (simulated)'));
   }
 

@@ -154,7 +154,7 @@ export class SimVm implements GuestVm {
     try {
       await beforeStop?.();
       // What a guest said that went on from a hang, and was stopped in the same instant, is before the line: the node
-      // reads it first. Of others next to nothing waits by then, and seeds mean what they meant.
+      // reads it first. Others have next to nothing waiting by then, and seeds mean what they meant.
       const drained = () => {
         while (this.hung && isQuiet?.() === false);
         this.hung = false;

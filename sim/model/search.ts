@@ -18,7 +18,7 @@ import { type Step, steps } from './step.ts';
 export interface Outcome {
   states: number;
   transitions: number;
-  /** Of the longest path. */
+  /** The length of the longest path. */
   depth: number;
   violation: { sentence: string; path: string[] } | undefined;
 }

@@ -30,7 +30,7 @@ import type { Due, Schedule } from '../world/schedule.ts';
 
 export interface ClientTraits {
   thinkMs: number;
-  /** Of one request: how likely the copies answer it differently. */
+  /** How likely the copies answer one request differently. */
   diverge: number;
   long: number;
   datagrams: number;

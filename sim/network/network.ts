@@ -29,7 +29,7 @@ export class SimSwitch {
   readonly ports = new Map<string, Port>();
   /** Uplinks that are unplugged. */
   readonly unplugged = new Set<string>();
-  /** Of each node's uplink that is plugged in. */
+  /** The kernel's side of each uplink that is plugged in. */
   readonly kernels = new Map<string, SimKernel>();
   readonly uplinks = new Map<string, FrameSocket>();
   /** Set by the checkers: every frame that a node sends into the network; `late`: uplink.ts. */

@@ -13,7 +13,7 @@ export interface FaultyWorld extends Surroundings {
   stopped(node: SimNode): void;
 }
 
-/** Of three members: whether the leader is lost, and how many followers. */
+/** Losses among three members: whether the leader is lost, and how many followers. */
 const memberLosses = [
   [true, 0],
   [true, 0],

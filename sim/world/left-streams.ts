@@ -6,7 +6,7 @@ import type { TcpState } from '../guest/tcp.ts';
 import { flowOf } from './reset-book.ts';
 
 interface Left {
-  /** Of the connection: as keyOf. */
+  /** The connection's key, as keyOf makes it. */
   key: string;
   isn: number;
   end: number;
@@ -23,7 +23,7 @@ export class LeftStreams {
   left(view: FrameView): void {
     if (view.isReset) return;
     const flow = flowOf(view);
-    // Of a call of the guest the other end's number is known with its first acknowledgement.
+    // The other end's number of a call of the guest is known with its first acknowledgement.
     const known = this.flows.get(flow);
     const isCalling = known?.key === '' && view.hasAck;
     if (view.isSyn) this.begin(flow, view.hasAck ? `${flow} ${(view.ack - 1) >>> 0}` : '', view.sequence);

@@ -6,7 +6,10 @@
 import type { FrameView } from '../../src/packet/frame-view.ts';
 import { targetIp } from '../guest/wire.ts';
 
-/** Of one connection on a flow: the initial sequence number as the client knows it, and those of the two guests. */
+/**
+ * Where one connection on a flow begins: the initial sequence number as the client knows it, and those of the two
+ * guests.
+ */
 export interface Origins {
   isn: number | undefined;
   primary: number | undefined;

@@ -37,7 +37,7 @@ export async function expose(families: readonly Family[]): Promise<string> {
   return registry.metrics();
 }
 
-/** Of the nodes of one machine, told apart by the label `node`. */
+/** The metrics of the nodes of one machine, told apart by the label `node`. */
 export function exposeNodes(all: readonly NodeStatus[]): Promise<string> {
   const families = vmFamilies([]);
   for (const status of all)
@@ -46,7 +46,7 @@ export function exposeNodes(all: readonly NodeStatus[]): Promise<string> {
   return expose(families);
 }
 
-/** Of one figure of every VM. */
+/** One figure of every VM. */
 function each(
   statuses: readonly NodeStatus[],
   [name, kind, help]: [name: string, kind: Kind, help: string],

@@ -4,7 +4,7 @@
 //                            ──claim(t, {owner: A, peer: null})──► lost: the record is already t+1
 //
 // Taking over, going on alone, and pairing up again are all one compare-and-swap from the term the claimer knows to the
-// next. Of any number of claimers from one term exactly one wins. The loser stops its VM.
+// next. Exactly one of any number of claimers from one term wins. The loser stops its VM.
 //
 // Promises of every implementation (arbiter.conformance.ts):
 //  - terms of a VM only grow, by one; a record once read is never read older again;

@@ -5,31 +5,8 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { test } from 'node:test';
-import { afterAwake, type Clock, systemClock } from './clock.ts';
-
-/** A clock that the test moves: what became due in a move is called at its end, as by a process that stood still. */
-function handClock(): Clock & { move(ms: number): void; waiting: number } {
-  let now = 0;
-  let due: { at: number; action: () => void }[] = [];
-  return {
-    now: () => now,
-    after: (delayMs, action) => {
-      const one = { at: now + delayMs, action };
-      due.push(one);
-      return () => void (due = due.filter((other) => other !== one));
-    },
-    every: () => () => undefined,
-    move: (ms) => {
-      now += ms;
-      const called = due.filter(({ at }) => at <= now);
-      due = due.filter(({ at }) => at > now);
-      for (const { action } of called) action();
-    },
-    get waiting() {
-      return due.length;
-    },
-  };
-}
+import { afterAwake, systemClock } from './clock.ts';
+import { handClock } from './hand-clock.ts';
 
 test('who runs all the time is called when the time is over, and not before', () => {
   const clock = handClock();

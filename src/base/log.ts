@@ -19,7 +19,7 @@ export interface LogOptions {
   bindings?: Record<string, unknown>;
   /** What stands on a line as it is in that moment: term, epoch. What the line itself says of it wins. */
   moment?: () => object;
-  /** Of the file; limits.logFileBytesMax unless a test says otherwise. */
+  /** How large the file may be; limits.logFileBytesMax unless a test says otherwise. */
   fileBytesMax?: number;
 }
 

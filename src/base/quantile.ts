@@ -5,7 +5,7 @@ export function quantile(ascending: readonly number[], share: number): number {
   return ascending[Math.max(0, Math.ceil(share * ascending.length) - 1)] ?? 0;
 }
 
-/** Of values in any order; of an even number of them the lower one of the two in the middle. */
+/** The values may be in any order; of an even number it is the lower one of the two in the middle. */
 export function median(values: readonly number[]): number {
   return quantile(
     values.toSorted((left, right) => left - right),

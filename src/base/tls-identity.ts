@@ -11,7 +11,7 @@ export interface TlsIdentity {
   crl?: string[];
 }
 
-/** Of one who proves who it is. `withPeople`: and who believes the authority of people as well. */
+/** What TLS needs of one who proves who it is. `withPeople`: and who believes the authority of people as well. */
 export function tlsIdentity({ ca, people, certificate, key, crl }: Identity, { withPeople = false } = {}): TlsIdentity {
   const authorities = withPeople && people !== undefined ? [ca, people] : [ca];
   return { ca: authorities, cert: certificate, key, ...revokedOf(crl) };

@@ -10,6 +10,7 @@
 
 import type { Socket } from 'node:net';
 import { FrameDecoder, linkTypes, type Refusal } from './frame.ts';
+import type { Hello } from './hello.ts';
 import { helloBytesMax, messageBytesMax } from './limits.ts';
 
 export interface FirstMessage {
@@ -63,4 +64,10 @@ export function checkClientHello(first: FirstMessage): Refusal | undefined {
 export function afterHello(decoder: FrameDecoder): FrameDecoder {
   decoder.payloadBytesMax = messageBytesMax;
   return decoder;
+}
+
+/** Whether the peer is who it says: `name` is what its certificate says, or whom we meant to reach. */
+export function checkName(peer: Hello, name: string | undefined): Refusal | undefined {
+  if (name === undefined || name === peer.node) return undefined;
+  return { kind: 'identity', text: `says that it is ${peer.node}, and is ${name === '' ? 'nobody' : name}` };
 }

@@ -33,7 +33,7 @@ export const probeTimeoutMs = 1_000;
  */
 export const unacknowledgedMs = 5_000;
 
-/** Of what a side says when it ends a link. A longer text is cut. */
+/** Characters of what a side says when it ends a link. A longer text is cut. */
 export const farewellCharactersMax = 300;
 
 /**

@@ -14,7 +14,8 @@ import { seededRandom } from '../base/random.ts';
 import { linkTypes } from './frame.ts';
 import { encodeHello } from './hello.ts';
 import { helloBytesMax, queueBytesMax } from './limits.ts';
-import { type Address, connect, type Hello, type Link, LinkServer, type LinkServerOptions } from './link.ts';
+import { type Address, connect, type Hello, type Link } from './link.ts';
+import { LinkServer, type LinkServerOptions } from './link-server.ts';
 import { Outbox } from './outbox.ts';
 
 /** What takes a moment takes longer on a starved host; where a time is to run out, it is short. */

@@ -13,7 +13,8 @@ import { type Identity, type IdentitySource, identitySource, readIdentity } from
 import { type Role, roles } from '../base/roles.ts';
 import { createAuthority, issueCertificate, renewCertificate, revokeCertificates } from '../host/certificates.ts';
 import { linkDoorLimits } from './limits.ts';
-import { type Address, connect, type Hello, LinkServer } from './link.ts';
+import { type Address, connect, type Hello } from './link.ts';
+import { LinkServer } from './link-server.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'colo-tls-'));
 const identities = new Map<string, Identity>();

@@ -14,7 +14,7 @@ import { assert } from '../base/assert.ts';
 import { during } from '../base/loop-watch.ts';
 import { type PageRuns, pageSize } from '../base/page-runs.ts';
 import { writeSliceBytes } from './limits.ts';
-import type { StagedCheckpoint } from './stage.ts';
+import type { StagedCheckpoint } from './staged.ts';
 
 export class SecondaryRam {
   readonly ram: Buffer;

@@ -18,7 +18,8 @@ import { batches, CheckpointEncoder, encodeTemplate, type OutgoingMessage } from
 import { batchRawBytes, batchRunsMax } from './limits.ts';
 import { type CaptureState, checkpointTypes, encodePagesHead, parseTemplate } from './message.ts';
 import { type Spill, SpillFile } from './spill.ts';
-import { type StageResult, Staging } from './stage.ts';
+import { Staging } from './stage.ts';
+import type { StageResult } from './staged.ts';
 
 const compressor = openCompressor();
 const noState: CaptureState = {

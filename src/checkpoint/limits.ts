@@ -16,7 +16,7 @@ export const batchRunsMax = 1024;
 /** Page contents held in memory by staging, decoded or not, over all checkpoints. Beyond it they are spilled. */
 export const stagedBytesMax = 40 * 1024 * 1024;
 
-/** Pages of the newest committed checkpoint that the primary keeps for differences. Of a larger one none are kept. */
+/** Pages of the newest committed checkpoint that the primary keeps for differences. A larger one is not kept. */
 export const deltaBaseBytesMax = 16 * 1024 * 1024;
 
 /** Device state of a machine; the snapshot carrier's cluster holds no more. A larger one cannot be encoded. */

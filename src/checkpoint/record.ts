@@ -61,7 +61,7 @@ export class Records {
   readonly reasons = new Map<string, number>();
   readonly pauseSeconds = new Histogram();
   readonly commitSeconds = new Histogram();
-  /** Of all of them. */
+  /** Sums over all of them. */
   dirtyBytes = 0;
   sentBytes = 0;
   private readonly records = new Fifo<CheckpointRecord>();

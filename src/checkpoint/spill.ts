@@ -8,6 +8,7 @@ import { randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
 import { type FileHandle, open, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { DiskActivity } from '../base/disk-activity.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 
 /** Where one checkpoint's overflow goes. */
@@ -78,6 +79,23 @@ export class SpillFile implements Spill {
     for (let at = 0; at < bytes.length; )
       at += (await file.write(bytes, at, bytes.length - at, position + at)).bytesWritten;
   }
+}
+
+/** A spill whose disk, that of `folder`, is noticed when it hangs. */
+export function watchedSpill(spill: Spill, folder: string, activity: DiskActivity): Spill {
+  return {
+    write: (data) => {
+      const position = spill.write(data);
+      activity.track(folder, spill.settled()).catch(() => undefined);
+      return position;
+    },
+    get waitingBytes() {
+      return spill.waitingBytes;
+    },
+    settled: () => spill.settled(),
+    read: (position, target) => activity.track(folder, spill.read(position, target)),
+    close: () => spill.close(),
+  };
 }
 
 async function openUnnamed(folder: string): Promise<FileHandle> {

@@ -7,6 +7,6 @@ export interface DaemonConfig {
   apiPath: string;
   logFile: string;
   logLevel: string;
-  /** Of a child of the service: where it says who it is, for whoever adopts it later. */
+  /** Where a child of the service says who it is, for whoever adopts it later. */
   identityPath?: string;
 }

@@ -101,7 +101,10 @@ export class Reconciler {
       .map((child) => ({ kind: 'stop', vm: child.vm, why: 'the VM was removed' }));
   }
 
-  /** Of removed VMs: when this node has no child of it, and the others see that. Nothing starts one from then on. */
+  /**
+   * Strikes itself off removed VMs: when this node has no child of one, and the others see that. Nothing starts one
+   * from then on.
+   */
   private struck({ cluster, children }: View): PlacementAction[] {
     const said = cluster.nodes.find(({ node }) => node === this.self);
     if (said === undefined) return [];

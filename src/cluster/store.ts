@@ -20,7 +20,10 @@ export interface Entry {
   key: string;
   /** '' of an entry that is damaged: it is there, and cannot be read. */
   value: string;
-  /** Of this entry's last change; greater than 0, greater than any earlier one of this key. 0 of a damaged one. */
+  /**
+   * The number of this entry's last change; greater than 0, greater than any earlier one of this key. 0 for a damaged
+   * one.
+   */
   revision: number;
 }
 

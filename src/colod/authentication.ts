@@ -60,7 +60,7 @@ export function authenticate(
 ): Caller | RefusedCaller {
   const { socket } = question;
   if (!(socket instanceof TLSSocket)) return localCaller;
-  // Of a connection that is over nothing is known any more.
+  // Nothing is known any more of a connection that is over.
   if (socket.destroyed) return { kind: 'refused', reason: 'missing', text: 'the connection is over' };
   const certificate = socket.getPeerCertificate();
   // Node gives an empty object when none was shown.

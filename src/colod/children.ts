@@ -17,6 +17,7 @@ import { z } from 'zod';
 import { callNode, nodeStatus } from '../api/node-client.ts';
 import type { NodeStatus } from '../api/node-status.ts';
 import { type Clock, delay } from '../base/clock.ts';
+import { nodeEnvironment } from '../base/environment.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import { parseJson } from '../base/json.ts';
 import type { Log } from '../base/log.ts';
@@ -226,6 +227,7 @@ export class Children {
       {
         stdio: ['ignore', output, output],
         detached: true,
+        env: nodeEnvironment(),
       },
     );
     closeSync(output);

@@ -51,7 +51,7 @@ export const serviceSchema = z.strictObject({
       port: port.default(9177),
     })
     .optional(),
-  /** Of the links of VMs, one each. */
+  /** Ports for the links of VMs, one each. */
   linkPorts: z
     .strictObject({ from: port, to: port })
     .refine(({ from, to }) => to >= from, { error: '"to" is at least "from"' })

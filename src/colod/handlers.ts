@@ -142,7 +142,7 @@ async function runVm(service: Service, { spec, on, force }: z.output<typeof runS
   return vmLine(service.cluster, record);
 }
 
-/** Of two calls at the same moment that found an address free the one that was second takes its VM back. */
+/** When two calls at the same moment found an address free, the one that was second takes its VM back. */
 async function giveWay(service: Service, record: VmRecord): Promise<void> {
   try {
     refuseSecond(service.cluster, record);

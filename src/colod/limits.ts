@@ -27,10 +27,12 @@ export const checkpointTimeoutMs = 30_000;
 /** VMs with a child on one node. Further ones are not started, and `colo ps` says so. */
 export const childrenMax = 64;
 
-/** Of what a child says of its state in the registry. The rest is cut off; its log has it all. */
+/** Characters of what a child says of its state in the registry. The rest is cut off; its log has it all. */
 export const whyCharactersMax = 300;
 
-/** Of what a child wrote besides its log, from its end: looked at for why it ended. An older reason is not found. */
+/**
+ * Bytes of what a child wrote besides its log, from its end: looked at for why it ended. An older reason is not found.
+ */
 export const lastWordsBytesMax = 8 * 1024;
 
 /** A stream of live updates says at least this often that it lives, so that a reader or a proxy does not give it up. */
@@ -51,8 +53,8 @@ export const clockLagMsMax = 500;
 export const nodeLagMsMax = 50;
 
 /**
- * Of an etcd's data: `colo doctor --cluster` names a larger one. Its quota is 2 GiB unless told otherwise, and then it
- * takes nothing.
+ * The size of an etcd's data: `colo doctor --cluster` names a larger one. Its quota is 2 GiB unless told otherwise, and
+ * then it takes nothing.
  */
 export const etcdBytesHigh = 1.5 * 2 ** 30;
 

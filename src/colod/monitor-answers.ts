@@ -21,7 +21,7 @@ export function vmOfPath(path: string): string | undefined {
   return /^\/v1\/vms\/([^/]{1,64})\/protected$/.exec(path)?.[1];
 }
 
-/** Of a pair without a service. */
+/** What a pair without a service answers. */
 export function healthAnswer(path: string, all: readonly NodeStatus[]): PlainAnswer | undefined {
   if (path === '/livez' || path === '/readyz') return said(200, 'ok');
   const vm = vmOfPath(path);

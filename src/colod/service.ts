@@ -48,7 +48,7 @@ export class Service {
   readonly clock: Clock;
   /** Emits `changed` when the view may have changed. */
   readonly events = new EventEmitter().setMaxListeners(0);
-  /** Of the API, for the announcement. */
+  /** Calls that the API refused, for the announcement. */
   refusedCalls: () => number = () => 0;
   /** What this process could not write, and what held it up. */
   ownProcess: () => ProcessStatus = () => ({ losses: [], loop: { stalls: 0, longest: null, newest: [] } });

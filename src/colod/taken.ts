@@ -38,7 +38,7 @@ export function refuseSecond(view: ClusterView, asked: VmRecord): void {
   }
 }
 
-/** Ethernet and IP addresses of a VM. Of a spec that this node cannot check (another version's) those that it names. */
+/** Ethernet and IP addresses of a VM. Those that the spec names, when this node cannot check it (another version's). */
 export function addressesOf(record: Asked): string[] {
   const { network, cards } = readable(record);
   const all: unknown[] = [network, ...(Array.isArray(cards) ? cards : [])];

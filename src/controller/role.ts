@@ -47,7 +47,10 @@ export type Standing = 'none' | 'mine' | 'pair' | 'other';
 export type RoleEvent =
   | { kind: 'start' }
   | { kind: 'seen'; standing: Standing | 'error' }
-  /** Of a pair whose owner this node is: whether its peer is free, and so holds no copy that it could run. */
+  /**
+   * The answer about the peer of a pair whose owner this node is: whether it is free, and so holds no copy that it
+   * could run.
+   */
   | { kind: 'peerAsked'; free: boolean }
   | { kind: 'claimed'; outcome: 'won' | 'lost' | 'error' }
   /** The secondary of this node has the term and a running VM. */

@@ -1,4 +1,4 @@
-// Of each state machine: the list at the head of its file and its table of successors are the same, edge by edge, and
+// Each state machine: the list at the head of its file and its table of successors are the same, edge by edge, and
 // the machine can take every edge and no other.
 
 import assert from 'node:assert/strict';

@@ -52,7 +52,7 @@ async function copyWhile(list: readonly Step[]): Promise<{ image: Buffer; replic
   const copied = copy.copy({ start: 0, end: bytes }).then(() => {
     done = true;
   });
-  // Of two writes to one place the second begins when the first is done, as in QEMU.
+  // When two writes go to one place, the second begins when the first is done, as in QEMU.
   let last: Promise<void> = Promise.resolve();
   const write = async ({ start, length, lag }: Step, value: number) => {
     const end = Math.min(bytes, start + length);

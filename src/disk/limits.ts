@@ -24,6 +24,12 @@ export const journalMemoryBytesMax = 64 * 1024 * 1024;
 export const batchBytesMax = 4 * 1024 * 1024;
 export const batchRecordsMax = 512;
 
+/**
+ * Bytes of the initial copy of a durable replica that are not flushed: more are, so that no checkpoint waits for a
+ * flush of all.
+ */
+export const copyUnflushedBytesMax = 64 * 1024 * 1024;
+
 /** Largest disk that is replicated: offsets are doubles. A session with a larger one is refused. */
 export const diskBytesMax = 2 ** 50;
 

@@ -11,9 +11,9 @@ test('a replica that is offered to be kept differs from the disk only in blocks 
   fc.assert(
     fc.property(fc.array(step, { maxLength: 80 }), (list) => {
       const notes = new Notes();
-      /** Of each note: the number of writes before it began. */
+      /** The number of writes before each note began. */
       const begunAt = new Map<string, number>();
-      /** Of each position: the number of writes before its mark. */
+      /** The number of writes before the mark at each position. */
       const marks = new Map<number, number>();
       let writes = 0;
       let position = 0;

@@ -17,9 +17,12 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import fc from 'fast-check';
+import { DiskActivity } from '../base/disk-activity.ts';
 import { ColoError } from '../base/errors.ts';
 import { headerName, readHeader, writeHeader } from './header.ts';
+import { copyUnflushedBytesMax, recordBytesMax } from './limits.ts';
 import { encodeRecordHead, type RecordKind, recordKinds, type Session } from './message.ts';
 import { recover, refuseOwner } from './recovery.ts';
 import { Replica } from './replica.ts';
@@ -87,6 +90,13 @@ class Model {
     assert.equal(this.replica.mark({ epoch, position: this.position }), undefined);
   }
 
+  /** The mark of an epoch, complete and applied. */
+  async take(epoch: number): Promise<void> {
+    this.mark(epoch);
+    await this.replica.complete(epoch);
+    await this.replica.apply(epoch);
+  }
+
   files(folder = this.folder): Buffer[] {
     return sizes.map((_, disk) => readFileSync(replicaPath(folder, disk)));
   }
@@ -149,9 +159,7 @@ test('a crash in the middle of an apply is repaired: whatever part of it had rea
         withFolder(async (folder) => {
           const model = await new Model(folder).begin(true);
           model.write(0, 0, 100, 7);
-          model.mark(1);
-          await model.replica.complete(1);
-          await model.replica.apply(1);
+          await model.take(1);
           writeAll(model, first);
           model.mark(2);
           model.replica.abort(2);
@@ -201,9 +209,7 @@ test('a replica of another boot is trusted only when it was written durably; one
     assert.deepEqual(await recover(folder), { kind: 'none' });
     const model = await new Model(folder).begin();
     assert.deepEqual(await recover(model.folder), { kind: 'syncing' });
-    model.mark(1);
-    await model.replica.complete(1);
-    await model.replica.apply(1);
+    await model.take(1);
     assert.deepEqual(await recover(model.folder, 'another boot'), { kind: 'unsure' });
     assert.deepEqual(await recover(model.folder, bootId()), { kind: 'epoch', epoch: 1 });
     await model.replica.close();
@@ -212,9 +218,7 @@ test('a replica of another boot is trusted only when it was written durably; one
 test('the newest disks of a VM are never overwritten by a new session', () =>
   withFolder(async (folder) => {
     const model = await new Model(folder).begin();
-    model.mark(1);
-    await model.replica.complete(1);
-    await model.replica.apply(1);
+    await model.take(1);
     await model.replica.takeOver(1);
     await assert.rejects(new Model(folder).begin(), /newest disks/);
     assert.ok(existsSync(replicaPath(model.folder, 0)));
@@ -223,9 +227,7 @@ test('the newest disks of a VM are never overwritten by a new session', () =>
 test('a replica that cannot be labelled as taken over says so, and stays the epoch that its label says', () =>
   withFolder(async (folder) => {
     const model = await new Model(folder).begin();
-    model.mark(1);
-    await model.replica.complete(1);
-    await model.replica.apply(1);
+    await model.take(1);
     mkdirSync(join(model.folder, 'replica.json.new'));
     assert.equal(await model.replica.takeOver(1), false);
     assert.deepEqual(await recover(model.folder), { kind: 'epoch', epoch: 1 });
@@ -234,13 +236,30 @@ test('a replica that cannot be labelled as taken over says so, and stays the epo
 /** A disk that no write of the journal comes back from. */
 class HangingFolder extends Folder {
   hangs = false;
+  /** What it was asked since and does not answer. */
+  asked = 0;
 
   override async open(name: string, how: OpenHow): Promise<StoredFile> {
     const file = await super.open(name, how);
     const write = file.write.bind(file);
-    file.write = (parts, position) => (this.hangs ? new Promise(() => undefined) : write(parts, position));
+    file.write = (parts, position) => (this.hangs ? this.neverAnswered() : write(parts, position));
     return file;
   }
+
+  private neverAnswered(): Promise<void> {
+    this.asked += 1;
+    return new Promise(() => undefined);
+  }
+}
+
+/** The disk hangs behind the first epoch, and a record comes. */
+async function hang(storage: HangingFolder, replica: Replica): Promise<void> {
+  replica.mark({ epoch: 1, position: 0 });
+  await replica.complete(1);
+  await replica.apply(1);
+  storage.hangs = true;
+  const head = encodeRecordHead({ disk: 0, kind: recordKinds.data, offset: 0, length: 512, position: 1 });
+  assert.equal(replica.receive(Buffer.concat([head, Buffer.alloc(512, 7)])), undefined);
 }
 
 test('a takeover does not wait for records that a disk which hangs has not taken: they are thrown away', () =>
@@ -249,22 +268,105 @@ test('a takeover does not wait for records that a disk which hangs has not taken
     const session = { sizes: [page], durable: false };
     const events = { held: () => undefined, failed: () => undefined };
     const replica = await Replica.begin({ folder: storage, vm: 'test', term: 1, session, events });
-    replica.mark({ epoch: 1, position: 0 });
-    await replica.complete(1);
-    await replica.apply(1);
-    storage.hangs = true;
-    const head = encodeRecordHead({ disk: 0, kind: recordKinds.data, offset: 0, length: 512, position: 1 });
-    assert.equal(replica.receive(Buffer.concat([head, Buffer.alloc(512, 7)])), undefined);
+    await hang(storage, replica);
     assert.equal(await replica.takeOver(2), true);
     assert.deepEqual(await recover(folder), { kind: 'owner', epoch: 1 });
+  }));
+
+test('what a disk that hangs was asked is heard of, and what it answers is not', () =>
+  withFolder(async (folder) => {
+    const storage = new HangingFolder(folder);
+    const activity = new DiskActivity();
+    const events = { held: () => undefined, failed: () => undefined };
+    const session = { sizes: [page], durable: true };
+    const replica = await Replica.begin({ folder: storage, vm: 'test', term: 1, session, events, activity });
+    await hang(storage, replica);
+    while (storage.asked === 0) await nextTurn();
+    assert.equal(activity.look(2), undefined);
+    assert.equal(activity.look(2), folder);
+  }));
+
+/** A disk that takes its time to remove a file, and says what is done to it. */
+class SlowlyRemoving extends Folder {
+  readonly done: string[] = [];
+
+  override async remove(name: string): Promise<void> {
+    for (let turn = 0; turn < 50; turn += 1) await nextTurn();
+    await super.remove(name);
+    this.done.push(`removed ${name}`);
+  }
+
+  override async replaceText(name: string, text: string, flush: boolean): Promise<void> {
+    const { state, epoch } = JSON.parse(text.split('\n')[0] ?? '') as { state: string; epoch: number };
+    this.done.push(`${state} ${epoch}`);
+    await super.replaceText(name, text, flush);
+  }
+}
+
+test('the guest does not stand still while a journal is removed, and no later apply begins before it is gone', () =>
+  withFolder(async (folder) => {
+    const storage = new SlowlyRemoving(folder);
+    const events = { held: () => undefined, failed: () => undefined };
+    const replica = await Replica.begin({
+      ...{ folder: storage, vm: 'test', term: 1, session: { sizes: [page], durable: false }, events },
+    });
+    replica.mark({ epoch: 1, position: 0 });
+    for (let epoch = 1; epoch <= 3; epoch += 1) {
+      await replica.complete(epoch);
+      await replica.apply(epoch);
+      storage.done.push(`applied ${epoch}`);
+      const head = encodeRecordHead({ disk: 0, kind: recordKinds.data, offset: 0, length: 512, position: epoch });
+      assert.equal(replica.receive(Buffer.concat([head, Buffer.alloc(512, epoch)])), undefined);
+      replica.mark({ epoch: epoch + 1, position: epoch });
+    }
+    await replica.close();
+    const journals = storage.done.filter((what) => what.startsWith('removed journal'));
+    assert.ok(journals.length >= 2);
+    const [first = ''] = journals;
+    const at = (what: string) => storage.done.indexOf(what);
+    assert.ok(at('applied 1') < at(first) && at(first) < at('applying 2'), storage.done.join(', '));
+  }));
+
+test('a durable replica brings its initial copy to the disk as it comes, so that its first checkpoint waits for the rest alone', () =>
+  withFolder(async (folder) => {
+    const unflushed: number[] = [];
+    let written = 0;
+    class Counting extends Folder {
+      override async open(name: string, how: OpenHow): Promise<StoredFile> {
+        const file = await super.open(name, how);
+        file.write = async (parts) => void (written += parts.reduce((sum, { length }) => sum + length, 0));
+        file.flush = async () => {
+          unflushed.push(written);
+          written = 0;
+        };
+        return file;
+      }
+    }
+    const size = 4 * copyUnflushedBytesMax;
+    const done = Promise.withResolvers<void>();
+    const records = Math.floor((2.5 * copyUnflushedBytesMax) / recordBytesMax);
+    const replica = await Replica.begin({
+      ...{ folder: new Counting(folder), vm: 'test', term: 1, session: { sizes: [size], durable: true } },
+      events: { held: (position) => void (position === records && done.resolve()), failed: done.reject },
+    });
+    const data = Buffer.alloc(recordBytesMax, 1);
+    for (let position = 1; position <= records; position += 1) {
+      const offset = (position - 1) * data.length;
+      const head = encodeRecordHead({ disk: 0, kind: recordKinds.data, offset, length: data.length, position });
+      assert.equal(replica.receive(Buffer.concat([head, data])), undefined);
+    }
+    await done.promise;
+    assert.deepEqual(unflushed, [copyUnflushedBytesMax, copyUnflushedBytesMax]);
+    replica.mark({ epoch: 1, position: records });
+    await replica.complete(1);
+    assert.equal(unflushed.length, 3);
+    await replica.close();
   }));
 
 test('only a later term of the same life of the VM may overwrite its newest disks', () =>
   withFolder(async (folder) => {
     const model = await new Model(folder).begin();
-    model.mark(1);
-    await model.replica.complete(1);
-    await model.replica.apply(1);
+    await model.take(1);
     await model.replica.takeOver(3);
     const session = { sizes: [page], durable: false };
     const events = { held: () => undefined, failed: () => undefined };
@@ -360,9 +462,7 @@ test('a replica of a known mark needs only what changed since, also when the cop
           const model = await new Model(folder).begin(durable, { lineage });
           assert.equal(model.replica.kept, undefined);
           writeAll(model, first);
-          model.mark(1);
-          await model.replica.complete(1);
-          await model.replica.apply(1);
+          await model.take(1);
           const since = model.position;
           const before = model.marked.get(1) ?? [];
           writeAll(model, late);
@@ -386,9 +486,7 @@ test('a replica of a known mark needs only what changed since, also when the cop
           await model.begin(durable, { lineage, since, from: model.position + 1 });
           assert.equal(model.replica.kept, since);
           sendChanged(model, before);
-          model.mark(2);
-          await model.replica.complete(2);
-          await model.replica.apply(2);
+          await model.take(2);
           assert.deepEqual(model.files(), model.disks);
           assert.deepEqual(await recover(model.folder), { kind: 'epoch', epoch: 2 });
           await model.replica.close();
@@ -423,9 +521,7 @@ test('when anything is in doubt, nothing is kept: all is copied', async () => {
     await withFolder(async (folder) => {
       const model = await new Model(folder).begin(false, { lineage });
       writeAll(model, [{ disk: 0, offset: 0, length: 9, value: 1 }]);
-      model.mark(1);
-      await model.replica.complete(1);
-      await model.replica.apply(1);
+      await model.take(1);
       await change(model);
       await model.replica.close();
       await model.begin(false, session);
@@ -438,9 +534,7 @@ test('after an apply that failed the journal stays, and makes a whole of the rep
   await withFolder(async (folder) => {
     const model = await new Model(folder).begin(false, { lineage });
     model.write(0, 0, 9, 1);
-    model.mark(1);
-    await model.replica.complete(1);
-    await model.replica.apply(1);
+    await model.take(1);
     model.write(0, 4, 9, 2);
     model.mark(2);
     await model.replica.complete(2);

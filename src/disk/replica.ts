@@ -14,17 +14,20 @@
 // that is bounded by the primary's window. Owns the files; decides nothing.
 
 import { assert } from '../base/assert.ts';
-import { ColoError, errorCodes, errorText } from '../base/errors.ts';
+import type { DiskActivity } from '../base/disk-activity.ts';
+import { ColoError, errorCodes } from '../base/errors.ts';
 import { Fifo } from '../base/fifo.ts';
 import { type Extent, type Run, runs } from './extents.ts';
 import { headerName, type ReplicaHeader, writeHeader } from './header.ts';
 import { JournalIndex, type Segment } from './journal.ts';
-import { batchBytesMax, batchRecordsMax, journalMemoryBytesMax } from './limits.ts';
+import { batchBytesMax, batchRecordsMax, copyUnflushedBytesMax, journalMemoryBytesMax } from './limits.ts';
 import { type DiskRecord, diskError, type Mark, parseRecord, recordKinds, type Session } from './message.ts';
 import { keptPosition, refuseOwner, removeFiles } from './recovery.ts';
 import { replicaName, replicaPath, segmentName } from './replica-files.ts';
 import { encodeSegmentRecord } from './segment.ts';
-import { type Storage, type StoredFile, storageOf } from './storage.ts';
+import { writeFailure } from './space.ts';
+import { flushAndClose, type Storage, type StoredFile, storageOf } from './storage.ts';
+import { WatchedStorage } from './watched.ts';
 
 export interface ReplicaEvents {
   /** The journal holds everything up to `position`. */
@@ -65,6 +68,9 @@ export class Replica {
   /** The position at which the replica of before was kept; undefined when it was begun anew. */
   readonly kept: number | undefined;
   private failure: ColoError | undefined;
+  private copyUnflushedBytes = 0;
+  /** Segments of applied checkpoints are gone. */
+  private removed: Promise<void> = Promise.resolve();
   /** The VM runs on here: nothing that the primary wrote counts any more. */
   private isOver = false;
   /** What is left to be done behind a takeover. */
@@ -90,6 +96,7 @@ export class Replica {
   /**
    * Begins a session of a primary with the arbiter's `term`. What the folder held before is gone, unless the primary
    * knows what changed since; it is refused when that is the newest truth of the VM. The folder is this VM's alone.
+   * `activity`: hears what its disk is asked and answers.
    */
   static async begin(options: {
     folder: string | Storage;
@@ -97,9 +104,11 @@ export class Replica {
     term: number;
     session: Session;
     events: ReplicaEvents;
+    activity?: DiskActivity;
   }): Promise<Replica> {
-    const { session } = options;
-    const storage = storageOf(options.folder);
+    const { session, activity } = options;
+    const storage =
+      activity === undefined ? storageOf(options.folder) : new WatchedStorage(storageOf(options.folder), activity);
     storage.make();
     refuseOwner(storage, options);
     const kept = await keptPosition(storage, options);
@@ -178,7 +187,7 @@ export class Replica {
   /** The initial copy was written without flushing; from the first epoch on the replica is said to be durable. */
   private async flushCopy(): Promise<void> {
     try {
-      for (const disk of this.disks) await disk.flush();
+      await this.flushDisks();
     } catch (error) {
       throw writeFailure(this.storage.folder, error);
     }
@@ -188,6 +197,8 @@ export class Replica {
   async apply(epoch: number): Promise<ApplyCost> {
     const covered = this.journal.covered(epoch);
     if (covered === undefined) throw diskError(`the disks of checkpoint ${epoch} are not here`);
+    // An older one that is still there when this apply is interrupted would be written again, over what came behind it.
+    await this.removed;
     const cost: ApplyCost = { records: 0, writtenBytes: 0 };
     const through = covered.segments.at(-1)?.serial ?? 0;
     const { position } = covered;
@@ -200,14 +211,16 @@ export class Replica {
           for (const run of runs(extents, { bytes: batchBytesMax, extents: batchRecordsMax }))
             cost.writtenBytes += await this.writeRun(disk, run, segment);
       }
-      if (this.durable) for (const disk of this.disks) await disk.flush();
+      if (this.durable) await this.flushDisks();
     }
     await this.writeHeader('epoch', epoch, { position });
     this.applying = false;
     this.epoch = epoch;
     this.counters.epochs += 1;
     this.counters.appliedBytes += cost.writtenBytes;
-    await this.removeSegments(this.journal.applied(epoch));
+    // The guest does not stand still for that.
+    this.removed = this.removeSegments(this.journal.applied(epoch));
+    this.removed.catch(() => undefined);
     return cost;
   }
 
@@ -246,7 +259,8 @@ export class Replica {
     const disks = this.disks.splice(0);
     this.clearing = Promise.allSettled([
       this.storage.flushText(headerName),
-      ...disks.map((disk) => disk.flush().finally(() => disk.close())),
+      flushAndClose(disks),
+      this.removed,
       this.written().then(() => this.removeSegments(this.journal.discard())),
     ]);
     return isLabelled;
@@ -257,6 +271,7 @@ export class Replica {
     this.pending.clear();
     await this.clearing;
     await this.written();
+    await this.removed.catch(() => undefined);
     if (this.applying) for (const file of this.segmentFiles.values()) await file.close();
     else await this.removeSegments(this.journal.discard());
     for (const disk of this.disks.splice(0)) await disk.close();
@@ -310,6 +325,14 @@ export class Replica {
     const { disk, offset, length, data } = record;
     if (record.kind === recordKinds.zeroes) await this.disk(disk).zero(offset, length);
     else await this.disk(disk).write([data], offset);
+    this.copyUnflushedBytes += data.length;
+    if (this.durable && this.copyUnflushedBytes >= copyUnflushedBytesMax) await this.flushDisks();
+  }
+
+  /** One after the other: each takes a thread of the process for as long as the disk hangs. */
+  private async flushDisks(): Promise<void> {
+    this.copyUnflushedBytes = 0;
+    for (const disk of this.disks) await disk.flush();
   }
 
   private async append(segment: Segment, batch: readonly Pending[]): Promise<void> {
@@ -374,13 +397,4 @@ export class Replica {
 
 function lengthOf(extents: readonly Extent[]): number {
   return (extents.at(-1)?.end ?? 0) - (extents[0]?.start ?? 0);
-}
-
-function writeFailure(folder: string, cause: unknown): ColoError {
-  const full = cause instanceof Error && 'code' in cause && (cause.code === 'ENOSPC' || cause.code === 'EDQUOT');
-  const what = full ? `the disk that holds ${folder} is full` : `${folder} cannot be written: ${errorText(cause)}`;
-  return new ColoError(errorCodes.host, what, {
-    cause,
-    hint: 'free space on the secondary, or give the replica another folder; the VM goes on unprotected meanwhile',
-  });
 }

@@ -55,7 +55,7 @@ export class DiskSink {
     this.heldPosition = this.position;
   }
 
-  /** Of the newest record. */
+  /** The position of the newest record. */
   get newest(): number {
     return this.position;
   }

@@ -2,9 +2,7 @@
 // the same replica another one, whose writes are slow, fail, are torn by a crash, or are lost with the host's page
 // cache.
 //
-// Names are those of files within the folder. Everything that changes a file or removes it is asynchronous, since a
-// disk may hang; what only reads names and small texts is not: it is asked before a session begins, when there is
-// nothing to hold up.
+// Names are those of files within the folder. Everything that changes a file is asynchronous, since a disk may hang.
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { type FileHandle, open, readFile, rename, rm } from 'node:fs/promises';
@@ -35,20 +33,21 @@ export type OpenHow = 'new' | 'once' | 'old';
 export interface Storage {
   /** Where it is, for people. */
   readonly folder: string;
-  /** Of this boot of the host; '' where the system does not say. */
+  /** The name of this boot of the host; '' where the system does not say. */
   readonly boot: string;
   /** Makes the folder when it is not there. */
   make(): void;
   list(): string[];
   has(name: string): boolean;
+  /** Removes it, if it is there. */
   remove(name: string): Promise<void>;
   open(name: string, how: OpenHow): Promise<StoredFile>;
   read(name: string): Promise<Buffer>;
   /** A small text; undefined when there is none, an error when it is there and cannot be read. */
   readText(name: string): string | undefined;
   /**
-   * Puts `text` in the place of the file, whole or not at all, and behind those of before; `flush`: it survives the
-   * end of the host.
+   * Puts `text` in the place of the file, whole or not at all, and behind those of before; `flush`: it survives the end
+   * of the host.
    */
   replaceText(name: string, text: string, flush: boolean): Promise<void>;
   /** Brings a text that was put there without flushing to the disk. */
@@ -90,8 +89,8 @@ export class Folder implements Storage {
     return existsSync(this.path(name));
   }
 
-  async remove(name: string): Promise<void> {
-    await rm(this.path(name), { force: true });
+  remove(name: string): Promise<void> {
+    return rm(this.path(name), { force: true });
   }
 
   async open(name: string, how: OpenHow): Promise<StoredFile> {
@@ -158,6 +157,7 @@ const zeroBlock = Buffer.alloc(1024 * 1024);
 
 class OpenFile implements StoredFile {
   private readonly handle: FileHandle;
+  private busy: Promise<unknown> = Promise.resolve();
 
   constructor(handle: FileHandle) {
     this.handle = handle;
@@ -176,7 +176,7 @@ class OpenFile implements StoredFile {
   }
 
   async zero(offset: number, length: number): Promise<void> {
-    if (await punch(this.handle.fd, { offset, length })) return;
+    if (await this.busyWith(punch(this.handle.fd, offset, length))) return;
     for (let at = 0; at < length; at += zeroBlock.length)
       await this.write([zeroBlock.subarray(0, Math.min(zeroBlock.length, length - at))], offset + at);
   }
@@ -191,8 +191,8 @@ class OpenFile implements StoredFile {
     return at;
   }
 
-  async reserve(offset: number, length: number): Promise<void> {
-    await reserve(this.handle.fd, { offset, length });
+  reserve(offset: number, length: number): Promise<void> {
+    return this.busyWith(reserve(this.handle.fd, offset, length));
   }
 
   async truncate(bytes: number): Promise<void> {
@@ -204,10 +204,29 @@ class OpenFile implements StoredFile {
   }
 
   async close(): Promise<void> {
+    await this.busy;
     await this.handle.close();
+  }
+
+  /** What another thread does with the number of this file is done before that number is another file's. */
+  private busyWith<T>(operation: Promise<T>): Promise<T> {
+    const done = operation.then(
+      () => undefined,
+      () => undefined,
+    );
+    this.busy = Promise.all([this.busy, done]);
+    return operation;
   }
 }
 
 export function storageOf(folder: string | Storage): Storage {
   return typeof folder === 'string' ? new Folder(folder) : folder;
+}
+
+/** One after the other, whatever becomes of the one before: a disk that hangs takes one thread of the process. */
+export async function flushAndClose(disks: readonly StoredFile[]): Promise<void> {
+  for (const disk of disks) {
+    await disk.flush().catch(() => undefined);
+    await disk.close().catch(() => undefined);
+  }
 }

@@ -57,7 +57,7 @@ export async function createAuthority(folder: string, cluster: string): Promise<
   await ensurePeople(folder);
 }
 
-/** Of clusters that were made before people had an authority of their own, it is made when it is first needed. */
+/** Clusters that were made before people had an authority of their own get one when it is first needed. */
 async function ensurePeople(folder: string): Promise<void> {
   const keyPath = join(folder, peopleKey);
   if (existsSync(keyPath)) return;

@@ -19,14 +19,14 @@ export interface EtcdMemberOptions {
   host: string;
   clientPort: number;
   peerPort: number;
-  /** Of every member, this one included: name and peer URL. */
+  /** Name and peer URL of every member, this one included. */
   cluster: readonly { name: string; peerUrl: string }[];
   dataDir: string;
   logFile: string;
   /** Folder with this member's certificates (base/identity.ts): then clients and members are known by theirs. */
   identityFolder?: string;
   namespace?: string;
-  /** Of its data; beyond it nothing can be written, and everything read. */
+  /** How large its data may be; beyond it nothing can be written, and everything read. */
   quotaBytes?: number;
 }
 

@@ -34,7 +34,7 @@ interface Host extends LabHost {
 }
 
 export interface ServiceLabOptions {
-  /** Of this cluster, among others on this machine. */
+  /** The cluster's name, among others on this machine. */
   name: string;
   hosts: number;
   /** The guest whose voice is listened for at the bridge. */

@@ -105,14 +105,26 @@ export function releaseRunDirectory(directory: string): void {
 function lockRunRoot(): (() => void) | undefined {
   const root = runRoot();
   for (let waitedMs = 0; waitedMs < runRootLockMsMax; waitedMs += runRootPollMs) {
-    makeFolder(root, 0o700);
-    const fd = openSync(root, constants.O_RDONLY | constants.O_DIRECTORY);
-    // Whoever had it may have removed it, and another one made it anew.
-    if (tryLock(fd) && isAt(root, fd)) return () => closeSync(fd);
-    closeSync(fd);
+    const fd = openRunRoot(root);
+    if (fd !== undefined) {
+      // Whoever had it may have removed it, and another one made it anew.
+      if (tryLock(fd) && isAt(root, fd)) return () => closeSync(fd);
+      closeSync(fd);
+    }
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, runRootPollMs);
   }
   return undefined;
+}
+
+/** Undefined when whoever ended the last run removed it since it was there: asked again. */
+function openRunRoot(root: string): number | undefined {
+  makeFolder(root, 0o700);
+  try {
+    return openSync(root, constants.O_RDONLY | constants.O_DIRECTORY);
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
+    throw error;
+  }
 }
 
 /** The VMs that run on this machine. */

@@ -5,6 +5,7 @@ import type { ChildProcess } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { nodeStatus } from '../api/node-client.ts';
+import { nodeEnvironment } from '../base/environment.ts';
 import { ColoError, type ErrorCode, errorCodes } from '../base/errors.ts';
 import { processIdentity } from '../base/processes.ts';
 import type { DaemonConfig } from '../child/config.ts';
@@ -37,6 +38,7 @@ export class NodeProcess {
     const child = spawnChild(process.execPath, [program], {
       stdio: ['pipe', 'pipe', 'pipe'],
       detached: true,
+      env: nodeEnvironment(),
       namespace,
     });
     return new NodeProcess(config, child);

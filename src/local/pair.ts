@@ -148,7 +148,7 @@ export class LocalPair {
     rmSync(armedPath(this.directory, name), { force: true });
   }
 
-  /** Of the gateway's process now; undefined without one. */
+  /** The gateway's process now; undefined without one. */
   get gatewayPid(): number | undefined {
     return this.gateway?.pid;
   }

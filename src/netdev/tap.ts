@@ -25,7 +25,7 @@ const makeTap = 0x4004_54ca;
 const tapWithoutHeader = 0x1002;
 
 export interface TapOptions {
-  /** Of the new device; "%d" in it becomes a free number. */
+  /** The new device's name; "%d" in it becomes a free number. */
   name: string;
   /** Undefined: a device of this host's own. */
   bridge: string | undefined;

@@ -1,20 +1,28 @@
 // Bounds and periods of a node's roles, and what happens at each bound.
 
-/** Frames of the network that wait for the few milliseconds of a capture. Beyond: dropped, as by a full ring, and counted. */
+/**
+ * Frames of the network that wait for the few milliseconds of a capture. Beyond: dropped, as by a full ring, and
+ * counted.
+ */
 export const ingressHeldFramesMax = 4096;
 
 /** Ingress of the last moments that is repeated to the secondary when a capture could not wait for QEMU to take it. */
 export const replayWindowMs = 10;
 
-/** How long a capture or an apply waits until QEMU has read what it was given. Beyond: the last moments are repeated. */
+/**
+ * How long a capture or an apply waits until QEMU has read what it was given. Beyond: the last moments are repeated.
+ */
 export const settleMs = 3;
 
-/** What a guest says between the takeover of its copy and the role of its new primary, some milliseconds. Further frames are dropped. */
+/**
+ * What a guest says between the takeover of its copy and the role of its new primary, some milliseconds. Further frames
+ * are dropped.
+ */
 export const spokenFramesMax = 4096;
 
 /**
- * Frames of the network that arrive at the secondary and may have missed the primary, and for how long they are kept. The
- * oldest leave; what nobody got, TCP sends again.
+ * Frames of the network that arrive at the secondary and may have missed the primary, and for how long they are kept.
+ * The oldest leave; what nobody got, TCP sends again.
  */
 export const earlyFramesMax = 2048;
 export const earlyMs = 1000;
@@ -40,7 +48,9 @@ export const endHeardMs = 2000;
 /** Between two rounds of asking the other nodes whether one can be the secondary. */
 export const reconnectMs = 300;
 
-/** A changed list of the guest's addresses is told to the secondary this often at most: a guest may change it at will. */
+/**
+ * A changed list of the guest's addresses is told to the secondary this often at most: a guest may change it at will.
+ */
 export const addressesEveryMs = 50;
 
 /** How long a link of a pairing may take to be opened. Beyond: none is, and the pairing is tried again. */
@@ -54,8 +64,8 @@ export const announcements = 4;
 export const announceEveryMs = 100;
 
 /**
- * Then ever more seldom, down to once in this time: what the lost primary had on its way when it was stopped leaves when it
- * wakes, whenever that is, and the network believes for that that the guest is there again.
+ * Then ever more seldom, down to once in this time: what the lost primary had on its way when it was stopped leaves
+ * when it wakes, whenever that is, and the network believes for that that the guest is there again.
  */
 export const announceEveryMsMax = 4000;
 
@@ -71,7 +81,10 @@ export const retireEveryMs = 50;
 /** A primary that has asked its secondary to take over looks this often whether that has the term. */
 export const offerLookMs = 50;
 
-/** A primary that is to end and does not hear its secondary leaves it the term for so long. Then it asks for it itself. */
+/**
+ * A node that is to end leaves the term to its peer for so long: a primary that does not hear its secondary, a
+ * secondary that has told its primary. Then it asks for it itself.
+ */
 export const yieldMs = 3000;
 
 /** Waits between two tries of a claim that the arbiter did not answer. */
@@ -83,15 +96,26 @@ export const pcapFileBytesMax = 64 << 20;
 /** Bytes for a pcap file that wait for the disk; beyond it frames are left out, and counted. */
 export const pcapBacklogBytesMax = 4 << 20;
 
-/** After a trouble of the disks, or a secondary that could not run what it was given, no secondary is tried for this, doubled each time up to the maximum. */
+/**
+ * After a trouble of the disks, or a secondary that could not run what it was given, no secondary is tried for this,
+ * doubled each time up to the maximum.
+ */
 export const diskPauseMsFirst = 1000;
 export const diskPauseMsMax = 60_000;
 
 /**
- * How long a takeover waits until the disks are labelled as the survivor's. Beyond: the guest goes on, the status says that its
- * disk does not answer, and the label follows when it does.
+ * How long a takeover waits until the disks are labelled as the survivor's. Beyond: the guest goes on, the status says
+ * that its disk does not answer, and the label follows when it does.
  */
 export const takeoverDiskMs = 1000;
+
+/**
+ * A disk of a secondary is looked at this often, and has failed when something that it was asked has no answer for so
+ * many looks, 10 s: the secondary leaves, the primary goes on without it and says why. Nothing at once: a disk may be
+ * slow, and what waits for it is copied anew then.
+ */
+export const diskLookMs = 500;
+export const diskSilentLooks = 20;
 
 /** Between two tries to bring the flushes of a survivor's guest to its disk, when QEMU has refused that. */
 export const keepRetryMs = 2000;
@@ -122,16 +146,22 @@ export const traitsMax = 200;
 export const differencesMax = 3;
 
 /**
- * By how much the rates of two hosts' time stamp counters may differ: what KVM takes as equal. Beyond it a guest's clock
- * would run wrong after a failover, and the host is no secondary.
+ * By how much the rates of two hosts' time stamp counters may differ: what KVM takes as equal. Beyond it a guest's
+ * clock would run wrong after a failover, and the host is no secondary.
  */
 export const tscTolerance = 250e-6;
 
-/** What a host's QEMU makes of a machine is taken to stay the same for this long; then a refused primary is looked at anew. */
+/**
+ * What a host's QEMU makes of a machine is taken to stay the same for this long; then a refused primary is looked at
+ * anew.
+ */
 export const madeTraitsMs = 60_000;
 
 /** Staged pages that wait for the spill file. Beyond: the bulk link is not read until the disk has caught up. */
 export const spillWaitingBytesMax = 32 * 1024 * 1024;
 
-/** How far the clock of a state that is loaded may be behind this host's. More, or as much before it: the clock is left as it is. */
+/**
+ * How far the clock of a state that is loaded may be behind this host's. More, or as much before it: the clock is left
+ * as it is.
+ */
 export const clockLagMsMax = 3_600_000;

@@ -109,7 +109,7 @@ export class ColoNode {
     const said = `the node was told to end (${why})`;
     this.primary?.offer.make(said);
     if (this.role.state.kind === 'primary' || this.inheritance !== undefined) return false;
-    if (this.secondary?.dismiss(said) === false) return false;
+    if (this.secondary?.retire(said) === false) return false;
     this.post({ kind: 'stop', why: said });
     return true;
   }

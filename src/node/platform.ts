@@ -4,6 +4,7 @@
 // The promises are those of the real things: src/qemu/vm.ts, src/node/real/nic.ts, src/channel/link.ts.
 
 import type { Clock } from '../base/clock.ts';
+import type { DiskActivity } from '../base/disk-activity.ts';
 import type { Hello, LinkHandlers, LinkKind } from '../channel/link.ts';
 import type { Compressor } from '../checkpoint/compress.ts';
 import type { Spill } from '../checkpoint/spill.ts';
@@ -145,7 +146,12 @@ export interface Platform {
   startVm(options: { vmstateTemplate?: Uint8Array; overlays?: number }): Promise<GuestVm>;
   /** For VMs with disks. */
   diskSource(vm: GuestVm): DiskSource;
-  openReplica(options: { session: Session; term: number; events: ReplicaEvents }): Promise<Replica>;
+  openReplica(options: {
+    session: Session;
+    term: number;
+    events: ReplicaEvents;
+    activity: DiskActivity;
+  }): Promise<Replica>;
   /** `verify`: the hash of the first `bytes` of a file; what it lacks of them reads as zeroes. */
   hashFile(path: string, bytes: number): Promise<string>;
   openLinks(peer: Peer, term: number, signal: AbortSignal): Promise<PeerLinks>;

@@ -1,9 +1,10 @@
-// A node that is told to end by a signal: its host is switched off, or somebody means its process. That is a reason to hand
-// over, never to end a VM: only its operator's `stop` does that. So it looks again and again whether it may go:
+// A node that is told to end by a signal: its host is switched off, or somebody means its process. That is a reason to
+// hand over, never to end a VM: only its operator's `stop` does that. So it looks again and again whether it may go:
 //
 //   primary, protected      hands over; goes when the other node has the term
 //   primary, alone          stays: it has the only copy. When it is protected again it hands over
-//   secondary               goes; its primary hears why. With its primary in doubt it stays, and may be the primary soon
+//   secondary               tells its primary why, and goes when the record says that this one goes on alone. With its primary
+//                           in doubt it stays, and may be the primary soon
 //   anything else           goes: it has nothing of the VM
 
 import type { Clock } from '../base/clock.ts';

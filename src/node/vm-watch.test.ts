@@ -3,29 +3,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
-import type { Clock } from '../base/clock.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
+import { handClock } from '../base/hand-clock.ts';
 import { endHeardMs } from './limits.ts';
 import { assertWell, describeEnd, endHeard, troubleOf } from './vm-watch.ts';
-
-/** A clock that the test moves. */
-function handClock(): Clock & { move(ms: number): void } {
-  let now = 0;
-  const waiting = new Set<{ at: number; action: () => void }>();
-  return {
-    now: () => now,
-    after: (delayMs, action) => {
-      const one = { at: now + delayMs, action };
-      waiting.add(one);
-      return () => void waiting.delete(one);
-    },
-    every: () => () => undefined,
-    move: (ms) => {
-      now += ms;
-      for (const one of waiting) if (one.at <= now && waiting.delete(one)) one.action();
-    },
-  };
-}
 
 async function isDone(task: Promise<void>): Promise<boolean> {
   const { promise: later, resolve } = Promise.withResolvers<boolean>();
@@ -56,7 +37,18 @@ test('an end that nobody hears of is not waited for longer than its bound', asyn
   const clock = handClock();
   const heard = endHeard({ ping: gone, exited: never }, clock);
   assert.equal(await isDone(heard), false);
-  clock.move(endHeardMs);
+  for (let ms = 0; ms < endHeardMs; ms += 50) clock.move(50);
+  await heard;
+});
+
+test('an end that came while this node stood still is heard before it counts as unheard', async () => {
+  const clock = handClock();
+  const { promise: exited, resolve: exit } = Promise.withResolvers<{ code: null; signal: string }>();
+  const heard = endHeard({ ping: gone, exited }, clock);
+  assert.equal(await isDone(heard), false);
+  clock.move(10 * endHeardMs);
+  assert.equal(await isDone(heard), false);
+  exit({ code: null, signal: 'SIGKILL' });
   await heard;
 });
 

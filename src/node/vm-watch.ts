@@ -2,7 +2,7 @@
 // else. They become the events `vmEnded` and `vmHangs`; what follows is PrimaryPair's and SecondaryPair's. And asks a QEMU
 // for a sign of life where something is to be done that only one that lives can carry.
 
-import type { Clock } from '../base/clock.ts';
+import { afterAwake, type Clock } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import type { Condition } from '../qemu/guard.ts';
 import { endHeardMs, pingMs } from './limits.ts';
@@ -81,7 +81,7 @@ export function describeEnd({ code, signal, byHost }: VmEnd): { why: string; byG
 export async function endHeard(vm: Pick<GuestVm, 'ping' | 'exited'>, clock: Clock): Promise<void> {
   if ((await signOfLife(vm)) === 'lives') return;
   const { promise, resolve } = Promise.withResolvers<void>();
-  const cancel = clock.after(endHeardMs, resolve);
+  const cancel = afterAwake(clock, endHeardMs, resolve);
   await Promise.race([vm.exited, promise]);
   cancel();
 }

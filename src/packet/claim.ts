@@ -26,7 +26,7 @@ export interface Claim {
    */
   tags: Uint8Array;
   isRouter: boolean;
-  /** Of an ARP reply: it may be given by another machine, for one that it answers for. */
+  /** An ARP reply may be given by another machine, for one that it answers for. */
   isReply: boolean;
 }
 

@@ -68,7 +68,7 @@ test('any bytes are parsed without throwing, and no field points outside the fra
   const mutation = fc.array(fc.tuple(fc.nat({ max: 90 }), fc.nat({ max: 255 })), { maxLength: 6 });
   fc.assert(
     fc.property(mutation, fc.nat({ max: valid.length }), (changes, length) => {
-      const frame = valid.slice(0, length);
+      const frame = Uint8Array.from(valid.subarray(0, length));
       for (const [at, value] of changes) if (at < frame.length) frame[at] = value;
       view.parse(frame);
       const end = view.kind === 'tcp' ? view.payloadAt + view.payloadBytes : view.contentTo;

@@ -7,7 +7,7 @@ import { FrameView } from '../packet/frame-view.ts';
 import { advance } from '../packet/sequence.ts';
 import { PrimaryProxy } from './primary.ts';
 import { SecondaryProxy } from './secondary.ts';
-import { assertValid, Bed, bytes, fromGuest, promptUplink, text, toGuest } from './testbed.ts';
+import { assertValid, Bed, bytes, fromGuest, promptUplink, text, toGuest } from './testbed/testbed.ts';
 
 interface Node {
   primary: PrimaryProxy;

@@ -9,7 +9,7 @@ import { FrameView } from '../packet/frame-view.ts';
 import { IcmpQuote } from '../packet/icmp.ts';
 import { tcpFlag } from '../packet/tcp.ts';
 import { proxyLimits } from './limits.ts';
-import { allEnds, assertValid, Bed, bytes, client, type Ends, guest, overIpv4, overIpv6 } from './testbed.ts';
+import { allEnds, assertValid, Bed, bytes, client, type Ends, guest, overIpv4, overIpv6 } from './testbed/testbed.ts';
 
 function protectedBed(): Bed {
   const bed = new Bed();

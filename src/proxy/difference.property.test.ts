@@ -8,7 +8,7 @@ import fc from 'fast-check';
 import { buildIcmpEcho, buildUdp } from '../packet/build.ts';
 import { FrameView } from '../packet/frame-view.ts';
 import { tcpFlag } from '../packet/tcp.ts';
-import { Bed, client, fromGuest, guest, Reassembly } from './testbed.ts';
+import { Bed, client, fromGuest, guest, Reassembly } from './testbed/testbed.ts';
 
 const pIsn = 77;
 const sIsn = 99;

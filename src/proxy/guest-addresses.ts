@@ -187,7 +187,7 @@ function onCard(frame: Uint8Array, card: number): Uint8Array {
   return card === 0 ? frame : withCard(frame, card);
 }
 
-/** Of one family, on one card, in one VLAN. */
+/** Both are of one family, on one card, in one VLAN. */
 function areAlike(one: Claim, other: Claim): boolean {
   return one.address.length === other.address.length && Buffer.compare(one.tags, other.tags) === 0;
 }

@@ -23,7 +23,7 @@ import {
   Reassembly,
   text,
   wallMs,
-} from './testbed.ts';
+} from './testbed/testbed.ts';
 
 const pIsn = 1000;
 const sIsn = 9000;
@@ -175,7 +175,7 @@ test('no client gets a mixture: what a survivor sends again has the times of the
       const ack = buildTcp(ends.client, ends.guest, { sequence: 5001, ack: advance(pIsn, 1 + lost), flags: 0 });
       bed.client(ack);
       const { survivor, out, table } = survivorOf(bed);
-      survivor.fromNetwork(ack.slice(), bed.now);
+      survivor.fromNetwork(Uint8Array.from(ack), bed.now);
       // Its guest repeats what it thinks that it said, in pieces.
       const borders = [lost, ...all.filter((cut) => cut > lost).sort((a, b) => a - b), theirs.length];
       const pieces = borders.slice(1).map((to, index) => [borders[index] ?? 0, to] as const);

@@ -2,7 +2,7 @@
 // are dropped, which is packet loss to the guest.
 
 import { Fifo } from '../base/fifo.ts';
-import type { Announcement } from './connection.ts';
+import type { Announcement } from './connections/announcement.ts';
 import { proxyLimits } from './limits.ts';
 
 export type LogItem = { frame: Uint8Array; isn: undefined } | { announcement: Announcement; isn: number };

@@ -3,8 +3,8 @@
 
 import { flowText } from '../packet/flow-key.ts';
 import { advance } from '../packet/sequence.ts';
-import type { DatagramFlow } from './compare/datagram.ts';
-import type { Held, TcpStream } from './compare/tcp-stream.ts';
+import type { DatagramFlow } from './compare/datagram-flow.ts';
+import type { Held, TcpStream } from './compare/tcp/stream.ts';
 import type { CheckpointReason } from './reason.ts';
 
 export class Overdue {

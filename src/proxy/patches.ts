@@ -13,10 +13,10 @@ import { advance, distance } from '../packet/sequence.ts';
 import { tcp, tcpFlag } from '../packet/tcp.ts';
 import { transportChecksum } from '../packet/transport-checksum.ts';
 import { dateBytes } from './compare/http-date.ts';
-import { encodedTableBytes } from './connection.ts';
-import { type FlowEntry, FlowMap } from './flow-map.ts';
-import { areFrames, decodeFrames, encodeFrames } from './held-frames.ts';
+import { encodedTableBytes } from './connections/connection-records.ts';
+import { type FlowEntry, FlowMap } from './connections/flow-map.ts';
 import { proxyLimits } from './limits.ts';
+import { areFrames, decodeFrames, encodeFrames } from './output/held-frames.ts';
 
 export interface Patch {
   key: FlowKey;
@@ -52,7 +52,7 @@ export function unpackPatch(packed: Uint8Array): Patch | undefined {
 
 /**
  * A table of connections with what is patched in them, as both travel in a checkpoint and to a survivor's proxy: the
- * patches behind the table, whose header says where it ends (connection.ts).
+ * patches behind the table, whose header says where it ends (connections/connection-records.ts).
  */
 export function packTable(table: Uint8Array, patches: Patches): Uint8Array {
   return patches.isEmpty ? table : Uint8Array.from(Buffer.concat([table, encodeFrames(patches.encode())]));

@@ -7,7 +7,7 @@ import { buildIcmpEcho, buildUdp } from '../packet/build.ts';
 import { FrameView } from '../packet/frame-view.ts';
 import { tcpFlag } from '../packet/tcp.ts';
 import { proxyLimits } from './limits.ts';
-import { Bed, bytes, client, fromGuest, guest, synOptionBytes, text, toGuest } from './testbed.ts';
+import { Bed, bytes, client, fromGuest, guest, synOptionBytes, text, toGuest } from './testbed/testbed.ts';
 
 const pIsn = 1_000_000;
 const sIsn = 7_000_000;

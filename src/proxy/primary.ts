@@ -24,32 +24,28 @@ import { Fifo } from '../base/fifo.ts';
 import type { Progress } from '../netdev/endpoint.ts';
 import { type FlowKey, flowText } from '../packet/flow-key.ts';
 import { FrameView } from '../packet/frame-view.ts';
-import { ActiveFlows } from './active-flows.ts';
 import { Bypass, type BypassCount, type BypassRule } from './bypass.ts';
 import { CheckpointRequest } from './checkpoint-request.ts';
-import { DatagramComparer, type DatagramFlow } from './compare/datagram.ts';
+import { ActiveFlows } from './compare/active-flows.ts';
+import { DatagramComparer } from './compare/datagram.ts';
+import type { DatagramFlow } from './compare/datagram-flow.ts';
 import { type ActiveFlow, type CompareSink, classOf } from './compare/sink.ts';
-import { TcpComparer } from './compare/tcp.ts';
-import { TcpStream } from './compare/tcp-stream.ts';
-import {
-  type Connection,
-  ConnectionTable,
-  hasClientReset,
-  isInWindow,
-  isKnownIsn,
-  packAnnouncement,
-} from './connection.ts';
+import { TcpComparer } from './compare/tcp/comparer.ts';
+import { TcpStream } from './compare/tcp/stream.ts';
+import { packAnnouncement } from './connections/announcement.ts';
+import { type Connection, hasClientReset, isInWindow, isKnownIsn } from './connections/connection.ts';
+import { ConnectionTable } from './connections/connection-table.ts';
+import { isTranslated, QuoteTranslator, toClientSpace, toGuestSpace } from './connections/translate.ts';
 import { newPrimaryCounters, type PrimaryCounters } from './counters.ts';
-import { Egress } from './egress.ts';
-import { FramePool } from './frame-pool.ts';
-import type { Gate } from './gate.ts';
-import { HeldOutput, type InOrder, type Waiting } from './held-output.ts';
+import { FramePool } from './frames/frame-pool.ts';
 import { proxyLimits } from './limits.ts';
+import { Egress } from './output/egress.ts';
+import type { Gate } from './output/gate.ts';
+import { HeldOutput, type InOrder, type Waiting } from './output/held-output.ts';
 import { Overdue } from './overdue.ts';
 import { Patches, packPatch, packTable, patchesOf, tableOf, unpackPatch } from './patches.ts';
 import type { CheckpointReason, DivergenceRecord } from './reason.ts';
 import { defaultSimilarity, type Similarity } from './similarity.ts';
-import { isTranslated, QuoteTranslator, toClientSpace, toGuestSpace } from './translate.ts';
 
 /**
  * A frame handed to a port is valid only during the call. A frame handed in by `fromGuest` may be changed where it
@@ -60,8 +56,11 @@ export interface PrimaryPorts {
   toGuest(frame: Uint8Array): void;
   /** Ingress to the secondary, client space, in order. */
   mirror(frame: Uint8Array): void;
-  /** The PVM's ISN of a connection in client space, and what else the secondary must know of it (connection.ts); in the
-   *  same ordered stream as `mirror`. */
+  /**
+   * The PVM's ISN of a connection in client space, and what else the secondary must know of it (announcement.ts); in
+   * the
+   *  same ordered stream as `mirror`.
+   */
   announceIsn(announcement: Uint8Array, isn: number): void;
   /**
    * SVM frames that the secondary may forget, because what they match has been written. Not told for TCP. The array is

@@ -7,8 +7,8 @@ import { buildTcp } from '../packet/build.ts';
 import { advance } from '../packet/sequence.ts';
 import { tcpFlag } from '../packet/tcp.ts';
 import { proxyLimits } from './limits.ts';
-import { allEnds, Bed, fromGuest, Reassembly } from './testbed.ts';
-import { clientIsn, Model, operations } from './testbed-model.ts';
+import { allEnds, Bed, fromGuest, Reassembly } from './testbed/testbed.ts';
+import { clientIsn, Model, operations } from './testbed/testbed-model.ts';
 
 const anyIsn = fc.oneof(fc.nat({ max: 0xffffffff }), fc.integer({ min: 0xffffffc0, max: 0xffffffff }));
 
@@ -89,7 +89,7 @@ test('two copies that differ in one byte: that byte never leaves before a commit
   fc.assert(
     fc.property(content, fc.nat(), sizes, sizes, fc.array(fc.boolean()), (stream, place, p, s, turns) => {
       const at = place % stream.length;
-      const other = stream.slice();
+      const other = Uint8Array.from(stream);
       other[at] = (other[at] ?? 0) ^ 1;
       const bed = new Bed();
       bed.protect();
@@ -139,7 +139,7 @@ test('no frame of anybody makes a proxy throw or grow without bound', () => {
   const frame = fc.oneof(
     fc.uint8Array({ maxLength: 80 }),
     mutation.map((changes) => {
-      const copy = valid.slice();
+      const copy = Uint8Array.from(valid);
       for (const [at, value] of changes) copy[at] = value;
       return copy;
     }),

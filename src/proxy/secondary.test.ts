@@ -8,7 +8,7 @@ import { read32 } from '../packet/checksum.ts';
 import { FrameView } from '../packet/frame-view.ts';
 import { advance, distance } from '../packet/sequence.ts';
 import { forEachSackEdge, tcpFlag } from '../packet/tcp.ts';
-import { assemble, pieceOf } from './fragments.ts';
+import { assemble, pieceOf } from './frames/fragments.ts';
 import { PrimaryProxy } from './primary.ts';
 import {
   assertValid,
@@ -23,7 +23,7 @@ import {
   synOptionBytes,
   text,
   toGuest,
-} from './testbed.ts';
+} from './testbed/testbed.ts';
 
 const views = (frames: Uint8Array[]) => frames.map((frame) => new FrameView().parse(frame));
 const send = (isn: number, at: number, content: string, flags = 0) =>
@@ -35,6 +35,18 @@ function sackBlock(left: number, right: number): Uint8Array {
   options.writeUInt32BE(left, 2);
   options.writeUInt32BE(right, 6);
   return options;
+}
+
+/** A pair whose capture holds one frame, with a secondary that is about to apply it. */
+function captured(): { bed: Bed; epoch: number; table: Uint8Array; held: Uint8Array } {
+  const bed = new Bed();
+  bed.protect();
+  bed.connect(100, 900);
+  bed.pvm(send(100, 0, 'held'));
+  const capture = bed.primary.capture(bed.now);
+  bed.secondary.captureMarker(capture.epoch);
+  bed.secondary.suspend();
+  return { bed, ...capture };
 }
 
 test('sequence, ack and SACK are translated in both directions, also across the wrap of 2^32', () => {
@@ -108,13 +120,7 @@ test('a datagram is sent again at a takeover unless the primary confirmed that i
 });
 
 test('frames held at the capture travel with it, and are sent at a takeover unless they have left', () => {
-  const bed = new Bed();
-  bed.protect();
-  bed.connect(100, 900);
-  bed.pvm(send(100, 0, 'held'));
-  const { epoch, table, held } = bed.primary.capture(bed.now);
-  bed.secondary.captureMarker(epoch);
-  bed.secondary.suspend();
+  const { bed, epoch, table, held } = captured();
   bed.secondary.resume(epoch, table, held, bed.now);
   assert.deepEqual(views(bed.secondary.takeover(bed.now).resend).map(text), ['held']);
   bed.secondary.released(epoch);
@@ -323,13 +329,7 @@ test('a number is not given to a second frame while the first may be confirmed',
 });
 
 test('held frames that have left before the apply was done are not sent at a takeover', () => {
-  const bed = new Bed();
-  bed.protect();
-  bed.connect(100, 900);
-  bed.pvm(send(100, 0, 'held'));
-  const { epoch, table, held } = bed.primary.capture(bed.now);
-  bed.secondary.captureMarker(epoch);
-  bed.secondary.suspend();
+  const { bed, epoch, table, held } = captured();
   // The primary says so as soon as it has the commit, and the apply takes longer.
   bed.secondary.released(epoch);
   bed.secondary.resume(epoch, table, held, bed.now);

@@ -19,13 +19,15 @@ import { Fifo } from '../base/fifo.ts';
 import { FrameView } from '../packet/frame-view.ts';
 import { advance, distance, later } from '../packet/sequence.ts';
 import { Bypass, type BypassCount, type BypassRule } from './bypass.ts';
-import { type Announcement, type Connection, ConnectionTable, isKnownIsn, unpackAnnouncement } from './connection.ts';
+import { type Announcement, unpackAnnouncement } from './connections/announcement.ts';
+import { type Connection, isKnownIsn } from './connections/connection.ts';
+import { ConnectionTable } from './connections/connection-table.ts';
+import { isTranslated, QuoteTranslator, restamp, toClientSpace, toGuestSpace } from './connections/translate.ts';
 import { newSecondaryCounters, type SecondaryCounters } from './counters.ts';
-import { areFrames, decodeFrames } from './held-frames.ts';
 import { IngressLog } from './ingress-log.ts';
 import { proxyLimits } from './limits.ts';
+import { areFrames, decodeFrames } from './output/held-frames.ts';
 import { arePatches, Patches, packTable, patchesOf, tableOf, unpackPatch } from './patches.ts';
-import { isTranslated, QuoteTranslator, restamp, toClientSpace, toGuestSpace } from './translate.ts';
 
 export interface SecondaryPorts {
   toGuest(frame: Uint8Array): void;

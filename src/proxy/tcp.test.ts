@@ -9,7 +9,17 @@ import { advance } from '../packet/sequence.ts';
 import { forEachSackEdge, tcpFlag } from '../packet/tcp.ts';
 import { proxyLimits } from './limits.ts';
 import type { Similarity } from './similarity.ts';
-import { allEnds, assertValid, Bed, bytes, type Ends, overIpv4, overIpv6, synOptionBytes, text } from './testbed.ts';
+import {
+  allEnds,
+  assertValid,
+  Bed,
+  bytes,
+  type Ends,
+  overIpv4,
+  overIpv6,
+  synOptionBytes,
+  text,
+} from './testbed/testbed.ts';
 
 const pIsn = 1000;
 const sIsn = 9000;

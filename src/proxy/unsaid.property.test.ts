@@ -8,8 +8,8 @@ import { buildFragments, buildIcmp, buildIcmpEcho, buildTcp, buildUdp, timestamp
 import { read16, write16 } from '../packet/checksum.ts';
 import { FrameView } from '../packet/frame-view.ts';
 import { tcpFlag } from '../packet/tcp.ts';
-import { finishIp } from './rewrite.ts';
-import { Bed, bytes, type Ends, overIpv4, overIpv6, synOptionBytes } from './testbed.ts';
+import { finishIp } from './frames/rewrite.ts';
+import { Bed, bytes, type Ends, overIpv4, overIpv6, synOptionBytes } from './testbed/testbed.ts';
 
 const isn = 77;
 

@@ -60,7 +60,7 @@ export class ClockPage {
   }
 
   /**
-   * Of what moments the clocks of a guest are that was stopped while they were held, in ns; undefined: nobody knows.
+   * From what moments the clocks of a guest are that was stopped while they were held, in ns; undefined: nobody knows.
    */
   get moments(): { timers: bigint; kvmclock: bigint } | undefined {
     if (!this.#isOpen) return undefined;

@@ -43,7 +43,7 @@ export interface Medium extends DiskPlace {
   path: string;
   format: 'raw' | 'qcow2';
   cdrom: boolean;
-  /** Of its contents: two nodes must have the same. */
+  /** The hash of its contents: two nodes must have the same. */
   hash: string;
 }
 
@@ -57,7 +57,7 @@ export interface Firmware {
   variables: string;
   /** Secure Boot: variables are written by the machine's management mode alone. */
   secure: boolean;
-  /** Of the variables. */
+  /** The size of the variables. */
   variablesBytes: number;
   /** A hash of both files: two nodes must have the same. */
   hash: string;
@@ -111,7 +111,7 @@ export interface VmFiles {
   disks?: DiskFiles[];
   ramPath: string;
   qmpPath: string;
-  /** Of the serial console's pipes, without their endings (console.ts). */
+  /** Where the serial console's pipes are, without their endings (console.ts). */
   consolePath: string;
   nicPaths: string[];
   /** A Unix socket for VNC, where the machine has a display. */

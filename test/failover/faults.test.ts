@@ -102,7 +102,7 @@ test('a QEMU of the secondary that hangs is given up: the primary goes on alone,
     const { primary, secondary, qemuPid } = await hang(stage, 'secondary');
     await survives(stage, primary);
     await served(stage, 20);
-    // Of both, by their roles: a starved host may have turned them round since.
+    // Both are known by their roles: a starved host may have turned them round since.
     await stage.pair.until(
       'protected by another QEMU',
       180_000,

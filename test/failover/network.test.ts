@@ -27,9 +27,9 @@ import { spawnChild } from '../../src/local/namespace.ts';
 
 const refusal = await labRefusal();
 const waitMs = 240_000;
-/** Of the guest's MAC, as its kernel makes it (EUI-64). */
+/** Made of the guest's MAC, as its kernel does (EUI-64). */
 const linkLocal = 'fe80::5054:ff:fe12:3456';
-/** Of the guest's second card, which is on a network of its own. */
+/** The address of the guest's second card, which is on a network of its own. */
 const secondAddress = '10.0.3.15';
 const linkLocalHex = 'fe80000000000000505400fffe123456';
 

@@ -46,7 +46,7 @@ export interface Stage {
   vm: string;
   pair: LocalPair;
   mac: string;
-  /** Of this machine: where the guest's services are. */
+  /** Ports of this machine, behind which the guest's services are. */
   ports: { redis: number; echo: number; dirty: number; commands?: number };
   clients: Client[];
   /** What the two copies never answer alike. */

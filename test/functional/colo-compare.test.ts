@@ -12,7 +12,7 @@ import { announce } from '../../src/packet/arp.ts';
 import { type Address, buildFragments, buildTcp, buildUdp } from '../../src/packet/build.ts';
 import { FrameView } from '../../src/packet/frame-view.ts';
 import { tcpFlag } from '../../src/packet/tcp.ts';
-import { Bed, bytes, guest, overIpv6, text } from '../../src/proxy/testbed.ts';
+import { Bed, bytes, guest, overIpv6, text } from '../../src/proxy/testbed/testbed.ts';
 import { ColoCompare, packFrames } from './colo-compare.ts';
 
 interface Step {
@@ -148,7 +148,7 @@ test('equal in-order conversations: every frame leaves, in both, and nobody want
       for (const content of parts) {
         const frame = isTcp ? segment(sequence, content) : datagram(content);
         sequence += content.length;
-        steps.push(primary(frame), secondary(frame.slice()));
+        steps.push(primary(frame), secondary(Uint8Array.from(frame)));
       }
       assert.deepEqual(askOurs(steps, opening()), await askQemu(steps));
     }),

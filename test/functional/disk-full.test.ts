@@ -58,13 +58,13 @@ async function withSmall(of: 'disk' | 'replica', body: (stage: Small) => Promise
     sql.close();
   } finally {
     await pair?.stop();
-    // Of a node that had to be killed, QEMU may hold a file there for a moment longer.
+    // QEMU may hold a file there for a moment longer when its node had to be killed.
     execFileSync('umount', ['-l', small]);
     rmSync(folder, { recursive: true });
   }
 }
 
-/** Of random text, so that nothing of it is a hole. */
+/** The text is random, so that nothing of it is a hole. */
 const writeMuch = `CREATE TABLE large AS SELECT n, md5(n::text) || md5((n + 1)::text) AS text
   FROM generate_series(1, 300000) AS n; CHECKPOINT; SELECT count(*) FROM large`;
 const makeRoom = (small: string) => execFileSync('mount', ['-o', 'remount,size=2G', small]);

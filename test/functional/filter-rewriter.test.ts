@@ -9,7 +9,7 @@ import { type Address, buildTcp, type Segment, timestampsOption } from '../../sr
 import { read32 } from '../../src/packet/checksum.ts';
 import { FrameView } from '../../src/packet/frame-view.ts';
 import { forEachSackEdge, tcpFlag } from '../../src/packet/tcp.ts';
-import { assertValid, Bed, bytes, guest, synOptionBytes } from '../../src/proxy/testbed.ts';
+import { assertValid, Bed, bytes, guest, synOptionBytes } from '../../src/proxy/testbed/testbed.ts';
 import { FilterRewriter } from './filter-rewriter.ts';
 
 const primaryIsn = 1000;

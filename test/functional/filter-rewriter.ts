@@ -85,7 +85,9 @@ export class FilterRewriter {
 
   private listen(name: Name, into: Uint8Array[]): void {
     const parser = new FrameParser();
-    this.sockets.get(name)?.on('data', (chunk: Buffer) => void parser.push(chunk, (frame) => into.push(frame.slice())));
+    this.sockets
+      .get(name)
+      ?.on('data', (chunk: Buffer) => void parser.push(chunk, (frame) => into.push(Uint8Array.from(frame))));
   }
 }
 

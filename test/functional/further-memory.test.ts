@@ -7,12 +7,12 @@ import { join } from 'node:path';
 import { after, type TestContext, test } from 'node:test';
 import { delay, systemClock } from '../../src/base/clock.ts';
 import { silentLog } from '../../src/base/log.ts';
-import type { PageRuns } from '../../src/base/page-runs.ts';
 import type { TrackerKind } from '../../src/qemu/dirty/tracker.ts';
 import { ramHash } from '../../src/qemu/hash.ts';
 import { type MachineSpec, vmFiles } from '../../src/qemu/machine.ts';
 import type { VmOptions } from '../../src/qemu/start.ts';
-import { type Capture, Vm } from '../../src/qemu/vm.ts';
+import { Vm } from '../../src/qemu/vm.ts';
+import { apply } from './apply-capture.ts';
 import { lastBeat, memoryGuest } from './qemu-guest.ts';
 
 const ramBytes = 128 * 2 ** 20;
@@ -49,19 +49,6 @@ async function picture(vm: Vm): Promise<Buffer> {
 
 function isDark(ppm: Buffer): boolean {
   return ppm.subarray(32).every((byte) => byte === 0);
-}
-
-/** The secondary's side of a checkpoint: the pages of before, then those of the capture, then the devices. */
-async function apply(vm: Vm, shadow: Buffer, capture: Capture): Promise<void> {
-  const restore = (runs: PageRuns) => runs.forEach((start, end) => void shadow.copy(vm.ram, start, start, end));
-  restore(vm.tracker.collect());
-  let at = 0;
-  capture.runs.forEach((start, end) => {
-    at += capture.pages.copy(shadow, start, at, at + end - start);
-  });
-  shadow.copy(vm.ram);
-  await vm.load(capture.deviceState);
-  restore(vm.tracker.collect());
 }
 
 const trackers: TrackerKind[] = ['userfaultfd', 'compare'];

@@ -31,7 +31,7 @@ import { FrameView } from '../../src/packet/frame-view.ts';
 import { pcapHeader, pcapRecord } from '../../src/packet/pcap.ts';
 import { distance } from '../../src/packet/sequence.ts';
 import { tcpFlag } from '../../src/packet/tcp.ts';
-import { assertValid } from '../../src/proxy/testbed.ts';
+import { assertValid } from '../../src/proxy/testbed/testbed.ts';
 import { type Objection, objections } from './tshark.ts';
 
 const guestMac = '52:54:00:12:34:56';

@@ -7,12 +7,12 @@ import { join } from 'node:path';
 import { after, before, type TestContext, test } from 'node:test';
 import { delay, systemClock } from '../../src/base/clock.ts';
 import { silentLog } from '../../src/base/log.ts';
-import type { PageRuns } from '../../src/base/page-runs.ts';
 import { ensureFirmware, firmwareOf } from '../../src/local/firmware.ts';
 import { ramHash } from '../../src/qemu/hash.ts';
 import { type MachineSpec, vmFiles } from '../../src/qemu/machine.ts';
 import type { VmOptions } from '../../src/qemu/start.ts';
-import { type Capture, Vm } from '../../src/qemu/vm.ts';
+import { Vm } from '../../src/qemu/vm.ts';
+import { apply } from './apply-capture.ts';
 import { lastBeat, variablesGuest } from './qemu-guest.ts';
 
 const ramBytes = 256 * 2 ** 20;
@@ -58,18 +58,6 @@ const beatsPast = (serialLog: string, count: number) =>
 
 /** What the guest found in its variable each time that it booted. */
 const foundIn = (text: string) => [...text.matchAll(/found (\d+)\s/g)].map((match) => Number(match[1]));
-
-async function apply(vm: Vm, shadow: Buffer, capture: Capture): Promise<void> {
-  const restore = (runs: PageRuns) => runs.forEach((start, end) => void shadow.copy(vm.ram, start, start, end));
-  restore(vm.tracker.collect());
-  let at = 0;
-  capture.runs.forEach((start, end) => {
-    at += capture.pages.copy(shadow, start, at, at + end - start);
-  });
-  shadow.copy(vm.ram);
-  await vm.load(capture.deviceState);
-  restore(vm.tracker.collect());
-}
 
 /** What is on the machine's screen, as a picture. */
 async function picture(vm: Vm): Promise<Buffer> {

@@ -12,8 +12,8 @@ import { announce } from '../../src/packet/arp.ts';
 import { cardOf, withCard } from '../../src/packet/card.ts';
 import { announcementOf, type Claim, claimOf } from '../../src/packet/claim.ts';
 import { tagBytesMax } from '../../src/packet/limits.ts';
-import { frameCorpus } from '../../src/proxy/fuzz.ts';
 import { GuestAddresses } from '../../src/proxy/guest-addresses.ts';
+import { frameCorpus } from '../../src/proxy/testbed/fuzz.ts';
 import type { Target } from './fuzz.ts';
 
 const macs = [Uint8Array.of(2, 0, 0, 0, 0, 1), Uint8Array.of(2, 0, 0, 0, 0, 3)];
@@ -173,7 +173,7 @@ export const addressList: Target = {
   reaches: [/list true [2-6]/, /list false/, /said .* true/, /heard .* false/, /said none/],
   feed: (input) => {
     const kind = (input[0] ?? 0) % 3;
-    const rest = input.slice(1);
+    const rest = input.subarray(1);
     const addresses = newAddresses();
     if (kind > 0) return `${kind === 1 ? 'said' : 'heard'} ${hear(addresses, rest, kind === 1)}`;
     const before = addresses.announcements();

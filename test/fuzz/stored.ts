@@ -22,7 +22,7 @@ import { recordKinds } from '../../src/disk/message.ts';
 import { encodeSegmentRecord, segmentRecordAt } from '../../src/disk/segment.ts';
 import { NbdClient } from '../../src/nbd/client.ts';
 import * as nbd from '../../src/nbd/protocol.ts';
-import { Bed, overIpv6 } from '../../src/proxy/testbed.ts';
+import { Bed, overIpv6 } from '../../src/proxy/testbed/testbed.ts';
 import { assertLoadable, Carrier, unpackTemplate } from '../../src/qemu/carrier.ts';
 import { alignClock, guestTime, tscTicksPerMs } from '../../src/qemu/device-state.ts';
 import { type Target, words } from './fuzz.ts';

@@ -12,9 +12,9 @@ const results = await runMutants({
   signal: abort.signal,
   ...(only === undefined || only === '' ? {} : { only }),
   ...(seeds === undefined ? {} : { seeds: Number(seeds) }),
-  onResult: ({ name, file, killedBy, seconds }, done, total) => {
-    const what = killedBy === undefined ? 'SURVIVES' : `noticed by ${killedBy}`;
-    process.stdout.write(`${done}/${total}  ${what} (${seconds.toFixed(0)} s)  ${file}: ${name}\n`);
+  onResult: ({ name, file, killedBy, test }, done, total) => {
+    const what = killedBy === undefined ? 'SURVIVES' : `noticed by ${killedBy}: ${test ?? ''}`;
+    process.stdout.write(`${done}/${total}  ${what}  ${file}: ${name}\n`);
   },
 });
 const left = results.filter(({ killedBy }) => killedBy === undefined);

@@ -14,25 +14,25 @@ export interface Mutant {
 const proxy: Mutant[] = [
   {
     name: 'an edge of the window that has left may be taken back',
-    file: 'src/proxy/compare/tcp-clamp.ts',
+    file: 'src/proxy/compare/tcp/clamp.ts',
     find: '      edge = later(edge, stream.rEdge);\n',
     replace: '',
   },
   {
     name: 'an acknowledgement that has left may be taken back',
-    file: 'src/proxy/compare/tcp-clamp.ts',
+    file: 'src/proxy/compare/tcp/clamp.ts',
     find: '      ack = later(ack, stream.rAck);\n',
     replace: '',
   },
   {
     name: 'the window is not held back to what the SVM opens',
-    file: 'src/proxy/compare/tcp-clamp.ts',
+    file: 'src/proxy/compare/tcp/clamp.ts',
     find: 'this.coarseEdge(ack, earlier(wanted, stream.sEdge))',
     replace: 'this.coarseEdge(ack, wanted)',
   },
   {
     name: 'an acknowledgement is not held back to what the SVM has',
-    file: 'src/proxy/compare/tcp-clamp.ts',
+    file: 'src/proxy/compare/tcp/clamp.ts',
     find: 'let ack = earlier(parts.ack, stream.sAck);',
     replace: 'let ack = parts.ack;',
   },
@@ -116,19 +116,19 @@ const proxy: Mutant[] = [
   },
   {
     name: 'owed acknowledgements do not travel with a checkpoint',
-    file: 'src/proxy/held-output.ts',
+    file: 'src/proxy/output/held-output.ts',
     find: 'flow instanceof TcpStream ? tcp.owed.frame(flow) : undefined',
     replace: 'undefined',
   },
   {
     name: 'a frame passes a gate that is shut',
-    file: 'src/proxy/gate.ts',
+    file: 'src/proxy/output/gate.ts',
     find: 'if (this.open) this.send(frame, ids);',
     replace: 'this.send(frame, ids);',
   },
   {
     name: 'what waited at the gate leaves in no order',
-    file: 'src/proxy/gate.ts',
+    file: 'src/proxy/output/gate.ts',
     find: '      this.send(next.frame, next.ids);\n',
     replace: '      queueMicrotask(() => this.send(next.frame, next.ids));\n',
   },

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { fuzzProxy } from '../../src/proxy/fuzz.ts';
+import { fuzzProxy } from '../../src/proxy/testbed/fuzz.ts';
 
 const seeds = 20;
 const framesPerSeed = 50_000;

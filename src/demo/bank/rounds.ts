@@ -32,7 +32,7 @@ const checkpointTimeoutMs = 60_000;
 const checkpointTries = 5;
 
 export interface Rounds {
-  /** Of all rounds, one line for each kind of client. */
+  /** One line for each kind of client, over all rounds. */
   clients: ClientReport[];
   transfers: number;
   before: NodeStatus | undefined;

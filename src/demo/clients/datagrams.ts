@@ -8,7 +8,7 @@ import { type ClientReport, MeasuredClient } from './client.ts';
 
 export interface DatagramRules {
   name?: string;
-  /** Of the guest or of its forward; 127.0.0.1 by default. */
+  /** Where the guest or its forward is; 127.0.0.1 by default. */
   host?: string;
   port: number;
   paceMs?: number;

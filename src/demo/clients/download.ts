@@ -10,7 +10,7 @@ import { type ClientReport, MeasuredClient, untilConnected } from './client.ts';
 
 export interface DownloadRules {
   name?: string;
-  /** Of the guest or of its forward; 127.0.0.1 by default. */
+  /** Where the guest or its forward is; 127.0.0.1 by default. */
   host?: string;
   port: number;
   /** Path with query. */
@@ -63,7 +63,7 @@ export class DownloadClient extends MeasuredClient {
     return `${(this.bytes / 1024 ** 2).toFixed(0)} MiB`;
   }
 
-  /** Of all files so far. */
+  /** Sum over all files so far. */
   get bytes(): number {
     return this.receivedBefore + this.received;
   }

@@ -7,7 +7,7 @@ import { type ClientReport, MeasuredClient, untilConnected } from './client.ts';
 
 export interface LineRules {
   name: string;
-  /** Of the guest or of its forward; 127.0.0.1 by default. */
+  /** Where the guest or its forward is; 127.0.0.1 by default. */
   host?: string;
   port: number;
   /** Milliseconds between requests; 0: the next follows the reply at once. */

@@ -24,7 +24,7 @@ export interface LoginPlace {
 
 const openTimeoutMs = 120_000;
 const paceMs = 500;
-/** Of what ssh says on its error output. */
+/** Characters of what ssh says on its error output. */
 const complaintCharactersMax = 400;
 
 async function sshArguments({ port, keyPath, hostKey, knownPath }: LoginPlace): Promise<string[]> {

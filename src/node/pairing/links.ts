@@ -1,11 +1,11 @@
 // The three links of one pairing, opened by the primary and accepted by the secondary. They live and die together: when
 // one is lost all are closed and the owner is told once.
 //
-// A peer that closes says goodbye on all three, and what it said last is on the packet link: why it leaves, that this node is
-// to take over, or that the guest has ended. A goodbye that comes first on another link must not hide it, so these links are
-// over when the packet link is, or a second later.
+// A peer that closes says goodbye on all three, and what it said last is on the packet link: why it leaves, that this
+// node is to take over, or that the guest has ended. A goodbye that comes first on another link must not hide it, so
+// these links are over when the packet link is, or a second later.
 
-import type { Clock } from '../../base/clock.ts';
+import { afterAwake, type Clock } from '../../base/clock.ts';
 import { ColoError } from '../../base/errors.ts';
 import { during } from '../../base/loop-watch.ts';
 import { closeTimeoutMs } from '../../channel/limits.ts';
@@ -15,8 +15,8 @@ import type { PeerLink, PeerLinks } from '../platform.ts';
 export type LinkMessageHandler = (kind: LinkKind, type: number, payload: Uint8Array) => void;
 
 /**
- * `byPeer`: the other end is gone or closed them; else this node gave them up, and the peer may know nothing of it. Called before
- * the peer can see it: what it leaves this node the right to do is over first.
+ * `byPeer`: the other end is gone or closed them; else this node gave them up, and the peer may know nothing of it.
+ * Called before the peer can see it: what it leaves this node the right to do is over first.
  */
 export type LinksLostHandler = (why: string, byPeer: boolean) => void;
 
@@ -42,7 +42,8 @@ export class PairLinks {
         closed: (error) => {
           const end = () => this.lose(error?.message ?? 'the peer closed the links', links[kind].endedByPeer);
           if (error !== undefined || kind === 'packet') return end();
-          if (!this.ending && !this.over) on.clock.after(closeTimeoutMs, end);
+          // Its last words may wait in a socket that this node has not read while it stood still.
+          if (!this.ending && !this.over) afterAwake(on.clock, closeTimeoutMs, end);
           this.ending = true;
         },
       });

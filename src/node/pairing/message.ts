@@ -1,10 +1,10 @@
 // What two nodes say on the packet link: the mirrored ingress one way, the secondary's answers the other way, and the
-// few words of control whose place between the packets matters. All fields big-endian. Epochs and positions count for ever: u64,
-// below 2^53. The ids of egress wrap: only those of frames that are kept must differ, which are far fewer.
+// few words of control whose place between the packets matters. All fields big-endian. Epochs and positions count for
+// ever: u64, below 2^53. The ids of egress wrap: only those of frames that are kept must differ, which are far fewer.
 //
 //   type         from       payload
 //   ingress      primary    Ethernet frame, client space
-//   isn          primary    u32 initial sequence number, then what proxy/connection.ts of the proxy packs
+//   isn          primary    u32 initial sequence number, then what proxy/announcement.ts packs
 //   marker       primary    u64 epoch: everything after it came after that capture
 //   abort        primary    u64 epoch: that capture never happened
 //   replay       primary    Ethernet frame that the capture may not have seen: log it, do not deliver it now
@@ -24,6 +24,7 @@
 //   uplink       secondary  text: why the network is not reached through its node; empty while it is
 //   tolerated    secondary  the same: from here on it does
 //   diskKept     secondary  u64 position, before `ready`: its replica stands there, only what changed since is needed
+//   leaving      secondary  text: it is to end, and keeps its copy until the primary goes on alone
 //
 // `committed` and `applied` travel here and not on the bulk link, so that they come before the answers of their epoch.
 
@@ -53,6 +54,7 @@ export const messages = {
   diskKept: 23,
   uplink: 24,
   tolerated: 25,
+  leaving: 26,
 } as const;
 
 /** Modulo 2^32. */

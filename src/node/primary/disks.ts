@@ -8,7 +8,7 @@
 // A mirror that ends by itself ends the protection, never the guest. After a failure the next try waits a while, longer
 // each time, since it would copy the whole disk again only to fail again.
 
-import { delay } from '../../base/clock.ts';
+import { afterAwake, delay } from '../../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
 import { flushEveryBytes, settledBytes, settleMs } from '../../disk/limits.ts';
 import { diskMessages, encodeAbort, encodeHash, encodeSession } from '../../disk/message.ts';
@@ -342,7 +342,7 @@ export class PrimaryDisks {
       if (this.sink === sink) this.failed(`the mirror of the disks ended: ${why}`);
     };
     // A guest that switched itself off must not be brought back by a secondary: its end comes right behind this.
-    if (cancelled) this.context.clock.after(jobEndingMs, tell);
+    if (cancelled) afterAwake(this.context.clock, jobEndingMs, tell);
     else tell();
   }
 

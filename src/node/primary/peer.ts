@@ -4,8 +4,8 @@
 //    ▲                                                                 └─► dropped: PrimaryPair says so
 //    └── again once the pair is alone and has no links
 //
-// Which node to ask is decided here; what a message means is decided by whom it is handed to: the pair (as an event), the
-// proxy, the checkpointer or the disks.
+// Which node to ask is decided here; what a message means is decided by whom it is handed to: the pair (as an event),
+// the proxy, the checkpointer or the disks.
 
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
 import type { LinkKind } from '../../channel/link.ts';
@@ -88,7 +88,10 @@ export class PrimaryPeer {
     this.pauseMs = 0;
   }
 
-  /** A secondary that had everything and leaves before it has loaded it: each further try would copy all of it for nothing. */
+  /**
+   * A secondary that had everything and leaves before it has loaded it: each further try would copy all of it for
+   * nothing.
+   */
   private pauseUnlessLoaded(): void {
     const { checkpointer, pair, context } = this.node;
     if (checkpointer.hasLoaded || pair.state.kind !== 'protected') return;
@@ -147,8 +150,8 @@ export class PrimaryPeer {
   }
 
   /**
-   * A machine that does not run, or lost a device, would make a secondary that is no better. One that was not started yet, or
-   * waits for room on its own disk, goes on by itself.
+   * A machine that does not run, or lost a device, would make a secondary that is no better. One that was not started
+   * yet, or waits for room on its own disk, goes on by itself.
    */
   private async refuseUnwell(): Promise<void> {
     const condition = await this.node.parts.vm.condition();
@@ -225,6 +228,10 @@ export class PrimaryPeer {
       case messages.diskFailed:
         this.plight.said(decodeText(payload));
         node.disks?.failed(decodeText(payload));
+        return;
+      case messages.leaving:
+        this.plight.said(decodeText(payload));
+        node.post({ kind: 'linkLost', why: `the secondary says: ${decodeText(payload)}` });
         return;
       case messages.refused:
         node.post({ kind: 'refused', epoch: countAt(payload, 0), why: decodeText(payload.subarray(countBytes)) });

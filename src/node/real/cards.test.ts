@@ -114,7 +114,7 @@ test('a frame that comes in with a mark is refused and counted, at every card an
   const cards = new Cards([card, further]);
   cards.handler = () => assert.fail('it went on');
   const forged = withCard(buildUdp(client, guest, Uint8Array.of(1)), 1);
-  const short = forged.slice(0, 14);
+  const short = Uint8Array.from(forged.subarray(0, 14));
   for (const frame of [forged, short]) for (const one of [card, further]) one.handler?.(frame);
   assert.equal(cards.refused, 4);
   let inward: FrameHandlers | undefined;

@@ -15,7 +15,7 @@ async function inFolder(work: (folder: string) => Promise<void>): Promise<void> 
 
 test('each leg has a file of its own with every frame of it', async () => {
   await inFolder(async (folder) => {
-    const legs = new PcapLegs(folder, 'vm-a', assert.fail);
+    const legs = new PcapLegs(folder, 'vm-a', (why) => assert.fail(why));
     legs.write('primary', new Uint8Array(60).fill(1), 5);
     legs.write('primary', new Uint8Array(70).fill(2), 6);
     legs.write('released', new Uint8Array(60).fill(1), 7);
@@ -57,7 +57,7 @@ test('a folder for pcap files is made in one that is there; without one nothing 
 
 test('a full file makes room for the next, and the one before it goes', async () => {
   await inFolder(async (folder) => {
-    const legs = new PcapLegs(folder, 'vm-a', assert.fail, 1000);
+    const legs = new PcapLegs(folder, 'vm-a', (why) => assert.fail(why), 1000);
     for (let at = 0; at < 100; at += 1) legs.write('primary', new Uint8Array(84), at);
     await legs.close();
     assert.deepEqual(readdirSync(folder).sort(), ['vm-a-primary.old.pcap', 'vm-a-primary.pcap']);

@@ -11,6 +11,7 @@
 // arrival and with the rest predicted from earlier loads (guest-clock.ts). So both guests read the same second, and a survivor
 // reads the time of its host.
 
+import type { DiskActivity } from '../../base/disk-activity.ts';
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
 import { isWithin, PageRuns } from '../../base/page-runs.ts';
 import { SecondaryRam } from '../../checkpoint/apply.ts';
@@ -21,7 +22,9 @@ import {
   encodings,
   parseTemplate,
 } from '../../checkpoint/message.ts';
-import { type StagedCheckpoint, Staging } from '../../checkpoint/stage.ts';
+import { watchedSpill } from '../../checkpoint/spill.ts';
+import { Staging } from '../../checkpoint/stage.ts';
+import type { StagedCheckpoint } from '../../checkpoint/staged.ts';
 import type { SecondaryProxy } from '../../proxy/secondary.ts';
 import { alignClock, guestTime, tscTicksPerMs } from '../../qemu/device-state.ts';
 import type { NodeContext } from '../context.ts';
@@ -42,6 +45,8 @@ export type StageOutcome = { kind: 'complete'; epoch: number } | { kind: 'refuse
 
 export interface ApplierParts {
   disks: SecondaryDisks | undefined;
+  /** Hears what the disks are asked and answer. */
+  activity: DiskActivity;
   /** What the proxy could not go on from. */
   wrongWith: (state: CaptureState) => string | undefined;
   /** Whether a state may be loaded to see that it can: not when this copy may be the last one. */
@@ -94,7 +99,7 @@ export class Applier {
       shadow: this.secondaryRam.shadow,
       compressor: context.platform.compressor(),
       wrongWith: parts.wrongWith,
-      openSpill: () => context.platform.openSpill(),
+      openSpill: () => watchedSpill(context.platform.openSpill(), context.config.spillDir, parts.activity),
     });
   }
 

@@ -5,9 +5,10 @@
 //                    ├──► the disks cannot have it ─► their failure is told, and the session ends
 //                    └──► not whole ─► refused; in the initial copy, which nothing can repair, the session ends
 
+import { DiskActivity } from '../../base/disk-activity.ts';
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
 import type { Session } from '../../disk/message.ts';
-import { madeTraitsMs } from '../limits.ts';
+import { diskLookMs, diskSilentLooks, madeTraitsMs } from '../limits.ts';
 import {
   type Machine,
   madeTraits,
@@ -33,6 +34,8 @@ export class SecondaryBulk {
   private machine: Machine | undefined;
   /** What this node's QEMU last made of its machine. */
   private made: { traits: Traits; at: number } | undefined;
+  /** What the disks of this session are asked and answer. */
+  private activity = new DiskActivity();
 
   constructor(node: SecondaryNode) {
     this.node = node;
@@ -42,6 +45,15 @@ export class SecondaryBulk {
   paired(): void {
     this.diskSession = undefined;
     this.machine = undefined;
+    this.activity = new DiskActivity();
+  }
+
+  /** To be called every `diskLookMs`: a disk that hangs would have its primary wait for ever. */
+  lookAtDisks(): void {
+    const silent = this.activity.look(diskSilentLooks);
+    const { kind } = this.node.pair.state;
+    if (silent === undefined || (kind !== 'joining' && kind !== 'protected')) return;
+    this.disksFailed(`the disk that holds ${silent} has not answered for ${(diskSilentLooks * diskLookMs) / 1000} s`);
   }
 
   /** A message of the bulk link; throws when the peer's stream is wrong. */
@@ -131,6 +143,7 @@ export class SecondaryBulk {
     return SecondaryDisks.open(this.node.context, {
       session,
       term,
+      activity: this.activity,
       events: {
         held: (position) => this.node.links?.packet.send(messages.diskHeld, encodeCount(position)),
         failed: (error) => this.disksFailed(error.message),
@@ -164,6 +177,7 @@ export class SecondaryBulk {
       if (diskSession !== undefined) disks = await this.openDisks(diskSession, links?.packet.peer.term ?? 0);
       const applier = await Applier.open(node.context, payload, {
         disks,
+        activity: this.activity,
         wrongWith: (state) => node.proxy.wrongWith(state),
         mayTry: () => node.pair.state.kind === 'protected',
       });

@@ -2,6 +2,7 @@
 // replica to its epoch while the SVM stands still. What was written behind the newest checkpoint never happened when
 // this node takes over.
 
+import type { DiskActivity } from '../../base/disk-activity.ts';
 import { ColoError, errorCodes } from '../../base/errors.ts';
 import { diskMessages, parseAbort, parseHash, parseMark, parseSession, type Session } from '../../disk/message.ts';
 import type { Replica, ReplicaEvents } from '../../disk/replica.ts';
@@ -23,7 +24,7 @@ export class SecondaryDisks {
 
   static async open(
     context: NodeContext,
-    options: { session: Session; term: number; events: ReplicaEvents },
+    options: { session: Session; term: number; events: ReplicaEvents; activity: DiskActivity },
   ): Promise<SecondaryDisks> {
     const replica = await context.platform.openReplica(options);
     return new SecondaryDisks(context, replica);

@@ -17,13 +17,16 @@ import { SecondaryProxy } from '../../proxy/secondary.ts';
 import type { NodeContext } from '../context.ts';
 import { Driver } from '../driver.ts';
 import {
+  diskLookMs,
   earlyFramesMax,
   earlyMs,
+  offerLookMs,
   spokenFramesMax,
   takeoverRetryMs,
   takeoverTriesMax,
   tickMs,
   unprotectedSilenceMs,
+  yieldMs,
 } from '../limits.ts';
 import { PairLinks } from '../pairing/links.ts';
 import {
@@ -74,6 +77,10 @@ export class SecondaryNode {
   private readonly early = new Fifo<{ at: number; frame: Uint8Array }>();
   private readonly stops: (() => void)[] = [];
   private suspectedAt = 0;
+  /** It has told its primary that it is to end. */
+  private isRetiring = false;
+  /** Its primary has asked it to take over. */
+  private isAsked = false;
   /** What the primary of now was told of the uplink of this node. */
   private uplinkTold: string | undefined;
   /** When the primary last said anything. */
@@ -102,8 +109,9 @@ export class SecondaryNode {
       paired: (links) => void this.onPaired(links),
     });
     this.stops.push(this.context.clock.every(tickMs, () => during('tick', () => this.tick(this.context.clock.now()))));
-    // One that hangs answers no guest's frame and applies nothing: its primary is better off alone. Once the primary is in
-    // doubt this copy is better than none.
+    this.stops.push(this.context.clock.every(diskLookMs, () => this.bulk.lookAtDisks()));
+    // One that hangs answers no guest's frame and applies nothing: its primary is better off alone. Once the primary is
+    // in doubt this copy is better than none.
     this.stops.push(
       watchMonitor(this.context.clock, {
         vm: () => (this.pair.state.kind === 'protected' ? this.applier?.vm : undefined),
@@ -118,8 +126,8 @@ export class SecondaryNode {
   }
 
   /**
-   * A machine whose guest crashed or lost a device while it runs here is no copy of the primary's. One that waits for room on
-   * its own disk is let try again, by the next load or by a takeover.
+   * A machine whose guest crashed or lost a device while it runs here is no copy of the primary's. One that waits for
+   * room on its own disk is let try again, by the next load or by a takeover.
    */
   private async lookAt(vm: GuestVm): Promise<void> {
     const before = this.pair.state;
@@ -160,6 +168,17 @@ export class SecondaryNode {
     return true;
   }
 
+  /**
+   * As `dismiss`, for a node that is to end and asks again and again until it may. A copy that could go on is kept
+   * until the record says that the primary goes on alone: it may be dying as well.
+   */
+  retire(why: string): boolean {
+    if (this.pair.state.kind !== 'protected') return this.dismiss(why);
+    if (!this.isRetiring) this.links?.packet.send(messages.leaving, encodeText(why));
+    this.isRetiring = true;
+    return false;
+  }
+
   /** Ends this role; the VM with it. */
   async stop(): Promise<void> {
     await this.shutDown('this node ends its part in the VM');
@@ -185,6 +204,7 @@ export class SecondaryNode {
   private noteDoubt(event: SecondaryEvent, before: string): void {
     if (this.pair.state.kind !== 'suspecting' || before === 'suspecting') return;
     this.suspectedAt = this.context.clock.now();
+    this.isAsked = event.kind === 'handover';
     if (event.kind === 'silence') this.shared.tolerance.suspects(this.links?.beat.peer.node ?? '', this.suspectedAt);
   }
 
@@ -214,10 +234,12 @@ export class SecondaryNode {
   }
 
   /**
-   * Claims when the own QEMU gives a sign of life: the primary may be starved and no more, and a node whose QEMU hangs would
-   * take the term from it and could not serve. The primary claims as well, and does the same.
+   * Claims when the own QEMU gives a sign of life: the primary may be starved and no more, and a node whose QEMU hangs
+   * would take the term from it and could not serve. The primary claims as well, and does the same.
    */
   private async claimAlone(): Promise<void> {
+    if (this.isRetiring && !this.isAsked && (await this.isLeftToPrimary()))
+      return this.post({ kind: 'aloneClaimed', outcome: 'lost' });
     const vm = this.applier?.vm;
     while (vm !== undefined) {
       const sign = await signOfLife(vm);
@@ -227,6 +249,16 @@ export class SecondaryNode {
       if (await this.shared.terms.isLost()) return this.post({ kind: 'aloneClaimed', outcome: 'lost' });
     }
     this.post({ kind: 'aloneClaimed', outcome: await this.shared.terms.claimAlone() });
+  }
+
+  /** A node that is to end leaves the term to the primary that it has told so, unless that does not take it in time. */
+  private async isLeftToPrimary(): Promise<boolean> {
+    const { clock } = this.context;
+    for (const end = clock.now() + yieldMs; clock.now() < end && this.pair.state.kind === 'suspecting'; ) {
+      if (await this.shared.terms.isLost()) return true;
+      await delay(offerLookMs, clock);
+    }
+    return false;
   }
 
   private async apply(epoch: number): Promise<void> {

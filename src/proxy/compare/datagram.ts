@@ -8,53 +8,14 @@
 // Fragments are collected in a flow of their own, one per packet and side. When the packet is whole it moves, with its
 // fragments, into the flow that it would have been in had it come whole.
 
-import { FlowKey, flowText } from '../../packet/flow-key.ts';
-import { type FrameKind, FrameView } from '../../packet/frame-view.ts';
-import { asBuffer, equalPrefix } from '../byte-stream.ts';
-import { type FlowEntry, FlowMap } from '../flow-map.ts';
-import { assemble, type Piece, pieceOf } from '../fragments.ts';
-import type { FramePool } from '../frame-pool.ts';
+import { FrameView } from '../../packet/frame-view.ts';
+import { FlowMap } from '../connections/flow-map.ts';
+import { asBuffer, equalPrefix } from '../frames/byte-stream.ts';
+import { assemble, type Piece, pieceOf } from '../frames/fragments.ts';
+import type { FramePool } from '../frames/frame-pool.ts';
 import { proxyLimits, reorderGraceMs, sparePiecesMax } from '../limits.ts';
-import type { ActiveFlow, CompareSink, FrameClass } from './sink.ts';
-
-interface Datagram {
-  frame: Buffer;
-  contentFrom: number;
-  contentTo: number;
-  time: number;
-  /** PVM: its place in everything the guest sent. SVM: its id. */
-  order: number;
-  /** Whether `frame` is of the pool. */
-  owned: boolean;
-  /** PVM: whether the SVM has sent an equal one; it leaves when it is the oldest. */
-  isMatched: boolean;
-  matchedId: number;
-  /** What it came in, in the order of arrival; undefined when it came whole. */
-  pieces: Piece[] | undefined;
-  /** PVM: the ids of the fragments of the SVM's equal one. */
-  matchedPieces: Piece[] | undefined;
-}
-
-const noFrame = Buffer.alloc(0);
-
-export class DatagramFlow implements FlowEntry<DatagramFlow>, ActiveFlow {
-  readonly key: FlowKey;
-  next: DatagramFlow | undefined = undefined;
-  activeIndex = -1;
-  readonly kind: FrameKind;
-  readonly text: string;
-  held: Datagram[] = [];
-  heldBytes = 0;
-  ahead: Datagram[] = [];
-  aheadBytes = 0;
-  diverged = false;
-
-  constructor(view: FrameView) {
-    this.key = new FlowKey().copyFrom(view.key);
-    this.kind = view.kind;
-    this.text = textOf(view);
-  }
-}
+import { classOf, type Datagram, DatagramFlow, emptyDatagram, isEqual, noFrame } from './datagram-flow.ts';
+import type { CompareSink } from './sink.ts';
 
 export class DatagramComparer {
   private readonly sink: CompareSink;
@@ -66,7 +27,7 @@ export class DatagramComparer {
   /** Packets of the PVM and bytes of them of which fragments are missing. */
   private partialPackets = 0;
   private partialBytes = 0;
-  /** Of the SVM, in all flows. */
+  /** Bytes of the SVM, in all flows. */
   aheadBytes = 0;
 
   constructor(sink: CompareSink, pool: FramePool) {
@@ -383,36 +344,4 @@ export class DatagramComparer {
     datagram.frame = this.pool.copy(datagram.frame, 0, datagram.frame.length);
     datagram.owned = true;
   }
-}
-
-function emptyDatagram(): Datagram {
-  return {
-    frame: noFrame,
-    contentFrom: 0,
-    contentTo: 0,
-    time: 0,
-    order: 0,
-    owned: false,
-    isMatched: false,
-    matchedId: 0,
-    pieces: undefined,
-    matchedPieces: undefined,
-  };
-}
-
-function classOf(flow: DatagramFlow): FrameClass {
-  return flow.kind === 'udp' || flow.kind === 'icmp' ? 'data' : 'other';
-}
-
-function isEqual(a: Datagram, b: Datagram): boolean {
-  const count = a.contentTo - a.contentFrom;
-  if (count !== b.contentTo - b.contentFrom) return false;
-  return equalPrefix(a.frame, a.contentFrom, b.frame, b.contentFrom, count) === count;
-}
-
-function textOf(view: FrameView): string {
-  if (view.kind === 'arp') return 'arp';
-  if (view.kind === 'other') return `ethernet type ${view.key.ports.toString(16)}`;
-  const protocol = view.kind === 'ip' ? `protocol ${view.ipProtocol}` : view.kind;
-  return flowText(view.key, protocol, view.kind === 'udp');
 }

@@ -2,7 +2,7 @@
 
 import type { FlowKey } from '../../packet/flow-key.ts';
 import type { FrameView } from '../../packet/frame-view.ts';
-import type { MatchedIds } from '../gate.ts';
+import type { MatchedIds } from '../output/gate.ts';
 import type { CheckpointReason, DivergenceKind } from '../reason.ts';
 
 /**

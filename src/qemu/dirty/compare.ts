@@ -35,7 +35,7 @@ export class CompareScanner implements PageScanner {
     return runs;
   }
 
-  /** Of the guest's RAM as of the last re-arming scan. */
+  /** A copy of the guest's RAM as of the last re-arming scan. */
   get copy(): Buffer {
     return this.#copy;
   }

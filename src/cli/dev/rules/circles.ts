@@ -2,7 +2,7 @@
 // tested alone, and the linter's no-cycle rule does not see it.
 //
 // Files that reach each other are found by Tarjan's algorithm (one walk; a file is the root of its group when nothing
-// below it reaches above it). Of each group one shortest circle is told: that is what a reader can cut.
+// below it reaches above it). One shortest circle of each group is told: that is what a reader can cut.
 
 import type { Source } from './sources.ts';
 

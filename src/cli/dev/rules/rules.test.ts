@@ -7,7 +7,7 @@ import { layerFaults } from './layers.ts';
 import { type AllowedFaults, faultsOf } from './rules.ts';
 import { importsOf, type Source } from './sources.ts';
 
-const nothing: AllowedFaults = { circles: {}, wide: {}, long: {}, full: {} };
+const nothing: AllowedFaults = { circles: {}, wide: {}, long: {}, full: {}, words: {} };
 
 function source(path: string, imports: string[] = [], text = ''): Source {
   return { path, text, imports };
@@ -86,4 +86,22 @@ test('a line, a file and a folder that are too large are told by name, and those
   assert.deepEqual(faultsOf([...layered, ...full, ...tests], nothing), [
     'sim/full: 13 files of one kind are more than 12; make sub-folders that say which',
   ]);
+});
+
+test('a comment with a sentence that begins with "Of" is told, and one that goes on with it is not', () => {
+  const layered = [source('src/qemu/a.ts', ['native/b.ts']), source('bench/a.ts', ['test/functional/b.ts'])];
+  const lines = [
+    '// The end.',
+    '// Of two one is taken.',
+    '/** Of two. */',
+    ' * It is the one. Of two it is.',
+    '// It is one',
+    '// of two.',
+    "const text = 'It ends. Of two';",
+  ];
+  const text = lines.join('\n');
+  assert.deepEqual(
+    faultsOf([...layered, source('sim/a.ts', [], text)], nothing).map((fault) => fault.split(':')[1]),
+    ['2', '3', '4'],
+  );
 });
