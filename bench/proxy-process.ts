@@ -70,6 +70,7 @@ async function serve(directory: string): Promise<void> {
     portsTo((frame) => out?.send(frame)),
     { mode: 'colo', compareTimeoutMs: 1e9, patienceMs: 0 },
   );
+  proxy.startMirroring();
   proxy.commit(proxy.capture(0).epoch, 0);
   let id = 0;
   const take: Record<Leg, (frame: Uint8Array) => void> = {

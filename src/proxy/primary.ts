@@ -18,6 +18,16 @@
 // checkpoint has produced it and one with the checkpoint has a later state. What comes after the line waits unseen in
 // `next`. So an abort needs no undoing, and at a commit the PVM's numbers are still those of the capture, which is
 // where the SVM starts.
+//
+// The legal order of the verbs:
+//
+//    capture                when nothing is in flight (asserted)
+//    commit, abort          one of them for each capture, by its epoch (asserted), unless goAlone has ended it
+//    goAlone                with an open gate (asserted); it ends mirroring and the capture in flight
+//    startMirroring         before the capture, for a secondary that is to have what comes in from now on;
+//                           a capture begins it otherwise
+//    resumed, tolerated, fromSecondary, notCaptured     at any time: what comes late says nothing
+//    fromNetwork, fromGuest, setGate, settled, poll     at any time
 
 import { assert } from '../base/assert.ts';
 import { Fifo } from '../base/fifo.ts';

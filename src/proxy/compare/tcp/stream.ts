@@ -5,6 +5,20 @@
 //    SVM    ---------|===========|                        pNext: the next one the PVM will use
 //                  ahead.base  ahead.next
 //
+// The first letter of a field says whose it is; what follows is the same for each, as far as it has one:
+//
+//              p: what the PVM has said      r: what has been released   s: what the SVM has said    c: the client
+//    Known     a first segment was seen      -                           the same                    -
+//    Next      the number it will use next   the next one to leave       ahead.next                  -
+//    Ack       its highest acknowledgement   the highest that has left   its highest                 its highest
+//    Edge      the right end of its window   the widest that has left    the right end               -
+//    Time      its latest TSval              the latest that has left    its latest                  -
+//    SynAck    what its SYN-ACK answers      -                           the same                    -
+//    Syn       -                             options of the SYN          options of its SYN          -
+//    FinAt     -                             where the FIN stands        where its FIN stands        -
+//
+// AckKnown and TimeKnown say whether Ack and Edge, or Time, mean anything yet.
+//
 // At the start of an epoch the SVM is the PVM as it was at the capture: the SVM's side starts as a copy of the PVM's.
 
 import { flowText } from '../../../packet/flow-key.ts';
