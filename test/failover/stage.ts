@@ -337,7 +337,7 @@ export async function over(stage: Stage, term: number): Promise<void> {
   );
 }
 
-/** Of one that asks seldom, a tenth of what is wanted of the others will do. */
+/** One that asks seldom need not have as many: a tenth will do. */
 const seldom = 'times';
 
 /** Waits until every client has got so many further replies. */
