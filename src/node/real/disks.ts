@@ -169,7 +169,7 @@ export class QemuDisks implements DiskSource {
       this.folded.add(index);
       await qmp.execute('blockdev-del', { 'node-name': top });
       await qmp.execute('blockdev-del', { 'node-name': `${top}-file` });
-      // From here on it would be an old state of the disk.
+      // From here on it would be an old state of the disk. Beside the way of the beats: it may be large, or its disk hang.
       await rm(disk.overlayPath, { force: true });
     }
   }
