@@ -204,6 +204,10 @@ struct clock_page {
     _Atomic uint32_t started;  /* How often kvmclock was set to a later moment than that of the loaded state. */
     _Atomic uint32_t tsc_moved; /* How often the TSC of a vCPU was. */
     _Atomic uint64_t read;     /* When QEMU last read kvmclock, which it does when the guest has stopped, in ns. */
+    _Atomic uint32_t pausing;  /* Set by the node over a pause in which nothing is loaded. */
+    _Atomic uint32_t pit_kept; /* How often KVM's PIT was left running. */
+    _Atomic uint32_t timer_moved; /* How often the timer of a local APIC was set to a later moment, as the TSC. */
+    _Atomic uint32_t is_heard; /* Set by us: there is somebody in QEMU who minds this page. */
 };
 
 static struct clock_page *clock_page;
@@ -214,7 +218,10 @@ __attribute__((constructor)) static void map_clock_page(void) {
     int fd = open(path, O_RDWR | O_CLOEXEC);
     void *page = fd < 0 ? MAP_FAILED : mmap(NULL, sizeof(struct clock_page), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (page == MAP_FAILED) fprintf(stderr, "colo: no clock page: %s\n", strerror(errno));
-    else clock_page = page;
+    else {
+        clock_page = page;
+        atomic_store(&clock_page->is_heard, 1);
+    }
     if (fd >= 0) close(fd);
 }
 
@@ -293,6 +300,66 @@ static void move_tsc(int vcpu, struct kvm_msrs *msrs) {
     }
 }
 
+/*
+ * The timer of a local APIC. KVM tells what is left of it; QEMU asks and does not keep that, so a loaded timer would
+ * begin anew. Here it travels in bits of three other registers that no processor has and that QEMU saves as they are
+ * (17 to 31 of the local vector table), as of the moment of kvmclock, and is taken out again before KVM sees them.
+ */
+enum { TIMER = 0x320, INITIAL = 0x380, CURRENT = 0x390, DIVIDE = 0x3e0, PERIODIC = 1 << 17, DEADLINE = 1 << 18 };
+enum { CARRIER_SHIFT = 17, CARRIER_BITS = 15 };
+static const unsigned carriers[] = {0x330, 0x340, 0x370}; /* thermal sensor, performance counters, errors */
+
+static uint32_t apic_get(const struct kvm_lapic_state *apic, unsigned at) {
+    uint32_t value;
+    memcpy(&value, apic->regs + at, sizeof(value));
+    return value;
+}
+
+static void apic_set(struct kvm_lapic_state *apic, unsigned at, uint32_t value) {
+    memcpy(apic->regs + at, &value, sizeof(value));
+}
+
+/* A timer with a deadline follows the TSC. */
+static int counts_down(const struct kvm_lapic_state *apic) {
+    return apic_get(apic, INITIAL) != 0 && !(apic_get(apic, TIMER) & DEADLINE);
+}
+
+/* So many nanoseconds in counts: KVM counts one each, divided by 2, 4 ... 128, 1 by its code. */
+static uint64_t apic_counts(const struct kvm_lapic_state *apic, uint64_t ns) {
+    uint32_t code = apic_get(apic, DIVIDE);
+    return ns >> ((((code & 3) | (code >> 1 & 4)) + 1) & 7);
+}
+
+static void carry_timer(struct kvm_lapic_state *apic) {
+    uint32_t current = apic_get(apic, CURRENT), initial = apic_get(apic, INITIAL);
+    if (!atomic_load(&clock_page->pausing) || !counts_down(apic) || current == 0) return;
+    uint64_t then = current + apic_counts(apic, since(atomic_load(&clock_page->read)));
+    if (then > initial) then = apic_get(apic, TIMER) & PERIODIC ? (then - 1) % initial + 1 : initial;
+    for (unsigned i = 0; i < 3; i++) {
+        uint32_t part = (uint32_t)(then >> i * CARRIER_BITS) & ((1u << CARRIER_BITS) - 1);
+        uint32_t own = apic_get(apic, carriers[i]) & ((1u << CARRIER_SHIFT) - 1);
+        apic_set(apic, carriers[i], own | part << CARRIER_SHIFT);
+    }
+}
+
+/* What is left now; one that should have fired meanwhile fires at once. */
+static void move_timer(struct kvm_lapic_state *apic) {
+    uint64_t then = 0, loaded = atomic_load(&clock_page->loaded);
+    for (unsigned i = 0; i < 3; i++) {
+        uint32_t value = apic_get(apic, carriers[i]);
+        then |= (uint64_t)(value >> CARRIER_SHIFT) << i * CARRIER_BITS;
+        apic_set(apic, carriers[i], value & ((1u << CARRIER_SHIFT) - 1));
+    }
+    if (then == 0 || !counts_down(apic)) return;
+    uint32_t initial = apic_get(apic, INITIAL);
+    int over_and_over = (apic_get(apic, TIMER) & PERIODIC) != 0;
+    uint64_t passed = loaded == 0 ? 0 : apic_counts(apic, since(loaded));
+    if (over_and_over) passed %= initial;
+    uint64_t left = passed < then ? then - passed : over_and_over ? then + initial - passed : 1;
+    apic_set(apic, CURRENT, (uint32_t)left);
+    atomic_fetch_add(&clock_page->timer_moved, 1);
+}
+
 int ioctl(int fd, unsigned long request, ...) {
     va_list arguments;
     va_start(arguments, request);
@@ -305,7 +372,14 @@ int ioctl(int fd, unsigned long request, ...) {
     uint32_t number = (uint32_t)request;
     if (number == KVM_SET_CLOCK) return set_kvmclock(fd, argument);
     if (number == KVM_SET_MSRS) move_tsc(fd, argument);
+    if (number == KVM_SET_LAPIC) move_timer(argument);
+    /* To set KVM's PIT begins its period anew: after a mere pause it is left running, too. */
+    if (number == KVM_SET_PIT2 && atomic_load(&clock_page->pausing)) {
+        atomic_fetch_add(&clock_page->pit_kept, 1);
+        return 0;
+    }
     int result = real_ioctl(fd, request, argument);
     if (number == KVM_GET_CLOCK) atomic_store(&clock_page->read, since(0));
+    if (number == KVM_GET_LAPIC && result == 0) carry_timer(argument);
     return result;
 }

@@ -54,6 +54,8 @@ struct control {
     u64 vcpu_turns;  /* of the slowest of the further ones, round its pages */
     u64 vcpu_errors; /* a page of theirs did not hold what was last written to it */
 
+    u64 tsc_apart;   /* most that the TSC of one was behind that of another, in ticks */
+
     u64 ring; /* 0, or 3 where KVM emulates all of ring 0 */
 };
 

@@ -14,7 +14,7 @@ export const controlFields = [
   ...(['card', 'frames_in', 'frames_out', 'frames_bad', 'frames_lost', 'arp', 'icmp', 'udp'] as const),
   ...(['tcp_open', 'tcp_opened', 'tcp_refused', 'tcp_resent', 'tcp_given_up', 'isn'] as const),
   ...(['disk', 'disk_writes', 'disk_reads', 'disk_flushes', 'disk_errors'] as const),
-  ...(['vcpus', 'vcpu_turns', 'vcpu_errors', 'ring'] as const),
+  ...(['vcpus', 'vcpu_turns', 'vcpu_errors', 'tsc_apart', 'ring'] as const),
 ] as const;
 
 export type ControlField = (typeof controlFields)[number];

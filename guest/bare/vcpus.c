@@ -1,6 +1,7 @@
 /*
  * vcpus.c - the further vCPUs: each goes round pages of its own, for ever, and checks them as work.c does. So a machine
  * with several running vCPUs can be captured and loaded, and any of them that lost a write, or stands still, is seen.
+ * All of them read the TSC, too: one that reads less than another one has read before has a TSC that is not theirs.
  *
  *   vCPU 0: INIT, STARTUP ──► local APIC of vCPU n: page 8 (start.S) ──► vcpu_begin(n)
  */
@@ -29,6 +30,16 @@ volatile u32 vcpu_number;
 static struct vcpu vcpus[VCPUS_MAX];
 static u32 running;
 
+static volatile u64 tsc_read;
+
+static void compare_tsc(void) {
+    u64 before = tsc_read;
+    asm volatile("lfence" ::: "memory");
+    u64 now = read_tsc();
+    if (now < before && before - now > control->tsc_apart) control->tsc_apart = before - now;
+    tsc_read = now;
+}
+
 static volatile u64 *page_of(u64 number, u64 index) {
     return (volatile u64 *)(VCPU_PAGES + (number * PAGES_EACH + index) * PAGE);
 }
@@ -41,6 +52,7 @@ void vcpu_begin(u64 number) {
         for (u64 i = 0; i < PAGES_EACH; i++) {
             if (*page_of(number, i) != round - 1) own->errors++;
             *page_of(number, i) = round;
+            compare_tsc();
         }
         own->turns = round;
     }
@@ -74,6 +86,7 @@ void vcpus_open(u64 count) {
 
 void vcpus_poll(void) {
     if (running < 2) return;
+    compare_tsc();
     u64 least = ~0ull, errors = 0;
     for (u32 number = 1; number < running; number++) {
         if (vcpus[number].turns < least) least = vcpus[number].turns;

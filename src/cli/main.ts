@@ -265,10 +265,42 @@ function addCertificate(program: Command, finish: (code: number) => void): void 
 }
 
 const benchWords =
-  'measure: checkpoint (pause per phase by dirty pages and RAM), disk (pause by bytes written; writes ' +
-  'in the guest; a database), failover (the gap that a client sees, for each kind of death; needs root), ' +
-  'memory (of both nodes, against what is promised), proxy (frames a second, beside colo-compare), ' +
+  'measure: checkpoint (pause per phase by dirty pages and RAM), clocks (how a guest without NTP keeps time), ' +
+  'disk (pause by bytes written; writes in the guest; a database), failover (the gap that a client sees, for ' +
+  'each kind of death; needs root), memory (of both nodes, against what is promised), ' +
+  'proxy (frames a second, beside colo-compare), ' +
   'similarity (what each measure is worth)';
+
+function addBench(program: Command, finish: (code: number) => void): void {
+  program
+    .command('bench <what>')
+    .description(benchWords)
+    .addOption(
+      new Option('--rounds <n>', 'repetitions per figure, 30 (similarity: 3); memory: seconds of each run').argParser(
+        count,
+      ),
+    )
+    .addOption(
+      new Option('--pages <n>', 'checkpoint: only the guests that write so many pages (0, 1000 or 10000)').argParser(
+        wholeNumber,
+      ),
+    )
+    .addOption(
+      new Option('--accel <name>', 'checkpoint, clocks: what runs the guest (default: tcg; clocks: kvm)').choices([
+        'tcg',
+        'kvm',
+      ]),
+    )
+    .addOption(new Option('--minutes <n>', 'clocks: for how long (default: 2)').argParser(count))
+    .addOption(
+      new Option('--guest <name>', 'checkpoint: which guest (default: linux; under kvm bare)').choices([
+        'linux',
+        'bare',
+      ]),
+    )
+    .option('--json', 'as JSON', false)
+    .action(async (what, options) => finish(await (await import('./dev/tools.ts')).bench(what, options)));
+}
 
 function addTools(program: Command, finish: (code: number) => void): void {
   asking(
@@ -293,28 +325,7 @@ function addTools(program: Command, finish: (code: number) => void): void {
           : await (await import('./dev/tools.ts')).doctorCommand(options),
     ),
   );
-  program
-    .command('bench <what>')
-    .description(benchWords)
-    .addOption(
-      new Option('--rounds <n>', 'repetitions per figure, 30 (similarity: 3); memory: seconds of each run').argParser(
-        count,
-      ),
-    )
-    .addOption(
-      new Option('--pages <n>', 'checkpoint: only the guests that write so many pages (0, 1000 or 10000)').argParser(
-        wholeNumber,
-      ),
-    )
-    .addOption(new Option('--accel <name>', 'checkpoint: what runs the guest (default: tcg)').choices(['tcg', 'kvm']))
-    .addOption(
-      new Option('--guest <name>', 'checkpoint: which guest (default: linux; under kvm bare)').choices([
-        'linux',
-        'bare',
-      ]),
-    )
-    .option('--json', 'as JSON', false)
-    .action(async (what, options) => finish(await (await import('./dev/tools.ts')).bench(what, options)));
+  addBench(program, finish);
   program
     .command('sim')
     .description('simulate both nodes, network, arbiter and clients from seeds, with faults, and check every promise')

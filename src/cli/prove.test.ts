@@ -24,7 +24,7 @@ const held: Omit<Proof, 'seen' | 'notSeen'> = {
   },
   loads: {
     ...{ loads: 50, exact: 50, loadMs: times, stateBytes: 59_000, problems: [] },
-    lagMs: { tsc: times, kvmclock: undefined },
+    clocks: { tsc: { lagMs: times, apartMs: times, openMs: 0.2 } },
   },
   several: {
     vcpus: 2,
@@ -43,7 +43,7 @@ const held: Omit<Proof, 'seen' | 'notSeen'> = {
       loadMs: times,
       stateBytes: 1,
       problems: [],
-      lagMs: { tsc: times, kvmclock: undefined },
+      clocks: { tsc: { lagMs: times, apartMs: times, openMs: 0.2 } },
     },
   },
   failovers: [

@@ -1,6 +1,7 @@
 // `colo doctor --prove` in words: the table and the verdict of src/demo/prove.
 
 import { systemClock } from '../base/clock.ts';
+import { clockNames, clockTexts } from '../demo/prove/clock-sample.ts';
 import { type Proof, prove } from '../demo/prove/prove.ts';
 import { ensurePackages, runtimePackages } from '../host/packages.ts';
 import { interruptSignal } from './interrupt.ts';
@@ -71,8 +72,7 @@ function rowsOf(proof: Proof): string[][] {
       loaded.loadMs,
       `${loaded.exact} of ${loaded.loads} exact, ${loaded.stateBytes} bytes of device state`,
     ),
-    ...row('clock behind after it: TSC', loaded.lagMs.tsc, 'secondary against primary, both running'),
-    ...row('clock behind after it: kvmclock', loaded.lagMs.kvmclock, ''),
+    ...clockRows(loaded),
     severalRow(proof),
     ...failovers.flatMap((each) => {
       const name = `failover of the ${each.guest} guest`;
@@ -84,6 +84,17 @@ function rowsOf(proof: Proof): string[][] {
       ];
     }),
   ];
+}
+
+function clockRows({ clocks }: Proof['loads']): string[][] {
+  const names = [...clockNames, 'rtc'] as const;
+  return names.flatMap((name) => {
+    const lag = clocks[name];
+    if (lag === undefined) return [];
+    const text = name === 'rtc' ? 'real-time clock' : clockTexts[name];
+    const note = `secondary from primary, give or take ${ms(lag.openMs)}`;
+    return [[`${text} apart after it`, ms(lag.apartMs.p50), ms(lag.apartMs.p99), note]];
+  });
 }
 
 function verdictOf(proof: Proof): string[] {

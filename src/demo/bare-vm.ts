@@ -19,7 +19,7 @@ export interface BareVmOptions extends Omit<BareGuestOptions, 'serialLog' | 'ram
   /** Without one the guest has nobody to talk to. */
   hasCard?: boolean;
   disks?: DiskFiles[];
-  start?: Partial<Pick<VmOptions, 'paused' | 'vmstateTemplate' | 'tracker' | 'log'>>;
+  start?: Partial<Pick<VmOptions, 'paused' | 'vmstateTemplate' | 'tracker' | 'log' | 'qemuPath'>>;
 }
 
 export const bareRamBytes = 128 * 2 ** 20;

@@ -47,3 +47,6 @@ export const askPeriodMs = 10;
 
 /** A gap between two questions from which on it was this process that stood still, as a multiple of the beat period. */
 export const stallPeriods = 2;
+
+/** Newest beats that tell the difference of two hosts' clocks: ten seconds, in which clocks drift by 1 ms at most. */
+export const peerClockBeats = 200;

@@ -7,12 +7,14 @@ import { Detector } from './detector.ts';
 import { Grant } from './lease.ts';
 import { beatPeriodMs, leaseMs, takeoverMarginMs } from './limits.ts';
 import { beatTypes, parseBeat } from './message.ts';
+import { PeerClock } from './peer-clock.ts';
 import type { BeatPorts } from './primary.ts';
 import type { Tolerance } from './tolerance.ts';
 
 export class HeartbeatSecondary {
   readonly grant = new Grant({ leaseMs, marginMs: takeoverMarginMs });
   readonly detector: Detector;
+  readonly peerClock = new PeerClock();
   private readonly ports: BeatPorts;
   private readonly term: number;
   private linkClosed = false;
@@ -31,6 +33,7 @@ export class HeartbeatSecondary {
     const beat = type === beatTypes.beat ? parseBeat(payload) : undefined;
     if (beat?.term !== this.term) return false;
     this.detector.beat(now);
+    this.peerClock.heard(beat.sentAt, now);
     if (this.withheld) return true;
     this.grant.echoSent(now);
     this.ports.send(beatTypes.echo, payload);

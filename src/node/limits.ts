@@ -15,6 +15,19 @@ export const replayWindowMs = 10;
 export const settleMs = 3;
 
 /**
+ * Restarts of a loaded machine that the next one is planned by; before the first one it is planned for so many
+ * milliseconds.
+ */
+export const restartGuessesKept = 8;
+export const firstRestartGuessMs = 9;
+
+/**
+ * How long a loaded machine waits for the moment that its clocks are at. Beyond: it is started, and they are that much
+ * ahead.
+ */
+export const restartWaitMsMax = 20;
+
+/**
  * What a guest says between the takeover of its copy and the role of its new primary, some milliseconds. Further frames
  * are dropped.
  */

@@ -7,6 +7,10 @@
 //   24 u32  how often kvmclock was started from a loaded state
 //   28 u32  how often a TSC was
 //   32 u64  when QEMU last read kvmclock and the TSC: when the guest had stopped, in ns
+//   40 u32  1 over a pause in which nothing is loaded
+//   44 u32  how often KVM's PIT was left running over a pause
+//   48 u32  how often the timer of a local APIC was started from a loaded state
+//   52 u32  1 when the library in QEMU has this page
 //
 // QEMU's clock stands still with its guest, and so PM timer, HPET and PIT would fall behind the TSC by every pause.
 // When it is held from before the stop until after the restart, QEMU finds that no time has passed in between, and once
@@ -26,6 +30,10 @@ const loadedAt = 16;
 const startedAt = 24;
 const tscMovedAt = 28;
 const readAt = 32;
+const pausingAt = 40;
+const pitKeptAt = 44;
+const timerMovedAt = 48;
+const heardAt = 52;
 const running = 0;
 const holding = 1;
 const starting = 2;
@@ -38,14 +46,22 @@ export class ClockPage {
     this.#mapping = mapFile(path, pageBytes);
   }
 
+  /** Whether anybody in QEMU minds it. */
+  get isHeard(): boolean {
+    return this.#isOpen && this.#mapping.buffer.readUInt32LE(heardAt) === 1;
+  }
+
   /** Right before the guest is stopped for a pause; nothing is loaded before it runs again. */
   hold(): void {
+    if (this.#isOpen) this.#mapping.buffer.writeUInt32LE(1, pausingAt);
     this.#set(holding, 0n);
   }
 
   /** When the guest runs again, or is not to. QEMU has done it already, unless its machine has no kvmclock. */
   letGo(): void {
-    if (this.#isOpen) this.#mapping.buffer.writeUInt32LE(running, 0);
+    if (!this.#isOpen) return;
+    this.#mapping.buffer.writeUInt32LE(running, 0);
+    this.#mapping.buffer.writeUInt32LE(0, pausingAt);
   }
 
   /** Right before a state is loaded whose clocks are of the moment `loadedNs`; undefined: as they are. */
@@ -70,9 +86,10 @@ export class ClockPage {
   }
 
   /** What was done so far. */
-  get counts(): { kept: number; started: number; tscMoved: number } {
+  get counts(): { kept: number; started: number; tscMoved: number; pitKept: number; timerMoved: number } {
     const count = (at: number) => (this.#isOpen ? this.#mapping.buffer.readUInt32LE(at) : 0);
-    return { kept: count(keptAt), started: count(startedAt), tscMoved: count(tscMovedAt) };
+    const ofPauses = { kept: count(keptAt), pitKept: count(pitKeptAt) };
+    return { ...ofPauses, started: count(startedAt), tscMoved: count(tscMovedAt), timerMoved: count(timerMovedAt) };
   }
 
   close(): void {

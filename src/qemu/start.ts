@@ -101,6 +101,7 @@ async function startPartsInto(options: VmOptions, cleanups: Cleanups): Promise<V
   const clockPage = spec.accel === 'kvm' ? new ClockPage(files.clockPath) : undefined;
   cleanups.push(() => clockPage?.close());
   const { process, qmp } = await launch(options, preload.path, cleanups);
+  if (clockPage?.isHeard === false) throw withoutLibrary(preload.reason);
   const qemuVersion = await checkVersion(qmp);
   const facts = await readMachineFacts(qmp);
   const capabilities = [{ capability: 'x-ignore-shared', state: true }];
@@ -114,6 +115,13 @@ async function startPartsInto(options: VmOptions, cleanups: Cleanups): Promise<V
   if (warnings !== '') log.warn({ qemu: warnings }, 'QEMU said as it started');
   log.info({ qemuPid: process.pid, qemu: qemuVersion, tracker: tracker.kind, machine: facts.type }, 'QEMU runs');
   return { directory, process, qmp, mapping, tracker, guard, carrier, console, clockPage, qemuVersion, facts };
+}
+
+/** Under KVM the guest would lose every pause on its clocks, and a secondary's would be anywhere. */
+function withoutLibrary(reason = 'this QEMU was started without what LD_PRELOAD names'): ColoError {
+  return new ColoError(errorCodes.host, `Under KVM QEMU needs COLO's library, for the guest's clocks: ${reason}`, {
+    hint: 'Install gcc and libc6-dev, take a QEMU that is no static program and no wrapper, or machine.accel: tcg.',
+  });
 }
 
 function assertSize({ ramBytes }: MachineSpec): void {

@@ -3,9 +3,10 @@
 // more vCPUs.
 
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, type TestContext, test } from 'node:test';
+import { ColoError, errorCodes } from '../../src/base/errors.ts';
 import { BareVm, type BareVmOptions } from '../../src/demo/bare-vm.ts';
 import { checkCaptures } from '../../src/demo/prove/captures.ts';
 import { checkLoads, startTwins } from '../../src/demo/prove/loads.ts';
@@ -74,4 +75,17 @@ test('a secondary whose RAM is not that of the primary after a load is found: th
   const { problems, exact } = await checkLoads(primary, secondary, 1);
   assert.equal(exact, 0);
   assert.match(problems[0] ?? '', /RAM of both/);
+});
+
+test('a QEMU that has not our library in it is refused under KVM, and says what to do', { skip }, async () => {
+  const dir = newDir();
+  const qemuPath = join(dir, 'qemu');
+  writeFileSync(qemuPath, '#!/bin/sh\nunset LD_PRELOAD\nexec qemu-system-x86_64 "$@"\n', { mode: 0o755 });
+  const started = BareVm.start({ ...work, machine: 'microvm', dir: newDir(), start: { qemuPath } });
+  await assert.rejects(started, (error: unknown) => {
+    assert.ok(error instanceof ColoError && error.code === errorCodes.host);
+    assert.match(error.message, /needs COLO's library, for the guest's clocks/);
+    assert.match(error.hint ?? '', /gcc/);
+    return true;
+  });
 });

@@ -18,6 +18,7 @@ for (const accel of ['kvm', 'tcg'] as const)
     assert.equal(proof.host.accel, accel);
     assert.ok(proof.seen.some((what) => what.startsWith('every page')));
     assert.ok(proof.notSeen.some((what) => what.includes('hugetlbfs')));
-    assert.equal(proof.loads.lagMs.kvmclock !== undefined, accel === 'kvm');
+    assert.equal(proof.loads.clocks.kvmclock !== undefined, accel === 'kvm');
+    for (const name of ['tsc', 'pmTimer', 'hpet', 'lapic', 'pit'] as const) assert.ok(proof.loads.clocks[name], name);
     assert.ok(said.length > 2);
   });

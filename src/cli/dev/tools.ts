@@ -4,6 +4,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { benchCheckpoint } from '../../../bench/checkpoint.ts';
+import { benchClocks } from '../../../bench/clocks.ts';
 import { benchDisk } from '../../../bench/disk.ts';
 import { benchFailover } from '../../../bench/failover.ts';
 import { benchMemory } from '../../../bench/memory.ts';
@@ -60,6 +61,7 @@ async function runMutants(only: string | undefined): Promise<number> {
 interface BenchOptions {
   rounds: number;
   pages?: number;
+  minutes?: number;
   accel?: 'tcg' | 'kvm';
   guest?: 'linux' | 'bare';
   json: boolean;
@@ -68,6 +70,7 @@ interface BenchOptions {
 /** A report that judges itself says `ok`. */
 const benchmarks = new Map<string, (options: BenchOptions) => Promise<unknown>>([
   ['checkpoint', benchCheckpoint],
+  ['clocks', benchClocks],
   ['disk', benchDisk],
   ['failover', benchFailover],
   ['memory', benchMemory],
@@ -75,15 +78,23 @@ const benchmarks = new Map<string, (options: BenchOptions) => Promise<unknown>>(
   ['similarity', benchSimilarity],
 ]);
 
+/** Whose options are no others'. */
+const optionsOf: [name: keyof BenchOptions, whose: string[]][] = [
+  ['pages', ['checkpoint']],
+  ['accel', ['checkpoint', 'clocks']],
+  ['guest', ['checkpoint']],
+  ['minutes', ['clocks']],
+];
+
 export async function bench(what: string, options: Partial<BenchOptions> & { json: boolean }): Promise<number> {
   const measure = benchmarks.get(what);
   if (measure === undefined)
     throw new ColoError(errorCodes.input, `there is no benchmark ${what}`, {
       hint: `there are: ${[...benchmarks.keys()].join(', ')}`,
     });
-  const foreign = (['pages', 'accel', 'guest'] as const).find((name) => options[name] !== undefined);
-  if (foreign !== undefined && what !== 'checkpoint')
-    throw new ColoError(errorCodes.input, `--${foreign} is for the benchmark checkpoint, not for ${what}`);
+  for (const [name, whose] of optionsOf)
+    if (options[name] !== undefined && !whose.includes(what))
+      throw new ColoError(errorCodes.input, `--${name} is for the benchmark ${whose.join(' or ')}, not for ${what}`);
   await ensurePackages([...runtimePackages, ...guestPackages], {
     why: 'run the benchmark',
     onProgress: (line) => process.stderr.write(`- ${line}\n`),

@@ -4,13 +4,15 @@
 // nothing wrong with its memory. How far its clocks are behind the primary's is measured while both run.
 
 import { barePorts } from '../../../guest/bare/guest.ts';
-import { systemClock } from '../../base/clock.ts';
+import { delay, systemClock } from '../../base/clock.ts';
 import { SecondaryRam } from '../../checkpoint/apply.ts';
 import { type Percentiles, percentiles } from '../../checkpoint/record.ts';
-import { alignClock, tscTicksPerMs } from '../../qemu/device-state.ts';
+import { GuestClock, RestartGuess } from '../../node/secondary/guest-clock.ts';
+import { alignClock, guestTime, tscTicksPerMs } from '../../qemu/device-state.ts';
 import { ramHash } from '../../qemu/hash.ts';
 import type { Capture } from '../../qemu/vm.ts';
 import { BareVm, type BareVmOptions } from '../bare-vm.ts';
+import { type Bounds, type ClockName, clockNames, lagOf, rtcLag, sampleClocks } from './clock-sample.ts';
 
 export interface LoadReport {
   loads: number;
@@ -18,14 +20,23 @@ export interface LoadReport {
   exact: number;
   loadMs: Percentiles;
   stateBytes: number;
-  /** How far the secondary's clocks were behind when both ran; kvmclock where the guest has it. */
-  lagMs: { tsc: Percentiles; kvmclock: Percentiles | undefined };
+  /** How far the secondary's clocks were from the primary's when both ran; those that the guest has. */
+  clocks: Partial<Record<ClockName | 'rtc', ClockLag>>;
   problems: string[];
 }
 
-/** What stands between a capture and the guest that runs on from it. */
-const restartGuessMs = 9;
+export interface ClockLag {
+  /** Behind; negative: ahead. */
+  lagMs: Percentiles;
+  /** How far, either way. */
+  apartMs: Percentiles;
+  /** What the bounds of each figure leave open, p50. */
+  openMs: number;
+}
+
 const datagramsPerRound = 10;
+/** A real-time clock is watched for up to a second. */
+const roundsPerRtc = 10;
 
 /** Two guests that run: the second from the first one's state. Both are the caller's, to close. */
 export async function startTwins(
@@ -75,12 +86,13 @@ class Exchange {
 }
 
 export async function checkLoads(primary: BareVm, secondary: BareVm, loads: number): Promise<LoadReport> {
-  const side = new SecondaryRam(secondary.vm.ram, Buffer.alloc(secondary.vm.ram.length));
+  const side = new Receiver(secondary);
   const [ofPrimary, ofSecondary] = [new Exchange(primary, 'primary'), new Exchange(secondary, 'secondary')];
-  const [loadMs, tscLag, kvmclockLag]: [number[], number[], number[]] = [[], [], []];
+  const loadMs: number[] = [];
+  const lags = new Lags();
   const problems: string[] = [];
   let [count, stateBytes, exact] = [0, 0, 0];
-  await copyAll(primary, side);
+  await side.copyAll(primary);
   for (let round = 0; round < loads; round++) {
     const before = problems.length;
     const note = (problem: string | undefined) => problem !== undefined && problems.push(`load ${round}: ${problem}`);
@@ -89,43 +101,61 @@ export async function checkLoads(primary: BareVm, secondary: BareVm, loads: numb
     await primary.turns(1);
     const { capture, hash, turns, at } = await captured(primary);
     stateBytes = capture.deviceState.length;
-    if (round > 0) await secondary.vm.stop();
-    const loaded = await load(secondary, side, capture, at);
-    loadMs.push(loaded);
+    loadMs.push(await side.load(capture, at));
     if (ramHash(secondary.vm.ram) !== hash) note('the RAM of both is not the same');
     if (secondary.control.get('turns') !== turns) note('the turns of both are not the same');
-    await secondary.vm.resume();
+    await side.resume();
     note(await ofSecondary.from(count));
     await secondary.turns(1);
     await everyVcpuRuns(secondary);
     if (secondary.control.errors > 0) note(`the guest found ${secondary.control.errors} errors`);
-    const lag = lagOf(primary, secondary);
-    tscLag.push(lag.tscMs);
-    if (lag.kvmclockMs !== undefined) kvmclockLag.push(lag.kvmclockMs);
+    await lags.measure(primary, secondary, round % roundsPerRtc === 0);
     if (problems.length === before) exact += 1;
   }
   if (primary.control.errors > 0) problems.push(`the primary's guest found ${primary.control.errors} errors`);
-  return {
-    ...{ loads, exact, loadMs: percentiles(loadMs), stateBytes, problems },
-    lagMs: { tsc: percentiles(tscLag), kvmclock: kvmclockLag.length === 0 ? undefined : percentiles(kvmclockLag) },
-  };
+  return { loads, exact, loadMs: percentiles(loadMs), stateBytes, problems, clocks: lags.report() };
 }
 
-/** The primary's whole RAM: later captures hold what was written since. */
-async function copyAll({ vm }: BareVm, { ram, shadow }: SecondaryRam): Promise<void> {
-  const beforeResume = () => void vm.ram.copy(shadow);
-  (await vm.capture({ onStopped: () => undefined, beforeResume })).release();
-  shadow.copy(ram);
+/** How far the clocks of two guests that run are apart, by clock. */
+class Lags {
+  private readonly seen = new Map<ClockName | 'rtc', Bounds[]>();
+
+  async measure(primary: BareVm, secondary: BareVm, withRtc: boolean): Promise<void> {
+    const [first, second] = [await sampleClocks(primary), await sampleClocks(secondary)];
+    for (const name of clockNames) this.note(name, lagOf(name, first, second));
+    if (withRtc) this.note('rtc', await rtcLag(primary, secondary));
+  }
+
+  report(): LoadReport['clocks'] {
+    const middle = ({ least, most }: Bounds) => (least + most) / 2;
+    const entries = [...this.seen].map(([name, all]): [string, ClockLag] => [
+      name,
+      {
+        lagMs: percentiles(all.map(middle)),
+        apartMs: percentiles(all.map((each) => Math.abs(middle(each)))),
+        openMs: percentiles(all.map(({ least, most }) => (most - least) / 2)).p50,
+      },
+    ]);
+    return Object.fromEntries(entries);
+  }
+
+  private note(name: ClockName | 'rtc', bounds: Bounds | undefined): void {
+    if (bounds === undefined) return;
+    const all = this.seen.get(name) ?? [];
+    all.push(bounds);
+    this.seen.set(name, all);
+  }
 }
 
 async function captured({ vm, control }: BareVm) {
   let [hash, turns, at] = ['', 0n, 0];
   const beforeResume = () => {
-    at = systemClock.now();
     hash = ramHash(vm.ram);
     turns = control.get('turns');
+    at = systemClock.now();
   };
-  return { capture: await vm.capture({ onStopped: () => undefined, beforeResume }), hash, turns, at };
+  const capture = await vm.capture({ onStopped: () => undefined, beforeResume });
+  return { capture, hash, turns, at: at + capture.phases.resumeMs };
 }
 
 /** Further vCPUs count their own turns; the guest tells those of the slowest. */
@@ -135,26 +165,61 @@ async function everyVcpuRuns(guest: BareVm): Promise<void> {
   await guest.until('every vCPU runs on', () => guest.control.get('vcpu_turns') > before + 1n);
 }
 
-/** As a secondary does it (node/secondary/applier.ts); how long QEMU took to load. */
-async function load({ vm }: BareVm, side: SecondaryRam, capture: Capture, at: number): Promise<number> {
-  side.rollback(vm.tracker.collect());
-  side.writeBatch(capture.runs, capture.pages.subarray(0, capture.runs.bytes));
-  const ticksPerMs = tscTicksPerMs(capture.deviceState);
-  const lagMs = systemClock.now() - at + restartGuessMs;
-  const startsExactly = vm.startClocksFrom(capture.clocksOf);
-  if (!startsExactly && ticksPerMs !== undefined) alignClock(capture.deviceState, lagMs, ticksPerMs);
-  const { loadMs } = await vm.load(capture.deviceState);
-  side.restoreAfterLoad(vm.tracker.collect());
-  capture.release();
-  return loadMs;
-}
+/** The other guest's machine, into which states are loaded as a secondary does it (node/secondary/applier.ts). */
+class Receiver {
+  private readonly vm: BareVm['vm'];
+  private readonly side: SecondaryRam;
+  private readonly guestClock = new GuestClock();
+  private readonly restartGuess = new RestartGuess();
+  private runs = false;
+  private aligned: { at: number; clockMs: number; plannedMs?: number } = { at: 0, clockMs: 0 };
 
-/** Both run, and write their clocks down in every turn of their loops. */
-function lagOf(primary: BareVm, secondary: BareVm): { tscMs: number; kvmclockMs: number | undefined } {
-  const [a, b] = [primary.control, secondary.control];
-  const [tsc, kvmclock] = [a.get('tsc') - b.get('tsc'), a.get('kvmclock_ns') - b.get('kvmclock_ns')];
-  return {
-    tscMs: Number(tsc) / a.number('ticks_per_ms'),
-    kvmclockMs: a.get('kvmclock_ns') === 0n ? undefined : Number(kvmclock) / 1e6,
-  };
+  constructor({ vm }: BareVm) {
+    this.vm = vm;
+    this.side = new SecondaryRam(vm.ram, Buffer.alloc(vm.ram.length));
+  }
+
+  /** The primary's whole RAM: later captures hold what was written since. */
+  async copyAll({ vm }: BareVm): Promise<void> {
+    const { ram, shadow } = this.side;
+    const beforeResume = () => void vm.ram.copy(shadow);
+    (await vm.capture({ onStopped: () => undefined, beforeResume })).release();
+    shadow.copy(ram);
+  }
+
+  /** `primaryRan`: again, from then on. How long QEMU took to load. */
+  async load(capture: Capture, primaryRan: number): Promise<number> {
+    const { vm, side } = this;
+    if (this.runs) await vm.stop();
+    this.guestClock.stopped(systemClock.now());
+    side.rollback(vm.tracker.collect());
+    side.writeBatch(capture.runs, capture.pages.subarray(0, capture.runs.bytes));
+    this.align(capture, primaryRan);
+    const { loadMs } = await vm.load(capture.deviceState);
+    side.restoreAfterLoad(vm.tracker.collect());
+    capture.release();
+    return loadMs;
+  }
+
+  async resume(): Promise<void> {
+    const { at, clockMs, plannedMs } = this.aligned;
+    const readyMs = systemClock.now() - at;
+    if (plannedMs !== undefined) await delay(this.restartGuess.waitMs(plannedMs, readyMs));
+    const restartAt = systemClock.now();
+    this.guestClock.starting(clockMs, restartAt);
+    await this.vm.resume();
+    this.runs = true;
+    this.restartGuess.took(readyMs, systemClock.now() - restartAt);
+  }
+
+  private align({ deviceState, clocksOf }: Capture, primaryRan: number): void {
+    const at = systemClock.now();
+    const clockMs = Number(guestTime(deviceState)?.clockNs ?? 0n) / 1e6;
+    this.aligned = { at, clockMs };
+    if (this.vm.startClocksFrom(clocksOf)) return;
+    const restartMs = this.restartGuess.ms;
+    const { lagMs, aheadMs } = this.guestClock.plan(clockMs, at + restartMs - primaryRan);
+    if (!alignClock(deviceState, lagMs, tscTicksPerMs(deviceState) ?? 0)) return;
+    this.aligned = { at, clockMs: clockMs + lagMs, plannedMs: restartMs + aheadMs };
+  }
 }

@@ -12,8 +12,10 @@ import {
   egressHeadBytes,
   encodeCount,
   encodeEgressHead,
+  encodeMarker,
   encodeNumbers,
   numberAt,
+  parseMarker,
 } from './message.ts';
 
 const edges = [0, 1, 2 ** 31, 2 ** 32 - 1, 2 ** 32, 2 ** 32 + 1, Number.MAX_SAFE_INTEGER];
@@ -46,4 +48,11 @@ test('the commit of checkpoint 2^32 releases', () => {
     actions.map(({ kind }) => kind),
     ['release'],
   );
+});
+
+test('the line of a capture says when it was drawn; what names no moment is a line all the same', () => {
+  assert.deepEqual(parseMarker(encodeMarker({ epoch: 2 ** 33, at: 12.5 })), { epoch: 2 ** 33, at: 12.5 });
+  assert.deepEqual(parseMarker(encodeCount(7)), { epoch: 7, at: undefined });
+  assert.deepEqual(parseMarker(encodeMarker({ epoch: 7, at: Number.NaN })), { epoch: 7, at: undefined });
+  assert.throws(() => parseMarker(new Uint8Array(4)), /too short/);
 });

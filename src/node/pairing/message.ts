@@ -5,7 +5,7 @@
 //   type         from       payload
 //   ingress      primary    Ethernet frame, client space
 //   isn          primary    u32 initial sequence number, then what proxy/announcement.ts packs
-//   marker       primary    u64 epoch: everything after it came after that capture
+//   marker       primary    u64 epoch, f64 at: everything after it came after that capture, at that moment of its clock
 //   abort        primary    u64 epoch: that capture never happened
 //   replay       primary    Ethernet frame that the capture may not have seen: log it, do not deliver it now
 //   confirm      primary    u32 ids of secondary frames that it may forget
@@ -87,7 +87,26 @@ export function countAt(payload: Uint8Array, at: number): number {
 
 export const countBytes = 8;
 
-/** What stands before the frame in `egress`. */
+/** The line of a capture, and when it was drawn, by the primary's own clock; undefined when it does not say. */
+export interface Marker {
+  epoch: number;
+  at: number | undefined;
+}
+
+export function encodeMarker({ epoch, at }: { epoch: number; at: number }): Uint8Array {
+  const bytes = new Uint8Array(2 * countBytes);
+  bytes.set(encodeCount(epoch));
+  new DataView(bytes.buffer).setFloat64(countBytes, at);
+  return bytes;
+}
+
+export function parseMarker(payload: Uint8Array): Marker {
+  const epoch = countAt(payload, 0);
+  if (payload.length !== 2 * countBytes) return { epoch, at: undefined };
+  const at = new DataView(payload.buffer, payload.byteOffset).getFloat64(countBytes);
+  return { epoch, at: Number.isFinite(at) ? at : undefined };
+}
+
 export function encodeEgressHead(epoch: number, id: number): Uint8Array {
   const bytes = new Uint8Array(egressHeadBytes);
   writeCount(bytes, epoch);

@@ -20,7 +20,7 @@ import type { Capture } from '../../qemu/vm.ts';
 import { settleMs } from '../limits.ts';
 import { encodeMachine, madeTraits, toldTraits, traitsType } from '../pairing/alike.ts';
 import { machineHash } from '../pairing/machine-hash.ts';
-import { encodeCount, messages } from '../pairing/message.ts';
+import { encodeCount, encodeMarker, messages } from '../pairing/message.ts';
 import { type GuestVm, type PeerLink, settle } from '../platform.ts';
 import type { PrimaryNode } from './primary.ts';
 
@@ -147,7 +147,7 @@ export class Checkpointer {
           const closing = node.proxy.capture(stoppedAt);
           taken.closing = closing;
           node.disks?.mark(closing.epoch);
-          node.peer.links?.packet.send(messages.marker, encodeCount(closing.epoch));
+          node.peer.links?.packet.send(messages.marker, encodeMarker({ epoch: closing.epoch, at: stoppedAt }));
           if (!settled) node.replayRecent(stoppedAt);
           node.context.platform.reached('capture.stopped', closing.epoch);
         },

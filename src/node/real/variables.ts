@@ -6,6 +6,7 @@
 
 import { join } from 'node:path';
 import type { DiskFiles } from '../../qemu/machine.ts';
+import { variablesBeside } from '../../qemu/variables.ts';
 
 export interface VariablesPlace {
   runDir: string;
@@ -19,5 +20,5 @@ export function variablesPath({ runDir, disks, named, isSecondary }: VariablesPl
   if (named !== undefined && !isSecondary) return named;
   const [first] = disks;
   if (first === undefined) return join(runDir, 'variables.fd');
-  return `${first.kind === 'image' ? first.path : first.replicaPath}.vars.fd`;
+  return variablesBeside(first.kind === 'image' ? first.path : first.replicaPath);
 }

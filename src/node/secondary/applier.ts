@@ -11,6 +11,7 @@
 // arrival and with the rest predicted from earlier loads (guest-clock.ts). So both guests read the same second, and a survivor
 // reads the time of its host.
 
+import { delay } from '../../base/clock.ts';
 import type { DiskActivity } from '../../base/disk-activity.ts';
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
 import { isWithin, PageRuns } from '../../base/page-runs.ts';
@@ -34,11 +35,10 @@ import { finishSending, type GuestCard, type GuestVm, settle } from '../platform
 import type { Troubles } from '../troubles.ts';
 import { assertWell } from '../vm-watch.ts';
 import type { SecondaryDisks } from './disks.ts';
-import { GuestClock } from './guest-clock.ts';
+import { GuestClock, RestartGuess } from './guest-clock.ts';
 import { KeptDisks } from './kept-disks.ts';
 
 /** What a load and restart is taken to cost before one has been measured. */
-const firstLoadGuessMs = 9;
 const sliceBytes = 8 * 1024 * 1024;
 
 export type StageOutcome = { kind: 'complete'; epoch: number } | { kind: 'refused'; epoch: number; why: string };
@@ -70,7 +70,7 @@ export class Applier {
   private readonly mayTry: () => boolean;
   private readonly markers = new Map<number, number>();
   private readonly guestClock = new GuestClock();
-  private loadGuessMs = firstLoadGuessMs;
+  private readonly restartGuess = new RestartGuess();
   /** remus: the device state of the newest checkpoint, and what must happen to make it run. */
   private pending: { state: StagedCheckpoint['state']; epoch: number; markedAt: number | undefined } | undefined;
   /** remus: pages that a load writes itself (the machine's reset puts ROM images back). */
@@ -226,21 +226,24 @@ export class Applier {
     context.platform.reached('apply.written', staged.epoch);
     const loadStart = clock.now();
     const { epoch, state } = staged;
-    this.align({ epoch, state, markedAt: this.markers.get(epoch) }, loadStart);
+    const plannedMs = this.align({ epoch, state, markedAt: this.markers.get(epoch) }, loadStart);
     await vm.load(staged.state.deviceState);
     lap();
     context.platform.reached('apply.loaded', staged.epoch);
     secondaryRam.restoreAfterLoad(vm.tracker.collect());
     const verified = await this.verify(staged.epoch, staged.state.ramHash);
     lap();
+    const readyMs = clock.now() - loadStart;
+    if (plannedMs !== undefined) await delay(this.restartGuess.waitMs(plannedMs, readyMs), clock);
     proxy.resume(staged.epoch, staged.state.table, staged.state.held, clock.now());
     nic.flush();
-    this.guestClock.starting(clockMsOf(staged.state.deviceState) ?? 0, clock.now());
+    const restartAt = clock.now();
+    this.guestClock.starting(clockMsOf(staged.state.deviceState) ?? 0, restartAt);
     await vm.resume();
     lap();
+    this.restartGuess.took(readyMs, clock.now() - restartAt);
     // Once before it counts as a copy; later loads are looked at beside the way (SecondaryNode.lookAt).
     if (!this.hasLoaded) await assertWell(vm, 'runs');
-    this.loadGuessMs = this.loadGuessMs * 0.5 + (clock.now() - loadStart) * 0.5;
     const phase = (index: number) => (times[index + 1] ?? 0) - (times[index] ?? 0);
     return {
       epoch: staged.epoch,
@@ -324,29 +327,34 @@ export class Applier {
     });
   }
 
-  /** Has the clocks go on from the moment of the state: exactly, or by moving them in it to where they will be. */
+  /**
+   * Has the clocks go on from the moment of the state: exactly, or by moving them in it to where they will be. Returns in how many
+   * milliseconds they are right then, where it matters when the machine is started.
+   */
   private align(
     { epoch, state, markedAt }: { epoch: number; state: StagedCheckpoint['state']; markedAt: number | undefined },
     now: number,
-  ): void {
+  ): number | undefined {
     const { log } = this.context;
     // `standsMs` is the peer's word: what it makes of the moment has to be believable.
     const moment = (markedAt ?? Number.NaN) + state.standsMs;
     const believable = now - moment < clockLagMsMax && now - moment > -clockLagMsMax;
     if (this.vm.startClocksFrom?.(believable ? Math.min(now, moment) : undefined) === true) {
       log.debug({ epoch, lagMs: now - moment, aligned: believable ? 'exactly' : 'no' }, 'clock aligned');
-      return;
+      return undefined;
     }
     const clockMs = clockMsOf(state.deviceState);
     const ticksPerMs = tscTicksPerMs(state.deviceState);
     if (clockMs === undefined || ticksPerMs === undefined) {
       log.debug({ epoch, aligned: 'no' }, 'clock aligned');
-      return;
+      return undefined;
     }
     // Also without a marker: never behind what this machine has shown.
-    const plan = this.guestClock.plan(clockMs, believable ? now + this.loadGuessMs - moment : 0);
+    const restartMs = this.restartGuess.ms;
+    const plan = this.guestClock.plan(clockMs, believable ? now + restartMs - moment : 0);
     const moved = alignClock(state.deviceState, plan.lagMs, ticksPerMs);
     log.debug({ epoch, ...plan, aligned: moved && believable ? 'by prediction' : 'no' }, 'clock aligned');
+    return moved && believable ? restartMs + plan.aheadMs : undefined;
   }
 
   private async verify(epoch: number, expected: string): Promise<boolean | null> {

@@ -3,7 +3,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { GuestClock } from './guest-clock.ts';
+import { firstRestartGuessMs, restartGuessesKept, restartWaitMsMax } from '../limits.ts';
+import { GuestClock, RestartGuess } from './guest-clock.ts';
 
 test('a machine that has shown no later time is moved by its lag, and by nothing less than 0', () => {
   const clock = new GuestClock();
@@ -102,4 +103,27 @@ test('an overshoot does not stay: ordinary checkpoints bring the clock back to t
   }
   assert.ok(Math.max(...ahead) > 0);
   assert.equal(ahead.at(-1), 0);
+});
+
+test('a restart is planned for when most of the newest are ready, and who is ready before waits, within its bound', () => {
+  const guess = new RestartGuess();
+  assert.equal(guess.ms, firstRestartGuessMs);
+  for (const readyMs of [900, ...Array.from({ length: restartGuessesKept / 4 }, () => [10, 14, 12, 40]).flat()])
+    guess.took(readyMs, 1);
+  // The 900 is forgotten; a quarter takes longer than planned.
+  assert.equal(guess.ms, 15);
+  assert.equal(guess.waitMs(guess.ms, 10), 4);
+  assert.equal(guess.waitMs(guess.ms, 40), 0);
+  assert.equal(guess.waitMs(500, 10), restartWaitMsMax);
+});
+
+test('what waits for its moment is not taken for what it takes: plans follow a machine that becomes faster', () => {
+  const guess = new RestartGuess();
+  let planned = 0;
+  for (let round = 0; round < 2 * restartGuessesKept; round++) {
+    const readyMs = round < restartGuessesKept ? 25 : 8;
+    planned = guess.ms;
+    guess.took(readyMs, 1);
+  }
+  assert.equal(planned, 9);
 });

@@ -11,6 +11,12 @@
 // longer than the secondary took to apply, a guest's kernel saw TSC and HPET apart by 0.2 s at a takeover, and marked the
 // TSC unstable. So then all clocks are moved as far as the TSC is: they stay one time, a little ahead of the primary's, and
 // later checkpoints, whose lag is larger again, bring them back.
+//
+// When the machine will run is a guess. It is one that most loads keep (`RestartGuess`), and who is ready before waits for the
+// rest: a few milliseconds of an SVM that stands, for a clock that is right.
+
+import { median, quantile } from '../../base/quantile.ts';
+import { firstRestartGuessMs, restartGuessesKept, restartWaitMsMax } from '../limits.ts';
 
 export interface ClockPlan {
   lagMs: number;
@@ -42,5 +48,37 @@ export class GuestClock {
     const wanted = Math.max(0, lagMs);
     const least = this.#shownMs - clockMs;
     return { lagMs: Math.max(wanted, least), aheadMs: Math.max(0, least - wanted) };
+  }
+}
+
+/** Share of the restarts that are ready by the time they are planned for. */
+const readyShare = 0.75;
+
+/** From the alignment of a state until the machine runs from it. */
+export class RestartGuess {
+  /** Of the newest ones: until all was ready, and what QEMU took to start it. */
+  private readonly readyMs: number[] = [];
+  private readonly startMs: number[] = [];
+
+  /** What is to be planned for. */
+  get ms(): number {
+    if (this.readyMs.length === 0) return firstRestartGuessMs;
+    const ascending = this.readyMs.toSorted((left, right) => left - right);
+    return quantile(ascending, readyShare) + median(this.startMs);
+  }
+
+  /** How long who was ready after `readyMs` waits before it is started, when it is planned for `plannedMs`. */
+  waitMs(plannedMs: number, readyMs: number): number {
+    const early = plannedMs - median(this.startMs) - readyMs;
+    return Math.max(0, Math.min(early, restartWaitMsMax));
+  }
+
+  /** What it took, the wait left out. */
+  took(readyMs: number, startMs: number): void {
+    this.readyMs.push(readyMs);
+    this.startMs.push(startMs);
+    if (this.readyMs.length <= restartGuessesKept) return;
+    this.readyMs.shift();
+    this.startMs.shift();
   }
 }

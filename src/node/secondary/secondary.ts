@@ -36,8 +36,10 @@ import {
   encodeCount,
   encodeEgressHead,
   encodeText,
+  type Marker,
   messages,
   numberAt,
+  parseMarker,
 } from '../pairing/message.ts';
 import type { GuestVm, PeerLinks } from '../platform.ts';
 import type { SharedParts } from '../shared-parts.ts';
@@ -421,6 +423,13 @@ export class SecondaryNode {
     else this.onPacket(type, payload, now);
   }
 
+  private onMarker({ epoch, at }: Marker, now: number): void {
+    const here = at === undefined ? undefined : this.heartbeat?.peerClock.here(at);
+    // Not later than it was heard of, whatever the beats were late.
+    this.applier?.marked(epoch, Math.min(now, here ?? now));
+    this.proxy.captureMarker(epoch);
+  }
+
   private onPacket(type: number, payload: Uint8Array, now: number): void {
     switch (type) {
       case messages.ingress:
@@ -428,8 +437,7 @@ export class SecondaryNode {
       case messages.isn:
         return this.proxy.isn(payload.subarray(4), numberAt(payload, 0), now);
       case messages.marker:
-        this.applier?.marked(countAt(payload, 0), now);
-        return this.proxy.captureMarker(countAt(payload, 0));
+        return this.onMarker(parseMarker(payload), now);
       case messages.abort:
         return this.proxy.abortMarker(countAt(payload, 0));
       case messages.replay:
