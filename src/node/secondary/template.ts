@@ -1,4 +1,5 @@
-// The template of a session: the carrier of device state as the primary's QEMU made it, from which this node starts its own.
+// The template of a session: the carrier of device state as the primary's QEMU made it, from which this node starts its
+// own.
 
 import { ColoError, errorCodes } from '../../base/errors.ts';
 import { checkpointTypes, encodings, parseTemplate } from '../../checkpoint/message.ts';
