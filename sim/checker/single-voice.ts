@@ -16,9 +16,9 @@ import type { World } from '../world/world.ts';
 function maySpeak({ node, process }: SimNode): boolean {
   const primary = node?.primary;
   if (primary === undefined || process?.alive !== true) return false;
-  const { heartbeat } = primary.peer;
-  if (primary.pair.state.kind !== 'protected' || heartbeat === undefined) return primary.gate.isOpen;
-  return heartbeat.lease.valid(process.clock.now());
+  const lease = primary.pairing?.lease;
+  if (primary.pair.state.kind !== 'protected' || lease === undefined) return primary.gate.isOpen;
+  return lease.valid(process.clock.now());
 }
 
 export const sentence =

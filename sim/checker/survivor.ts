@@ -28,7 +28,7 @@ export function survivor(world: World): Checker {
     const state = node?.primary?.pair.state;
     const isRunning = process?.alive === true && vm?.alive === true && node !== undefined;
     if (!isRunning || state?.kind !== 'protected' || process === undefined) return false;
-    return state.complete && node?.primary?.peer.heartbeat?.lease.valid(process.clock.now()) === true;
+    return state.complete && node?.primary?.pairing?.lease?.valid(process.clock.now()) === true;
   };
 
   /** If `node` were lost now. */

@@ -5,7 +5,7 @@ import { SecondaryPair } from '../../src/controller/secondary-pair.ts';
 import { Lease } from '../../src/heartbeat/lease.ts';
 import { ColoNode } from '../../src/node/node.ts';
 import { PairLinks } from '../../src/node/pairing/links.ts';
-import { PrimaryGate } from '../../src/node/primary/speech-gate.ts';
+import { SpeechGate } from '../../src/node/primary/speech-gate.ts';
 import { SecondaryNode } from '../../src/node/secondary/secondary.ts';
 import { Terms } from '../../src/node/terms.ts';
 import { VmWatch } from '../../src/node/vm-watch.ts';
@@ -74,7 +74,7 @@ export const pairDefects: readonly Defect[] = [
     seeds: 20,
     finds: 'single-voice',
     alone: true,
-    changes: [{ owner: PrimaryGate, method: 'checkLease', replace: nothing }],
+    changes: [{ owner: SpeechGate, method: 'checkLease', replace: nothing }],
   },
   {
     name: 'reset-is-a-death',

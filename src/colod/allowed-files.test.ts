@@ -6,6 +6,7 @@ import { mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSyn
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { z } from 'zod';
 import { Refusal } from '../api/refusal.ts';
 import { ColoError } from '../base/errors.ts';
 import { checkSpec, type Spec, specSchema } from '../config/spec.ts';
@@ -48,18 +49,66 @@ test("a token cannot have the key of a node as its guest's disk, nor name any ot
   assert.throws(() => refuseOutside(files({}), []), is403);
 });
 
+/** Keys whose text is whatever somebody writes, wherever they stand in the schema. */
+function textKeys(schema: JsonSchema, at = ''): string[] {
+  if (schema.enum !== undefined || schema.const !== undefined) return [];
+  const { anyOf = [], oneOf = [], allOf = [], properties = {}, items } = schema;
+  return [
+    ...[...anyOf, ...oneOf, ...allOf].flatMap((one) => textKeys(one, at)),
+    ...Object.entries(properties).flatMap(([key, one]) => textKeys(one, at === '' ? key : `${at}.${key}`)),
+    ...(items === undefined ? [] : textKeys(items, `${at}[]`)),
+    ...(schema.type === 'string' ? [at] : []),
+  ];
+}
+
+interface JsonSchema {
+  type?: string;
+  enum?: unknown[];
+  const?: unknown;
+  anyOf?: JsonSchema[];
+  oneOf?: JsonSchema[];
+  allOf?: JsonSchema[];
+  properties?: Record<string, JsonSchema>;
+  items?: JsonSchema;
+}
+
+/** A name, a size, a time, an address, a CPU: nothing that a file could be named by. */
+const noFiles =
+  /^(vm|machine\.(cpu|memory)|boot\.cmdline|(network|cards\[\])\.(mac|address|bridge)|network\.bypass.*|protect\..*)$/;
+
 test('every key of a spec that names a file of a host is looked at', () => {
-  // Whoever adds a key with a path adds it here and in namedFiles; `guest`, `from` and the like name none.
-  const keys = Object.keys(specSchema.shape);
-  assert.deepEqual(keys.sort(), ['boot', 'cards', 'disks', 'machine', 'network', 'protect', 'replicaFolder', 'vm']);
+  // Whoever adds a key with a path adds it here and in namedFiles.
+  const schema = z.toJSONSchema(specSchema, { io: 'input', unrepresentable: 'any' }) as JsonSchema;
+  const keys = new Set(textKeys(schema).filter((key) => !noFiles.test(key)));
+  const files = ['boot.initrd', 'boot.kernel', 'disks[].path', 'machine.variables', 'network.pcap', 'replicaFolder'];
+  assert.deepEqual([...keys].sort(), files);
   const spec = checkSpec(
     {
       ...{ vm: 'x', boot: { kernel: '/1', initrd: '/2' }, disks: [{ path: '/3', format: 'raw' }] },
-      ...{ replicaFolder: '/4', network: { pcap: '/5' } },
+      ...{ replicaFolder: '/4', network: { pcap: '/5' }, machine: { firmware: 'uefi', variables: '/6' } },
     },
     'the test',
   );
-  assert.equal(namedFiles(spec).length, [...JSON.stringify(spec).matchAll(/"\/\d"/g)].length);
+  assert.deepEqual(
+    namedFiles(spec)
+      .map(({ path }) => path)
+      .sort(),
+    ['/1', '/2', '/3', '/4', '/5', '/6'],
+  );
+});
+
+test("the file of a guest's variables, which it writes, is looked at also where nobody names it", (context) => {
+  const folder = newFolder(context);
+  const images = join(folder, 'images');
+  const uefi = (variables?: string) => {
+    const machine = { firmware: 'uefi', ...(variables === undefined ? {} : { variables }) };
+    const disks = [{ path: join(images, 'a'), format: 'raw' }];
+    return checkSpec({ vm: 'x', boot: { from: 'disk' }, disks, machine }, 'the test');
+  };
+  assert.throws(() => refuseOutside(uefi('/etc/cron.d/x'), [images]), is403);
+  refuseOutsideHere(uefi(), [images]);
+  symlinkSync(join(folder, 'node.key'), join(images, 'a.vars.fd'));
+  assert.throws(() => refuseOutsideHere(uefi(), [images]), is403);
 });
 
 test('links and .. are followed as the kernel does, on the host that opens the file', (context) => {

@@ -12,6 +12,7 @@ import { basename, dirname, join, resolve, sep } from 'node:path';
 import { Refusal } from '../api/refusal.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import type { Spec } from '../config/spec.ts';
+import { variablesBeside } from '../qemu/variables.ts';
 
 interface NamedFile {
   key: string;
@@ -25,9 +26,17 @@ export function namedFiles(spec: Spec): NamedFile[] {
   return [
     ...bootFiles,
     ...disks.map(({ path }, index) => named(`disks.${index}.path`, path)),
+    named('machine.variables', variablesOf(spec)),
     named('replicaFolder', replicaFolder),
     named('network.pcap', network.pcap),
   ].flat();
+}
+
+/** What QEMU makes where there is none, and the guest writes to. */
+function variablesOf({ machine, disks }: Spec): string | undefined {
+  if (machine.firmware === 'bios') return undefined;
+  const [first] = disks;
+  return machine.variables ?? (first === undefined ? undefined : variablesBeside(first.path));
 }
 
 function named(key: string, path: string | undefined): NamedFile[] {

@@ -7,6 +7,11 @@ import { ColoError, errorCodes } from '../base/errors.ts';
 import { makeFolder } from '../base/make-folder.ts';
 import type { Firmware } from './machine.ts';
 
+/** Where they are when nobody says: beside a disk. */
+export function variablesBeside(diskPath: string): string {
+  return `${diskPath}.vars.fd`;
+}
+
 /** Makes the file where it is not there yet. A secondary's (`empty`) always anew: checkpoints bring what is in it. */
 export function prepareVariables(firmware: Firmware, path: string, empty: boolean): void {
   makeFolder(dirname(path), 0o700);
