@@ -23,6 +23,7 @@ export const checkpointDefects: readonly Defect[] = [
     name: 'commit-before-complete',
     mistake: 'The secondary acknowledges a checkpoint when it begins to arrive.',
     seeds: 20,
+    from: 8,
     finds: 'output-commit',
     alone: true,
     changes: [

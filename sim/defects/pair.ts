@@ -172,8 +172,8 @@ export const pairDefects: readonly Defect[] = [
       'What a dead QEMU fails to do counts as checkpoints that the secondary cannot be given (a defect of ' +
       'the product, once).',
     // Behind the first seed in which a claim without a sign of life is enough to lose the VM.
-    seeds: 70,
-    from: 47,
+    seeds: 195,
+    from: 188,
     finds: 'survivor',
     alone: true,
     needs: 'kill-vm-unheard',
