@@ -217,7 +217,6 @@ export class Replica {
     this.epoch = epoch;
     this.counters.epochs += 1;
     this.counters.appliedBytes += cost.writtenBytes;
-    // The guest does not stand still for that.
     this.removed = this.removeSegments(this.journal.applied(epoch));
     this.removed.catch(() => undefined);
     return cost;

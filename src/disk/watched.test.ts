@@ -27,9 +27,9 @@ test('a range that is zeroed slowly, or whose room is taken slowly, is asked for
   }
   const file = await new WatchedStorage(new Slow(folder), activity).open('disk', 'new');
   const length = 4 * rangePieceBytesMax + 512;
-  for (const work of [file.zero, file.reserve]) {
+  for (const what of ['zero', 'reserve'] as const) {
     asked.length = 0;
-    await work(4096, length);
+    await file[what](4096, length);
     assert.equal(asked.length, 5);
     assert.deepEqual(asked.at(-1), [4096 + 4 * rangePieceBytesMax, 512]);
   }
