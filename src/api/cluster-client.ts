@@ -25,7 +25,7 @@ export type Target =
       as: Pick<Identity, 'certificate' | 'key' | 'crl'> | { token: string };
     };
 
-export interface Question {
+export interface ServiceRequest {
   method: 'GET' | 'POST' | 'DELETE';
   path: string;
   body?: unknown;
@@ -36,28 +36,28 @@ function targetText(target: Target): string {
   return 'socketPath' in target ? target.socketPath : `https://${target.host}:${target.port}`;
 }
 
-/** The answer's JSON; a refusal becomes the ColoError that the node meant. */
-export async function callService(target: Target, question: Question): Promise<unknown> {
-  const { timeoutMs = 10_000 } = question;
+/** The response's JSON; a refusal becomes the ColoError that the node meant. */
+export async function callService(target: Target, request: ServiceRequest): Promise<unknown> {
+  const { timeoutMs = 10_000 } = request;
   const timeout = AbortSignal.timeout(timeoutMs);
-  const answer = await ask(target, question, timeout).catch((cause: unknown) => {
+  const response = await ask(target, request, timeout).catch((cause: unknown) => {
     throw unreachable(target, timeout.aborted ? new Error(`no answer for ${timeoutMs} ms`) : cause);
   });
-  const text = await readBody(answer, answerBytesMax);
+  const text = await readBody(response, answerBytesMax);
   const body: unknown = text === '' ? undefined : JSON.parse(text);
-  if ((answer.statusCode ?? 500) >= 400) throw refusalOf(body);
+  if ((response.statusCode ?? 500) >= 400) throw refusalOf(body);
   return body;
 }
 
 /** Server-sent events of the service, until the signal or the server ends them. */
 export async function* streamService(target: Target, path: string, signal: AbortSignal): AsyncGenerator<unknown> {
-  const answer = await ask(target, { method: 'GET', path }, signal).catch((cause: unknown) => {
+  const response = await ask(target, { method: 'GET', path }, signal).catch((cause: unknown) => {
     throw unreachable(target, cause);
   });
-  if (answer.statusCode !== 200) throw refusalOf(JSON.parse(await readBody(answer, answerBytesMax)));
-  answer.setEncoding('utf8');
+  if (response.statusCode !== 200) throw refusalOf(JSON.parse(await readBody(response, answerBytesMax)));
+  response.setEncoding('utf8');
   let text = '';
-  for await (const chunk of answer as AsyncIterable<string>) {
+  for await (const chunk of response as AsyncIterable<string>) {
     text += chunk;
     if (text.length > answerBytesMax) throw unreachable(target, new Error('an event is too long'));
     for (let end = text.indexOf('\n\n'); end >= 0; end = text.indexOf('\n\n')) {
@@ -72,11 +72,11 @@ interface CallOptions extends RequestOptions {
   headers: Record<string, string | number>;
 }
 
-function ask(target: Target, question: Question, signal: AbortSignal): Promise<IncomingMessage> {
-  const body = question.body === undefined ? undefined : JSON.stringify(question.body);
+function ask(target: Target, request: ServiceRequest, signal: AbortSignal): Promise<IncomingMessage> {
+  const body = request.body === undefined ? undefined : JSON.stringify(request.body);
   const options: CallOptions = {
-    method: question.method,
-    path: question.path,
+    method: request.method,
+    path: request.path,
     signal,
     headers:
       body === undefined ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) },

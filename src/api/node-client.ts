@@ -6,7 +6,7 @@ import { answerBytesMax } from './limits.ts';
 import type { NodeStatus } from './node-status.ts';
 import type { ApiError } from './refusal.ts';
 
-/** The answer's JSON; a refusal becomes the ColoError that the node meant. */
+/** The response's JSON; a refusal becomes the ColoError that the node meant. */
 export function callNode(options: {
   socketPath: string;
   method: 'GET' | 'POST' | 'PUT' | 'DELETE';
@@ -18,18 +18,18 @@ export function callNode(options: {
   const { promise, resolve, reject } = Promise.withResolvers<unknown>();
   const call = request(
     { socketPath: options.socketPath, method: options.method, path: options.path, timeout: options.timeoutMs ?? 5000 },
-    (answer) => {
+    (response) => {
       let text = '';
-      answer.setEncoding('utf8');
-      answer.on('data', (chunk: string) => {
+      response.setEncoding('utf8');
+      response.on('data', (chunk: string) => {
         text += chunk;
         if (text.length > answerBytesMax) call.destroy(new Error('the answer is too long'));
       });
-      answer.on('error', reject);
-      answer.on('end', () => {
+      response.on('error', reject);
+      response.on('end', () => {
         try {
           const body: unknown = text === '' ? undefined : JSON.parse(text);
-          if ((answer.statusCode ?? 500) < 400) resolve(body);
+          if ((response.statusCode ?? 500) < 400) resolve(body);
           else reject(refusalOf(body));
         } catch (error) {
           reject(error);

@@ -188,7 +188,7 @@ export type Match =
   | { kind: 'method'; allowed: string[] }
   | { kind: 'none' };
 
-/** The route of a question; its parameters are decoded and not checked. */
+/** The route of a request; its parameters are decoded and not checked. */
 export function matchRoute(method: string, path: string): Match {
   const parts = path.split('/');
   const found = routes.flatMap((route) => {

@@ -32,7 +32,7 @@ async function listen(context: TestContext, error: { now: Error }): Promise<stri
   return path;
 }
 
-/** Status and error of a question. */
+/** Status and error of a request. */
 function ask(socketPath: string, method: string, path: string, body = ''): Promise<[number, string]> {
   return new Promise((resolve, reject) => {
     const call = request({ socketPath, method, path }, async (answer) => {

@@ -37,10 +37,10 @@ export class ApiServer {
 
   static async listen(path: string, served: Served): Promise<ApiServer> {
     await rm(path, { force: true });
-    const server = createServer((question, answer) => {
-      answerQuestion(served, question)
-        .then((body) => send(answer, 200, body))
-        .catch((error: unknown) => sendError(answer, error));
+    const server = createServer((request, response) => {
+      answerRequest(served, request)
+        .then((body) => send(response, 200, body))
+        .catch((error: unknown) => sendError(response, error));
     });
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
@@ -56,10 +56,10 @@ export class ApiServer {
   }
 }
 
-async function answerQuestion(served: Served, question: IncomingMessage): Promise<unknown> {
+async function answerRequest(served: Served, request: IncomingMessage): Promise<unknown> {
   const { node, stop } = served;
-  const body = await readBody(question, nodeBodyBytesMax);
-  switch (`${question.method} ${question.url}`) {
+  const body = await readBody(request, nodeBodyBytesMax);
+  switch (`${request.method} ${request.url}`) {
     case 'GET /status':
       return statusOf(served);
     case 'POST /checkpoint':
@@ -79,7 +79,7 @@ async function answerQuestion(served: Served, question: IncomingMessage): Promis
       setImmediate(stop);
       return {};
     default:
-      throw new Refusal(404, errorCodes.input, `there is no ${question.method} ${question.url?.slice(0, 200)}`);
+      throw new Refusal(404, errorCodes.input, `there is no ${request.method} ${request.url?.slice(0, 200)}`);
   }
 }
 
@@ -97,12 +97,12 @@ function parsePeers(body: string): Peer[] {
   return parsed.data.map(({ node, host, port }) => ({ node, address: { host, port } }));
 }
 
-function send(answer: ServerResponse, status: number, body: unknown): void {
-  answer.writeHead(status, { 'content-type': 'application/json' });
-  answer.end(JSON.stringify(body));
+function send(response: ServerResponse, status: number, body: unknown): void {
+  response.writeHead(status, { 'content-type': 'application/json' });
+  response.end(JSON.stringify(body));
 }
 
-function sendError(answer: ServerResponse, error: unknown): void {
+function sendError(response: ServerResponse, error: unknown): void {
   const { status, body } = refusalAnswer(error);
-  send(answer, status, body);
+  send(response, status, body);
 }

@@ -1,7 +1,7 @@
 // The commands of a cluster. All of them ask a colod over its API, and any node answers for all of them.
 
 import type { Cluster, Logs, VmDetail, VmLine } from '../api/cluster.ts';
-import { callService, type Question, streamService, type Target } from '../api/cluster-client.ts';
+import { callService, type ServiceRequest, streamService, type Target } from '../api/cluster-client.ts';
 import { doctorSchema } from '../api/doctor.ts';
 import type { NodeStatus } from '../api/node-status.ts';
 import { delay } from '../base/clock.ts';
@@ -74,8 +74,8 @@ export async function failoverVm(vm: string, options: Options): Promise<number> 
 }
 
 export async function checkpointVm(vm: string, options: Options): Promise<number> {
-  const question: Question = { method: 'POST', path: `${vmPath(vm)}/checkpoint`, timeoutMs: 40_000 };
-  const answer = (await callService(targetOf(options), question)) as NodeStatus;
+  const request: ServiceRequest = { method: 'POST', path: `${vmPath(vm)}/checkpoint`, timeoutMs: 40_000 };
+  const answer = (await callService(targetOf(options), request)) as NodeStatus;
   tell(options, newestCheckpoint(answer) ?? null, checkpointLine(answer));
   return 0;
 }
@@ -112,8 +112,8 @@ export async function logs(vm: string, options: Options & { lines: number; conso
 
 /** Exit code 1 when something is missing, as of `colo doctor`. */
 export async function clusterDoctor(options: Options): Promise<number> {
-  const question: Question = { method: 'GET', path: '/v1/doctor', timeoutMs: 20_000 };
-  const { findings } = doctorSchema.parse(await callService(targetOf(options), question));
+  const request: ServiceRequest = { method: 'GET', path: '/v1/doctor', timeoutMs: 20_000 };
+  const { findings } = doctorSchema.parse(await callService(targetOf(options), request));
   const lines = findings.map(({ node, ...one }) => ({ ...one, what: node === '' ? one.what : `${node}: ${one.what}` }));
   tell(options, findings, () => formatDoctor(lines).trimEnd().split('\n'));
   return findings.some((one) => one.state === 'missing') ? 1 : 0;

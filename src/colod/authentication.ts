@@ -55,10 +55,10 @@ export function readTokens(path: string): Map<string, Token> {
 
 /** On a TLS connection; the Unix socket's callers are local. */
 export function authenticate(
-  question: IncomingMessage,
+  request: IncomingMessage,
   { tokensPath, ca }: { tokensPath: string | undefined; ca: string },
 ): Caller | RefusedCaller {
-  const { socket } = question;
+  const { socket } = request;
   if (!(socket instanceof TLSSocket)) return localCaller;
   // Nothing is known any more of a connection that is over.
   if (socket.destroyed) return { kind: 'refused', reason: 'missing', text: 'the connection is over' };
@@ -71,7 +71,7 @@ export function authenticate(
     const why = String(socket.authorizationError ?? (is === undefined ? 'no role that is known' : 'no name'));
     return { kind: 'refused', reason: 'certificate', text: `the certificate is not accepted (${why})` };
   }
-  const token = /^Bearer (\S+)$/.exec(question.headers.authorization ?? '')?.[1];
+  const token = /^Bearer (\S+)$/.exec(request.headers.authorization ?? '')?.[1];
   if (token === undefined)
     return { kind: 'refused', reason: 'missing', text: 'neither a certificate of the cluster nor a token was given' };
   return byToken(token, tokensPath);

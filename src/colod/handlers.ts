@@ -4,7 +4,7 @@
 import { randomBytes } from 'node:crypto';
 import { z } from 'zod';
 import { emptySchema, logLinesSchema, runSchema } from '../api/cluster.ts';
-import { callService, type Question } from '../api/cluster-client.ts';
+import { callService, type ServiceRequest } from '../api/cluster-client.ts';
 import { type Finding, nodeFactsSchema } from '../api/doctor.ts';
 import { logBytesMax } from '../api/limits.ts';
 import { type NodeStatus, nodeStatusSchema } from '../api/node-status.ts';
@@ -89,7 +89,7 @@ function cluster(service: Service) {
   return clusterAnswer(view, { answeredBy: config.node, registryProblem });
 }
 
-/** The VM that a question is about. */
+/** The VM that a request is about. */
 function vmOf(service: Service, { params }: Call): VmRecord & { revision: number } {
   const found = service.cluster.vms.find((one) => one.vm === params['vm']);
   if (found !== undefined) return found;
@@ -230,11 +230,11 @@ async function logs(service: Service, call: Call) {
   return { nodes, silent };
 }
 
-function forward(service: Service, { node, address, apiPort }: NodeInfo, question: Question): Promise<unknown> {
+function forward(service: Service, { node, address, apiPort }: NodeInfo, request: ServiceRequest): Promise<unknown> {
   const identity = readIdentity(service.config.certificates);
   return callService(
     { host: address, port: apiPort, ca: identity.ca, node, as: identity },
-    { timeoutMs: forwardTimeoutMs, ...question },
+    { timeoutMs: forwardTimeoutMs, ...request },
   );
 }
 

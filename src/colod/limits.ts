@@ -18,7 +18,7 @@ export const stopTimeoutMs = 10_000;
 /** A child that has run for this long counts as sound: its earlier ends are forgotten. */
 export const soundMs = 60_000;
 
-/** How long another node may take to answer a forwarded question. Then it is named as silent. */
+/** How long another node may take to answer a forwarded request. Then it is named as silent. */
 export const forwardTimeoutMs = 5_000;
 
 /** A checkpoint may take longer, since it answers when it is applied. */
@@ -49,7 +49,7 @@ export const certificateDaysLow = 30;
 /** By how much a host's clock may differ before `colo doctor --cluster` names it. */
 export const clockLagMsMax = 500;
 
-/** How long a question to another node may take before `colo doctor --cluster` names it. */
+/** How long a request to another node may take before `colo doctor --cluster` names it. */
 export const nodeLagMsMax = 50;
 
 /**

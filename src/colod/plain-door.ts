@@ -2,7 +2,7 @@
 // else. Only where the configuration names it (`monitoring`), since whoever reaches it reads which VMs there are.
 
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { questionTimeoutMs } from '../api/limits.ts';
+import { requestTimeoutMs } from '../api/limits.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { monitorConnectionsMax } from './limits.ts';
 import type { PlainAnswer } from './monitor-answers.ts';
@@ -16,10 +16,10 @@ export async function openPlainDoor(
   at: { host: string; port: number },
   answer: (path: string) => Promise<PlainAnswer | undefined>,
 ): Promise<PlainDoor> {
-  const server = createServer((question, reply) => void answerOne(question, reply, answer));
+  const server = createServer((request, reply) => void answerOne(request, reply, answer));
   server.maxConnections = monitorConnectionsMax;
-  server.headersTimeout = questionTimeoutMs;
-  server.requestTimeout = questionTimeoutMs;
+  server.headersTimeout = requestTimeoutMs;
+  server.requestTimeout = requestTimeoutMs;
   await listening(server, at);
   const address = server.address();
   return {
@@ -44,13 +44,13 @@ async function listening(server: Server, { host, port }: { host: string; port: n
 }
 
 async function answerOne(
-  question: IncomingMessage,
+  request: IncomingMessage,
   reply: ServerResponse,
   answer: (path: string) => Promise<PlainAnswer | undefined>,
 ): Promise<void> {
-  question.resume();
-  const path = (question.url ?? '').split('?')[0] ?? '';
-  const found = question.method === 'GET' || question.method === 'HEAD' ? await answer(path).catch(failed) : undefined;
+  request.resume();
+  const path = (request.url ?? '').split('?')[0] ?? '';
+  const found = request.method === 'GET' || request.method === 'HEAD' ? await answer(path).catch(failed) : undefined;
   sendPlain(reply, found ?? { status: 404, type: 'text/plain', text: 'there is nothing here\n' });
 }
 

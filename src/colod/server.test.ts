@@ -23,7 +23,7 @@ import { after, before, type TestContext, test } from 'node:test';
 import { connect as connectTls } from 'node:tls';
 import { pino } from 'pino';
 import type { Cluster } from '../api/cluster.ts';
-import { callService, type Question, streamService, type Target } from '../api/cluster-client.ts';
+import { callService, type ServiceRequest, streamService, type Target } from '../api/cluster-client.ts';
 import { bodyBytesMax, streamsMax } from '../api/limits.ts';
 import { jsonSchema, openApiDocument } from '../api/openapi.ts';
 import { routes } from '../api/routes.ts';
@@ -110,7 +110,7 @@ async function listen(
   return { server, socketPath, cluster, events, calls, as };
 }
 
-const ask: Question = { method: 'GET', path: '/v1/cluster' };
+const ask: ServiceRequest = { method: 'GET', path: '/v1/cluster' };
 const says = (text: RegExp) => (error: unknown) => error instanceof ColoError && text.test(error.message);
 
 test('a node with a certificate of the cluster, an operator with a token, and root on the socket are answered', async (context) => {
@@ -305,7 +305,7 @@ test('strangers that knock as fast as they can are counted and logged together, 
 
 test('bodies that are too large, that are none, and routes that are none are refused and counted', async (context) => {
   const { as, server, calls } = await listen(context);
-  const call = (question: Question) => callService(as(identity('h2')), question);
+  const call = (request: ServiceRequest) => callService(as(identity('h2')), request);
   const large = { spec: { vm: 'x'.repeat(bodyBytesMax) } };
   await assert.rejects(call({ method: 'POST', path: '/v1/vms', body: large }), says(/a body has at most/));
   await assert.rejects(call({ method: 'POST', path: '/v1/vms', body: { spec: 'text' } }), says(/^spec: /));

@@ -1,5 +1,5 @@
 // The service's API on its two doors: a Unix socket for local root, and TLS 1.3 for certificates of the cluster and
-// tokens. Every question is one route of api/routes.ts; what is none, too large, or from nobody is refused and counted.
+// tokens. Every request is one route of api/routes.ts; what is none, too large, or from nobody is refused and counted.
 
 import { EventEmitter } from 'node:events';
 import { chmod, rm } from 'node:fs/promises';
@@ -8,7 +8,7 @@ import { createServer as createSecureServer } from 'node:https';
 import { dirname } from 'node:path';
 import { z } from 'zod';
 import { readBody } from '../api/body.ts';
-import { bodyBytesMax, connectionsMax, questionTimeoutMs, streamBacklogBytesMax, streamsMax } from '../api/limits.ts';
+import { bodyBytesMax, connectionsMax, requestTimeoutMs, streamBacklogBytesMax, streamsMax } from '../api/limits.ts';
 import { Refusal, refusalAnswer } from '../api/refusal.ts';
 import { matchRoute, type Route, type RouteId } from '../api/routes.ts';
 import { type Clock, systemClock } from '../base/clock.ts';
@@ -118,12 +118,12 @@ export class ServiceServer {
       {
         ...{ ...optionsOf(identity()), minVersion: 'TLSv1.3' },
         // Who shows none may have a token; who shows one that is not ours is told so (authentication.ts).
-        ...{ requestCert: true, rejectUnauthorized: false, handshakeTimeout: questionTimeoutMs },
+        ...{ requestCert: true, rejectUnauthorized: false, handshakeTimeout: requestTimeoutMs },
       },
-      (question, answer) =>
-        void this.handle(question, answer, () => {
+      (request, response) =>
+        void this.handle(request, response, () => {
           look();
-          return authenticate(question, { tokensPath: tokens, ca: identity().ca });
+          return authenticate(request, { tokensPath: tokens, ca: identity().ca });
         }),
     );
     server.maxConnections = connectionsMax;
@@ -146,8 +146,8 @@ export class ServiceServer {
     const { socketPath } = this.options;
     makeFolder(dirname(socketPath), 0o700);
     await rm(socketPath, { force: true });
-    const server = createServer((question, answer) => {
-      void this.handle(question, answer, () => localCaller);
+    const server = createServer((request, response) => {
+      void this.handle(request, response, () => localCaller);
     });
     // The file is made inside listen(), in this tick: nobody else can open it, and no other file is made under this
     // mask.
@@ -164,8 +164,8 @@ export class ServiceServer {
   }
 
   private async open(server: Server, listen: () => void, where: string): Promise<void> {
-    server.headersTimeout = questionTimeoutMs;
-    server.requestTimeout = questionTimeoutMs;
+    server.headersTimeout = requestTimeoutMs;
+    server.requestTimeout = requestTimeoutMs;
     this.servers.push(server);
     const listening = new Promise<void>((resolve, reject) => {
       server.once('error', reject);
@@ -181,59 +181,59 @@ export class ServiceServer {
   }
 
   private async handle(
-    question: IncomingMessage,
-    answer: ServerResponse,
+    request: IncomingMessage,
+    response: ServerResponse,
     who: () => Caller | RefusedCaller,
   ): Promise<void> {
     try {
-      if (await this.isMonitored(question, answer, (path) => openPaths.has(path))) return;
+      if (await this.isMonitored(request, response, (path) => openPaths.has(path))) return;
       const caller = who();
       if (caller.kind === 'refused') {
         const detail = caller.detail === undefined ? '' : ` (${caller.detail})`;
-        this.count(caller.reason, `${caller.text}${detail}, from ${question.socket.remoteAddress}`);
+        this.count(caller.reason, `${caller.text}${detail}, from ${request.socket.remoteAddress}`);
         throw new Refusal(401, errorCodes.input, caller.text, {
           hint: 'Give a certificate of this cluster (--identity), or a token (--token-file).',
         });
       }
-      if (await this.isMonitored(question, answer, () => true)) return;
-      await this.serve(question, answer, { caller, who });
+      if (await this.isMonitored(request, response, () => true)) return;
+      await this.serve(request, response, { caller, who });
     } catch (error) {
-      sendError(answer, error);
+      sendError(response, error);
       // What it may still be sending is not read.
-      if (!question.complete) question.destroy();
+      if (!request.complete) request.destroy();
     }
   }
 
   /** Answers what is asked for monitoring, where that is `allowed`; false when it is something else. */
   private async isMonitored(
-    question: IncomingMessage,
-    answer: ServerResponse,
+    request: IncomingMessage,
+    response: ServerResponse,
     allowed: (path: string) => boolean,
   ): Promise<boolean> {
-    const path = (question.url ?? '').split('?')[0] ?? '';
-    if (question.method !== 'GET' || !allowed(path)) return false;
+    const path = (request.url ?? '').split('?')[0] ?? '';
+    if (request.method !== 'GET' || !allowed(path)) return false;
     const found = await this.options.monitor?.(path);
-    if (found !== undefined) sendPlain(answer, found);
+    if (found !== undefined) sendPlain(response, found);
     return found !== undefined;
   }
 
   private async serve(
-    question: IncomingMessage,
-    answer: ServerResponse,
+    request: IncomingMessage,
+    response: ServerResponse,
     { caller, who }: { caller: Caller; who: () => Caller | RefusedCaller },
   ): Promise<void> {
-    const url = URL.parse(question.url ?? '/', 'http://colod') ?? new URL('http://colod/none');
-    const match = matchRoute(question.method ?? '', url.pathname);
-    if (match.kind !== 'route') throw this.noRoute(question, match);
+    const url = URL.parse(request.url ?? '/', 'http://colod') ?? new URL('http://colod/none');
+    const match = matchRoute(request.method ?? '', url.pathname);
+    if (match.kind !== 'route') throw this.noRoute(request, match);
     const { route, params } = match;
     this.refuseRole(route, caller);
     const query = this.check(route.query, Object.fromEntries(url.searchParams));
-    const body = this.check(route.body, await this.bodyOf(question, route));
-    if (route.id === 'events') return this.stream(answer, caller, who);
+    const body = this.check(route.body, await this.bodyOf(request, route));
+    if (route.id === 'events') return this.stream(response, caller, who);
     const { log } = this.options;
     if (route.method !== 'GET') log.info({ call: route.id, params, caller }, 'called');
     const result = await this.options.handlers[route.id]({ params, query, body, caller });
-    send(answer, 200, result);
+    send(response, 200, result);
   }
 
   private refuseRole(route: Route, { is, kind, name }: Caller): void {
@@ -245,12 +245,12 @@ export class ServiceServer {
     throw this.refusal('forbidden', new Refusal(403, errorCodes.input, text));
   }
 
-  private async bodyOf(question: IncomingMessage, route: Route): Promise<unknown> {
-    const length = Number(question.headers['content-length'] ?? 0);
+  private async bodyOf(request: IncomingMessage, route: Route): Promise<unknown> {
+    const length = Number(request.headers['content-length'] ?? 0);
     const tooLarge = (cause?: unknown) =>
       this.refusal('size', new Refusal(413, errorCodes.input, `a body has at most ${bodyBytesMax} bytes`, { cause }));
     if (length > bodyBytesMax) throw tooLarge();
-    const text = await readBody(question, bodyBytesMax).catch((error: unknown) => {
+    const text = await readBody(request, bodyBytesMax).catch((error: unknown) => {
       throw error instanceof ColoError ? tooLarge(error) : error;
     });
     return route.body === undefined ? undefined : parseJson(text);
@@ -264,8 +264,8 @@ export class ServiceServer {
     throw this.refusal('body', new Refusal(400, errorCodes.input, lines.join('; ')));
   }
 
-  private noRoute(question: IncomingMessage, match: { kind: 'method'; allowed: string[] } | { kind: 'none' }): Refusal {
-    const what = `${question.method} ${question.url?.slice(0, 200)}`;
+  private noRoute(request: IncomingMessage, match: { kind: 'method'; allowed: string[] } | { kind: 'none' }): Refusal {
+    const what = `${request.method} ${request.url?.slice(0, 200)}`;
     const hint = match.kind === 'method' ? `it takes ${match.allowed.join(', ')}` : 'GET /openapi.json names all';
     const refusal = new Refusal(match.kind === 'method' ? 405 : 404, errorCodes.input, `there is no ${what}`, { hint });
     return this.refusal('route', refusal);
@@ -282,50 +282,50 @@ export class ServiceServer {
   }
 
   /** What /v1/cluster answers, now and whenever it is another. */
-  private stream(answer: ServerResponse, caller: Caller, who: () => Caller | RefusedCaller): void {
+  private stream(response: ServerResponse, caller: Caller, who: () => Caller | RefusedCaller): void {
     if (this.streams.size >= streamsMax)
       throw this.refusal(
         'busy',
         new Refusal(429, errorCodes.host, `there are ${streamsMax} readers of events already`),
       );
-    this.streams.add(answer);
+    this.streams.add(response);
     const { events, handlers } = this.options;
     let told = '';
     const write = (text: string) => {
-      if (answer.writableLength > streamBacklogBytesMax) answer.destroy();
-      else answer.write(text);
+      if (response.writableLength > streamBacklogBytesMax) response.destroy();
+      else response.write(text);
     };
     const tell = async () => {
       const text = JSON.stringify(await handlers.cluster({ params: {}, query: undefined, body: undefined, caller }));
-      if (text === told || answer.destroyed) return;
+      if (text === told || response.destroyed) return;
       told = text;
       write(`event: cluster\ndata: ${text}\n\n`);
     };
-    const changed = () => void tell().catch(() => answer.destroy());
+    const changed = () => void tell().catch(() => response.destroy());
     const cancel = this.clock.every(streamPingMs, () => {
       // Its token or certificate may have been taken away: asking looks at both.
-      if (who().kind === 'refused') answer.destroy();
+      if (who().kind === 'refused') response.destroy();
       else write(': still here\n\n');
     });
     events.on('changed', changed);
-    answer.once('close', () => {
+    response.once('close', () => {
       cancel();
       events.off('changed', changed);
-      this.streams.delete(answer);
+      this.streams.delete(response);
     });
-    answer.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' });
+    response.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' });
     changed();
   }
 }
 
-function send(answer: ServerResponse, status: number, body: unknown): void {
-  if (answer.headersSent) return;
-  answer.writeHead(status, { 'content-type': 'application/json' });
-  answer.end(JSON.stringify(body));
+function send(response: ServerResponse, status: number, body: unknown): void {
+  if (response.headersSent) return;
+  response.writeHead(status, { 'content-type': 'application/json' });
+  response.end(JSON.stringify(body));
 }
 
-function sendError(answer: ServerResponse, error: unknown): void {
+function sendError(response: ServerResponse, error: unknown): void {
   const { status, body } = refusalAnswer(error);
-  answer.setHeader('connection', 'close');
-  send(answer, status, body);
+  response.setHeader('connection', 'close');
+  send(response, status, body);
 }

@@ -51,6 +51,16 @@ test('what it was leaving for happens once: later troubles of the same session c
     assert.deepEqual(pair.on(event), []);
 });
 
+test('a checkpoint that is complete while another one is applied is not committed: there is one to go back to at most', () => {
+  const { pair, last } = run({ kind: 'session' }, { kind: 'staged', epoch: 1 });
+  assert.deepEqual(last, ['commit', 'apply']);
+  const before = pair.state;
+  assert.deepEqual(pair.on({ kind: 'staged', epoch: 2 }), []);
+  assert.deepEqual(pair.state, before);
+  pair.on({ kind: 'applied', epoch: 1 });
+  assert.equal(pair.on({ kind: 'staged', epoch: 2 }).length, 2);
+});
+
 test('in doubt during an apply a secondary lends nothing more at once, and claims the term when the apply is done', () => {
   for (const doubt of [
     { kind: 'silence' },

@@ -114,7 +114,7 @@ export class EtcdClient {
       : httpRequest(url, { ...options, agent: this.agents.http });
     return new Promise<string>((resolve, reject) => {
       request.once('error', reject);
-      request.once('response', (answer) => readAnswer(answer, this.answerBytesMax).then(resolve, reject));
+      request.once('response', (response) => readResponse(response, this.answerBytesMax).then(resolve, reject));
       request.end(body);
     });
   }
@@ -132,17 +132,17 @@ function parseEndpoint(text: string): URL {
   });
 }
 
-async function readAnswer(answer: IncomingMessage, bytesMax: number): Promise<string> {
+async function readResponse(response: IncomingMessage, bytesMax: number): Promise<string> {
   const chunks: Buffer[] = [];
   let bytes = 0;
-  for await (const chunk of answer as AsyncIterable<Buffer>) {
+  for await (const chunk of response as AsyncIterable<Buffer>) {
     bytes += chunk.length;
     if (bytes > bytesMax) throw new Error(`it answered with more than ${bytesMax} bytes`);
     chunks.push(chunk);
   }
   const text = Buffer.concat(chunks).toString('utf8');
-  if (answer.statusCode === 200) return text;
-  throw new Error(`it answered ${answer.statusCode}: ${text.slice(0, 200)}`);
+  if (response.statusCode === 200) return text;
+  throw new Error(`it answered ${response.statusCode}: ${text.slice(0, 200)}`);
 }
 
 /** Keys and values travel in base64. */

@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { stringify } from 'yaml';
 import type { Cluster } from '../api/cluster.ts';
-import { callService, type Question, type Target } from '../api/cluster-client.ts';
+import { callService, type ServiceRequest, type Target } from '../api/cluster-client.ts';
 import { type Clock, delay } from '../base/clock.ts';
 import { enterNetwork } from '../base/descriptors.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
@@ -93,8 +93,8 @@ export class ServiceLab {
     return { host: hostAddress(index), port: apiPort, ca: identity.ca, as: identity };
   }
 
-  ask(name: string, question: Question): Promise<unknown> {
-    return callService({ socketPath: this.socket(name) }, question);
+  ask(name: string, request: ServiceRequest): Promise<unknown> {
+    return callService({ socketPath: this.socket(name) }, request);
   }
 
   async cluster(name: string): Promise<Cluster> {

@@ -27,6 +27,13 @@ export function replicaDirectory(spec: Spec, node: string): string {
   return join(spec.replicaFolder ?? join(logDirectory(spec.vm), 'disks'), node);
 }
 
+/** Where a node keeps its log and console, where it spills, and where it reaches the network. */
+export interface NodePlaces {
+  logDir: string;
+  spillDir: string;
+  lanPath: string;
+}
+
 export interface PairOptions {
   spec: Spec;
   boot: BootFiles;
@@ -46,6 +53,8 @@ export interface PairOptions {
   armable?: boolean;
   /** For tests: where the other node reaches `node`, which listens at `path`. */
   reachAt?: (node: 'a' | 'b', path: string) => string;
+  /** For tests: places of one node that are not those of both. `lanPath` is where the switch is. */
+  placesAt?: (node: 'a' | 'b', lanPath: string) => Partial<NodePlaces>;
 }
 
 export class LocalPair {
@@ -149,6 +158,12 @@ export class LocalPair {
     return join(this.directory, 'lan.sock');
   }
 
+  /** Where the console of a node's guest is kept. */
+  serialLog(name: 'a' | 'b'): string {
+    const { options, directory, logDir } = this;
+    return serialLogIn(placesOf(options, { name, directory, logDir }).logDir, name);
+  }
+
   get nodes(): NodeProcess[] {
     return this.b === undefined ? [this.a] : [this.a, this.b];
   }
@@ -205,21 +220,31 @@ async function startGateway(options: PairOptions, lan: Switch, switchPath: strin
   });
 }
 
+function serialLogIn(logDir: string, name: string): string {
+  return join(logDir, `${name}.serial`);
+}
+
+function placesOf(options: PairOptions, at: { name: 'a' | 'b'; directory: string; logDir: string }): NodePlaces {
+  const lanPath = join(at.directory, 'lan.sock');
+  return { logDir: at.logDir, spillDir: tmpdir(), lanPath, ...options.placesAt?.(at.name, lanPath) };
+}
+
 function nodeOptions(
   options: PairOptions,
   at: { name: 'a' | 'b'; role: WantedRole; directory: string; logDir: string },
 ) {
   const { spec, boot } = options;
-  const { name, directory, logDir } = at;
+  const { name, directory } = at;
   const own = join(directory, name);
   const other = name === 'a' ? 'b' : 'a';
   const otherPath = join(directory, other, 'link.sock');
-  const uplink = { kind: 'switch' as const, path: join(directory, 'lan.sock') };
+  const places = placesOf(options, at);
+  const uplink = { kind: 'switch' as const, path: places.lanPath };
   const runDir = join(own, 'vm');
   makeFolder(runDir, 0o700);
   return {
     apiPath: join(own, 'api.sock'),
-    logFile: join(logDir, `${name}.log`),
+    logFile: join(places.logDir, `${name}.log`),
     logLevel: options.logLevel ?? 'debug',
     node: {
       vm: spec.vm,
@@ -227,12 +252,12 @@ function nodeOptions(
       role: at.role,
       peers: [{ node: other, address: { path: options.reachAt?.(other, otherPath) ?? otherPath } }],
       listen: { path: join(own, 'link.sock') },
-      machine: machineOf(spec, boot, join(logDir, `${name}.serial`)),
+      machine: machineOf(spec, boot, serialLogIn(places.logDir, name)),
       protect: spec.protect,
       guest: { mac: spec.network.mac, address: spec.network.address },
       network: { bypass: spec.network.bypass, pcapDir: spec.network.pcap },
       runDir,
-      spillDir: tmpdir(),
+      spillDir: places.spillDir,
       disks: writtenDisks(spec),
       ...(spec.machine.variables === undefined ? {} : { variables: spec.machine.variables }),
       replicaDir: replicaDirectory(spec, name),

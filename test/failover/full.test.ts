@@ -5,7 +5,7 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { NodeStatus } from '../../src/api/node-status.ts';
@@ -22,33 +22,11 @@ import {
   strike,
   survives,
 } from './stage.ts';
+import { empty, fill, unmount } from './volume.ts';
 
 const skip = process.getuid?.() === 0 ? {} : { skip: 'needs root' };
 const vm = 'memory-full';
 const fillerBytes = 1 << 20;
-
-let fillers = 0;
-
-/** Writes until there is no room; again, into what room there is meanwhile. */
-function fill(folder: string): void {
-  const bytes = Buffer.alloc(fillerBytes, 1);
-  for (;;)
-    try {
-      writeFileSync(join(folder, `filler${(fillers += 1)}`), bytes);
-    } catch (error) {
-      assert.equal((error as NodeJS.ErrnoException).code, 'ENOSPC');
-      return;
-    }
-}
-
-function empty(folder: string): void {
-  for (const name of readdirSync(folder)) if (name.startsWith('filler')) rmSync(join(folder, name));
-}
-
-/** Also what a run that was killed has left: it would be in the way of this one. */
-function unmount(folder: string): void {
-  while (readFileSync('/proc/self/mounts', 'utf8').includes(` ${folder} `)) execFileSync('umount', ['-l', folder]);
-}
 
 /** Room that is not there is refused when it is asked for, and not when it is used. */
 async function expectNoRoom(folder: string): Promise<void> {

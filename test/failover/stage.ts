@@ -32,6 +32,7 @@ import { describeTurns, withoutLate } from '../../src/lan/turns.ts';
 import { runDirectory } from '../../src/local/directories.ts';
 import type { NodeProcess } from '../../src/local/node-process.ts';
 import { LocalPair, type PairOptions } from '../../src/local/pair.ts';
+import { untilSays } from './ask.ts';
 
 export type NodeName = 'a' | 'b';
 
@@ -48,11 +49,22 @@ export interface Stage {
   /** Ports of this machine, behind which the guest's services are. */
   ports: { redis: number; echo: number; dirty: number; commands?: number };
   clients: Client[];
+  /** What the two copies never answer alike. */
+  storm: Storm;
+  /** Calls the guest anew, with clients in the place of those that have finished. */
+  callAgain(): Promise<void>;
   /** Takes a checkpoint and waits for it; rejects when the primary is gone. */
   checkpointAt(node: NodeName): Promise<unknown>;
   /** Ends the clients; every one must have seen exactly what it had to see. */
   finish(): Promise<ClientReport[]>;
   close(): Promise<void>;
+}
+
+/** A question at a port to which the two copies never have one answer, and how many answers a text has. */
+export interface Storm {
+  port: number;
+  question: string;
+  answersIn: (text: string) => number;
 }
 
 /** The file that is downloaded over and over, and how fast: a load beside the others, not instead of them. */
@@ -70,6 +82,9 @@ interface Cast {
   ports: Stage['ports'];
   forwards: Forward[];
   callers: (() => Promise<Client>)[];
+  storm: Storm;
+  /** Makes the guest what the clients take it for when they begin. */
+  forget: () => Promise<void>;
 }
 
 async function demoCast(): Promise<Cast> {
@@ -83,6 +98,12 @@ async function demoCast(): Promise<Cast> {
   return {
     guest: { ...linux, boot: { ...linux.boot, cmdline: `${guest.cmdline} colo.big=${bigMebibytes}` } },
     ports: { redis, echo, dirty },
+    storm: {
+      port: redis,
+      question: '*1\r\n$4\r\nTIME\r\n',
+      answersIn: (text) => text.split('*2').length - 1,
+    },
+    forget: () => untilSays(redis, '*1\r\n$8\r\nFLUSHALL\r\n', '+OK\r\n'),
     forwards: [
       { protocol: 'tcp', hostPort: redis, guestPort: guest.ports.redis },
       { protocol: 'tcp', hostPort: echo, guestPort: guest.ports.echoTcp },
@@ -108,7 +129,13 @@ async function bareCast(): Promise<Cast> {
   const forwards = forwarded.map((one, index): Forward => ({ ...one, hostPort: hostPorts[index] ?? 0 }));
   forwards.push({ protocol: 'udp', guestPort: barePorts.commands, hostPort: commands });
   const callers = guest.served.gateway(hostPorts).map((wanted) => () => startClient(wanted, systemClock));
-  return { guest, ports: { redis: 0, echo: 0, dirty: 0, commands }, forwards, callers };
+  const times = forwards.find(({ guestPort }) => guestPort === barePorts.timesTcp) ?? assert.fail();
+  return {
+    ports: { redis: 0, echo: 0, dirty: 0, commands },
+    storm: { port: times.hostPort, question: 'time\n', answersIn: (text) => text.split('\n').length - 1 },
+    forget: async () => undefined,
+    ...{ guest, forwards, callers },
+  };
 }
 
 export async function setStage(options: {
@@ -120,10 +147,11 @@ export async function setStage(options: {
   protect?: SpecInput['protect'];
   machine?: SpecInput['machine'];
   reachAt?: PairOptions['reachAt'];
+  placesAt?: PairOptions['placesAt'];
   /** `network.pcap` of the spec. */
   pcap?: string;
 }): Promise<Stage> {
-  const { guest, ports, forwards, callers } = await (options.guest === 'bare' ? bareCast() : demoCast());
+  const { guest, ports, forwards, callers, storm, forget } = await (options.guest === 'bare' ? bareCast() : demoCast());
   const spec = checkSpec(
     {
       vm: options.vm,
@@ -143,6 +171,7 @@ export async function setStage(options: {
     forwards,
     armable: true,
     ...(options.reachAt === undefined ? {} : { reachAt: options.reachAt }),
+    ...(options.placesAt === undefined ? {} : { placesAt: options.placesAt }),
   });
   const clients: Client[] = [];
   const checkpointAt = (node: 'a' | 'b') =>
@@ -151,15 +180,25 @@ export async function setStage(options: {
     for (const client of clients) client.abort();
     await pair.stop();
   };
+  const call = async () => {
+    for (const one of callers) clients.push(await one());
+  };
+  const callAgain = async () => {
+    await forget();
+    clients.length = 0;
+    await call();
+  };
   try {
-    await consoleSays(pair.a, { text: guest.readyLine, path: `${pair.logDir}/a.serial`, timeoutMs: bootTimeoutMs });
-    for (const call of callers) clients.push(await call());
+    await consoleSays(pair.a, { text: guest.readyLine, path: pair.serialLog('a'), timeoutMs: bootTimeoutMs });
+    await call();
     return {
       vm: options.vm,
       pair,
       mac: spec.network.mac,
       ports,
       clients,
+      storm,
+      callAgain,
       checkpointAt,
       finish: () => Promise.all(clients.map((client) => client.finish(120_000))),
       close,
@@ -298,13 +337,19 @@ export async function over(stage: Stage, term: number): Promise<void> {
   );
 }
 
+/** One that asks seldom need not have as many: a tenth will do. */
+const seldom = 'times';
+
 /** Waits until every client has got so many further replies. */
 export async function served(stage: Stage, replies: number): Promise<void> {
   const repliesOf = (client: Client) =>
     client instanceof DownloadClient
       ? Math.floor(client.bytes / downloadReplyBytes)
       : Number.parseInt(client.progress(), 10);
-  const wanted = stage.clients.map((client) => ({ client, count: repliesOf(client) + replies }));
+  const wanted = stage.clients.map((client) => {
+    const more = client.name === seldom ? Math.ceil(replies / 10) : replies;
+    return { client, count: repliesOf(client) + more };
+  });
   const missing = () => wanted.filter(({ client, count }) => repliesOf(client) < count);
   try {
     await stage.pair.until('serving', changeTimeoutMs, () => missing().length === 0);

@@ -152,12 +152,12 @@ function jsonOr(text: string): unknown {
   }
 }
 
-interface Question {
+interface FuzzedRequest {
   route: Route;
   text: string;
 }
 
-function questionOf(bytes: Buffer): Question {
+function requestOf(bytes: Buffer): FuzzedRequest {
   const route = routes[(bytes[0] ?? 0) % routes.length] ?? routes[0];
   const nameEnd = bytes.indexOf('\n', 1);
   const name = bytes.subarray(1, nameEnd < 0 ? bytes.length : nameEnd);
@@ -170,7 +170,7 @@ function questionOf(bytes: Buffer): Question {
   return { route, text: `${head.join('\r\n')}\r\n\r\n${body.toString('latin1')}` };
 }
 
-async function ask(socketPath: string, { route, text }: Question): Promise<{ status: number; body: unknown }> {
+async function ask(socketPath: string, { route, text }: FuzzedRequest): Promise<{ status: number; body: unknown }> {
   const socket = createConnection(socketPath);
   const isWhole = (answer: string) => 'stream' in route && /\r\n\r\n.*\n\n/s.test(answer);
   const answered = firstAnswer(socket, { isWhole, limitMs: answerTimeoutMs, late: () => 'no answer' });
@@ -186,7 +186,7 @@ async function ask(socketPath: string, { route, text }: Question): Promise<{ sta
 }
 
 /** What every answer has to be. */
-function check({ route }: Question, { status, body }: { status: number; body: unknown }): string {
+function check({ route }: FuzzedRequest, { status, body }: { status: number; body: unknown }): string {
   if (status === 200) {
     const problem = route.answer.safeParse(body).error?.message;
     assert.equal(problem, undefined, `${route.id} does not answer what it says`);
@@ -274,11 +274,11 @@ export const handlers: Target = {
     await begin(service);
     const said: string[] = [];
     for (const bytes of divided(Buffer.from(input)).slice(0, callsMax)) {
-      const question = questionOf(bytes);
-      said.push(check(question, await ask(socketPath, question)));
+      const request = requestOf(bytes);
+      said.push(check(request, await ask(socketPath, request)));
     }
     const left = await checkStore();
-    const { body } = await ask(socketPath, questionOf(call('cluster')));
+    const { body } = await ask(socketPath, requestOf(call('cluster')));
     clusterSchema.parse(body);
     return `${said.join('; ')}: ${left}`;
   },

@@ -3,15 +3,13 @@
 // (`verify`), and the guest finds nothing wrong with its pages and its disk.
 
 import assert from 'node:assert/strict';
-import { createSocket } from 'node:dgram';
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { parseFields } from '../../guest/bare/guest.ts';
-import { delay, systemClock } from '../../src/base/clock.ts';
 import type { SpecInput } from '../../src/config/spec.ts';
 import type { FaultKind } from '../../src/demo/faults.ts';
+import { expectSoundGuest } from '../failover/bare-status.ts';
 import {
   checkpoint,
   expectClients,
@@ -30,7 +28,6 @@ const skip = await kvmRefusal();
 const disks = mkdtempSync(join(tmpdir(), 'colo-kvm-disks-'));
 after(() => rmSync(disks, { recursive: true, force: true }));
 const answerTimeoutMs = 180_000;
-const askAgainMs = 500;
 
 type Machine = NonNullable<SpecInput['machine']>;
 
@@ -44,41 +41,6 @@ async function stageOf(mode: 'colo' | 'remus', machine: Machine, withDisk = fals
     replicaFolder: join(folder, 'replicas'),
     disks: withDisk ? [{ path, format: 'raw' }] : [],
   });
-}
-
-/** What the guest says of itself; asked again until it answers. */
-async function statusOf({ ports }: Stage): Promise<Map<string, bigint>> {
-  const socket = createSocket('udp4');
-  let answer: string | undefined;
-  socket.on('message', (bytes) => {
-    answer ??= bytes.toString();
-  });
-  try {
-    for (const deadline = systemClock.now() + answerTimeoutMs; answer === undefined; await delay(askAgainMs)) {
-      assert.ok(systemClock.now() < deadline, 'the guest does not say how it is');
-      socket.send('status', ports.commands ?? 0, '127.0.0.1');
-    }
-    return parseFields(answer);
-  } finally {
-    socket.close();
-  }
-}
-
-async function expectSoundGuest(stage: Stage, withDisk = false): Promise<void> {
-  let status = await statusOf(stage);
-  // Twice round its sectors: then it has read back what it wrote.
-  for (const deadline = systemClock.now() + answerTimeoutMs; withDisk && count(status, 'disk_writes') < 256; ) {
-    assert.ok(systemClock.now() < deadline, `only ${count(status, 'disk_writes')} sectors were written`);
-    await delay(askAgainMs);
-    status = await statusOf(stage);
-  }
-  for (const name of ['page_errors', 'chain_errors', 'disk_errors', 'tcp_given_up'])
-    assert.equal(status.get(name), 0n, name);
-  assert.ok(count(status, 'writes') > 0);
-}
-
-function count(status: Map<string, bigint>, name: string): number {
-  return Number(status.get(name) ?? 0n);
 }
 
 const cases: [mode: 'colo' | 'remus', fault: FaultKind, machine: Machine, withDisk?: boolean][] = [

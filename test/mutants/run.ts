@@ -148,10 +148,12 @@ async function noticed(
   stage: Stage,
   { withMistake, signal }: { withMistake: <T>(work: () => Promise<T>) => Promise<T>; signal: AbortSignal | undefined },
 ): Promise<string | undefined> {
-  for (let left: Stage | undefined = stage; left !== undefined && signal?.aborted !== true; ) {
+  const isOver = () => signal?.aborted === true;
+  for (let left: Stage | undefined = stage; left !== undefined && !isOver(); ) {
     const tried: Stage = left;
     const failure = await withMistake(() => failureOf(folder, tried, signal));
-    if (failure === undefined) return undefined;
+    // What Ctrl-C has ended is no finding, and is not run again.
+    if (failure === undefined || isOver()) return undefined;
     if ((await failureOf(folder, failure.again, signal)) === undefined) return failure.test;
     left = withoutFiles(tried, failure.again);
   }

@@ -3,11 +3,14 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { MemoryArbiter, type Terms as Records } from '../../arbiter/memory.ts';
-import { systemClock } from '../../base/clock.ts';
+import { type Clock, systemClock } from '../../base/clock.ts';
 import { ColoError, errorCodes } from '../../base/errors.ts';
+import { handClock } from '../../base/hand-clock.ts';
 import { silentLog } from '../../base/log.ts';
 import type { LinkHandlers, LinkKind } from '../../channel/link.ts';
 import { protectSchema } from '../../config/spec.ts';
+import { leaseMs, takeoverMarginMs } from '../../heartbeat/limits.ts';
+import { beatTypes, encodeBeat } from '../../heartbeat/message.ts';
 import { Tolerance } from '../../heartbeat/tolerance.ts';
 import { GuestAddresses } from '../../proxy/guest-addresses.ts';
 import type { NodeConfig } from '../config.ts';
@@ -22,7 +25,7 @@ import { SecondaryNode } from './secondary.ts';
 class TestLink implements PeerLink {
   readonly peer: PeerLink['peer'];
   readonly ends = { local: '', remote: '' };
-  readonly endedByPeer = true;
+  endedByPeer = true;
   readonly farewell = '';
   said = '';
   ended = false;
@@ -30,8 +33,11 @@ class TestLink implements PeerLink {
   constructor(kind: LinkKind, from: { node: string; term: number }) {
     this.peer = { vm: 'web', kind, session: 's', ...from };
   }
+  /** What is said to it. */
+  heard = 0;
   send(): void {
-    assert.fail('nothing is said to one that is not followed');
+    assert.ok(this.handlers !== undefined, 'nothing is said to one that is not followed');
+    this.heard += 1;
   }
   start(handlers: LinkHandlers): void {
     this.handlers = handlers;
@@ -53,7 +59,7 @@ function linksOf(node: string, term: number, bulk = { node, term }): TestLinks {
   return { beat: of('beat'), packet: of('packet'), bulk: of('bulk', bulk) };
 }
 
-async function stage(test: TestContext, records: Records) {
+async function stage(test: TestContext, records: Records, clock: Clock = systemClock) {
   let acceptor: { busy: () => string | undefined; paired: (links: PeerLinks) => void } | undefined;
   const platform = {
     acceptLinks: async (options: NonNullable<typeof acceptor>) => {
@@ -65,7 +71,7 @@ async function stage(test: TestContext, records: Records) {
   const arbiter = new MemoryArbiter(records);
   const state = { answers: true };
   const context: NodeContext = {
-    ...{ config, clock: systemClock, wallMs: () => 0, log: silentLog, platform: platform as unknown as Platform },
+    ...{ config, clock, wallMs: () => 0, log: silentLog, platform: platform as unknown as Platform },
     arbiter: {
       read: (vm) => (state.answers ? arbiter.read(vm) : Promise.reject(new ColoError(errorCodes.arbiter, 'silent'))),
       claim: () => assert.fail('nothing is claimed'),
@@ -77,7 +83,7 @@ async function stage(test: TestContext, records: Records) {
   const troubles = new Troubles(silentLog);
   const secondary = new SecondaryNode(context, {
     ...{ terms, tolerance: new Tolerance(), addresses: new GuestAddresses([]), troubles },
-    uplinkHealth: new UplinkHealth({ clock: systemClock, troubles }),
+    uplinkHealth: new UplinkHealth({ clock, troubles }),
     verified: { equal: 0, different: 0 },
   });
   test.after(() => secondary.stop());
@@ -124,4 +130,21 @@ test('a role that ends while the arbiter is asked about a primary follows nobody
   await knocking;
   assert.equal(secondary.pair.state.kind, 'idle');
   assert.ok(Object.values(links).every((one) => one.ended && one.handlers === undefined));
+});
+
+test('links that the primary ended leave it no lease; those that this node gave up leave it what it was lent last', async (context) => {
+  for (const endedByPeer of [true, false]) {
+    const clock = handClock();
+    const { secondary, knock } = await stage(context, new Map([['web', { term: 1, owner: 'a', peer: null }]]), clock);
+    const links = linksOf('a', 1);
+    assert.equal(await knock(links), '');
+    links.beat.handlers?.message(beatTypes.beat, Buffer.from(encodeBeat({ sequence: 1, term: 1, sentAt: 0 })));
+    assert.equal(links.beat.heard, 1, 'a beat is echoed');
+    links.packet.endedByPeer = endedByPeer;
+    links.packet.handlers?.closed(new ColoError(errorCodes.channel, 'the connection broke'));
+    clock.move(leaseMs + takeoverMarginMs - 1);
+    assert.equal(secondary.pair.state.kind === 'joining', !endedByPeer);
+    clock.move(1);
+    assert.notEqual(secondary.pair.state.kind, 'joining');
+  }
 });
