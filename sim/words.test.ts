@@ -26,7 +26,7 @@ function reasons(seed: number, how: 'full' | 'failing', flush: DiskPlan['flush']
       const isJoining = world.b.node?.secondary?.pair.state.kind === 'joining';
       const isDue = seed % 2 === 0 || world.a.node?.primary?.pair.state.kind === 'protected';
       world.b.folder[how] = isJoining && isDue && world.schedule.now < strikeUntilMs;
-      const [why] = /b was lost: [^;]*/.exec(world.a.node?.primary?.peer.why ?? '') ?? [];
+      const [why] = /b was lost: [^;]*/.exec(world.a.node?.primary?.why ?? '') ?? [];
       if (why !== undefined) told.add(why);
     };
     for (let at = 1; at < strikeUntilMs + 100; at += 0.25) world.schedule.at(at, look);

@@ -1,7 +1,7 @@
 // When the faults stop, every client is answered again, and the VM is protected again, within a bounded time.
 
 import type { Checker } from '../world/checker.ts';
-import { recoverMs, type World } from '../world/world.ts';
+import { recoverMs, recoverMsOf, type World } from '../world/world.ts';
 
 const answersWanted = 2;
 
@@ -13,6 +13,7 @@ export function liveness(world: World): Checker {
     name: 'liveness',
     sentence,
   };
+  const withinMs = recoverMsOf(world.plan);
   let healedAt: number | undefined;
   let before: number[] = [];
   let done = false;
@@ -35,7 +36,7 @@ export function liveness(world: World): Checker {
       if (healedAt === undefined) return;
       const client = unserved();
       if (client === undefined && isProtected()) done = true;
-      if (done || world.schedule.now - healedAt < recoverMs) return;
+      if (done || world.schedule.now - healedAt < withinMs) return;
       const states = world.nodes.map(({ name, node }) => {
         const state = node?.primary?.pair.state.kind ?? node?.secondary?.pair.state.kind ?? 'down';
         return `${name} is ${state}${node?.role.state.kind === 'ended' ? ' (ended)' : ''}`;
@@ -44,7 +45,7 @@ export function liveness(world: World): Checker {
       world.violate(
         checker.name,
         checker.sentence,
-        `${what} ${recoverMs} ms after the last fault: ${states.join(', ')}`,
+        `${what} ${withinMs} ms after the last fault: ${states.join(', ')}`,
       );
     },
   };

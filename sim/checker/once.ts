@@ -48,7 +48,10 @@ export function once(world: World): Checker {
       into?.set(what, (into.get(what) ?? 0) + 1);
     },
     resumedFrom: (vm) => void waiting.set(vm, new Map()),
-    frameReleased: (node, frame) => {
+    // Not what is handed to an uplink whose kernel is full: nobody has heard that, and the survivor says all of it.
+    // What a stopped node leaves late is the write of one moment, which nobody can take back.
+    frameLeft: (node, frame, late) => {
+      if (late) return;
       look();
       const what = namesOf(leftNames, node).nameOf(frame);
       if (what === undefined) return;

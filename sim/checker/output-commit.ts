@@ -132,7 +132,7 @@ function stampOf(limits: Limits, view: FrameView): number | undefined {
   return base === undefined || Number.isNaN(base) ? undefined : distance(view.timestamp, base);
 }
 
-const connectionsKept = 400;
+const connectionsKept = 2000;
 const capturesKept = 64;
 
 export const sentence =

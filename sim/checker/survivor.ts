@@ -14,6 +14,12 @@ export const sentence =
   'while one copy ' +
   'of the guest is not struck by a fault, one can run.';
 
+/**
+ * A state is tried as often as the plan says, with the next checkpoint (`protect.tryLoad`); slow links and machines may
+ * delay that one.
+ */
+const triedWithinMs = 2000;
+
 export function survivor(world: World): Checker {
   const name = 'survivor';
   const complain = (what: string) => world.violate(name, sentence, what);
@@ -22,7 +28,7 @@ export function survivor(world: World): Checker {
     const state = node?.primary?.pair.state;
     const isRunning = process?.alive === true && vm?.alive === true && node !== undefined;
     if (!isRunning || state?.kind !== 'protected' || process === undefined) return false;
-    return state.complete && node?.primary?.peer.heartbeat?.lease.valid(process.clock.now()) === true;
+    return state.complete && node?.primary?.pairing?.lease?.valid(process.clock.now()) === true;
   };
 
   /** If `node` were lost now. */
@@ -40,6 +46,21 @@ export function survivor(world: World): Checker {
 
   const judgeBoth = (when: string): void => {
     for (const node of world.nodes) judge(node, when);
+  };
+
+  /** A copy that nobody can load is none, and a primary that counts on it has to have found that out. */
+  const judgeLoads = (node: SimNode): void => {
+    const { other } = node;
+    const { vm, loadsFailSince } = other;
+    const state = node.node?.primary?.pair.state;
+    if (loadsFailSince === undefined || vm === undefined || !isProtected(node) || node.vm?.answers !== true) return;
+    if (state?.kind !== 'protected' || !state.loaded || other.process?.paused !== false) return;
+    const isNew = vm.startedAt > loadsFailSince;
+    const isOld = world.plan.protect.mode === 'remus' && world.schedule.now > loadsFailSince + triedWithinMs;
+    if (isNew || isOld)
+      complain(
+        `${node.name} is protected by ${other.name}, where no state loads since ${loadsFailSince.toFixed(0)} ms`,
+      );
   };
 
   /** Nodes in doubt about a secondary that may run, whose own QEMU has not been able to answer since that began. */
@@ -89,10 +110,17 @@ export function survivor(world: World): Checker {
       lookForTheUnhurt();
       judgeBoth(`before ${what}`);
     },
+    aboutToBoot: (node) => {
+      const holder = world.nodes.find((one) => one !== node && world.heldBy(one) !== undefined);
+      const { vm } = holder ?? {};
+      if (holder === undefined || vm === undefined || world.isStruck(vm) || world.isHindered(vm)) return;
+      complain(`${node.name} boots the guest anew, and ${holder.name} holds it`);
+    },
     reached: (_node, point) => judgeBoth(`at ${point}`),
     stepped: () => {
       lookForDoubts();
       judgeBoth('now');
+      for (const node of world.nodes) judgeLoads(node);
     },
     termChanged: noteWinner,
     polled: lookForTheUnhurt,

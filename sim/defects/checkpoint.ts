@@ -6,15 +6,16 @@ import { Staging } from '../../src/checkpoint/stage.ts';
 import { PrimaryPair } from '../../src/controller/primary-pair.ts';
 import { encodeCount, messages } from '../../src/node/pairing/message.ts';
 import type { GuestVm, PeerLink } from '../../src/node/platform.ts';
-import { Checkpointer } from '../../src/node/primary/checkpointer.ts';
+import { Checkpointer } from '../../src/node/primary/checkpoint/checkpointer.ts';
+import { Applier } from '../../src/node/secondary/applier.ts';
 import { SecondaryBulk } from '../../src/node/secondary/bulk.ts';
 import { RunTracker } from '../../src/qemu/dirty/tracker.ts';
 import type { Capture } from '../../src/qemu/vm.ts';
 import { always, call, type Defect, nothing } from './defect.ts';
 
-interface CheckpointerParts {
-  inFlight: { epoch: number; capture: Capture } | undefined;
-  node: { parts: { vm: GuestVm } };
+interface CheckpointerFields {
+  inFlight: { captured: { epoch: number; capture: Capture } } | undefined;
+  parts: { vm: GuestVm };
 }
 
 export const checkpointDefects: readonly Defect[] = [
@@ -32,7 +33,7 @@ export const checkpointDefects: readonly Defect[] = [
           function (type, payload) {
             const bytes = Buffer.from(payload as Uint8Array);
             if (type === checkpointTypes.begin && bytes[20] === 2) {
-              const { links } = this['node'] as unknown as { links: { packet: PeerLink } };
+              const { links } = this['parts'] as unknown as { links: { packet: PeerLink } };
               links.packet.send(messages.committed, encodeCount(bytes.readUInt32BE(4)));
             }
             return before.call(this, type, payload);
@@ -136,11 +137,51 @@ export const checkpointDefects: readonly Defect[] = [
         method: 'abort',
         replace: () =>
           function (epoch, now) {
-            const { inFlight, node } = this as unknown as CheckpointerParts;
-            if (inFlight === undefined || inFlight.epoch !== epoch) return;
-            node.parts.vm.tracker.putBack(inFlight.capture.runs);
-            call(this, 'know', inFlight.capture);
+            const { inFlight, parts } = this as unknown as CheckpointerFields;
+            if (inFlight === undefined || inFlight.captured.epoch !== epoch) return;
+            parts.vm.tracker.putBack(inFlight.captured.capture.runs);
+            call(this, 'know', inFlight.captured.capture);
             call(this, 'undo', epoch, now);
+          },
+      },
+    ],
+  },
+  {
+    name: 'loaded-when-committed',
+    mistake: 'The VM is called protected when its first checkpoint is committed, before the secondary has loaded it.',
+    seeds: 25,
+    finds: 'survivor',
+    alone: true,
+    needs: 'loads-fail',
+    changes: [
+      {
+        owner: PrimaryPair,
+        method: 'onCheckpoint',
+        replace: (before) =>
+          function (event) {
+            const actions = before.call(this, event);
+            const state = this['state'] as unknown as { kind: string; loaded: boolean };
+            if ((event as { kind: string }).kind === 'committed' && state.kind === 'protected') state.loaded = true;
+            return actions;
+          },
+      },
+    ],
+  },
+  {
+    name: 'states-not-tried',
+    mistake: 'remus: after the first state of a pairing none is tried any more.',
+    seeds: 910,
+    from: 895,
+    finds: 'survivor',
+    alone: true,
+    needs: 'loads-fail',
+    changes: [
+      {
+        owner: Applier,
+        method: 'tryLoad',
+        replace: (before) =>
+          function (deviceState) {
+            return this['pending'] === undefined ? before.call(this, deviceState) : undefined;
           },
       },
     ],

@@ -1,6 +1,7 @@
 // All deliberate defects, by theme. test/simulation/defects.test.ts shows that each is found.
 
 import { checkpointDefects } from './checkpoint.ts';
+import { clusterDefects } from './cluster.ts';
 import type { Defect } from './defect.ts';
 import { diskDefects } from './disk.ts';
 import { outputDefects } from './output.ts';
@@ -15,4 +16,5 @@ export const defects: readonly Defect[] = [
   ...checkpointDefects,
   ...pairDefects,
   ...diskDefects,
+  ...clusterDefects,
 ];

@@ -59,4 +59,8 @@ export const firstSeeds: Readonly<Record<string, number>> = {
   'tcp-not-resent': 4,
   'second-takeover-mute': 268,
   'addresses-in-the-receive-buffer': 1,
+  'reset-is-a-death': 63,
+  'loaded-when-committed': 15,
+  'states-not-tried': 903,
+  'lost-vm-left-alone': 27,
 };

@@ -4,7 +4,8 @@ import { PrimaryPair } from '../../src/controller/primary-pair.ts';
 import { SecondaryPair } from '../../src/controller/secondary-pair.ts';
 import { Lease } from '../../src/heartbeat/lease.ts';
 import { ColoNode } from '../../src/node/node.ts';
-import { PrimaryGate } from '../../src/node/primary/speech-gate.ts';
+import { PairLinks } from '../../src/node/pairing/links.ts';
+import { SpeechGate } from '../../src/node/primary/speech-gate.ts';
 import { SecondaryNode } from '../../src/node/secondary/secondary.ts';
 import { Terms } from '../../src/node/terms.ts';
 import { VmWatch } from '../../src/node/vm-watch.ts';
@@ -73,7 +74,28 @@ export const pairDefects: readonly Defect[] = [
     seeds: 20,
     finds: 'single-voice',
     alone: true,
-    changes: [{ owner: PrimaryGate, method: 'checkLease', replace: nothing }],
+    changes: [{ owner: SpeechGate, method: 'checkLease', replace: nothing }],
+  },
+  {
+    name: 'reset-is-a-death',
+    mistake:
+      'A connection that is reset counts as word that the primary is gone (a defect that the simulation found in ' +
+      'the product).',
+    seeds: 70,
+    from: 55,
+    finds: 'single-voice',
+    alone: true,
+    needs: 'abort-link',
+    changes: [
+      {
+        owner: PairLinks,
+        method: 'lose',
+        replace: (before) =>
+          function (why) {
+            return before.call(this, why, true);
+          },
+      },
+    ],
   },
   {
     name: 'keeps-echoing',

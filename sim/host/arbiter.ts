@@ -55,34 +55,47 @@ export class SimArbiter implements Arbiter {
   async close(): Promise<void> {}
 
   private ask<T>(operation: () => Promise<T>): Promise<T> {
-    const { process, reach, random, members } = this;
-    const { promise, resolve, reject } = Promise.withResolvers<T>();
-    const oneWayMs = () => reach.delayMs * (0.5 + random.next());
-    const fail = () =>
-      void process.clock.after(timeoutMs, () => reject(new ColoError(errorCodes.arbiter, 'no answer (simulated)')));
-    if (!process.alive) return promise;
-    const { answers, outages } = members;
-    const isLost = () => !answers || members.outages !== outages;
-    process.schedule.after(oneWayMs(), () => {
-      if (reach.cut || random.chance(reach.lose)) {
-        fail();
-        return;
-      }
-      if (isLost()) {
-        fail();
-        if (answers) members.inherit(() => void operation().then(this.changed, () => undefined));
-        return;
-      }
-      const done = operation().then(
-        (value) => () => resolve(value),
-        (error: unknown) => () => reject(error instanceof Error ? error : new Error(String(error))),
-      );
-      void done.then((answer) => {
-        this.changed();
-        if (reach.cut || random.chance(reach.lose)) fail();
-        else process.schedule.after(oneWayMs(), () => (isLost() ? fail() : process.run(answer)));
-      });
-    });
-    return promise;
+    const { process, reach, random, members, changed } = this;
+    return askMembers(process, { reach, random, members, changed }, operation);
   }
+}
+
+/** How somebody's operations get to the members, and what is told when one may have changed something. */
+export interface Asking {
+  reach: Reach;
+  random: Random;
+  members: Members;
+  changed?: () => void;
+}
+
+export function askMembers<T>(process: SimProcess, asking: Asking, operation: () => Promise<T>): Promise<T> {
+  const { reach, random, members, changed = () => undefined } = asking;
+  const { promise, resolve, reject } = Promise.withResolvers<T>();
+  const oneWayMs = () => reach.delayMs * (0.5 + random.next());
+  const fail = () =>
+    void process.clock.after(timeoutMs, () => reject(new ColoError(errorCodes.arbiter, 'no answer (simulated)')));
+  if (!process.alive) return promise;
+  const { answers, outages } = members;
+  const isLost = () => !answers || members.outages !== outages;
+  process.schedule.after(oneWayMs(), () => {
+    if (reach.cut || random.chance(reach.lose)) {
+      fail();
+      return;
+    }
+    if (isLost()) {
+      fail();
+      if (answers) members.inherit(() => void operation().then(changed, () => undefined));
+      return;
+    }
+    const done = operation().then(
+      (value) => () => resolve(value),
+      (error: unknown) => () => reject(error instanceof Error ? error : new Error(String(error))),
+    );
+    void done.then((answer) => {
+      changed();
+      if (reach.cut || random.chance(reach.lose)) fail();
+      else process.schedule.after(oneWayMs(), () => (isLost() ? fail() : process.run(answer)));
+    });
+  });
+  return promise;
 }

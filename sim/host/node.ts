@@ -11,6 +11,7 @@ import { ColoError, errorCodes } from '../../src/base/errors.ts';
 import type { Log } from '../../src/base/log.ts';
 import { type LinkKind, linkKinds } from '../../src/channel/hello.ts';
 import { openCompressor } from '../../src/checkpoint/compress.ts';
+import type { Shared } from '../../src/cluster/memory-store.ts';
 import type { WantedRole } from '../../src/controller/role.ts';
 import { Replica } from '../../src/disk/replica.ts';
 import type { NodeConfig } from '../../src/node/config.ts';
@@ -22,7 +23,7 @@ import type { Address } from '../../src/packet/build.ts';
 import type { Wire } from '../guest/wire.ts';
 import { type Path, SimLink } from '../network/link.ts';
 import type { SimSwitch } from '../network/network.ts';
-import type { Plan } from '../world/plan.ts';
+import type { HostName, Plan } from '../world/plan.ts';
 import type { Random } from '../world/random.ts';
 import type { Schedule } from '../world/schedule.ts';
 import type { Trace } from '../world/trace.ts';
@@ -52,12 +53,17 @@ export interface Surroundings extends VmObserver {
   readonly trace: Trace;
   readonly terms: Terms;
   readonly captureIds: { next: number };
-  readonly paths: Record<'a' | 'b', Path>;
-  readonly reach: Record<'a' | 'b', Reach>;
+  readonly paths: Record<HostName, Path>;
+  readonly reach: Record<HostName, Reach>;
   readonly members: Members;
   readonly network: SimSwitch;
   readonly a: SimNode;
   readonly b: SimNode;
+  /** All hosts. */
+  readonly nodes: readonly SimNode[];
+  /** What the registry of a cluster holds, and whether it takes nothing now. */
+  readonly registry: Shared;
+  registryRefuses: boolean;
   readonly wire: Wire;
   readonly calls: { clients: Address[]; everyMs: number } | undefined;
   /** Its copy is lost through a fault. */
@@ -71,8 +77,16 @@ export interface Surroundings extends VmObserver {
   termChanged(): void;
 }
 
+/** What starts and ends a host's nodes in a cluster (colod.ts). */
+export interface HostService {
+  readonly process: SimProcess | undefined;
+  start(): void;
+  kill(againMs: number): void;
+  end(): void;
+}
+
 export class SimNode {
-  readonly name: 'a' | 'b';
+  readonly name: HostName;
   readonly world: Surroundings;
   node: ColoNode | undefined;
   process: SimProcess | undefined;
@@ -82,6 +96,8 @@ export class SimNode {
   /** Faults of its checkpoints: the next batches of pages cannot be decoded. */
   spoilBatches = 0;
   failNextLoad = false;
+  /** Since then no state loads on this host. */
+  loadsFailSince: number | undefined = undefined;
   failNextCapture: 'before' | 'stopped' | 'saved' | undefined = undefined;
   incarnation = 0;
   startedAt = 0;
@@ -95,13 +111,19 @@ export class SimNode {
   /** Where its host keeps the replica of the disks, and of which session that replica is. */
   readonly folder: SimFolder;
   replicaOf = '';
+  /** In a cluster. */
+  service: HostService | undefined = undefined;
+  /** Which life of the VM the node here has, or had before its process ended. */
+  child: { vm: string; life: string } | undefined = undefined;
+  /** The host is off. */
+  isDown = false;
   private acceptor: Acceptor | undefined;
   private card: SimCard | undefined;
   private readonly random: Random;
   private links: SimLink[] = [];
   private restarting = false;
 
-  constructor(world: Surroundings, name: 'a' | 'b') {
+  constructor(world: Surroundings, name: HostName) {
     this.world = world;
     this.name = name;
     this.random = world.random.fork(`node ${name}`);
@@ -110,8 +132,13 @@ export class SimNode {
     this.folder.onTrouble = () => world.hinder(this);
   }
 
+  /** The other node of the pair: in a cluster the one that it is, or was, paired with. */
   get other(): SimNode {
-    return this.name === 'a' ? this.world.b : this.world.a;
+    const { nodes, a, b } = this.world;
+    if (nodes.length === 2) return this.name === 'a' ? b : a;
+    const others = nodes.filter((one) => one !== this);
+    const peer = others.find(({ name }) => this.peerProcess?.name.startsWith(name) === true);
+    return peer ?? others.find(({ isUp }) => isUp) ?? b;
   }
 
   get liveLinks(): SimLink[] {
@@ -150,6 +177,7 @@ export class SimNode {
   /** The end of the process, or of the host: QEMU goes with it. */
   kill(death: Death): void {
     const { process } = this;
+    if (death === 'host' && this.service !== undefined) this.powerOff(this.service);
     if (process === undefined || !process.alive) return;
     this.say(death === 'host' ? 'its host is gone' : 'its process is killed');
     const loseEvent = this.random.chance(0.7) ? this.world.schedule.count : undefined;
@@ -164,8 +192,28 @@ export class SimNode {
     this.supervise(death === 'host' ? this.random.between(300, 2500) : this.random.between(20, 1500));
   }
 
+  /** The service goes with its host, and comes back with it; of the node nothing is left. */
+  private powerOff(service: HostService): void {
+    if (this.isDown) return;
+    this.isDown = true;
+    this.child = undefined;
+    service.end();
+    const offMs = this.random.pick([this.random.between(300, 2500), this.random.between(4000, 9000)]);
+    this.world.schedule.after(offMs, () => {
+      this.isDown = false;
+      service.start();
+    });
+  }
+
+  /** In a cluster: the service starts the node. */
+  startChild(child: { vm: string; life: string }, role: WantedRole): void {
+    this.child = child;
+    this.start(role);
+  }
+
   /** What the supervisor looks at now and then. */
   look(): void {
+    if (this.service !== undefined) return;
     if (this.node?.role.state.kind !== 'ended' || this.restarting || this.process?.paused === true) return;
     this.restarting = true;
     const { node, process } = this;
@@ -191,6 +239,7 @@ export class SimNode {
   }
 
   private supervise(delayMs: number): void {
+    if (this.service !== undefined) return;
     const { incarnation } = this;
     this.world.schedule.after(delayMs, () => {
       if (this.incarnation === incarnation && !this.isUp) this.startAgain();
@@ -204,13 +253,16 @@ export class SimNode {
   pause(withQemu: boolean): void {
     this.say(withQemu ? 'host stands still' : 'node stands still');
     this.process?.pause();
-    if (withQemu) this.vm?.parts.qemu.pause();
+    if (!withQemu) return;
+    this.vm?.parts.qemu.pause();
+    this.service?.process?.pause();
   }
 
-  wake(): void {
+  wake(timersFirst = false): void {
+    this.service?.process?.wake(timersFirst);
     if (this.process?.paused !== true && this.vm?.parts.qemu.paused !== true) return;
     this.say('wakes up');
-    this.process?.wake();
+    this.process?.wake(timersFirst);
     this.vm?.parts.qemu.wake();
   }
 
@@ -232,6 +284,13 @@ export class SimNode {
     link?.process.run(() => link.fail('broke'));
   }
 
+  /** The kernel ends one connection, or all: the other side hears at once, the owner here so much later. */
+  abortLinks(choice: number, heardMs: number): void {
+    const open = this.liveLinks;
+    const links = choice % 2 === 0 ? open : [open[choice % Math.max(1, open.length)]];
+    for (const link of links) link?.abort(heardMs);
+  }
+
   // ---- the platform ----
 
   private newContext(process: SimProcess, role: WantedRole): NodeContext {
@@ -243,7 +302,8 @@ export class SimNode {
     });
     const config: NodeConfig = {
       ...{ vm: vmName, node: this.name, role, listen: { path: this.name } },
-      peers: [{ node: this.other.name, address: { path: this.other.name } }],
+      ...(this.child === undefined ? {} : { life: this.child.life }),
+      peers: this.service === undefined ? [{ node: this.other.name, address: { path: this.other.name } }] : [],
       machine: {
         ...{ machine: 'q35', accel: 'tcg', cpu: undefined, vcpus: 1, ramBytes: world.plan.ramBytes },
         ...{ kernel: undefined, initrd: undefined, cmdline: '', nics: [], serialLog: '', extraArgs: [] },
@@ -299,7 +359,7 @@ export class SimNode {
         return Replica.begin({ folder: this.storage(process), vm: vmName, ...options });
       },
       hashFile: async () => hashOf(this.folder.bytes('disk0.raw') ?? Buffer.alloc(0)),
-      openLinks: (_address, term, signal) => this.openLinks(process, term, signal),
+      openLinks: (to, term, signal) => this.openLinks(process, { to: to.node, term, signal }),
       acceptLinks: async (acceptor) => {
         if (process.alive) this.acceptor = acceptor;
         return { close: async () => this.closeAcceptor(process, acceptor) };
@@ -369,26 +429,31 @@ export class SimNode {
         qemu,
         card,
         random: this.random.fork(`vm ${this.incarnation} ${world.schedule.count}`),
-        traits: plan.guestTraits[this.name],
+        traits: plan.guestTraits[this.name === 'c' ? 'a' : this.name],
         times: plan.times,
         observer: world,
         captureIds: world.captureIds,
         ...this.newDisk(qemu, isSecondary),
+        loadsFail: () => this.loadsFailSince !== undefined,
         calls: world.calls,
         wire: world.wire,
       });
       vm.faults.failLoad = this.failNextLoad;
       this.failNextLoad = false;
       this.vm = vm;
-      if (vm.faults.failLoad) world.strike(this);
+      if (vm.faults.failLoad || this.loadsFailSince !== undefined) world.strike(this);
       world.machineStarted(this, vm, isSecondary);
       resolve(vm);
     });
     return promise;
   }
 
-  private openLinks(process: SimProcess, term: number, signal: AbortSignal): Promise<PeerLinks> {
-    const { world, other } = this;
+  private openLinks(
+    process: SimProcess,
+    { to, term, signal }: { to: string; term: number; signal: AbortSignal },
+  ): Promise<PeerLinks> {
+    const { world } = this;
+    const other = world.nodes.find(({ name }) => name === to) ?? this.other;
     const { promise, resolve, reject } = Promise.withResolvers<PeerLinks>();
     const refuse = (why: string, delayMs: number) =>
       void process.clock.after(delayMs, () => reject(new ColoError(errorCodes.channel, why)));
@@ -417,10 +482,10 @@ export class SimNode {
   ): void {
     const { world } = this;
     const session = `${process.name}-${peer.name}-${world.schedule.count}`;
-    const make = (owner: SimNode, own: SimProcess, kind: LinkKind): SimLink => {
+    const make = (owner: SimNode, own: SimProcess, { kind, to }: { kind: LinkKind; to: SimNode }): SimLink => {
       const random = owner.random.fork(`${session} ${kind}`);
       const link = new SimLink({
-        peer: { vm: vmName, node: owner.other.name, kind, term: on.term, session },
+        peer: { vm: vmName, node: to.name, kind, term: on.term, session },
         process: own,
         kind,
         path: world.paths[owner.name],
@@ -432,8 +497,8 @@ export class SimNode {
       return link;
     };
     const join = (kind: LinkKind): { near: SimLink; far: SimLink } => {
-      const near = make(this, process, kind);
-      const far = make(other, peer, kind);
+      const near = make(this, process, { kind, to: other });
+      const far = make(other, peer, { kind, to: this });
       near.other = far;
       far.other = near;
       return { near, far };

@@ -16,7 +16,7 @@ export class SimProcess {
   readonly schedule: Schedule;
   alive = true;
   paused = false;
-  private backlog: (() => void)[] = [];
+  private backlog: { action: () => void; isTimer: boolean }[] = [];
   private readonly ends: (() => void)[] = [];
   private readonly rate: number;
   private readonly origin: number;
@@ -33,8 +33,14 @@ export class SimProcess {
   /** Runs `action` as this process: now, when it wakes, or never. */
   run(action: () => void): void {
     if (!this.alive) return;
-    if (this.paused) this.backlog.push(action);
+    if (this.paused) this.backlog.push({ action, isTimer: false });
     else action();
+  }
+
+  /** As `run`, of a timer that is due. */
+  private runTimer(action: () => void): void {
+    if (this.alive && this.paused) this.backlog.push({ action, isTimer: true });
+    else this.run(action);
   }
 
   /** Before it does the `nth` of these from now on, `act` stops it; undefined: nothing will. */
@@ -70,13 +76,17 @@ export class SimProcess {
     this.paused = true;
   }
 
-  /** Everything that waited runs, in its order, before anything new. */
-  wake(): void {
+  /**
+   * Everything that waited runs before anything new: in its order, or as a loop of events does it, which looks at its
+   * timers first and then at what its sockets have.
+   */
+  wake(timersFirst = false): void {
     if (!this.paused) return;
     this.paused = false;
     const waiting = this.backlog;
     this.backlog = [];
-    for (const action of waiting) this.schedule.at(this.schedule.now, () => this.run(action));
+    if (timersFirst) waiting.sort((one, other) => Number(other.isTimer) - Number(one.isTimer));
+    for (const { action } of waiting) this.schedule.at(this.schedule.now, () => this.run(action));
   }
 
   jump(ms: number): void {
@@ -87,7 +97,7 @@ export class SimProcess {
     now: () => this.origin + this.jumpedMs + this.schedule.now * this.rate,
     after: (delayMs, action) => {
       let cancelled = false;
-      const due = this.schedule.after(delayMs / this.rate, () => this.run(() => cancelled || action()));
+      const due = this.schedule.after(delayMs / this.rate, () => this.runTimer(() => cancelled || action()));
       return () => {
         cancelled = true;
         due.action = undefined;
@@ -98,7 +108,7 @@ export class SimProcess {
       const next = () =>
         void this.schedule.after(periodMs / this.rate, () => {
           if (cancelled || !this.alive) return;
-          this.run(() => {
+          this.runTimer(() => {
             if (cancelled) return;
             action();
             next();

@@ -77,6 +77,8 @@ export interface VmParts {
   /** Whom the guest calls. */
   calls?: NonNullable<GuestPorts['calls']> | undefined;
   wire: Wire;
+  /** Whether no state loads on this host now. */
+  loadsFail?: () => boolean;
 }
 
 export class SimVm implements GuestVm {
@@ -87,6 +89,7 @@ export class SimVm implements GuestVm {
   readonly parts: VmParts;
   readonly guest: Guest;
   readonly faults: VmFaults = {};
+  readonly startedAt: number;
   /** The capture that this machine was loaded with; 0: it booted. */
   loadedFrom = 0;
   running = false;
@@ -108,6 +111,7 @@ export class SimVm implements GuestVm {
 
   constructor(parts: VmParts) {
     this.parts = parts;
+    this.startedAt = parts.schedule.now;
     this.memory = Buffer.alloc(parts.ramBytes);
     this.written = new Uint8Array(parts.ramBytes / pageSize);
     const { promise, resolve } = Promise.withResolvers<{ code: number | null; signal: string | null }>();
@@ -209,8 +213,10 @@ export class SimVm implements GuestVm {
 
   async load(deviceState: Uint8Array): Promise<{ loadMs: number }> {
     if (this.running) throw new Error('bug: a running machine was loaded');
-    const { loadMs } = this.parts.times;
+    const { times, loadsFail } = this.parts;
+    const { loadMs } = times;
     await this.spend(loadMs);
+    if (loadsFail?.() === true) throw new ColoError(errorCodes.qemu, 'the state does not load (simulated)');
     if (this.faults.failLoad === true) {
       this.faults.failLoad = false;
       throw new ColoError(errorCodes.qemu, 'snapshot-load failed (simulated)');

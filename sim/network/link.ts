@@ -2,7 +2,7 @@
 // its reason. Under them stands a path of the network between two hosts, one for each direction, that can be slow,
 // stalled or cut; a cut loses nothing by itself, as TCP under a link goes on trying.
 //
-//    send ─► wire (delay, bandwidth, cut) ─► receiver: message | bye | end (process gone) | damaged (checksum)
+//    send ─► wire (delay, bandwidth, cut) ─► receiver: message | bye | end (process gone) | reset | damaged (checksum)
 //
 // A message is handed over in a buffer that is overwritten when the call returns: who keeps it keeps rubbish. Large
 // parts are not copied when they are sent but when they leave, as the real link does.
@@ -42,7 +42,9 @@ export class Path {
 type Item =
   | { kind: 'message'; type: number; parts: Uint8Array[]; bytes: number; event: number }
   | { kind: 'bye'; why: string }
-  | { kind: 'end' };
+  | { kind: 'end' }
+  /** The connection was reset, by a kernel or by something on the way. */
+  | { kind: 'reset' };
 
 const closeTimeoutMs = 1000;
 
@@ -66,6 +68,7 @@ export class SimLink implements PeerLink {
   private drainWaiters: (() => void)[] = [];
   private over = false;
   private told = false;
+  private failure: ColoError | undefined = undefined;
   endedByPeer = false;
   farewell = '';
   readonly ends = { local: '', remote: '' };
@@ -73,6 +76,8 @@ export class SimLink implements PeerLink {
   damageNext = false;
   /** Nothing of this side is delivered any more: its host is gone without a word. */
   private mute = false;
+  /** Its kernel has ended the connection, and its owner may not know yet. */
+  private aborted = false;
 
   constructor(options: {
     peer: Hello;
@@ -115,6 +120,7 @@ export class SimLink implements PeerLink {
 
   start(handlers: LinkHandlers): void {
     this.handlers = handlers;
+    if (this.over) this.schedule.after(0, () => this.process.run(() => this.tell(this.failure)));
     const early = this.early.splice(0);
     if (early.length === 0) return;
     this.schedule.after(0, () => {
@@ -143,13 +149,16 @@ export class SimLink implements PeerLink {
     this.schedule.after(0, () => this.process.run(() => this.tell(undefined)));
   }
 
-  /** The process of this side is dead: its kernel says so, unless the whole host is gone. */
+  /**
+   * The process of this side is dead: its kernel says so, unless the whole host is gone. One that stood still has left
+   * something unread, which makes a reset of the end.
+   */
   processEnded(options: { silent: boolean; loseEvent: number | undefined }): void {
     this.finish();
     this.told = true;
     if (options.loseEvent !== undefined) this.loseFrom(options.loseEvent);
     if (options.silent) this.mute = true;
-    else this.put({ kind: 'end' }, 0);
+    else this.put({ kind: this.process.paused ? 'reset' : 'end' }, 0);
   }
 
   /** The host is back and knows nothing of this connection: whoever writes on it learns that. */
@@ -157,7 +166,7 @@ export class SimLink implements PeerLink {
     if (!this.mute) return;
     this.mute = false;
     this.wire.clear();
-    this.put({ kind: 'end' }, 0);
+    this.put({ kind: 'reset' }, 0);
   }
 
   /** What was sent in event `event` had not left the process yet. */
@@ -168,6 +177,7 @@ export class SimLink implements PeerLink {
   }
 
   private put(item: Item, bytes: number): void {
+    if (this.aborted) return;
     const { path, schedule } = this;
     this.departAt = Math.max(this.departAt, schedule.now) + bytes / path.bytesPerMs;
     this.lastArrival = Math.max(this.lastArrival, this.departAt + path.delayMs + path.jitterMs * this.random());
@@ -221,17 +231,18 @@ export class SimLink implements PeerLink {
   }
 
   private receive(item: Item): void {
-    if (this.over) return;
+    if (this.over || this.aborted) return;
     if (this.handlers === undefined) {
       this.early.push(item);
       return;
     }
-    if (item.kind !== 'message') this.endedByPeer = true;
+    if (item.kind === 'bye' || item.kind === 'end') this.endedByPeer = true;
     if (item.kind === 'bye') {
       this.farewell = item.why;
       this.finish();
       this.tell(undefined);
     } else if (item.kind === 'end') this.fail('ended without saying bye: its process is gone');
+    else if (item.kind === 'reset') this.fail('broke');
     else {
       const payload = Buffer.concat(item.parts);
       this.handlers.message(item.type, payload);
@@ -244,14 +255,24 @@ export class SimLink implements PeerLink {
     if (this.over) return;
     this.finish();
     const { kind, peer } = this;
-    this.tell(new ColoError(errorCodes.channel, `the ${kind} link to ${peer.node} is lost: the peer ${what}`));
+    this.failure = new ColoError(errorCodes.channel, `the ${kind} link to ${peer.node} is lost: the peer ${what}`);
+    this.tell(this.failure);
     this.put(saysWhy ? { kind: 'bye', why: `${peer.node} ${what}` } : { kind: 'end' }, 0);
   }
 
+  /** Its kernel gives the connection up: nothing arrives any more, and its owner hears of it `heardMs` later. */
+  abort(heardMs: number): void {
+    if (this.over || this.mute) return;
+    this.wire.clear();
+    this.put({ kind: 'reset' }, 0);
+    this.aborted = true;
+    this.schedule.after(heardMs, () => this.process.run(() => this.fail('broke')));
+  }
+
   private tell(error: ColoError | undefined): void {
-    if (this.told) return;
+    if (this.told || this.handlers === undefined) return;
     this.told = true;
-    this.handlers?.closed(error);
+    this.handlers.closed(error);
   }
 
   private finish(): void {

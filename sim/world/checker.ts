@@ -24,6 +24,8 @@ export interface Checker {
   folderLeft?(node: SimNode, death: Death): void;
   /** An operator's stop of a primary is done. */
   stopped?(node: SimNode): void;
+  /** Before that: a node boots a fresh guest although one has run. */
+  aboutToBoot?(node: SimNode): void;
   /** A fresh guest was booted, because no copy was left. */
   booted?(): void;
   /** A client has seen what it must not. */

@@ -1,5 +1,6 @@
 // Does what a plan's faults say, and undoes all of them when the world heals.
 
+import { MemoryStore } from '../../src/cluster/memory-store.ts';
 import type { FaultPoint } from '../../src/node/fault-points.ts';
 import type { SimNode, Surroundings } from '../host/node.ts';
 import type { SimVm } from '../host/vm.ts';
@@ -7,6 +8,7 @@ import { type Fault, faultText } from './plan.ts';
 
 /** What faults change, and what is told of them. */
 export interface FaultyWorld extends Surroundings {
+  readonly nodes: readonly SimNode[];
   /** Before a fault: what it takes away is still there. */
   aboutToStrike(node: SimNode, what: string): void;
   /** An operator's stop of a primary is done. */
@@ -54,8 +56,8 @@ export class Faults {
   heal(): void {
     this.over = true;
     for (const undo of this.undo.splice(0)) undo();
-    for (const reach of [this.world.reach.a, this.world.reach.b]) reach.lose = 0;
-    for (const node of [this.world.a, this.world.b]) {
+    for (const reach of Object.values(this.world.reach)) reach.lose = 0;
+    for (const node of this.world.nodes) {
       node.spoilBatches = 0;
       node.failNextLoad = false;
       if (node.vm !== undefined) {
@@ -76,9 +78,10 @@ export class Faults {
   }
 
   private nodeOf(on: Fault['on']): SimNode {
-    const { a, b } = this.world;
-    if (on === 'a' || on === 'b') return on === 'a' ? a : b;
-    const primary = [a, b].find(({ node }) => node?.primary !== undefined) ?? a;
+    const { a, nodes } = this.world;
+    const named = nodes.find(({ name }) => name === on);
+    if (named !== undefined) return named;
+    const primary = nodes.find(({ node }) => node?.primary !== undefined) ?? a;
     return on === 'primary' ? primary : primary.other;
   }
 
@@ -106,6 +109,12 @@ export class Faults {
       case 'pause-host':
         node.pause(fault.kind === 'pause-host');
         this.later(fault, () => node.wake());
+        return;
+      case 'stall':
+        this.stall(fault, [node]);
+        return;
+      case 'stall-all':
+        this.stall(fault, world.nodes);
         return;
       case 'cut':
         path.cut = true;
@@ -178,6 +187,24 @@ export class Faults {
         return;
       case 'reset-link':
         node.resetLink(fault.choice);
+        return;
+      case 'colod-killed':
+        node.service?.kill(100 + 4 * fault.choice);
+        return;
+      case 'drain':
+        this.drain(fault, node);
+        return;
+      case 'registry-refuses':
+        world.registryRefuses = true;
+        this.later(fault, () => {
+          world.registryRefuses = false;
+        });
+        return;
+      case 'abort-link':
+        node.abortLinks(fault.choice, fault.forMs);
+        return;
+      case 'loads-fail':
+        this.failLoads(fault, node);
         return;
       case 'arbiter-cut':
         reach.cut = true;
@@ -258,6 +285,38 @@ export class Faults {
     };
     process?.stopBefore({ before, nth: 1 + (fault.choice % 5), act });
     this.undo.push(() => process?.stopBefore(undefined));
+  }
+
+  /** An operator wants the host empty for a while. */
+  private drain(fault: Fault, { name }: SimNode): void {
+    const store = new MemoryStore(this.world.registry, { now: () => this.world.schedule.now });
+    const key = `drains/${name}`;
+    void store.change(key, 0, '{}');
+    this.later(fault, () => {
+      const drain = this.world.registry.entries.get(key);
+      if (drain !== undefined) void store.change(key, drain.revision, null);
+    });
+  }
+
+  /** Whole machines stand still; each goes on in its own moment, with its timers first. */
+  private stall(fault: Fault, nodes: readonly SimNode[]): void {
+    nodes.forEach((node, index) => {
+      node.pause(true);
+      const lagMs = (fault.choice * (index + 1)) % 37;
+      this.later({ ...fault, forMs: fault.forMs + lagMs }, () => node.wake(true));
+    });
+  }
+
+  /**
+   * What this host was given before may be a copy that nobody can load: until that is looked at, the loss of its
+   * primary is a second fault.
+   */
+  private failLoads(fault: Fault, node: SimNode): void {
+    this.world.strike(node);
+    node.loadsFailSince = this.world.schedule.now;
+    this.later(fault, () => {
+      node.loadsFailSince = undefined;
+    });
   }
 
   /** QEMU alone stands still: its node lives, and is not answered. */

@@ -46,13 +46,23 @@ export const faultKinds = [
   'keep-fails',
   'signal',
   'shutdown',
+  'stall',
+  'stall-all',
+  'loads-fail',
+  'abort-link',
+  'colod-killed',
+  'drain',
+  'registry-refuses',
 ] as const;
 export type FaultKind = (typeof faultKinds)[number];
+
+/** The hosts; the third one in clusters only. */
+export type HostName = 'a' | 'b' | 'c';
 
 export interface Fault {
   kind: FaultKind;
   /** Which node: by its name, or by its role when the fault happens. */
-  on: 'a' | 'b' | 'primary' | 'secondary';
+  on: HostName | 'primary' | 'secondary';
   /** `afterMs`: that long after the point was reached. */
   when: { atMs: number } | { point: FaultPoint; nth: number; afterMs?: number };
   forMs: number;
@@ -81,6 +91,8 @@ export interface Plan {
   wire?: Wire | undefined;
   /** Limits of the proxies that are lower than the product's. */
   limits?: LowLimits | undefined;
+  /** Three hosts, each with a service that places the VM; nothing: two nodes that a supervisor starts. */
+  cluster?: boolean | undefined;
   /** All faults are over at this time. */
   healMs: number;
 }
@@ -96,11 +108,16 @@ export interface DiskPlan {
 /** What a seed draws; how much is traced is the caller's. */
 export type DrawnPlan = Omit<Plan, 'verbose'>;
 
+/** In these most defects are looked for: the faults that were made after them are drawn in each twelfth alone. */
+const olderSeeds = 1000;
+
 export function drawPlan(seed: number, random: Random): DrawnPlan {
   const pages = 40 + 8 * random.below(8);
   const isWild = random.chance(0.3);
   const disk = drawDisk(random.fork('disk'));
-  const faults = [
+  const isNewer = seed > olderSeeds || seed % 12 === 3;
+  const cluster = isNewer && random.fork('cluster').chance(1 / 16);
+  const drawn = [
     ...drawFaults(random),
     ...(disk === undefined ? [] : drawDiskFaults(random.fork('disk faults'))),
     ...(disk === undefined ? [] : drawReturns(random.fork('returns'))),
@@ -115,10 +132,15 @@ export function drawPlan(seed: number, random: Random): DrawnPlan {
     ...drawEnds(random.fork('ends')),
     ...drawUnplugged(random.fork('unplugged')),
     ...(disk === undefined ? [] : drawTakeoverDisk(random.fork('takeover disk'))),
+    ...(isNewer ? drawStall(random.fork('stall')) : []),
+    ...(isNewer ? drawLoads(random.fork('loads')) : []),
+    ...(isNewer ? drawAbort(random.fork('abort')) : []),
   ];
+  const faults = cluster ? inCluster(drawn, random.fork('cluster faults')) : drawn;
   const calls = random.fork('calls');
   const latest = faults.reduce((last, fault) => Math.max(last, untilMs(fault)), 1500);
   return {
+    ...(cluster ? { cluster } : {}),
     ...{ seed, faults, disk, limits: drawLowLimits(random.fork('limits')), wire: drawWire(random.fork('wire')) },
     callsEveryMs: calls.chance(0.4) ? calls.between(5, 120) : undefined,
     ramBytes: pages * 4096,
@@ -148,8 +170,12 @@ export function drawPlan(seed: number, random: Random): DrawnPlan {
 /** When it is over that all faults are to be over; a hang is not cut short. */
 function untilMs({ kind, when, forMs }: Fault): number {
   if (!('atMs' in when)) return 0;
-  return when.atMs + (kind === 'hang-vm' || kind === 'disk-hang' || kind === 'keep-fails' ? forMs : 0);
+  return when.atMs + (lasting.has(kind) ? forMs : 0);
 }
+
+const lasting: ReadonlySet<FaultKind> = new Set<FaultKind>([
+  ...(['hang-vm', 'disk-hang', 'keep-fails', 'stall', 'stall-all', 'loads-fail', 'drain'] as const),
+]);
 
 function drawProtect(random: Random): Protect {
   return {
@@ -200,6 +226,8 @@ const weights: Record<FaultKind, number> = {
   ...{ 'stop-amid': 0, 'uplink-full': 0, 'arbiter-member': 0, 'kill-vm-unheard': 0, 'hang-vm': 0 },
   ...{ 'own-disk-full': 0 },
   ...{ 'disk-hang': 0, 'keep-fails': 0, signal: 0, shutdown: 0 },
+  ...{ stall: 0, 'stall-all': 0, 'loads-fail': 0, 'abort-link': 0 },
+  ...{ 'colod-killed': 0, drain: 0, 'registry-refuses': 0 },
 };
 
 function drawDisk(random: Random): DiskPlan | undefined {
@@ -363,6 +391,78 @@ function drawTakeoverDisk(random: Random): Fault[] {
     ...{ on: 'primary', when: { atMs: atMs + random.between(0, 60) }, forMs: 1200, choice: random.below(1000) },
   };
   return [trouble, end];
+}
+
+/**
+ * A machine stands still as a whole for seconds, every process and QEMU of it; or all machines do, as two that lie on
+ * one starved host. Half of them while the nodes do not hear each other, or again soon after.
+ */
+function drawStall(random: Random): Fault[] {
+  if (!random.chance(0.08)) return [];
+  const atMs = random.between(300, 2300);
+  const stall = (at: number): Fault => ({
+    ...{
+      kind: random.pick(['stall', 'stall', 'stall-all'] as const),
+      on: random.pick(['primary', 'secondary'] as const),
+    },
+    ...{ when: { atMs: at }, forMs: random.pick([random.between(1000, 3000), random.between(3000, 10_000)]) },
+    choice: random.below(1000),
+  });
+  const first = stall(atMs);
+  const what = random.below(4);
+  if (what < 2) return [first];
+  if (what === 2) return [first, drawDoubt(random, atMs + random.between(-100, first.forMs))];
+  return [first, stall(atMs + first.forMs * random.between(0.3, 1.4))];
+}
+
+/** For a while no state loads on the secondary's host, whatever machine it starts; its primary may die meanwhile. */
+function drawLoads(random: Random): Fault[] {
+  if (!random.chance(0.08)) return [];
+  const atMs = random.between(100, 2000);
+  const forMs = random.between(300, 3000);
+  const fails: Fault = { kind: 'loads-fail', on: 'secondary', when: { atMs }, forMs, choice: random.below(1000) };
+  if (random.chance(0.6)) return [fails];
+  const kind = random.pick(['kill-process', 'reset-link', 'pause-host', 'operator-failover', 'signal'] as const);
+  const when = { atMs: atMs + random.between(0, forMs) };
+  return [fails, { kind, on: 'primary', when, forMs: 700, choice: random.below(1000) }];
+}
+
+/** A kernel, or something on the way, ends a connection; its owner hears of it later than the other end. */
+function drawAbort(random: Random): Fault[] {
+  if (!random.chance(0.08)) return [];
+  const atMs = random.between(300, 2300);
+  const on = random.pick(['primary', 'primary', 'secondary'] as const);
+  const forMs = random.pick([random.between(0.1, 5), random.between(5, 500)]);
+  return [{ kind: 'abort-link', on, when: { atMs }, forMs, choice: random.below(1000) }];
+}
+
+/** When the VM of a cluster is protected for the first time: services look twice a second. */
+const clusterMs = 5000;
+
+/**
+ * The same faults when the VM has been placed, and those of a cluster: hosts that are emptied, die and come back with
+ * nothing, services that die, a registry that takes nothing. Nobody stops the VM: to remove it is another thing.
+ */
+function inCluster(faults: readonly Fault[], random: Random): Fault[] {
+  const later = faults
+    .filter(({ kind }) => kind !== 'operator-stop')
+    .map((fault) => ('atMs' in fault.when ? { ...fault, when: { atMs: fault.when.atMs + clusterMs } } : fault));
+  const own = Array.from({ length: 1 + random.below(4) }, (): Fault => {
+    const kinds = [
+      'drain',
+      'drain',
+      'kill-host',
+      'shutdown',
+      'colod-killed',
+      'registry-refuses',
+      'arbiter-slow',
+    ] as const;
+    const on = random.pick(['a', 'b', 'c', 'primary', 'primary', 'secondary'] as const);
+    const when = { atMs: clusterMs + random.between(-3000, 9000) };
+    const forMs = random.pick([random.between(100, 2000), random.between(2000, 9000)]);
+    return { kind: random.pick(kinds), on, when, forMs, choice: random.below(1000) };
+  });
+  return [...later, ...own];
 }
 
 /** The nodes do not hear each other, or believe so. */

@@ -39,7 +39,7 @@ export function queuesOf(node: SimNode): Queue[] {
 
 function proxies({ node }: SimNode): Queue[] {
   const primary = node?.primary?.proxy.counters;
-  const secondary = node?.secondary?.proxy.counters;
+  const secondary = node?.secondary?.proxy?.counters;
   const limits = proxyLimits;
   const { heldOverrunFactor: factor } = limits;
   const queues: Queue[] = [];

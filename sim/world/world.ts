@@ -3,12 +3,15 @@
 import { crc32 } from 'node:zlib';
 import type { TermRecord } from '../../src/arbiter/arbiter.ts';
 import type { Terms } from '../../src/arbiter/memory.ts';
+import { MemoryStore, newShared } from '../../src/cluster/memory-store.ts';
+import { recordName } from '../../src/node/config.ts';
 import type { FaultPoint } from '../../src/node/fault-points.ts';
 import type { Address } from '../../src/packet/build.ts';
 import { FrameView } from '../../src/packet/frame-view.ts';
 import type { TcpState } from '../guest/tcp.ts';
 import { plainWire, type Wire } from '../guest/wire.ts';
 import type { Reach } from '../host/arbiter.ts';
+import { SimColod } from '../host/colod.ts';
 import { Members } from '../host/members.ts';
 import { type Death, SimNode, type Surroundings, vmName } from '../host/node.ts';
 import type { SimVm } from '../host/vm.ts';
@@ -18,7 +21,7 @@ import { SimSwitch } from '../network/network.ts';
 import type { Checker } from './checker.ts';
 import { Faults, type FaultyWorld } from './faults.ts';
 import { lower } from './low-limits.ts';
-import { type DrawnPlan, drawPlan, type Plan } from './plan.ts';
+import { type DrawnPlan, drawPlan, type HostName, type Plan } from './plan.ts';
 import { Random } from './random.ts';
 import { Schedule } from './schedule.ts';
 import { Trace } from './trace.ts';
@@ -45,6 +48,13 @@ export interface Violation {
 
 /** How long after the last fault everything must be well again. */
 export const recoverMs = 9000;
+/** In a cluster: who comes back with nothing waits for its service, a restart for its pause, a boot for both. */
+const recoverMsOfCluster = 45_000;
+
+export function recoverMsOf({ cluster }: Pick<Plan, 'cluster'>): number {
+  return cluster === true ? recoverMsOfCluster : recoverMs;
+}
+
 const pollMs = 10;
 const traceView = new FrameView();
 
@@ -65,7 +75,8 @@ function stampText(view: FrameView): string {
 
 /** A VM that nobody holds is booted anew by its operator after this. */
 const operatorMs = 1500;
-const eventsMax = 400_000;
+const eventsMaxOfTwo = 400_000;
+const life = '0000000a';
 
 export class World implements Surroundings, FaultyWorld {
   readonly plan: Plan;
@@ -74,12 +85,15 @@ export class World implements Surroundings, FaultyWorld {
   readonly trace: Trace;
   readonly terms: Terms = new Map();
   readonly captureIds = { next: 1 };
-  readonly paths: Record<'a' | 'b', Path>;
-  readonly reach: Record<'a' | 'b', Reach>;
+  readonly paths: Record<HostName, Path>;
+  readonly reach: Record<HostName, Reach>;
+  readonly registry = newShared();
+  registryRefuses = false;
   readonly members: Members;
   readonly network: SimSwitch;
   readonly a: SimNode;
   readonly b: SimNode;
+  readonly nodes: SimNode[];
   readonly clients: Client[] = [];
   readonly faults: Faults;
   violation: Violation | undefined = undefined;
@@ -107,24 +121,34 @@ export class World implements Surroundings, FaultyWorld {
     this.paths = {
       a: new Path(path.delayMs, path.jitterMs, path.bytesPerMs),
       b: new Path(path.delayMs, path.jitterMs, path.bytesPerMs),
+      c: new Path(path.delayMs, path.jitterMs, path.bytesPerMs),
     };
-    this.reach = { a: { ...arbiter, cut: false }, b: { ...arbiter, cut: false } };
+    this.reach = { a: { ...arbiter, cut: false }, b: { ...arbiter, cut: false }, c: { ...arbiter, cut: false } };
     this.members = new Members(this.schedule, this.random.fork('members'));
     this.network = new SimSwitch(this.schedule, this.random.fork('network'), this.plan.wide);
     this.a = new SimNode(this, 'a');
     this.b = new SimNode(this, 'b');
+    this.nodes = [this.a, this.b];
+    if (this.plan.cluster === true) {
+      this.nodes.push(new SimNode(this, 'c'));
+      for (const node of this.nodes) node.service = new SimColod(node);
+    }
     this.checkers = makers.map((make) => make(this));
     this.stepping = this.checkers.filter((checker) => 'stepped' in checker);
     this.network.onFrame = (name, frame, late) => {
-      const node = name === 'a' ? this.a : this.b;
+      const node = this.hostOf(name);
       if (this.plan.verbose) node.say(`uplink  ${frameText(frame)}${late ? ' (late)' : ''}`);
       for (const checker of this.checkers) checker.frameLeft?.(node, frame, late);
     };
     this.network.onRelease = (name, frame) => {
-      for (const checker of this.checkers) checker.frameReleased?.(name === 'a' ? this.a : this.b, frame);
+      for (const checker of this.checkers) checker.frameReleased?.(this.hostOf(name), frame);
     };
     this.faults = new Faults(this);
     this.addClients();
+  }
+
+  private hostOf(name: string): SimNode {
+    return this.nodes.find((one) => one.name === name) ?? this.a;
   }
 
   get wire(): Wire {
@@ -138,11 +162,7 @@ export class World implements Surroundings, FaultyWorld {
   }
 
   get record(): TermRecord | undefined {
-    return this.terms.get(vmName);
-  }
-
-  get nodes(): readonly [SimNode, SimNode] {
-    return [this.a, this.b];
+    return this.terms.get(this.plan.cluster === true ? recordName({ vm: vmName, life }) : vmName);
   }
 
   run(): void {
@@ -155,15 +175,18 @@ export class World implements Surroundings, FaultyWorld {
   }
 
   private runLowered(): void {
-    this.a.start('primary');
-    this.b.start('secondary');
+    if (this.plan.cluster === true) this.startCluster();
+    else {
+      this.a.start('primary');
+      this.b.start('secondary');
+    }
     this.schedule.settle();
     this.schedule.after(pollMs, () => this.poll());
     this.schedule.at(this.plan.healMs, () => this.heal());
-    const until = this.plan.healMs + recoverMs + 1000;
+    const until = this.plan.healMs + recoverMsOf(this.plan) + 1000;
     while (this.violation === undefined && !this.isDone()) {
-      if (this.schedule.count > eventsMax) {
-        for (const checker of this.checkers) checker.endless?.(eventsMax);
+      if (this.schedule.count > this.eventsMax) {
+        for (const checker of this.checkers) checker.endless?.(this.eventsMax);
         break;
       }
       try {
@@ -174,6 +197,19 @@ export class World implements Surroundings, FaultyWorld {
       }
     }
     if (this.violation === undefined) for (const checker of this.checkers) checker.ended?.();
+  }
+
+  private get eventsMax(): number {
+    return this.plan.cluster === true ? 4 * eventsMaxOfTwo : eventsMaxOfTwo;
+  }
+
+  /** Three services on an empty registry, and an operator who runs a VM. */
+  private startCluster(): void {
+    for (const { service } of this.nodes) service?.start();
+    const home = this.a.name;
+    const store = new MemoryStore(this.registry, { now: () => this.schedule.now });
+    const record = { vm: vmName, life, home, spec: {}, memoryBytes: this.plan.ramBytes, protect: true };
+    void store.change(`vms/${vmName}`, 0, JSON.stringify(record));
   }
 
   /** Set by the liveness checker. */
@@ -271,6 +307,8 @@ export class World implements Surroundings, FaultyWorld {
   }
 
   private bootWhenNobodyHolds(): void {
+    // The services of a cluster do that, when both nodes are there and say that they have nothing.
+    if (this.plan.cluster === true) return;
     if (this.nobodySince === undefined || this.schedule.now - this.nobodySince < operatorMs) return;
     const isComing = this.nodes.some(({ process, node }) => process?.alive === true && node?.primary !== undefined);
     const owner = this.record?.owner === 'b' ? this.b : this.a;
@@ -285,6 +323,7 @@ export class World implements Surroundings, FaultyWorld {
     this.boots += 1;
     if (this.boots === 1) return;
     node.say('boots a fresh guest');
+    for (const checker of this.checkers) checker.aboutToBoot?.(node);
     this.lastHolders = [];
     for (const checker of this.checkers) checker.booted?.();
     for (const client of this.clients) client.forget();

@@ -69,7 +69,10 @@ export class Link {
   private flushDue = false;
   private congestedNow = false;
   private drainWaiters: (() => void)[] = [];
-  /** The end came from the other end: a bye, the end of its stream, or a reset by its kernel. */
+  /**
+   * The end came from the other end: a bye, or the end of its stream. Not a reset: a firewall, `ss -K` or a forgotten
+   * connection on the way reset one as well, and then the peer may live, and hear of it later than this side.
+   */
   endedByPeer = false;
   /** Why the other end ended it, in its own words; '' when it said nothing. */
   farewell = '';
@@ -224,7 +227,6 @@ export class Link {
   }
 
   private onError(cause: NodeJS.ErrnoException): void {
-    if (!this.over) this.endedByPeer = cause.code === 'ECONNRESET' || cause.code === 'EPIPE';
     const what = cause.code === 'ETIMEDOUT' ? 'has acknowledged nothing for too long' : 'broke';
     this.fail(what, { deaf: true, cause });
   }

@@ -67,6 +67,15 @@ test('a placed node starts a child; only the first may boot; one that is not pla
     assert.deepEqual(plan('h3', view, { child: { ...secondary, state } }), [], `it is ${state}`);
 });
 
+test('a VM whose only copy ended with its QEMU is started again; one whose guest has switched itself off is not', () => {
+  const view = cluster({ placements: placed('h1', 'h2') });
+  const ended = hosted({ role: 'stopped', state: 'stopped', why: 'QEMU was killed (SIGKILL)' });
+  const kinds = (child: Hosted, fresh = true) => plan('h1', view, { child, fresh }).map((one) => one.kind);
+  assert.deepEqual(kinds({ ...ended, lost: true }), ['restart']);
+  assert.deepEqual(kinds({ ...ended, lost: true }, false), [], 'nobody says whether it runs elsewhere');
+  assert.deepEqual(kinds(ended), []);
+});
+
 test('without the registry nothing is stopped and nothing is placed, but what died is started again', () => {
   const view = cluster({ placements: placed('h1', 'h2'), nodes: [info('h1')] });
   assert.deepEqual(plan('h3', view, { child: hosted({ role: 'secondary' }), fresh: false }), []);

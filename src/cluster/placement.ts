@@ -21,6 +21,9 @@
 // reason to start the owner's child again: that child asks the peer itself (role.ts), and boots nothing before it has
 // an answer. A peer that is not there may hold everything: then a person decides.
 //
+// The only copy is lost because its QEMU died: its child is started again, and the record says that it boots the VM
+// anew. One whose guest has switched itself off stays as it is.
+//
 // An arbiter that has lost its records, or was restored from an old copy, says as little. So a node boots the VM by the
 // lack of a record only while the registry says at that time that no other node has it, and never while one says that
 // it runs it.
@@ -225,7 +228,8 @@ export class Reconciler {
     if (!fresh || child.role === 'primary') return [];
     const others = hostedBy(cluster.nodes, vm).filter(({ node }) => node.node !== this.self);
     const runsElsewhere = others.some(({ hosted }) => hosted.role === 'primary');
-    if (child.role === 'stopped' && runsElsewhere) return [{ kind: 'restart', vm: vm.vm, why: child.why }];
+    if (child.role === 'stopped' && (runsElsewhere || child.lost === true))
+      return [{ kind: 'restart', vm: vm.vm, why: child.why }];
     const record = records.get(vm.vm);
     if (runsElsewhere || record?.owner !== this.self || !isIdle(child) || now - child.stateSince < idleMs) return [];
     const peer = others.find(({ node }) => node.node === record.peer)?.hosted;

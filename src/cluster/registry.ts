@@ -35,6 +35,8 @@ const hostedSchema = z.object({
   port: z.number().int(),
   /** Ends of its process in a row, without a longer time of running between them. */
   failures: z.number().int(),
+  /** The VM ended here with the only copy of it, and not because its guest wanted so. */
+  lost: z.boolean().optional(),
 });
 
 const nodeSchema = z.object({

@@ -64,6 +64,9 @@ interface Held {
   peers: string;
 }
 
+/** What the service asks of them. */
+export type HeldChildren = Pick<Children, keyof Children>;
+
 export class Children {
   private readonly config: ServiceConfig;
   private readonly clock: Clock;
@@ -280,8 +283,9 @@ export class Children {
     const rest = { vm, life, port, failures };
     if (status === undefined)
       return { ...rest, role: lives ? 'starting' : 'dead', state: '', why: short(one.why), protected: false, term: 0 };
-    const { role, state, why, term } = status;
-    return { ...rest, role, state, why: short(why), protected: status.protected, term };
+    const { role, state, why, term, over } = status;
+    const lost = role === 'stopped' && over?.byGuest === false;
+    return { ...rest, role, state, why: short(why), protected: status.protected, term, ...(lost ? { lost } : {}) };
   }
 
   private isAlive(one: Held): boolean {

@@ -24,7 +24,7 @@ import { FolderStore } from '../cluster/folder-store.ts';
 import { type PlacementAction, Reconciler } from '../cluster/placement.ts';
 import { type ClusterView, type NodeInfo, Registry } from '../cluster/registry.ts';
 import { recordName } from '../node/config.ts';
-import { Children } from './children.ts';
+import { Children, type HeldChildren } from './children.ts';
 import type { ServiceConfig } from './config.ts';
 import { announceEveryMs, failoverTimeoutMs, membershipMs, roundMs } from './limits.ts';
 
@@ -39,11 +39,17 @@ interface Shared {
   registry: Registry;
 }
 
+/** What a service stands on. The simulation has one of its own (sim/host/colod.ts). */
+interface Ground extends Shared {
+  children: HeldChildren;
+  memory: () => { memoryBytes: number; memoryFreeBytes: number };
+}
+
 export class Service {
   readonly config: ServiceConfig;
   readonly version: string;
   readonly registry: Registry;
-  readonly children: Children;
+  readonly children: HeldChildren;
   readonly log: Log;
   readonly clock: Clock;
   /** Emits `changed` when the view may have changed. */
@@ -57,6 +63,7 @@ export class Service {
   /** Why the registry could not be read, or took no announcement; '' when it could and did. */
   private readonly problems = { read: 'it was not asked yet', announce: '' };
   private readonly arbiter: Arbiter;
+  private readonly memory: Ground['memory'];
   private readonly reconciler: Reconciler;
   private readonly stopping = new AbortController();
   private loop: Promise<void> = Promise.resolve();
@@ -67,21 +74,27 @@ export class Service {
   private newestRead = 0;
   private announced = { text: '', at: Number.NEGATIVE_INFINITY };
 
-  private constructor(config: ServiceConfig, parts: { arbiter: Arbiter; registry: Registry; clock: Clock; log: Log }) {
+  private constructor(config: ServiceConfig, parts: Ground & { clock: Clock; log: Log }) {
     this.config = config;
     this.version = ownVersion();
     this.arbiter = parts.arbiter;
     this.registry = parts.registry;
     this.clock = parts.clock;
     this.log = parts.log;
-    this.children = new Children(config, parts);
+    this.children = parts.children;
+    this.memory = parts.memory;
     this.reconciler = new Reconciler(config.node);
   }
 
-  /** `cluster`: what it stands on, in place of what its configuration names. */
-  static async start(config: ServiceConfig, parts: { clock: Clock; log: Log; cluster?: Shared }): Promise<Service> {
-    makeFolder(config.stateFolder, 0o700);
-    const service = new Service(config, { ...parts, ...(parts.cluster ?? (await openCluster(config))) });
+  /** `cluster`: what it stands on, in place of what its configuration names and its host has. */
+  static async start(
+    config: ServiceConfig,
+    parts: { clock: Clock; log: Log; cluster?: Shared & Partial<Ground> },
+  ): Promise<Service> {
+    const { cluster } = parts;
+    if (cluster?.children === undefined) makeFolder(config.stateFolder, 0o700);
+    const own = { children: new Children(config, parts), memory };
+    const service = new Service(config, { ...parts, ...own, ...(cluster ?? (await openCluster(config))) });
     service.children.adopt();
     service.loop = service.run();
     return service;
@@ -115,7 +128,7 @@ export class Service {
     const { node, address, api } = this.config;
     return {
       ...{ node, address, apiPort: api.port, cores: cpus().length, version: this.version },
-      ...memory(),
+      ...this.memory(),
       refused: this.refusedCalls(),
       hosted: [...this.children.view().values()],
     };

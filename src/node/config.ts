@@ -16,7 +16,9 @@ export interface DiskConfig {
   /** The image on the node that starts the VM. A secondary has its replica instead. */
   path: string;
   format: 'raw' | 'qcow2';
-  /** When a write of the guest is done: with its own host's disk, or only with the secondary's as well (docs/disks.md). */
+  /**
+   * When a write of the guest is done: with its own host's disk, or only with the secondary's as well (docs/disks.md).
+   */
   flush: 'local' | 'replicated';
 }
 

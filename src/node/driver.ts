@@ -1,13 +1,14 @@
-// Drives a state machine of controller/ by events from outside: one queue, each event handled to its end before the next.
+// Drives a state machine of controller/ by events from outside: one queue, each event handled to its end before the
+// next.
 //
 //    postLater ─► queue ─► (microtask) ─┐
 //                                       ├─► core.on(event) ─► log of the move ─► noted ─► perform each action
 //    postNow ───► queue ─► (at once) ───┘
 //
-// There are two orders, and who posts says which one is meant. `postLater`: never inside the callback that brought the event,
-// so that this callback ends in the state that it began in. `postNow`: before the call returns, so that what comes behind
-// the event on the same link finds it done. An event that is posted while one is handled waits for that one in both orders,
-// and a queue that waits for its microtask is not overtaken.
+// There are two orders, and who posts says which one is meant. `postLater`: never inside the callback that brought the
+// event, so that this callback ends in the state that it began in. `postNow`: before the call returns, so that what
+// comes behind the event on the same link finds it done. An event that is posted while one is handled waits for that
+// one in both orders, and a queue that waits for its microtask is not overtaken.
 
 import { Fifo } from '../base/fifo.ts';
 import type { Log } from '../base/log.ts';

@@ -116,6 +116,9 @@ export const pcapBacklogBytesMax = 4 << 20;
 export const diskPauseMsFirst = 1000;
 export const diskPauseMsMax = 60_000;
 
+/** How often the mirrors of the disks are asked how far the initial copy is. */
+export const mirrorProgressMs = 250;
+
 /**
  * How long a takeover waits until the disks are labelled as the survivor's. Beyond: the guest goes on, the status says
  * that its disk does not answer, and the label follows when it does.
@@ -137,7 +140,7 @@ export const keepRetryMs = 2000;
 export const takeoverTriesMax = 5;
 export const takeoverRetryMs = 100;
 
-/** Of a text that says what is wrong on a node and costs itself alone. A longer one is cut. */
+/** A text that says what is wrong on a node and costs itself alone. A longer one is cut. */
 export const troubleCharactersMax = 300;
 
 /** A guest that waits for room on its own disk is let try again this often. */
@@ -146,7 +149,7 @@ export const diskRetryMs = 1000;
 /** From QEMU cancelling its jobs to its end, at most. Beyond: it was something else, and the disks count as failed. */
 export const jobEndingMs = 3000;
 
-/** Of a text of a node or of a system call that says why a primary has no secondary. A longer one is cut. */
+/** A text of a node or of a system call that says why a primary has no secondary. A longer one is cut. */
 export const plightCharactersMax = 200;
 
 /** Whether the network can be reached through this node is asked this often. */
@@ -155,7 +158,7 @@ export const uplinkLookMs = 200;
 /** Traits of a machine that a peer may name. More are none that we know, and its session is over. */
 export const traitsMax = 200;
 
-/** Differences of two hosts that a refusal names. Of the others it says how many there are. */
+/** Differences of two hosts that a refusal names. It says how many others there are. */
 export const differencesMax = 3;
 
 /**

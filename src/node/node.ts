@@ -28,7 +28,7 @@ import { Terms } from './terms.ts';
 import { Troubles } from './troubles.ts';
 import { UplinkHealth } from './uplink-health.ts';
 
-/** Of a VM that has never run before, so that nobody else can have spoken for it. */
+/** A VM of this term has never run before, so nobody else can have spoken for it. */
 const firstTerm = 1;
 
 export class ColoNode {
@@ -115,8 +115,8 @@ export class ColoNode {
   }
 
   /**
-   * Ends this node's part in the VM, which is to be protected elsewhere, unless the VM is here or may be about to be: then
-   * it throws, and nothing was done. It is decided and done at once, whatever the caller saw of this node before.
+   * Ends this node's part in the VM, which is to be protected elsewhere, unless the VM is here or may be about to be:
+   * then it throws, and nothing was done. It is decided and done at once, whatever the caller saw of this node before.
    */
   leave(): void {
     const why = 'the VM is placed on other nodes';
@@ -131,8 +131,8 @@ export class ColoNode {
   }
 
   /**
-   * A stop of the primary is the end of the VM only when the record says that nobody else may run it: its word alone may
-   * not reach the secondary.
+   * A stop of the primary is the end of the VM only when the record says that nobody else may run it: its word alone
+   * may not reach the secondary.
    */
   private async endTerm(primary: PrimaryNode): Promise<void> {
     const { clock, log } = this.context;
@@ -237,7 +237,8 @@ export class ColoNode {
     this.addresses.reset();
     this.becomePrimary({ vm, nic, uplink, template, ...this.disksOf(vm) });
     await vm.resume();
-    // Booted anew: another node may have run the guest before, and be stopped with something on its way, as at a takeover.
+    // Booted anew: another node may have run the guest before, and be stopped with something on its way, as at a
+    // takeover.
     if (isAnew) this.announce(uplink);
     this.started.resolve();
   }
@@ -273,7 +274,7 @@ export class ColoNode {
       ...troubles.isolate('overlay', () => this.disksOf(applier.vm)),
     });
     const { primary } = this;
-    primary?.peer.plight.tookOver(why);
+    primary?.plight.tookOver(why);
     void applier.kept?.mayFold.then((may) => may && this.primary === primary && primary?.disks?.fold());
     troubles.isolate('announcement', () => this.announce(uplink));
     for (const frame of resend) uplink.send(frame);

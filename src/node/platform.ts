@@ -47,8 +47,8 @@ export interface GuestVm {
   ping(): Promise<void>;
   stop(): Promise<void>;
   /**
-   * Before a load: the clocks of the state are of this moment of our clock, and go on from it exactly. False, or none: this machine
-   * cannot, and the state has to be moved.
+   * Before a load: the clocks of the state are of this moment of our clock, and go on from it exactly. False, or none:
+   * this machine cannot, and the state has to be moved.
    */
   startClocksFrom?(moment: number | undefined): boolean;
   resume(): Promise<void>;
@@ -84,7 +84,7 @@ export interface MirrorHandlers {
 }
 
 export interface ChangeNotes {
-  /** Of this VM on this node: no other ever has the same, nor has this one after a restart. */
+  /** The name of this VM's disks on this node: no other ever has the same, nor has this one after a restart. */
   readonly lineage: string;
   /** Written bytes after which a note is begun anew: notedBytesMax (disk/limits.ts), or less where disks are small. */
   readonly renewBytes: number;
@@ -187,9 +187,10 @@ export async function settle(
 
 /**
  * Waits until a stopped machine has nothing left to send. A card that found its socket full goes on when there is room
- * again, even while the machine is stopped, and writes to the guest's RAM as it does: late enough it would spoil the RAM
- * that is being put right, and QEMU refuses to load devices that do not fit it. `answer` gives QEMU a turn of its main loop;
- * when two of them bring nothing, nothing is left. It ends, because a stopped guest has no more than its ring holds.
+ * again, even while the machine is stopped, and writes to the guest's RAM as it does: late enough it would spoil the
+ * RAM that is being put right, and QEMU refuses to load devices that do not fit it. `answer` gives QEMU a turn of its
+ * main loop; when two of them bring nothing, nothing is left. It ends, because a stopped guest has no more than its
+ * ring holds.
  */
 export async function finishSending(card: GuestCard, answer: () => Promise<unknown>): Promise<void> {
   card.drain();

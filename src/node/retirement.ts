@@ -3,8 +3,8 @@
 //
 //   primary, protected      hands over; goes when the other node has the term
 //   primary, alone          stays: it has the only copy. When it is protected again it hands over
-//   secondary               tells its primary why, and goes when the record says that this one goes on alone. With its primary
-//                           in doubt it stays, and may be the primary soon
+//   secondary               tells its primary why, and goes when the record says that this one goes on alone. With its
+//                           primary in doubt it stays, and may be the primary soon
 //   anything else           goes: it has nothing of the VM
 
 import type { Clock } from '../base/clock.ts';

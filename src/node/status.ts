@@ -80,7 +80,7 @@ function statusOf(node: DescribedNode, cores: number): Omit<NodeStatus, 'reason'
       egressBytes: uplink?.bytesOut ?? 0,
     },
     proxy: {
-      ...(primary?.proxy.counters ?? node.secondary?.proxy.counters),
+      ...(primary?.proxy ?? node.secondary?.proxy)?.counters,
       ...(primary === undefined ? {} : { ingressDropped: primary.ingress.dropped }),
     },
     failover: node.failoverRecord,
@@ -100,7 +100,7 @@ function arbiterOf({ context }: DescribedNode): NonNullable<NodeStatus['arbiter'
 }
 
 function linksOf({ primary, secondary }: DescribedNode): NonNullable<NodeStatus['links']> {
-  const links = primary?.peer.links ?? secondary?.links;
+  const links = (primary ?? secondary)?.pairing?.links;
   if (links === undefined) return [];
   return (['beat', 'packet', 'bulk'] as const).map((kind) => ({ kind, ...links[kind].ends }));
 }
@@ -137,12 +137,12 @@ function whyOf(node: DescribedNode, state: { kind: string; why?: string } | unde
   const peer = node.terms.record?.peer ?? 'its peer';
   if (isWaiting(node)) return `waits for ${peer} to take over, or to say that it holds no copy of the VM`;
   if ('why' in role) return role.why;
-  return state?.why ?? (isProtected(node) ? '' : (node.primary?.peer.why ?? ''));
+  return state?.why ?? (isProtected(node) ? '' : (node.primary?.why ?? ''));
 }
 
 function nextTryInMs({ primary }: DescribedNode): number | null {
-  if (primary?.pair.state.kind !== 'alone' || primary.peer.links !== undefined || primary.peer.waitMs <= 0) return null;
-  return Math.ceil(primary.peer.waitMs);
+  if (primary?.pair.state.kind !== 'alone' || primary.pairing !== undefined || primary.seeker.waitMs <= 0) return null;
+  return Math.ceil(primary.seeker.waitMs);
 }
 
 /** The owner of a pair that has started anew: it holds nothing until its peer has taken over or said the same. */
@@ -150,7 +150,10 @@ function isWaiting(node: DescribedNode): boolean {
   return node.role.state.kind === 'deciding' && node.terms.record !== undefined;
 }
 
-/** Protected is a primary whose secondary has loaded a checkpoint, and a secondary that has: what was never tried may fail. */
+/**
+ * Protected is a primary whose secondary has loaded a checkpoint, and a secondary that has: what was never tried may
+ * fail.
+ */
 function isProtected(node: DescribedNode): boolean {
   const primary = node.primary?.pair.state;
   if (primary !== undefined) return primary.kind === 'protected' && primary.loaded;

@@ -2,8 +2,9 @@
 // the outcome means is decided in controller/.
 //
 // A record never goes back. One that is older than what this node has seen, or gone, comes of an arbiter that lost its
-// data or was restored from an old copy: it says nothing about who owns the VM, and counts as no answer. So nobody kills a
-// VM for it; a lone primary goes on unprotected, a pair that breaks meanwhile is silent until the record is right again.
+// data or was restored from an old copy: it says nothing about who owns the VM, and counts as no answer. So nobody
+// kills a VM for it; a lone primary goes on unprotected, a pair that breaks meanwhile is silent until the record is
+// right again.
 
 import type { TermRecord } from '../arbiter/arbiter.ts';
 import { errorText } from '../base/errors.ts';
@@ -58,8 +59,8 @@ export class Terms {
   }
 
   /**
-   * From (t, me) to (t+1, me and the peer). The record is read first: an earlier claim of ours, of which we heard nothing,
-   * may have been made after all.
+   * From (t, me) to (t+1, me and the peer). The record is read first: an earlier claim of ours, of which we heard
+   * nothing, may have been made after all.
    */
   claimPair(peer: string): Promise<ClaimOutcome> {
     return this.queue(async () => {
@@ -74,8 +75,8 @@ export class Terms {
 
   /**
    * From (t, pair) to (t+1, alone: me), for either node of the pair. The record is read first: a node that the newest
-   * one does not name (the owner is alone, or paired with another) has lost already. So has one that has nothing to run any
-   * more when the record is there (`isWanted`): the term stays with whoever has.
+   * one does not name (the owner is alone, or paired with another) has lost already. So has one that has nothing to run
+   * any more when the record is there (`isWanted`): the term stays with whoever has.
    */
   claimAlone(isWanted = () => true): Promise<ClaimOutcome> {
     return this.queue(async () => {
@@ -90,8 +91,9 @@ export class Terms {
   }
 
   /**
-   * Why a node that says that it is the primary, and of which term, is not followed; undefined when the record says the same.
-   * A secondary asks before anything of its state arrives: it would hold a copy that is nobody's, or drop out of a pair.
+   * Why a node that says that it is the primary, and of which term, is not followed; undefined when the record says the
+   * same. A secondary asks before anything of its state arrives: it would hold a copy that is nobody's, or drop out of
+   * a pair.
    */
   whyNotPrimary({ node, term }: { node: string; term: number }): Promise<string | undefined> {
     return this.queue(async () => {

@@ -1,7 +1,9 @@
-// What is wrong on this node and costs itself alone, in words for an operator: a recording that cannot be written, a replica
-// without its label, an uplink that is gone. Each is logged when it begins and when it is over, and told in the status meanwhile.
+// What is wrong on this node and costs itself alone, in words for an operator: a recording that cannot be written, a
+// replica without its label, an uplink that is gone. Each is logged when it begins and when it is over, and told in the
+// status meanwhile.
 //
-// Between winning a term and going on, everything that the VM can do without is done here (`isolate`): it may fail, and says so.
+// Between winning a term and going on, everything that the VM can do without is done here (`isolate`): it may fail, and
+// says so.
 
 import { errorText } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';

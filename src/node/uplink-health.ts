@@ -1,5 +1,6 @@
-// Whether the network can be reached through this node: asked again and again, told in the status, and to the peer. A primary whose
-// way is gone while that of its secondary is well hands over (controller/policy.ts); with both gone it stays, and alarms.
+// Whether the network can be reached through this node: asked again and again, told in the status, and to the peer. A
+// primary whose way is gone while that of its secondary is well hands over (controller/policy.ts); with both gone it
+// stays, and alarms.
 
 import type { Clock } from '../base/clock.ts';
 import type { UplinkNews } from '../controller/policy.ts';

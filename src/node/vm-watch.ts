@@ -1,40 +1,50 @@
 // Watches a node's VM: its end, and a QEMU that hangs, which is as bad as one that is dead and looks alive to everybody
-// else. They become the events `vmEnded` and `vmHangs`; what follows is PrimaryPair's and SecondaryPair's. And asks a QEMU
-// for a sign of life where something is to be done that only one that lives can carry.
+// else. They become the events `vmEnded` and `vmHangs`; what follows is PrimaryPair's and SecondaryPair's. And asks a
+// QEMU for a sign of life where something is to be done that only one that lives can carry.
 
 import { afterAwake, type Clock } from '../base/clock.ts';
 import { ColoError, errorCodes, errorText } from '../base/errors.ts';
+import type { Log } from '../base/log.ts';
+import type { PrimaryEvent, PrimaryPair } from '../controller/primary-pair.ts';
 import type { Condition } from '../qemu/guard.ts';
 import { endHeardMs, pingMs } from './limits.ts';
 import type { GuestVm, VmEnd } from './platform.ts';
-import type { PrimaryNode } from './primary/primary.ts';
 
+export interface VmWatchParts {
+  vm: GuestVm;
+  clock: Clock;
+  log: Pick<Log, 'warn'>;
+  pair: Pick<PrimaryPair, 'state'>;
+  post: (event: PrimaryEvent) => void;
+}
+
+/** Watches a primary's VM. */
 export class VmWatch {
-  private readonly node: PrimaryNode;
+  private readonly parts: VmWatchParts;
 
-  constructor(node: PrimaryNode) {
-    this.node = node;
+  constructor(parts: VmWatchParts) {
+    this.parts = parts;
   }
 
   /** Returns what ends it. */
   start(): () => void {
-    const { parts, context } = this.node;
-    void parts.vm.exited.then((end) => this.node.post({ kind: 'vmEnded', ...describeEnd(end) }));
-    return watchMonitor(context.clock, {
-      vm: () => (this.node.pair.state.kind === 'protected' ? parts.vm : undefined),
+    const { vm, clock, log, pair, post } = this.parts;
+    void vm.exited.then((end) => post({ kind: 'vmEnded', ...describeEnd(end) }));
+    return watchMonitor(clock, {
+      vm: () => (pair.state.kind === 'protected' ? vm : undefined),
       hangs: (why) => {
-        context.log.warn({ why }, 'QEMU does not answer');
-        this.node.post({ kind: 'vmHangs', why });
+        log.warn({ why }, 'QEMU does not answer');
+        post({ kind: 'vmHangs', why });
       },
     });
   }
 
   endHeard(): Promise<void> {
-    return endHeard(this.node.parts.vm, this.node.context.clock);
+    return endHeard(this.parts.vm, this.parts.clock);
   }
 
   signOfLife(): Promise<Sign> {
-    return signOfLife(this.node.parts.vm);
+    return signOfLife(this.parts.vm);
   }
 }
 
@@ -74,9 +84,9 @@ export function describeEnd({ code, signal, byHost }: VmEnd): { why: string; byG
 }
 
 /**
- * Resolves when the end of a QEMU that is gone has been heard, and at once when it lives. Whatever a QEMU that is gone is asked
- * fails some ten milliseconds before anybody hears of its end; who takes that for troubles of checkpoints drops the secondary,
- * which has the only copy of the VM then.
+ * Resolves when the end of a QEMU that is gone has been heard, and at once when it lives. Whatever a QEMU that is gone
+ * is asked fails some ten milliseconds before anybody hears of its end; who takes that for troubles of checkpoints
+ * drops the secondary, which has the only copy of the VM then.
  */
 export async function endHeard(vm: Pick<GuestVm, 'ping' | 'exited'>, clock: Clock): Promise<void> {
   if ((await signOfLife(vm)) === 'lives') return;
@@ -87,8 +97,8 @@ export async function endHeard(vm: Pick<GuestVm, 'ping' | 'exited'>, clock: Cloc
 }
 
 /**
- * Asks the monitor of the VM of now, if there is one to ask, now and then, and tells of each question that was not answered
- * in time. Returns what ends it.
+ * Asks the monitor of the VM of now, if there is one to ask, now and then, and tells of each question that was not
+ * answered in time. Returns what ends it.
  */
 export function watchMonitor(
   clock: Clock,

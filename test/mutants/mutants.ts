@@ -230,14 +230,14 @@ const controller: Mutant[] = [
 const node: Mutant[] = [
   {
     name: 'any lost link counts as ended by the primary',
-    file: 'src/node/secondary/secondary.ts',
-    find: '    if (byPeer) heartbeat?.closed();\n',
-    replace: '    heartbeat?.closed();\n',
+    file: 'src/node/secondary/pairing.ts',
+    find: '    if (byPeer) heartbeat.closed();\n',
+    replace: '    heartbeat.closed();\n',
   },
   {
     name: 'a secondary whose links are lost goes on lending',
-    file: 'src/node/secondary/secondary.ts',
-    find: '    heartbeat?.withhold();\n    if (byPeer)',
+    file: 'src/node/secondary/pairing.ts',
+    find: '    heartbeat.withhold();\n    if (byPeer)',
     replace: '    if (byPeer)',
   },
   {
@@ -248,32 +248,32 @@ const node: Mutant[] = [
   },
   {
     name: 'the lease is not looked at before a frame of the guest leaves',
-    file: 'src/node/primary/primary.ts',
+    file: 'src/node/primary/frames.ts',
     find: '    this.gate.checkLease(now);\n    this.pcap',
     replace: '    this.pcap',
   },
   {
     name: 'what QEMU had not taken before a capture is not repeated',
-    file: 'src/node/primary/checkpointer.ts',
-    find: '          if (!settled) node.replayRecent(stoppedAt);\n',
-    replace: '',
+    file: 'src/node/primary/checkpoint/capture.ts',
+    find: 'if (!this.isSettled) for',
+    replace: 'if (false) for',
   },
   {
     name: 'frames of before a takeover are kept for longer than a second',
-    file: 'src/node/secondary/secondary.ts',
-    find: 'this.early.length <= earlyFramesMax && now - oldest.at <= earlyMs',
-    replace: 'this.early.length <= earlyFramesMax',
+    file: 'src/node/secondary/early-frames.ts',
+    find: 'this.frames.length <= earlyFramesMax && now - oldest.at <= earlyMs',
+    replace: 'this.frames.length <= earlyFramesMax',
   },
   {
     name: 'the lease lives on after the link',
     file: 'src/node/primary/speech-gate.ts',
-    find: "if (this.node.pair.state.kind === 'protected') this.set(false",
-    replace: "if (this.node.pair.state.kind === 'alone') this.set(false",
+    find: "if (pair.state.kind === 'protected') this.set(false",
+    replace: "if (pair.state.kind === 'alone') this.set(false",
   },
   {
     name: 'pages of a refused checkpoint are forgotten',
-    file: 'src/node/primary/checkpointer.ts',
-    find: '    this.node.parts.vm.tracker.putBack(inFlight.capture.runs);\n',
+    file: 'src/node/primary/checkpoint/checkpointer.ts',
+    find: '    this.parts.vm.tracker.putBack(inFlight.captured.capture.runs);\n',
     replace: '',
   },
   {

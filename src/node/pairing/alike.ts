@@ -1,11 +1,12 @@
-// What two hosts must have alike before a checkpoint may travel, as a pure comparison: what both nodes were told, and what
-// their QEMUs made of it. Each difference is named with the values of both sides, in one line.
+// What two hosts must have alike before a checkpoint may travel, as a pure comparison: what both nodes were told, and
+// what their QEMUs made of it. Each difference is named with the values of both sides, in one line.
 //
-//   session ─► traits of the primary ─► the secondary compares what it was told, starts its QEMU, compares the rest ─► ready
+//   session ─► traits of the primary ─► the secondary compares what it was told ─► starts its QEMU ─► compares the rest
+//     ─► ready
 //
-// QEMU must be of one release (7.2): within it, updates keep the format of device state, and hosts can be updated one after
-// the other. Machine type and CPU must be equal, as QEMU has them and not as the spec names them. That the state loads, the
-// first apply of a pairing shows, before the VM is called protected.
+// QEMU must be of one release (7.2): within it, updates keep the format of device state, and hosts can be updated one
+// after the other. Machine type and CPU must be equal, as QEMU has them and not as the spec names them. That the state
+// loads, the first apply of a pairing shows, before the VM is called protected.
 
 import { z } from 'zod';
 import { ColoError, errorCodes } from '../../base/errors.ts';

@@ -29,8 +29,7 @@ function pair() {
   const clock = handClock();
   const links = { beat: linkOf('beat'), packet: linkOf('packet'), bulk: linkOf('bulk') };
   const heard: string[] = [];
-  void new PairLinks(links, {
-    clock,
+  new PairLinks(links, clock).start({
     message: (kind, type) => void heard.push(`${kind} ${type}`),
     lost: () => void heard.push('lost'),
   });

@@ -26,36 +26,49 @@ export class PairLinks {
   readonly bulk: PeerLink;
   /** The peer has said goodbye; what it said before that may still come. */
   ending = false;
-  private readonly onLost: LinksLostHandler;
-  private over = false;
+  private readonly clock: Clock;
+  private readonly over = new AbortController();
+  private onLost: LinksLostHandler = () => undefined;
 
-  constructor(links: PeerLinks, on: { message: LinkMessageHandler; lost: LinksLostHandler; clock: Clock }) {
+  constructor(links: PeerLinks, clock: Clock) {
     this.beat = links.beat;
     this.packet = links.packet;
     this.bulk = links.bulk;
+    this.clock = clock;
+  }
+
+  /** From now on the owner hears what the peer says. Once. */
+  start(on: { message: LinkMessageHandler; lost: LinksLostHandler }): void {
     this.onLost = on.lost;
     for (const kind of ['beat', 'packet', 'bulk'] as const)
-      links[kind].start({
+      this[kind].start({
         message: (type, payload) => {
-          if (!this.over) this.deliver(on.message, kind, type, payload);
+          if (!this.isOver) this.deliver(on.message, kind, type, payload);
         },
-        closed: (error) => {
-          const end = () => this.lose(error?.message ?? 'the peer closed the links', links[kind].endedByPeer);
-          if (error !== undefined || kind === 'packet') return end();
-          // Its last words may wait in a socket that this node has not read while it stood still.
-          if (!this.ending && !this.over) afterAwake(on.clock, closeTimeoutMs, end);
-          this.ending = true;
-        },
+        closed: (error) => this.onClosed(kind, error),
       });
   }
 
-  get open(): boolean {
-    return !this.over;
+  /**
+   * Aborted when the links are over, before anybody is told: what was begun for this pairing is nobody's from then on.
+   */
+  get signal(): AbortSignal {
+    return this.over.signal;
+  }
+
+  get isOver(): boolean {
+    return this.over.signal.aborted;
+  }
+
+  /** Says it on the packet link; lost when the links are over. */
+  say(type: number, ...parts: Uint8Array[]): void {
+    if (!this.isOver) this.packet.send(type, ...parts);
   }
 
   /** Sends what is queued, says goodbye, and why; the owner is not told. */
   close(why = ''): void {
-    this.over = true;
+    if (this.isOver) return;
+    this.over.abort();
     for (const link of this.all) link.close(why);
   }
 
@@ -72,12 +85,21 @@ export class PairLinks {
     }
   }
 
+  private onClosed(kind: LinkKind, error: ColoError | undefined): void {
+    const end = () => this.lose(error?.message ?? 'the peer closed the links', this[kind].endedByPeer);
+    if (error !== undefined || kind === 'packet') return end();
+    // Its last words may wait in a socket that this node has not read while it stood still.
+    if (!this.ending && !this.isOver) afterAwake(this.clock, closeTimeoutMs, end);
+    this.ending = true;
+  }
+
   private lose(why: string, byPeer: boolean): void {
-    if (this.over) return;
-    this.over = true;
+    if (this.isOver) return;
+    this.over.abort();
     const said = this.all.map(({ farewell }) => farewell).find((text) => text !== '');
     this.onLost(said === undefined ? why : `it says: ${said}`, byPeer);
-    if (byPeer) for (const link of this.all) link.destroy();
-    else this.close(why);
+    for (const link of this.all)
+      if (byPeer) link.destroy();
+      else link.close(why);
   }
 }

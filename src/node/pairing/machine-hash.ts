@@ -1,5 +1,5 @@
-// What both nodes of a pair must agree on before a checkpoint may travel: the machine, to the last detail, and how it is
-// protected. Paths differ between hosts and do not count; the kernel and initrd are in RAM once the guest runs.
+// What both nodes of a pair must agree on before a checkpoint may travel: the machine, to the last detail, and how it
+// is protected. Paths differ between hosts and do not count; the kernel and initrd are in RAM once the guest runs.
 
 import { createHash } from 'node:crypto';
 import type { NodeConfig } from '../config.ts';

@@ -107,6 +107,7 @@ export function parseMarker(payload: Uint8Array): Marker {
   return { epoch, at: Number.isFinite(at) ? at : undefined };
 }
 
+/** What stands before the frame in `egress`. */
 export function encodeEgressHead(epoch: number, id: number): Uint8Array {
   const bytes = new Uint8Array(egressHeadBytes);
   writeCount(bytes, epoch);

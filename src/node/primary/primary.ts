@@ -1,39 +1,45 @@
 // The primary's shell: owns the guest and the uplink, and does what PrimaryPair (controller/) decides.
 //
-//   uplink ──► proxy ──► nic ──► PVM              events ──► queue ──► PrimaryPair ──► actions ──► perform
-//                │ mirror                          (links, timers, claims, captures, the VM's end, the operator)
-//                ▼
-//           packet link ──► secondary
+//   links, timers, claims, captures, the VM's end, the operator ──► driver ──► PrimaryPair ──► actions ──► perform
 //
-// Every outside event enters one queue and is handled in order, never inside the callback that brought it. Packets do
-// not: they go through the proxy core at once, whose ports are the sockets.
+// Every outside event goes through one driver (driver.ts). Frames do not: they go through the proxy at once
+// (frames.ts).
 //
-// The other parts of the role: the peer and the links to it (peer.ts), the right to speak (speech-gate.ts),
-// checkpoints (checkpointer.ts, checkpoint-due.ts), disks (disks.ts), the VM's end (vm-watch.ts).
+// What belongs to one secondary is its pairing (pairing.ts), made when the seeker has found a node. The other parts of
+// the role outlive it: the right to speak (speech-gate.ts), captures of the machine (capture.ts), the disks (disks.ts),
+// the VM's end (vm-watch.ts), and why there is no secondary (unprotected-reason.ts).
 
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
 import { during } from '../../base/loop-watch.ts';
+import type { Compressor } from '../../checkpoint/compress.ts';
 import { Records } from '../../checkpoint/record.ts';
 import { type PrimaryAction, type PrimaryEvent, PrimaryPair, type Reason } from '../../controller/primary-pair.ts';
 import type { Uplink } from '../../netdev/endpoint.ts';
-import { PrimaryProxy } from '../../proxy/primary.ts';
+import type { PrimaryProxy } from '../../proxy/primary.ts';
 import type { CheckpointReason } from '../../proxy/reason.ts';
+import type { Peer } from '../config.ts';
 import type { NodeContext } from '../context.ts';
 import { Driver } from '../driver.ts';
+import type { FaultPoint } from '../fault-points.ts';
 import { tickMs } from '../limits.ts';
-import { encodeNumber, encodeNumbers, encodeText, messages } from '../pairing/message.ts';
-import type { DiskSource, GuestCard, GuestVm } from '../platform.ts';
-import { PcapLegs } from '../real/pcap-legs.ts';
+import { PairLinks } from '../pairing/links.ts';
+import { encodeText, messages } from '../pairing/message.ts';
+import type { DiskSource, GuestCard, GuestVm, PeerLinks } from '../platform.ts';
 import type { SharedParts } from '../shared-parts.ts';
-import type { Troubles } from '../troubles.ts';
 import { VmWatch } from '../vm-watch.ts';
-import { CheckpointDue } from './checkpoint-due.ts';
-import { Checkpointer } from './checkpointer.ts';
-import { PrimaryDisks } from './disks.ts';
-import { Ingress } from './ingress.ts';
+import { Captures } from './checkpoint/capture.ts';
+import { Checkpointer } from './checkpoint/checkpointer.ts';
+import { CheckpointDue } from './checkpoint/due.ts';
+import { CheckpointRequests } from './checkpoint/requests.ts';
+import { Claims } from './claims.ts';
+import { PrimaryDisks } from './disks/disks.ts';
+import { PrimaryFrames } from './frames.ts';
+import type { Ingress } from './ingress.ts';
 import { Offer } from './offer.ts';
-import { PrimaryPeer } from './peer.ts';
-import { PrimaryGate } from './speech-gate.ts';
+import { PrimaryPairing } from './pairing.ts';
+import { Seeker } from './seeker.ts';
+import type { SpeechGate } from './speech-gate.ts';
+import { Plight } from './unprotected-reason.ts';
 
 export interface PrimaryParts extends SharedParts {
   vm: GuestVm;
@@ -50,162 +56,101 @@ export interface PrimaryParts extends SharedParts {
 export class PrimaryNode {
   readonly pair = new PrimaryPair();
   readonly records = new Records();
-  readonly proxy: PrimaryProxy;
-  private readonly pcap: PcapLegs | undefined;
+  readonly plight = new Plight();
   readonly parts: PrimaryParts;
   readonly context: NodeContext;
-  readonly peer = new PrimaryPeer(this);
-  readonly gate = new PrimaryGate(this);
-  readonly offer = new Offer(this);
-  readonly checkpointer: Checkpointer;
+  readonly seeker: Seeker;
+  readonly offer: Offer;
   readonly disks: PrimaryDisks | undefined;
-  private readonly due: CheckpointDue;
-  private readonly watch = new VmWatch(this);
+  /** The secondary of now, or the node that is to become it. */
+  pairing: PrimaryPairing | undefined;
   private readonly driver: Driver<PrimaryEvent, PrimaryAction>;
+  private readonly frames: PrimaryFrames;
+  private readonly captures: Captures;
+  private readonly compressor: Compressor;
+  private readonly due: CheckpointDue;
+  private readonly watch: VmWatch;
+  private readonly claims: Claims;
+  private readonly requests = new CheckpointRequests();
   private readonly stops: (() => void)[] = [];
   /** Aborted when this role ends. */
-  readonly stopped = new AbortController();
-  readonly ingress: Ingress;
-  private waiters: { request: number; resolve: () => void; reject: (error: Error) => void }[] = [];
-  private requests = 0;
+  private readonly stopped = new AbortController();
+  private doubt: { why: string; at: number } | undefined;
   /** Called once when this node may never speak again as primary; another may run the VM. */
   onFenced: (why: string) => void = () => undefined;
   /** Called once when the VM has ended and nobody is to run it. */
   onVmOver: (why: string, byGuest: boolean) => void = () => undefined;
   /** Called when this node goes on alone after a doubt, with why and when that began. */
   onAlone: (why: string, detectedAt: number) => void = () => undefined;
-  private doubt: { why: string; at: number } | undefined;
 
   constructor(context: NodeContext, parts: PrimaryParts) {
     this.context = context;
     this.parts = parts;
-    const protect = context.config.protect;
-    const mode = protect.mode === 'remus' ? 'remus' : 'colo';
+    const { pair } = this;
+    const { clock, log, platform } = context;
+    const { vm, nic, terms } = parts;
+    const { signal } = this.stopped;
+    const post = (event: PrimaryEvent) => this.post(event);
     this.driver = new Driver({
-      ...{ machine: this.pair, log: context.log, name: 'primary' },
+      ...{ machine: pair, log, name: 'primary' },
       noted: (event) => this.noteDoubt(event),
       perform: (action) => this.perform(action),
     });
-    this.pcap = openPcap(context, parts.troubles);
-    this.proxy = new PrimaryProxy(this.ports(), {
-      mode,
-      compareTimeoutMs: protect.compareTimeout,
-      patienceMs: protect.patience,
-      similarity: protect.similarity,
-      wallMs: context.wallMs,
-      bypass: context.config.network?.bypass ?? [],
-      ...(parts.table === undefined ? {} : { table: parts.table, now: context.clock.now() }),
-    });
-    this.ingress = new Ingress((frame, now) => this.deliver(frame, now));
-    this.checkpointer = new Checkpointer(this);
+    const want = (reason: CheckpointReason) => post({ kind: 'want', reason });
+    this.frames = new PrimaryFrames({ ...parts, context, pair, want, pairing: () => this.pairing });
+    this.compressor = platform.compressor();
+    const { proxy, ingress } = this;
+    const releaseIngress = () => this.frames.releaseIngress();
+    this.captures = new Captures({ context, vm, nic, proxy, ingress, releaseIngress });
     if (parts.disks !== undefined)
-      this.disks = new PrimaryDisks(context, parts.disks, (why) => this.post({ kind: 'linkLost', why }));
-    this.due = new CheckpointDue(context, parts.vm);
+      this.disks = new PrimaryDisks(context, parts.disks, (why) => post({ kind: 'linkLost', why }));
+    this.seeker = new Seeker({
+      ...{ context, vm, terms, pair, signal, plight: this.plight, disks: this.disks },
+      isPaired: () => this.pairing !== undefined,
+      found: (peer, links) => this.pairWith(peer, links),
+    });
+    this.offer = new Offer({
+      ...{ clock, pair, signal, post, terms, troubles: parts.troubles, uplinkHealth: parts.uplinkHealth },
+      peerUplink: (now) => this.pairing?.uplinkNews(now) ?? { problem: undefined, forMs: 0 },
+      why: () => this.why,
+    });
+    this.watch = new VmWatch({ vm, clock, log, pair, post });
+    const reached = (point: FaultPoint) => platform.reached(point, 0);
+    this.claims = new Claims({ pair, terms, signal, post, reached, watch: this.watch, offer: this.offer });
+    this.due = new CheckpointDue(context, vm);
+  }
+
+  get proxy(): PrimaryProxy {
+    return this.frames.proxy;
+  }
+
+  get gate(): SpeechGate {
+    return this.frames.gate;
+  }
+
+  get ingress(): Ingress {
+    return this.frames.ingress;
   }
 
   /** Begins as a primary that is alone, and looks for its peer. */
   start(): void {
-    const { clock } = this.context;
+    const { clock, config } = this.context;
     this.parts.nic.handler = (frame) => during('guest frame', () => this.fromGuest(frame, clock.now()));
     this.stops.push(clock.every(tickMs, () => during('tick', () => this.tick(clock.now()))));
     this.stops.push(this.watch.start());
-    if (this.context.config.protect.mode !== 'none') void this.peer.seek();
+    if (config.protect.mode !== 'none') void this.seeker.seek();
   }
+
+  // ---- frames ----
 
   /** A frame of the guest. */
   fromGuest(frame: Uint8Array, now: number): void {
-    // A node that was stopped wakes with frames of its guest waiting that the SVM has answered long ago.
-    this.gate.checkLease(now);
-    this.pcap?.write('primary', frame, now);
-    this.proxy.fromGuest(frame, now);
-  }
-
-  /** A frame of the SVM, made in `epoch`. */
-  fromSecondary(epoch: number, id: number, frame: Uint8Array, now: number): void {
-    this.pcap?.write('secondary', frame, now);
-    this.proxy.fromSecondary(epoch, id, frame, now);
-  }
-
-  private toNetwork(frame: Uint8Array): void {
-    const now = this.context.clock.now();
-    this.pcap?.write('released', frame, now);
-    const { uplink, addresses } = this.parts;
-    const { lost } = uplink.progress;
-    uplink.send(frame);
-    // What has not left is no claim: the survivor's guest may never have made it.
-    if (uplink.progress.lost === lost && addresses.said(frame, now)) this.peer.hasNewAddresses = true;
+    this.frames.fromGuest(frame, now);
   }
 
   /** A frame of the network. */
   fromNetwork(frame: Uint8Array): void {
-    this.ingress.take(frame, this.context.clock.now(), this.peer.links !== undefined);
-  }
-
-  /** An event that is handled when the callback which brought it has returned. */
-  post(event: PrimaryEvent): void {
-    this.driver.postLater(event);
-  }
-
-  /** An event that is handled before what comes behind it on its link. */
-  postNow(event: PrimaryEvent): void {
-    this.driver.postNow(event);
-  }
-
-  /** An operator's checkpoint: resolves when one that was begun after it was asked for is applied. */
-  checkpoint(): Promise<void> {
-    const state = this.pair.state;
-    if (state.kind !== 'protected') {
-      const why = this.peer.why;
-      const isHurried = this.peer.hurry();
-      const now = isHurried ? 'a secondary is looked for now, without waiting any longer' : '';
-      const hint = [why, now].filter((part) => part !== '').join('; ') || 'see `colo status`';
-      return Promise.reject(
-        new ColoError(errorCodes.input, `the VM is not protected (${state.kind}): no checkpoint`, { hint }),
-      );
-    }
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    this.requests += 1;
-    this.waiters.push({ request: this.requests, resolve, reject });
-    this.post({ kind: 'want', reason: { kind: 'operator' }, request: this.requests });
-    return promise;
-  }
-
-  /** Tells the peer that nothing is to be taken over: the operator ends the VM. */
-  sayEnd(): void {
-    this.peer.links?.packet.send(messages.end, encodeText('the primary was stopped by its operator'));
-  }
-
-  /** Ends everything of this role; the VM is the owner's. Safe to call again. */
-  shutDown(): void {
-    this.stopped.abort();
-    for (const stop of this.stops.splice(0)) stop();
-    this.peer.close('this node is no longer the primary');
-    this.disks?.close('this node is no longer the primary');
-    void this.pcap?.close();
-    this.parts.nic.handler = undefined;
-    this.offer.refused('this node is no longer the primary');
-    this.rejectWaiters(new ColoError(errorCodes.termLost, 'this node is no longer the primary'));
-  }
-
-  private tick(now: number): void {
-    this.peer.heartbeat?.tick(now);
-    this.gate.checkLease(now);
-    this.peer.lookForSilence(now);
-    this.proxy.poll(now);
-    this.gate.tellReleased();
-    if (this.parts.addresses.expire(now)) this.peer.hasNewAddresses = true;
-    this.peer.tellNewAddresses(now);
-    this.offer.lookAtUplinks(now);
-    const state = this.pair.state;
-    if (state.kind !== 'protected' || state.phase !== 'running') return;
-    const due = this.due.at(now);
-    if (due !== undefined) this.post({ kind: 'want', reason: { kind: due } });
-  }
-
-  /** Whether this node may say something to the network now, by its term or by what the secondary lends it. */
-  get maySpeak(): boolean {
-    this.gate.checkLease(this.context.clock.now());
-    return this.gate.isOpen;
+    this.frames.fromNetwork(frame, this.context.clock.now());
   }
 
   /** The uplink has got on with what it was given: what has left is told to the secondary. */
@@ -214,118 +159,169 @@ export class PrimaryNode {
     this.gate.tellReleased();
   }
 
-  private ports() {
-    return {
-      toNetwork: (frame: Uint8Array) => this.toNetwork(frame),
-      toGuest: (frame: Uint8Array) => this.parts.nic.send(frame),
-      mirror: (frame: Uint8Array) => this.peer.links?.packet.send(messages.ingress, frame),
-      announceIsn: (key: Uint8Array, isn: number) => this.peer.links?.packet.send(messages.isn, encodeNumber(isn), key),
-      progress: this.parts.uplink.progress,
-      unwritten: () => this.parts.uplink.unwritten(),
-      confirm: (ids: number[]) => this.peer.links?.packet.send(messages.confirm, encodeNumbers(ids)),
-      tolerate: (patch: Uint8Array) => this.peer.links?.packet.send(messages.tolerate, patch),
-      wantCheckpoint: (reason: CheckpointReason) => this.post({ kind: 'want', reason }),
-      pauseGuest: (paused: boolean) => this.parts.nic.pause(paused),
-    };
+  /** Whether this node may say something to the network now, by its term or by what the secondary lends it. */
+  get maySpeak(): boolean {
+    this.gate.checkLease(this.context.clock.now());
+    return this.gate.isOpen;
+  }
+
+  // ---- for the operator ----
+
+  /** Why there is no secondary; '' while there is one. */
+  get why(): string {
+    const { protect, peers } = this.context.config;
+    if (protect.mode === 'none') return 'its spec says protect.mode: none';
+    return this.plight.text({
+      ...{ kind: this.pair.state.kind, linked: this.pairing !== undefined, waiting: this.seeker.waitMs > 0 },
+      peers: peers.map(({ node }) => node),
+    });
+  }
+
+  /** An operator's checkpoint: resolves when one that was begun after it was asked for is applied. */
+  checkpoint(): Promise<void> {
+    const { kind } = this.pair.state;
+    if (kind !== 'protected') return Promise.reject(this.notProtected(kind));
+    const { request, done } = this.requests.add();
+    this.post({ kind: 'want', reason: { kind: 'operator' }, request });
+    return done;
+  }
+
+  private notProtected(kind: string): ColoError {
+    const { why } = this;
+    const now = this.seeker.hurry() ? 'a secondary is looked for now, without waiting any longer' : '';
+    const hint = [why, now].filter((part) => part !== '').join('; ') || 'see `colo status`';
+    return new ColoError(errorCodes.input, `the VM is not protected (${kind}): no checkpoint`, { hint });
+  }
+
+  /** Tells the peer that nothing is to be taken over: the operator ends the VM. */
+  sayEnd(): void {
+    this.pairing?.say(messages.end, encodeText('the primary was stopped by its operator'));
+  }
+
+  /** Ends everything of this role; the VM is the owner's. Safe to call again. */
+  shutDown(): void {
+    const why = 'this node is no longer the primary';
+    this.stopped.abort();
+    for (const stop of this.stops.splice(0)) stop();
+    this.endPairing(why);
+    this.disks?.close();
+    this.frames.close();
+    this.parts.nic.handler = undefined;
+    this.offer.refused(why);
+    this.requests.rejectAll(new ColoError(errorCodes.termLost, why));
+  }
+
+  // ---- the pairing ----
+
+  /** A node will be the secondary; resolves when it has been told what machine it is to start. */
+  private pairWith(peer: Peer, opened: PeerLinks): Promise<void> {
+    const { context, parts, frames, pair, plight, seeker, disks, captures, compressor, records } = this;
+    const { proxy, gate, addresses } = frames;
+    const { clock } = context;
+    const { terms, tolerance, vm } = parts;
+    const links = new PairLinks(opened, clock);
+    const mirror = disks?.mirrorTo(links.bulk);
+    const post = (event: PrimaryEvent) => this.post(event);
+    const checkpointer = new Checkpointer({ context, vm, links, mirror, captures, compressor, proxy, records, post });
+    const pairing = new PrimaryPairing({
+      ...{ links, checkpointer, mirror, disks, clock, tolerance, terms, pair, gate, proxy, addresses, plight, seeker },
+      answered: (...frame) => frames.fromSecondary(...frame),
+      ...{ post, postNow: (event) => this.driver.postNow(event) },
+      lost: (why) => this.onPairingLost(pairing, why),
+    });
+    plight.reached(peer.node);
+    tolerance.paired(peer.node, clock.now());
+    this.pairing = pairing;
+    pairing.begin();
+    return checkpointer.sendSession(parts.template);
+  }
+
+  private onPairingLost(pairing: PrimaryPairing, why: string): void {
+    this.pairing = undefined;
+    this.plight.lost(why);
+    if (!pairing.checkpointer.hasLoaded && this.pair.state.kind === 'protected') this.seeker.pause();
+    this.post({ kind: 'linkLost', why });
+  }
+
+  private endPairing(why: string): void {
+    this.pairing?.end(why);
+    this.pairing = undefined;
+  }
+
+  private dropPeer(why: string): void {
+    this.context.log.warn({ why }, 'the secondary is dropped');
+    this.plight.lost(why);
+    this.endPairing(why);
+  }
+
+  // ---- events and actions ----
+
+  /** An event that is handled when the callback which brought it has returned. */
+  private post(event: PrimaryEvent): void {
+    this.driver.postLater(event);
+  }
+
+  private tick(now: number): void {
+    this.pairing?.beat(now);
+    this.gate.checkLease(now);
+    this.pairing?.lookForSilence(now);
+    this.proxy.poll(now);
+    this.gate.tellReleased();
+    this.frames.addresses.tick(now);
+    this.offer.lookAtUplinks(now);
+    const { state } = this.pair;
+    if (state.kind !== 'protected' || state.phase !== 'running') return;
+    const due = this.due.at(now);
+    if (due !== undefined) this.post({ kind: 'want', reason: { kind: due } });
   }
 
   private noteDoubt(event: PrimaryEvent): void {
-    const state = this.pair.state;
+    const { state } = this.pair;
     if (state.kind !== 'suspecting' || this.doubt !== undefined) return;
     const now = this.context.clock.now();
     this.doubt = { why: state.why, at: now };
-    if (event.kind === 'silence') this.parts.tolerance.suspects(this.peer.links?.beat.peer.node ?? '', now);
+    if (event.kind === 'silence') this.parts.tolerance.suspects(this.pairing?.node ?? '', now);
   }
 
   private perform(action: PrimaryAction): void {
     const now = this.context.clock.now();
     switch (action.kind) {
       case 'startMirroring':
-        this.proxy.startMirroring();
-        return;
+        return this.proxy.startMirroring();
       case 'sendRound':
-        this.background(this.checkpointer.sendRound(action.round), 'the copy of the RAM');
-        return;
+        return this.inBackground('the copy of the RAM', (pairing) => pairing.checkpointer.sendRound(action.round));
       case 'claimPair':
-        void this.claimPair();
-        return;
+        return void this.claims.pair(this.pairing?.node ?? '');
       case 'claimAlone':
-        if (action.afterMs === undefined) void this.claimAlone();
-        else void this.offer.awaitTaken(action.afterMs).then((taken) => (taken ? undefined : this.claimAlone()));
-        return;
+        return void this.claims.alone(action.afterMs);
       case 'capture':
-        this.background(this.capture(action.reason), 'a checkpoint');
-        return;
+        return this.inBackground('a checkpoint', (pairing) => this.capture(pairing, action.reason));
       case 'release':
-        this.release(action.epoch, now);
-        return;
+        return this.release(action.epoch, now);
       case 'compare':
-        this.proxy.resumed(action.epoch, now);
-        this.context.platform.reached('compare.begun', action.epoch);
-        this.answer(action.answers);
-        return;
+        return this.compare(action.epoch, action.answers, now);
       case 'abortCapture':
-        this.checkpointer.abort(action.epoch, now);
-        return;
+        return this.pairing?.checkpointer.abort(action.epoch, now);
       case 'shutGate':
-        this.gate.set(false, now);
-        return;
+        return this.gate.set(false, now);
       case 'goAlone':
-        this.goAlone(now);
-        return;
+        return this.goAlone(now);
       case 'dropPeer':
-        this.dropPeer(action.why);
-        return;
+        return this.dropPeer(action.why);
       case 'tellHandover':
-        this.peer.links?.packet.send(messages.handover, encodeText(action.why));
-        return;
+        return this.pairing?.say(messages.handover, encodeText(action.why));
       case 'tellEnd':
-        this.peer.links?.packet.send(messages.end, encodeText(action.why));
-        this.shutDown();
-        this.onVmOver(action.why, action.byGuest);
-        return;
+        return this.endWithVm(action.why, action.byGuest);
       case 'fence':
-        this.offer.taken();
-        this.shutDown();
-        this.onFenced(action.why);
-        return;
+        return this.fence(action.why);
     }
   }
 
-  /**
-   * Claims when the own QEMU gives a sign of life, where the secondary may run the VM: a node that cannot run it must not take
-   * the term from one that can. One that is gone leaves the term to the secondary. One that is silent is asked again, since
-   * there may be no other copy, until it answers or the secondary has the term.
-   */
-  private async claimAlone(): Promise<void> {
-    if (this.stopped.signal.aborted) return;
-    const { terms } = this.parts;
-    if (this.pair.peerMayRun && (await this.offer.yielded())) return;
-    const sign = this.pair.peerMayRun ? await this.watch.signOfLife() : 'lives';
-    if (sign === 'gone') return this.leaveToSecondary();
-    // Its QEMU may die while the arbiter is asked: then the copy of the secondary is the last one.
-    const isWanted = () => this.pair.state.kind !== 'fenced';
-    if (sign === 'lives') this.post({ kind: 'aloneClaimed', outcome: await terms.claimAlone(isWanted) });
-    else this.post({ kind: 'aloneClaimed', outcome: (await terms.isLost()) ? 'lost' : 'error' });
-  }
-
-  /** Its end is an event of its own, and says whether the guest wanted it; it is heard, or taken for heard after a while. */
-  private async leaveToSecondary(): Promise<void> {
-    await this.watch.endHeard();
-    this.post({ kind: 'vmEnded', why: 'QEMU is gone', byGuest: false });
-  }
-
-  private async claimPair(): Promise<void> {
-    const outcome = await this.parts.terms.claimPair(this.peer.links?.beat.peer.node ?? '');
-    this.context.platform.reached('pair.claimed', 0);
-    this.post({ kind: 'pairClaimed', outcome });
-  }
-
   /** Captures and sends; what the secondary answers comes back as events. */
-  private async capture(reason: Reason): Promise<void> {
-    await this.checkpointer.capture(reason);
+  private async capture({ checkpointer }: PrimaryPairing, reason: Reason): Promise<void> {
+    await checkpointer.capture(reason);
     this.due.captured();
-    await this.checkpointer.send();
+    await checkpointer.sendCheckpoint();
   }
 
   private release(epoch: number, now: number): void {
@@ -336,69 +332,52 @@ export class PrimaryNode {
     this.context.platform.reached('release.done', epoch);
   }
 
+  private compare(epoch: number, answers: number, now: number): void {
+    this.proxy.resumed(epoch, now);
+    this.context.platform.reached('compare.begun', epoch);
+    this.requests.answer(answers);
+  }
+
   private goAlone(now: number): void {
     this.due.restart();
-    this.peer.heartbeat = undefined;
     this.gate.set(true, now);
     this.proxy.goAlone(now);
     if (this.doubt !== undefined) this.onAlone(this.doubt.why, this.doubt.at);
     this.doubt = undefined;
     this.offer.refused('the secondary did not take over: this node goes on');
-    this.rejectWaiters(new ColoError(errorCodes.checkpoint, 'the secondary was lost'));
+    this.requests.rejectAll(new ColoError(errorCodes.checkpoint, 'the secondary was lost'));
   }
 
-  private dropPeer(why: string): void {
-    this.context.log.warn({ why }, 'the secondary is dropped');
-    this.peer.drop(why);
-    this.disks?.drop(why);
-    this.checkpointer.dropped();
+  private endWithVm(why: string, byGuest: boolean): void {
+    this.pairing?.say(messages.end, encodeText(why));
+    this.shutDown();
+    this.onVmOver(why, byGuest);
   }
 
-  /** Runs a task of an action; how it fails is an event, never an exception that nobody sees. */
-  private background(task: Promise<void>, what: string): void {
-    const { links } = this.peer;
-    task.catch(async (error: unknown) => {
+  private fence(why: string): void {
+    this.offer.taken();
+    this.shutDown();
+    this.onFenced(why);
+  }
+
+  /** Does something for the secondary of now; how it fails is an event, never an exception that nobody sees. */
+  private inBackground(what: string, work: (pairing: PrimaryPairing) => Promise<void>): void {
+    const { pairing } = this;
+    // Its loss is an event that is queued.
+    if (pairing === undefined) return;
+    work(pairing).catch(async (error: unknown) => {
       const why = errorText(error);
       this.context.log.warn({ error: why }, `${what} failed`);
       await this.watch.endHeard();
-      // That pairing is over and was dealt with, or will be with the peer's last words; the one of now has nothing to do with it.
-      if (this.peer.links !== links || links?.ending === true) return;
-      const state = this.pair.state;
-      if (state.kind === 'protected' && state.phase === 'capturing') {
-        this.post({ kind: 'captureFailed', why });
-        this.proxy.notCaptured();
-      } else this.post({ kind: 'linkLost', why });
+      // That pairing was dealt with, or will be with the peer's last words.
+      if (!pairing.isEnding) this.failed(why);
     });
   }
 
-  /** Requests up to this one are done. */
-  private answer(upTo: number): void {
-    for (const { request, resolve } of this.waiters) if (request <= upTo) resolve();
-    this.waiters = this.waiters.filter(({ request }) => request > upTo);
+  private failed(why: string): void {
+    const { state } = this.pair;
+    if (state.kind !== 'protected' || state.phase !== 'capturing') return this.post({ kind: 'linkLost', why });
+    this.post({ kind: 'captureFailed', why });
+    this.proxy.notCaptured();
   }
-
-  private rejectWaiters(error: Error): void {
-    for (const { reject } of this.waiters.splice(0)) reject(error);
-  }
-
-  /** What waited for a capture goes on its way, behind the marker. */
-  releaseIngress(): void {
-    this.ingress.release(this.context.clock.now(), this.peer.links !== undefined);
-  }
-
-  /** Repeats the last moments of ingress to the secondary's log, when it is not known whether the guest had them. */
-  replayRecent(now: number): void {
-    for (const frame of this.ingress.lastMoments(now)) this.peer.links?.packet.send(messages.replay, frame);
-  }
-
-  private deliver(frame: Uint8Array, now: number): void {
-    if (this.parts.addresses.heard(frame)) this.peer.hasNewAddresses = true;
-    this.proxy.fromNetwork(frame, now);
-  }
-}
-
-function openPcap({ config }: NodeContext, troubles: Troubles): PcapLegs | undefined {
-  const directory = config.network?.pcapDir;
-  if (directory === undefined) return undefined;
-  return new PcapLegs(directory, `${config.vm}-${config.node}`, (why) => troubles.tell('pcap', why));
 }

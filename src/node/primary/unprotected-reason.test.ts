@@ -1,4 +1,5 @@
-// What an operator is told of a VM without a secondary: the reason stays through attempts that fail, until it is protected.
+// What an operator is told of a VM without a secondary: the reason stays through attempts that fail, until it is
+// protected.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

@@ -1,5 +1,5 @@
-// Why a primary has no secondary, in words for who looks at it: what ended the last one, and what came of the last try with
-// each node that could be the next. Pure; it decides nothing.
+// Why a primary has no secondary, in words for who looks at it: what ended the last one, and what came of the last try
+// with each node that could be the next. Pure; it decides nothing.
 //
 //    took over, lost ──► the reason, kept until a first checkpoint is committed: an attempt that fails does not hide it
 //    tried           ──► per node, what its refusal was; a node that was reached is being prepared

@@ -1,5 +1,5 @@
-// Several cards as one: what comes in at a card or an uplink goes out at the same one, flows of two cards are two flows, and
-// nobody outside can name a card.
+// Several cards as one: what comes in at a card or an uplink goes out at the same one, flows of two cards are two
+// flows, and nobody outside can name a card.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

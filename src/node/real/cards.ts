@@ -1,5 +1,5 @@
-// Several network cards of one guest as one, for the roles: frames carry the mark of their card (packet/card.ts) from here
-// on inwards, and go out through the uplink, or into the guest's card, that their mark names.
+// Several network cards of one guest as one, for the roles: frames carry the mark of their card (packet/card.ts) from
+// here on inwards, and go out through the uplink, or into the guest's card, that their mark names.
 //
 //    uplink 0 ─┐                                                      ┌─ card 0 ─┐
 //    uplink 1 ─┼─ mark ─► Uplinks ─► role, proxy, peer ─► Cards ─ unmark ─ card 1 ─┼─ QEMU
@@ -112,8 +112,8 @@ export class Uplinks implements Uplink {
   }
 
   /**
-   * Frames of two cards are not written in the order in which they were taken: so all are settled when nothing waits anywhere,
-   * and none before.
+   * Frames of two cards are not written in the order in which they were taken: so all are settled when nothing waits
+   * anywhere, and none before.
    */
   private note(): void {
     const { progress } = this;

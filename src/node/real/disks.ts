@@ -1,5 +1,5 @@
-// The disks of a VM that runs on this node: their mirrors over an NBD socket of ours, the notes of what changes, and the
-// fold after a takeover. Owns the socket and the jobs; decides nothing.
+// The disks of a VM that runs on this node: their mirrors over an NBD socket of ours, the notes of what changes, and
+// the fold after a takeover. Owns the socket and the jobs; decides nothing.
 
 import { randomUUID } from 'node:crypto';
 import { open, rm } from 'node:fs/promises';
@@ -169,7 +169,8 @@ export class QemuDisks implements DiskSource {
       this.folded.add(index);
       await qmp.execute('blockdev-del', { 'node-name': top });
       await qmp.execute('blockdev-del', { 'node-name': `${top}-file` });
-      // From here on it would be an old state of the disk. Beside the way of the beats: it may be large, or its disk hang.
+      // From here on it would be an old state of the disk. Beside the way of the beats: it may be large, or its disk
+      // hang.
       await rm(disk.overlayPath, { force: true });
     }
   }

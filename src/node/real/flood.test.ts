@@ -1,6 +1,6 @@
-// Strangers that knock at the port of the links as fast as they can do not hold up the event loop that carries the beats for
-// as long as a lease lasts. Counted is the processor's time of this thread between two turns of the loop, not time: a
-// machine that is busy with other work makes no difference.
+// Strangers that knock at the port of the links as fast as they can do not hold up the event loop that carries the
+// beats for as long as a lease lasts. Counted is the processor's time of this thread between two turns of the loop, not
+// time: a machine that is busy with other work makes no difference.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';

@@ -1,7 +1,7 @@
 // The hash of a disk's file, for `verify`: chunk by chunk, so that beats are answered while a disk is read. O(size).
 //
-// The size is the disk's, not the file's: of a raw image whose size is no multiple of 512 QEMU makes a disk that is, and what
-// the file lacks reads as zeroes. The replica is of the disk's size from the beginning.
+// The size is the disk's, not the file's: of a raw image whose size is no multiple of 512 QEMU makes a disk that is,
+// and what the file lacks reads as zeroes. The replica is of the disk's size from the beginning.
 
 import { createHash } from 'node:crypto';
 import { type FileHandle, open } from 'node:fs/promises';

@@ -24,7 +24,7 @@ test('an uplink that is gone is opened again as often as it takes, counts on, an
     }
     const nothing = () => undefined;
     const progress = { taken: 0, settled: 0, lost: 0 };
-    // Of two frames that one of them is given, one is written.
+    // One of each two frames that one of them is given is written.
     const send = (): void => {
       sent.push(index);
       progress.taken += 1;

@@ -1,5 +1,5 @@
-// An uplink that is opened again when it is gone: a device that somebody removed, a network that was set up anew, a switch that
-// was started again. Meanwhile frames go nowhere, as from a card without a cable, and `problem` says why.
+// An uplink that is opened again when it is gone: a device that somebody removed, a network that was set up anew, a
+// switch that was started again. Meanwhile frames go nowhere, as from a card without a cable, and `problem` says why.
 
 import { type Clock, systemClock } from '../../base/clock.ts';
 import { errorText } from '../../base/errors.ts';
@@ -19,7 +19,7 @@ export class LastingUplink implements Uplink {
   readonly progress = { taken: 0, settled: 0, lost: 0 };
   /** Frames of uplinks that are gone, and while there was none. */
   private readonly settled = { frames: 0, lost: 0 };
-  /** Of those that are gone. */
+  /** What those that are gone had counted. */
   private readonly before = { framesIn: 0, bytesIn: 0, framesOut: 0, bytesOut: 0 };
 
   private constructor(openOne: OpenUplink, handlers: FrameHandlers, clock: Clock) {

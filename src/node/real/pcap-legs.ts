@@ -3,9 +3,10 @@
 //    VM-NODE-primary.pcap     as the PVM sent it            VM-NODE-released.pcap    as it left to the network
 //    VM-NODE-secondary.pcap   the SVM's, in client space
 //
-// Bounded: a file that is full is renamed to .old.pcap, in place of the one before. Frames that the disk is too slow for
-// are left out. For looking at a problem, not for recording for ever: a folder that is missing, gone or full ends the recording,
-// which its owner is told, and nothing else. Nothing here throws, and nothing waits for a disk: a takeover passes by.
+// Bounded: a file that is full is renamed to .old.pcap, in place of the one before. Frames that the disk is too slow
+// for are left out. For looking at a problem, not for recording for ever: a folder that is missing, gone or full ends
+// the recording, which its owner is told, and nothing else. Nothing here throws, and nothing waits for a disk: a
+// takeover passes by.
 
 import { close, createWriteStream, type NoParamCallback, open, type WriteStream, write, writev } from 'node:fs';
 import { mkdir, rename } from 'node:fs/promises';

@@ -1,6 +1,6 @@
 // Where a UEFI machine's variables are on this node (qemu/variables.ts).
 //
-//    the node that starts the VM   spec: machine.variables, or IMAGE.vars.fd beside the first disk: the owner's, and it stays
+//    the node that starts the VM   spec: machine.variables, or IMAGE.vars.fd beside the first disk; its owner's
 //    a secondary                   the same beside its replica of the first disk: whoever goes on from there finds both
 //    a machine without disks       in the run directory, and gone with the VM: nothing of such a machine stays
 

@@ -3,26 +3,21 @@
 //   settle ─► stop ─► drop late output ─► roll back the SVM's own pages ─► write the primary's ─► align the clock
 //     ─► load the devices ─► put right what loading touched ─► (verify) ─► replay the ingress ─► cont ─► is it well?
 //
-// In remus mode the SVM never runs: pages are written, the device state is kept, and loading waits for a takeover. But the first
-// state is loaded, and one now and then (`protect.tryLoad`), so that a takeover does what has been seen to work.
+// In remus mode the SVM never runs: pages are written, the device state is kept, and loading waits for a takeover. But
+// the first state is loaded, and one now and then (`protect.tryLoad`), so that a takeover does what has been seen to
+// work.
 //
-// Clock (docs/decisions/0007-clock-alignment.md): the saved state is of a moment that is over when the SVM runs. Under KVM its
-// clocks are started from that moment. Under TCG the state is moved forward by the time since then, measured from the marker's
-// arrival and with the rest predicted from earlier loads (guest-clock.ts). So both guests read the same second, and a survivor
-// reads the time of its host.
+// Clock (docs/decisions/0007-clock-alignment.md): the saved state is of a moment that is over when the SVM runs. Under
+// KVM its clocks are started from that moment. Under TCG the state is moved forward by the time since then, measured
+// from the marker's arrival and with the rest predicted from earlier loads (guest-clock.ts). So both guests read the
+// same second, and a survivor reads the time of its host.
 
 import { delay } from '../../base/clock.ts';
 import type { DiskActivity } from '../../base/disk-activity.ts';
 import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
 import { isWithin, PageRuns } from '../../base/page-runs.ts';
 import { SecondaryRam } from '../../checkpoint/apply.ts';
-import {
-  type Applied,
-  type CaptureState,
-  checkpointTypes,
-  encodings,
-  parseTemplate,
-} from '../../checkpoint/message.ts';
+import type { Applied, CaptureState } from '../../checkpoint/message.ts';
 import { watchedSpill } from '../../checkpoint/spill.ts';
 import { Staging } from '../../checkpoint/stage.ts';
 import type { StagedCheckpoint } from '../../checkpoint/staged.ts';
@@ -30,15 +25,14 @@ import type { SecondaryProxy } from '../../proxy/secondary.ts';
 import { alignClock, guestTime, tscTicksPerMs } from '../../qemu/device-state.ts';
 import type { NodeContext } from '../context.ts';
 import { clockLagMsMax, settleMs, spillWaitingBytesMax } from '../limits.ts';
-import { machineHash } from '../pairing/machine-hash.ts';
 import { finishSending, type GuestCard, type GuestVm, settle } from '../platform.ts';
 import type { Troubles } from '../troubles.ts';
 import { assertWell } from '../vm-watch.ts';
 import type { SecondaryDisks } from './disks.ts';
 import { GuestClock, RestartGuess } from './guest-clock.ts';
 import { KeptDisks } from './kept-disks.ts';
+import { readTemplate } from './template.ts';
 
-/** What a load and restart is taken to cost before one has been measured. */
 const sliceBytes = 8 * 1024 * 1024;
 
 export type StageOutcome = { kind: 'complete'; epoch: number } | { kind: 'refused'; epoch: number; why: string };
@@ -186,8 +180,8 @@ export class Applier {
   }
 
   /**
-   * It is the only copy now. One that waits (its own host's disk was full) is let try again; what else is wrong with it is
-   * told, since a machine that serves badly is better than none.
+   * It is the only copy now. One that waits (its own host's disk was full) is let try again; what else is wrong with it
+   * is told, since a machine that serves badly is better than none.
    */
   private async wake(): Promise<void> {
     try {
@@ -290,8 +284,8 @@ export class Applier {
   }
 
   /**
-   * Loads a state although nothing runs from it. Pages that a load writes are put back: those that the first one wrote. Were
-   * there others, what they held would be gone, here and at a takeover: then this copy is none.
+   * Loads a state although nothing runs from it. Pages that a load writes are put back: those that the first one wrote.
+   * Were there others, what they held would be gone, here and at a takeover: then this copy is none.
    */
   private async tryLoad(deviceState: Uint8Array): Promise<void> {
     const { clock, config } = this.context;
@@ -328,8 +322,8 @@ export class Applier {
   }
 
   /**
-   * Has the clocks go on from the moment of the state: exactly, or by moving them in it to where they will be. Returns in how many
-   * milliseconds they are right then, where it matters when the machine is started.
+   * Has the clocks go on from the moment of the state: exactly, or by moving them in it to where they will be. Returns
+   * in how many milliseconds they are right then, where it matters when the machine is started.
    */
   private align(
     { epoch, state, markedAt }: { epoch: number; state: StagedCheckpoint['state']; markedAt: number | undefined },
@@ -384,21 +378,3 @@ async function copyInSlices(from: Buffer, to: Buffer, turn: () => Promise<void>)
     await turn();
   }
 }
-
-/** The template's bytes, when it is of the machine that this node would start. */
-function readTemplate(context: NodeContext, payload: Uint8Array): Uint8Array {
-  const template = parseTemplate(payload);
-  if (template instanceof ColoError) throw template;
-  if (template.specHash !== machineHash(context.config))
-    throw new ColoError(errorCodes.input, 'the primary runs another machine than this node would start', {
-      hint: 'give both nodes the same spec file',
-    });
-  if (template.encoding === encodings.raw) return Uint8Array.from(template.data);
-  const bytes = Buffer.alloc(template.rawBytes);
-  if (context.platform.compressor().decode(template.encoding, template.data, bytes, template.rawBytes)) return bytes;
-  throw new ColoError(errorCodes.checkpoint, "the primary's template cannot be decoded", {
-    hint: 'install liblz4-1 on both nodes',
-  });
-}
-
-export const templateType = checkpointTypes.template;

@@ -1,5 +1,5 @@
-// Who knocks at a secondary that is free. Whoever has a certificate of the cluster can open links: the primary is who the
-// arbiter says it is, at the term that it says, and nothing of anybody else is taken in.
+// Who knocks at a secondary that is free. Whoever has a certificate of the cluster can open links: the primary is who
+// the arbiter says it is, at the term that it says, and nothing of anybody else is taken in.
 
 import type { NodeContext } from '../context.ts';
 import type { PeerLinks } from '../platform.ts';
@@ -8,7 +8,7 @@ import type { Terms } from '../terms.ts';
 export class Candidate {
   private readonly context: NodeContext;
   private readonly terms: Terms;
-  /** Of the node about which the arbiter is asked now. */
+  /** The links of the node about which the arbiter is asked now. */
   private links: PeerLinks | undefined;
 
   constructor(context: NodeContext, terms: Terms) {

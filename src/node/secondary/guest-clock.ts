@@ -1,19 +1,19 @@
-// How far the clock of a state that is loaded has to be moved, where the guest's clocks cannot be started exactly (under TCG;
-// under KVM qemu/vm.ts, startClocksFrom).
+// How far the clock of a state that is loaded has to be moved, where the guest's clocks cannot be started exactly
+// (under TCG; under KVM qemu/vm.ts, startClocksFrom).
 //
 //    primary    ── clock runs ──┐ capture ┌── clock runs ─────────────────────────►
 //                               └─ stands ┘                         │
 //    secondary       ... runs ─────────────┐ stop, write, load ┌────┴─ resume
 //                          marker ─^                           lag: resume - marker - stands
 //
-// QEMU's tick counter, which is the TSC under TCG, never goes back in one process: when the lag is too small for it to reach what
-// this QEMU has shown already, QEMU silently leaves it ahead, and of all clocks only it. That came about when the primary stood for
-// longer than the secondary took to apply, a guest's kernel saw TSC and HPET apart by 0.2 s at a takeover, and marked the
-// TSC unstable. So then all clocks are moved as far as the TSC is: they stay one time, a little ahead of the primary's, and
-// later checkpoints, whose lag is larger again, bring them back.
+// QEMU's tick counter, which is the TSC under TCG, never goes back in one process: when the lag is too small for it to
+// reach what this QEMU has shown already, QEMU silently leaves it ahead, and of all clocks only it. That came about
+// when the primary stood for longer than the secondary took to apply, a guest's kernel saw TSC and HPET apart by 0.2 s
+// at a takeover, and marked the TSC unstable. So then all clocks are moved as far as the TSC is: they stay one time, a
+// little ahead of the primary's, and later checkpoints, whose lag is larger again, bring them back.
 //
-// When the machine will run is a guess. It is one that most loads keep (`RestartGuess`), and who is ready before waits for the
-// rest: a few milliseconds of an SVM that stands, for a clock that is right.
+// When the machine will run is a guess. It is one that most loads keep (`RestartGuess`), and who is ready before waits
+// for the rest: a few milliseconds of an SVM that stands, for a clock that is right.
 
 import { median, quantile } from '../../base/quantile.ts';
 import { firstRestartGuessMs, restartGuessesKept, restartWaitMsMax } from '../limits.ts';
@@ -56,7 +56,7 @@ const readyShare = 0.75;
 
 /** From the alignment of a state until the machine runs from it. */
 export class RestartGuess {
-  /** Of the newest ones: until all was ready, and what QEMU took to start it. */
+  /** What the newest ones took: until all was ready, and until QEMU had started it. */
   private readonly readyMs: number[] = [];
   private readonly startMs: number[] = [];
 

@@ -1,6 +1,7 @@
-// The disks of a survivor become its own: the replica is labelled as the newest truth, then its overlays are kept (the guest's
-// flushes reach the disk again), and only then may they be folded. None of it may keep the guest from going on, which is
-// in memory and complete: a disk that hangs is waited for as long as `takeoverDiskMs`, one that fails is asked again.
+// The disks of a survivor become its own: the replica is labelled as the newest truth, then its overlays are kept (the
+// guest's flushes reach the disk again), and only then may they be folded. None of it may keep the guest from going on,
+// which is in memory and complete: a disk that hangs is waited for as long as `takeoverDiskMs`, one that fails is asked
+// again.
 //
 //   label ─┬─ stands ──► keep overlays ─► done: may be folded
 //          ├─ refused ─► keep overlays, never fold: the replica must stay the epoch that its label says

@@ -1,52 +1,38 @@
-// The secondary's shell: owns the SVM, applies checkpoints, sends the SVM's answers to the primary, and takes over when
-// SecondaryPair (controller/) has the term. What comes over the bulk link is in bulk.ts.
+// The secondary's shell: follows one primary after another, and does what SecondaryPair (controller/) decides, until
+// this node takes over.
 //
 //   packet link ──► proxy ──► nic ──► SVM ──► nic ──► proxy ──► packet link
 //   bulk link ────► stager ──complete──► SecondaryPair ──► commit, apply
 //   uplink ───────► (kept for the takeover; nothing is ever sent on it before)
+//
+// What belongs to one primary (links, heartbeat, the SVM, the proxy) is its pairing (pairing.ts).
 
 import { delay } from '../../base/clock.ts';
-import { ColoError, errorCodes, errorText } from '../../base/errors.ts';
-import { Fifo } from '../../base/fifo.ts';
+import { errorText } from '../../base/errors.ts';
 import { during } from '../../base/loop-watch.ts';
-import type { LinkKind } from '../../channel/link.ts';
-import { encodeApplied } from '../../checkpoint/message.ts';
 import { type SecondaryAction, type SecondaryEvent, SecondaryPair } from '../../controller/secondary-pair.ts';
-import { HeartbeatSecondary } from '../../heartbeat/secondary.ts';
-import { SecondaryProxy } from '../../proxy/secondary.ts';
+import type { SecondaryProxy } from '../../proxy/secondary.ts';
 import type { NodeContext } from '../context.ts';
 import { Driver } from '../driver.ts';
 import {
   diskLookMs,
-  earlyFramesMax,
-  earlyMs,
   offerLookMs,
   spokenFramesMax,
   takeoverRetryMs,
   takeoverTriesMax,
   tickMs,
-  unprotectedSilenceMs,
   yieldMs,
 } from '../limits.ts';
 import { PairLinks } from '../pairing/links.ts';
-import {
-  countAt,
-  decodeNumbers,
-  decodeText,
-  encodeCount,
-  encodeEgressHead,
-  encodeText,
-  type Marker,
-  messages,
-  numberAt,
-  parseMarker,
-} from '../pairing/message.ts';
+import { encodeText, messages } from '../pairing/message.ts';
 import type { GuestVm, PeerLinks } from '../platform.ts';
 import type { SharedParts } from '../shared-parts.ts';
-import { signOfLife, troubleOf, watchMonitor } from '../vm-watch.ts';
+import { signOfLife, watchMonitor } from '../vm-watch.ts';
 import type { Applier } from './applier.ts';
-import { SecondaryBulk } from './bulk.ts';
 import { Candidate, destroyAll } from './candidate.ts';
+import { EarlyFrames } from './early-frames.ts';
+import { OwnMachine } from './own-machine.ts';
+import { SecondaryPairing } from './pairing.ts';
 
 /** What a node has in hand when it has taken over; it goes on as a primary with it. */
 export interface Inheritance {
@@ -67,27 +53,20 @@ export interface Inheritance {
 export class SecondaryNode {
   readonly pair = new SecondaryPair();
   readonly context: NodeContext;
-  applier: Applier | undefined;
-  proxy: SecondaryProxy;
-  links: PairLinks | undefined;
+  /** The primary that is followed, or was until this node is sure what to do with its copy. */
+  pairing: SecondaryPairing | undefined;
   private readonly candidate: Candidate;
-  private readonly bulk = new SecondaryBulk(this);
+  private readonly machine: OwnMachine;
   private readonly shared: SharedParts;
   private readonly driver: Driver<SecondaryEvent, SecondaryAction>;
-  private server: { close(): Promise<void> } | undefined;
-  private heartbeat: HeartbeatSecondary | undefined;
-  private readonly early = new Fifo<{ at: number; frame: Uint8Array }>();
+  private readonly early = new EarlyFrames();
   private readonly stops: (() => void)[] = [];
+  private server: { close(): Promise<void> } | undefined;
   private suspectedAt = 0;
   /** It has told its primary that it is to end. */
   private isRetiring = false;
   /** Its primary has asked it to take over. */
   private isAsked = false;
-  /** What the primary of now was told of the uplink of this node. */
-  private uplinkTold: string | undefined;
-  /** When the primary last said anything. */
-  private heardAt = 0;
-  private applying: Promise<void> = Promise.resolve();
   /** Resolves when nothing is being freed. */
   private leaving: Promise<void> = Promise.resolve();
   /** Called when this node has taken over: it is the primary from now on. */
@@ -97,63 +76,37 @@ export class SecondaryNode {
     this.context = context;
     this.shared = shared;
     this.candidate = new Candidate(context, shared.terms);
+    this.machine = new OwnMachine(context);
     this.driver = new Driver({
       ...{ machine: this.pair, log: context.log, name: 'secondary' },
       noted: (event, before) => this.noteDoubt(event, before),
       perform: (action) => this.perform(action),
     });
-    this.proxy = this.newProxy();
   }
 
   async start(): Promise<void> {
-    this.server = await this.context.platform.acceptLinks({
+    const { clock, platform } = this.context;
+    this.server = await platform.acceptLinks({
       busy: () => (this.isBusy ? 'this node is paired already' : undefined),
       paired: (links) => void this.onPaired(links),
     });
-    this.stops.push(this.context.clock.every(tickMs, () => during('tick', () => this.tick(this.context.clock.now()))));
-    this.stops.push(this.context.clock.every(diskLookMs, () => this.bulk.lookAtDisks()));
-    // One that hangs answers no guest's frame and applies nothing: its primary is better off alone. Once the primary is
-    // in doubt this copy is better than none.
-    this.stops.push(
-      watchMonitor(this.context.clock, {
-        vm: () => (this.pair.state.kind === 'protected' ? this.applier?.vm : undefined),
-        hangs: (why, vm) => {
-          if (this.pair.state.kind !== 'protected' || this.applier?.vm !== vm) return;
-          this.post({ kind: 'vmEnded', why });
-          vm.end();
-        },
-        answered: (vm) => void this.lookAt(vm),
-      }),
-    );
+    this.stops.push(clock.every(tickMs, () => during('tick', () => this.pairing?.tick(clock.now()))));
+    this.stops.push(clock.every(diskLookMs, () => this.pairing?.lookAtDisks()));
+    this.stops.push(this.watchSvm());
   }
 
-  /**
-   * A machine whose guest crashed or lost a device while it runs here is no copy of the primary's. One that waits for
-   * room on its own disk is let try again, by the next load or by a takeover.
-   */
-  private async lookAt(vm: GuestVm): Promise<void> {
-    const before = this.pair.state;
-    if (before.kind !== 'protected' || before.applying || this.context.config.protect.mode !== 'colo') return;
-    const condition = await vm.condition().catch(() => undefined);
-    // A load may have stopped it meanwhile, and looks at it itself.
-    if (this.pair.state !== before || this.applier?.vm !== vm || condition === undefined) return;
-    const trouble = troubleOf(condition, condition.runState === 'io-error' ? 'stands' : 'runs');
-    if (trouble !== undefined) this.post({ kind: 'vmEnded', why: `the SVM is not well: ${trouble}` });
+  /** The SVM, once it stands ready. */
+  get applier(): Applier | undefined {
+    return this.pairing?.applier;
+  }
+
+  get proxy(): SecondaryProxy | undefined {
+    return this.pairing?.proxy;
   }
 
   /** A frame of the network: nobody asked us yet, so it is only remembered. */
   fromNetwork(frame: Uint8Array): void {
-    const now = this.context.clock.now();
-    this.early.push({ at: now, frame: Uint8Array.from(frame) });
-    this.forgetEarly(now);
-  }
-
-  /** Frames of before are no news to a guest: whoever still wants an answer has asked again. */
-  private forgetEarly(now: number): void {
-    for (let oldest = this.early.peek(); oldest !== undefined; oldest = this.early.peek()) {
-      if (this.early.length <= earlyFramesMax && now - oldest.at <= earlyMs) break;
-      this.early.shift();
-    }
+    this.early.add(frame, this.context.clock.now());
   }
 
   /**
@@ -162,9 +115,9 @@ export class SecondaryNode {
    */
   dismiss(why: string): boolean {
     // What is to be noticed now is noticed first: this node may have stood still.
-    this.tick(this.context.clock.now());
-    // The links are lost, and only what was lent to the primary has to run out before that counts (onLinksLost).
-    const isInDoubt = this.pair.state.kind === 'protected' && this.links === undefined;
+    this.pairing?.tick(this.context.clock.now());
+    // The links are lost, and only what was lent to the primary has to run out before that counts.
+    const isInDoubt = this.pair.state.kind === 'protected' && this.pairing?.links.isOver !== false;
     if (isInDoubt || this.pair.isNeeded) return false;
     this.post({ kind: 'dismissed', why });
     return true;
@@ -176,64 +129,105 @@ export class SecondaryNode {
    */
   retire(why: string): boolean {
     if (this.pair.state.kind !== 'protected') return this.dismiss(why);
-    if (!this.isRetiring) this.links?.packet.send(messages.leaving, encodeText(why));
+    if (!this.isRetiring) this.pairing?.links.say(messages.leaving, encodeText(why));
     this.isRetiring = true;
     return false;
   }
 
   /** Ends this role; the VM with it. */
   async stop(): Promise<void> {
-    await this.shutDown('this node ends its part in the VM');
+    const why = 'this node ends its part in the VM';
+    this.pairing?.close(why);
+    await this.shutDown();
     await this.leaving;
-    await this.bulk.opening;
-    const applier = this.applier;
-    this.applier = undefined;
-    await applier?.close();
+    await this.pairing?.end(why, true);
+    this.pairing = undefined;
   }
 
-  post(event: SecondaryEvent): void {
+  private post(event: SecondaryEvent): void {
     this.driver.postNow(event);
   }
 
-  private async shutDown(why: string): Promise<void> {
+  private async shutDown(): Promise<void> {
     for (const stop of this.stops.splice(0)) stop();
-    this.links?.close(why);
-    this.links = undefined;
     this.candidate.end();
     await this.server?.close();
+  }
+
+  /**
+   * One that hangs answers no guest's frame and applies nothing: its primary is better off alone. Once the primary is
+   * in doubt this copy is better than none.
+   */
+  private watchSvm(): () => void {
+    const followed = () => (this.pair.state.kind === 'protected' ? this.applier?.vm : undefined);
+    return watchMonitor(this.context.clock, {
+      vm: followed,
+      hangs: (why, vm) => {
+        if (followed() !== vm) return;
+        this.post({ kind: 'vmEnded', why });
+        vm.end();
+      },
+      answered: (vm: GuestVm) => void this.pairing?.lookAt(vm),
+    });
   }
 
   private noteDoubt(event: SecondaryEvent, before: string): void {
     if (this.pair.state.kind !== 'suspecting' || before === 'suspecting') return;
     this.suspectedAt = this.context.clock.now();
     this.isAsked = event.kind === 'handover';
-    if (event.kind === 'silence') this.shared.tolerance.suspects(this.links?.beat.peer.node ?? '', this.suspectedAt);
+    if (event.kind === 'silence') this.shared.tolerance.suspects(this.pairing?.node ?? '', this.suspectedAt);
   }
 
   private perform(action: SecondaryAction): void {
     switch (action.kind) {
       case 'commit':
-        this.context.platform.reached('stage.complete', action.epoch);
-        this.links?.packet.send(messages.committed, encodeCount(action.epoch));
-        this.context.platform.reached('commit.sent', action.epoch);
-        return;
+        return this.pairing?.commit(action.epoch);
       case 'apply':
-        this.applying = this.apply(action.epoch);
-        return;
+        return this.pairing?.apply(action.epoch);
       case 'withhold':
-        this.heartbeat?.withhold();
-        return;
+        return this.pairing?.withhold();
       case 'claimAlone':
-        void this.claimAlone();
-        return;
+        return void this.claimAlone();
       case 'takeOver':
-        void this.takeOver(action.why);
-        return;
+        return void this.takeOver(action.why);
       case 'leave':
         this.leaving = this.leave(action.why);
         return;
     }
   }
+
+  // ---- whom it follows ----
+
+  private get isBusy(): boolean {
+    return this.pairing !== undefined || this.candidate.isAsked || this.pair.state.kind !== 'idle';
+  }
+
+  private async onPaired(links: PeerLinks): Promise<void> {
+    if (this.isBusy) destroyAll(links);
+    else if (await this.candidate.isPrimary(links)) this.follow(links);
+  }
+
+  private follow(opened: PeerLinks): void {
+    const { context, pair, machine, shared } = this;
+    const links = new PairLinks(opened, context.clock);
+    shared.tolerance.paired(links.beat.peer.node, context.clock.now());
+    const post = (event: SecondaryEvent) => this.post(event);
+    this.pairing = new SecondaryPairing({ context, links, pair, machine, shared, post });
+    this.post({ kind: 'session' });
+    this.pairing.begin();
+  }
+
+  private async leave(why: string): Promise<void> {
+    const { log } = this.context;
+    log.warn({ why }, 'this node holds no runnable copy');
+    await this.pairing
+      ?.end(why, false)
+      .catch((error: unknown) => log.error({ error: errorText(error) }, 'the SVM is not gone'));
+    this.pairing = undefined;
+    this.post({ kind: 'left' });
+  }
+
+  // ---- takeover ----
 
   /**
    * Claims when the own QEMU gives a sign of life: the primary may be starved and no more, and a node whose QEMU hangs
@@ -263,51 +257,35 @@ export class SecondaryNode {
     return false;
   }
 
-  private async apply(epoch: number): Promise<void> {
-    const applier = this.applier;
-    if (applier === undefined) return;
-    try {
-      const result = await applier.apply(epoch, this.proxy);
-      this.links?.packet.send(messages.applied, encodeApplied(result));
-      this.context.platform.reached('apply.done', epoch);
-      if (result.verified !== null) this.shared.verified[result.verified ? 'equal' : 'different'] += 1;
-      if (result.verified === false) this.post({ kind: 'applyFailed', epoch, why: 'the RAM differs after the apply' });
-      else {
-        this.post({ kind: 'applied', epoch });
-        void this.lookAt(applier.vm);
-      }
-    } catch (error) {
-      this.post({ kind: 'applyFailed', epoch, why: `checkpoint ${epoch} could not be applied: ${errorText(error)}` });
-    }
-  }
-
   /** The term is won: only what the VM cannot do without may keep it from going on here. */
   private async takeOver(why: string): Promise<void> {
-    const applier = this.applier;
-    if (applier === undefined) return;
-    this.context.platform.reached('takeover.claimed', 0);
-    await this.applying;
+    const { pairing } = this;
+    const { platform, clock, config } = this.context;
+    const applier = pairing?.applier;
+    if (pairing === undefined || applier === undefined) return;
+    platform.reached('takeover.claimed', 0);
+    await pairing.applied;
     const spoken: Uint8Array[] = [];
     const listen = (frame: Uint8Array) => void (spoken.length < spokenFramesMax && spoken.push(Uint8Array.from(frame)));
     // In remus mode the guest begins to run here, and nobody else listens to it.
-    if (this.context.config.protect.mode === 'remus') applier.nic.handler = listen;
+    if (config.protect.mode === 'remus') applier.nic.handler = listen;
     if (!(await this.untilRunnable(applier))) return;
-    this.context.platform.reached('takeover.runnable', 0);
-    const now = this.context.clock.now();
+    platform.reached('takeover.runnable', 0);
+    const now = clock.now();
     // Without it connections from before are not gone on with; without the VM nothing is.
-    const said = this.shared.troubles.isolate('table', () => this.proxy.takeover(now));
+    const said = this.shared.troubles.isolate('table', () => pairing.proxy.takeover(now));
     applier.nic.handler = listen;
     for (const frame of said?.replay ?? []) applier.nic.send(frame);
-    this.forgetEarly(now);
-    const early = [...this.early].map((entry) => entry.frame);
-    this.applier = undefined;
-    await this.shutDown('this node has taken the VM over');
+    const early = this.early.recent(now);
+    pairing.handOn('this node has taken the VM over');
+    this.pairing = undefined;
+    await this.shutDown();
     this.post({ kind: 'tookOver' });
     this.onTakenOver({
       ...{ applier, why, early, spoken, resend: said?.resend ?? [] },
       ...(said === undefined ? {} : { table: said.table }),
       detectedAt: this.suspectedAt,
-      takenOverAt: this.context.clock.now(),
+      takenOverAt: clock.now(),
     });
   }
 
@@ -330,158 +308,5 @@ export class SecondaryNode {
         }
         await delay(takeoverRetryMs, this.context.clock);
       }
-  }
-
-  private async leave(why: string): Promise<void> {
-    this.context.log.warn({ why }, 'this node holds no runnable copy');
-    this.links?.close(why);
-    this.links = undefined;
-    this.heartbeat = undefined;
-    await this.bulk.opening;
-    await this.applying;
-    const applier = this.applier;
-    this.applier = undefined;
-    await applier
-      ?.close()
-      .catch((error: unknown) => this.context.log.error({ error: errorText(error) }, 'the SVM is not gone'));
-    this.proxy = this.newProxy();
-    this.post({ kind: 'left' });
-  }
-
-  private tick(now: number): void {
-    this.tellUplink();
-    const state = this.pair.state;
-    if (state.kind === 'protected' && this.heartbeat?.mayTakeOver(now) === true) this.post({ kind: 'silence' });
-    // A host that died may never close a link, and this node must be free for another primary.
-    if (state.kind !== 'joining' || now - this.heardAt < unprotectedSilenceMs) return;
-    const why = 'the primary said nothing while its state was to be copied';
-    this.links?.close(why);
-    this.onLinksLost(why, true);
-  }
-
-  private tellUplink(): void {
-    const { problem } = this.shared.uplinkHealth;
-    // A node that is not followed yet is told nothing.
-    if (this.links === undefined || this.applier === undefined || this.uplinkTold === problem) return;
-    this.uplinkTold = problem;
-    this.links.packet.send(messages.uplink, encodeText(problem));
-  }
-
-  // ---- what the primary says ----
-
-  private get isBusy(): boolean {
-    return this.links !== undefined || this.candidate.isAsked || this.pair.state.kind !== 'idle';
-  }
-
-  private async onPaired(links: PeerLinks): Promise<void> {
-    if (this.isBusy) destroyAll(links);
-    else if (await this.candidate.isPrimary(links)) this.follow(links);
-  }
-
-  private follow(links: PeerLinks): void {
-    const now = this.context.clock.now();
-    this.bulk.paired();
-    this.uplinkTold = undefined;
-    this.heardAt = now;
-    this.post({ kind: 'session' });
-    const { tolerance } = this.shared;
-    tolerance.paired(links.beat.peer.node, now);
-    const send = (type: number, payload: Uint8Array) => links.beat.send(type, payload);
-    this.heartbeat = new HeartbeatSecondary({ send }, { now, tolerance, term: links.beat.peer.term });
-    this.links = new PairLinks(links, {
-      message: (kind, type, payload) => this.onMessage(kind, type, payload),
-      lost: (why, byPeer) => this.onLinksLost(why, byPeer),
-      clock: this.context.clock,
-    });
-  }
-
-  /**
-   * Links that the peer ended leave it no lease. One that this node gave up may be all that is wrong: the primary may
-   * speak on what it was lent last, so that has to run out first.
-   */
-  onLinksLost(why: string, byPeer: boolean): void {
-    const { heartbeat } = this;
-    const { clock } = this.context;
-    this.links = undefined;
-    heartbeat?.withhold();
-    if (byPeer) heartbeat?.closed();
-    const waitMs = heartbeat === undefined ? 0 : heartbeat.grant.waitMs(clock.now());
-    if (waitMs <= 0) this.post({ kind: 'linkLost', why });
-    else
-      clock.after(waitMs, () => {
-        if (this.heartbeat === heartbeat) this.post({ kind: 'linkLost', why });
-      });
-  }
-
-  private onMessage(kind: LinkKind, type: number, payload: Uint8Array): void {
-    const now = this.context.clock.now();
-    this.heardAt = now;
-    if (kind === 'beat') {
-      if (this.heartbeat?.receive(type, payload, now) === false)
-        throw new ColoError(errorCodes.channel, 'the peer sent something else than a beat');
-    } else if (kind === 'bulk') this.bulk.receive(type, payload);
-    else this.onPacket(type, payload, now);
-  }
-
-  private onMarker({ epoch, at }: Marker, now: number): void {
-    const here = at === undefined ? undefined : this.heartbeat?.peerClock.here(at);
-    // Not later than it was heard of, whatever the beats were late.
-    this.applier?.marked(epoch, Math.min(now, here ?? now));
-    this.proxy.captureMarker(epoch);
-  }
-
-  private onPacket(type: number, payload: Uint8Array, now: number): void {
-    switch (type) {
-      case messages.ingress:
-        return this.proxy.fromPrimary(payload, now);
-      case messages.isn:
-        return this.proxy.isn(payload.subarray(4), numberAt(payload, 0), now);
-      case messages.marker:
-        return this.onMarker(parseMarker(payload), now);
-      case messages.abort:
-        return this.proxy.abortMarker(countAt(payload, 0));
-      case messages.replay:
-        return this.proxy.logOnly(payload);
-      case messages.confirm:
-        return this.proxy.confirm(decodeNumbers(payload));
-      case messages.released:
-        return this.proxy.released(countAt(payload, 0));
-      case messages.handover:
-        return this.post({ kind: 'handover', why: decodeText(payload) });
-      case messages.end:
-        return this.post({ kind: 'guestEnded', why: decodeText(payload) });
-      case messages.tolerate:
-        if (this.proxy.tolerate(payload)) this.links?.packet.send(messages.tolerated, payload);
-        return;
-      case messages.addresses:
-        if (this.shared.addresses.accept(payload, now)) return;
-        throw new ColoError(errorCodes.channel, 'the peer sent addresses that are none');
-      default:
-        throw new ColoError(errorCodes.channel, `the peer sent an unknown message of type ${type}`);
-    }
-  }
-
-  /** The SVM of a session stands ready, paused. */
-  adopt(applier: Applier): void {
-    this.applier = applier;
-    this.proxy = this.newProxy();
-    applier.nic.handler = (frame) => during('guest frame', () => this.proxy.fromGuest(frame, this.context.clock.now()));
-    // Not the applier: this lives as long as the VM does, and the shadow of the RAM must not.
-    const { vm } = applier;
-    void vm.exited.then((end) => {
-      if (this.applier?.vm === vm)
-        this.post({ kind: 'vmEnded', why: `the SVM ended (${end.signal ?? `code ${end.code}`})` });
-    });
-  }
-
-  private newProxy(): SecondaryProxy {
-    const mode = this.context.config.protect.mode === 'remus' ? 'remus' : 'colo';
-    return new SecondaryProxy(
-      {
-        toGuest: (frame) => this.applier?.nic.send(frame),
-        toPrimary: (epoch, id, frame) => this.links?.packet.send(messages.egress, encodeEgressHead(epoch, id), frame),
-      },
-      { mode, bypass: this.context.config.network?.bypass ?? [] },
-    );
   }
 }

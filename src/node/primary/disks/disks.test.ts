@@ -2,14 +2,15 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type Clock, systemClock } from '../../base/clock.ts';
-import { ColoError, errorCodes } from '../../base/errors.ts';
-import { silentLog } from '../../base/log.ts';
-import { notedBytesMax } from '../../disk/limits.ts';
-import { diskMessages, parseSession, type Session } from '../../disk/message.ts';
-import type { Progress } from '../../qemu/mirror.ts';
-import type { NodeContext } from '../context.ts';
-import type { DiskMirrors, DiskSource, MirrorHandlers, PeerLink } from '../platform.ts';
+import { type Clock, systemClock } from '../../../base/clock.ts';
+import { ColoError, errorCodes } from '../../../base/errors.ts';
+import { silentLog } from '../../../base/log.ts';
+import { notedBytesMax } from '../../../disk/limits.ts';
+import { diskMessages, parseSession, type Session } from '../../../disk/message.ts';
+import type { Progress } from '../../../qemu/mirror.ts';
+import type { NodeContext } from '../../context.ts';
+import type { DiskMirrors, DiskSource, MirrorHandlers, PeerLink } from '../../platform.ts';
+import type { DiskMirror } from './disk-mirror.ts';
 import { PrimaryDisks } from './disks.ts';
 
 const sizeBytes = 2 ** 30;
@@ -90,10 +91,11 @@ function open(clock: Clock = systemClock) {
     );
   const turn = () => new Promise((resolve) => void setImmediate(resolve));
   const pair = async () => {
-    await disks.announce(link);
+    const mirror: DiskMirror = disks.mirrorTo(link);
+    await mirror.announce();
     const session = sessions.at(-1);
     assert.ok(session !== undefined);
-    return { session, protect: () => disks.protect(link) };
+    return { session, mirror, protect: () => mirror.protect() };
   };
   return { disks, pair, write, writeData, turn, notes, mirrored, state, troubles };
 }
@@ -105,21 +107,21 @@ test('a secondary is offered to keep a replica of a mark behind the note, and ge
   await first.protect();
   assert.deepEqual([...mirrored, notes.size], ['all', 1]);
   write(4096);
-  disks.mark(1);
-  disks.drop('the secondary is gone');
+  first.mirror.mark(1);
+  first.mirror.end('the secondary is gone');
 
   const second = await pair();
   const { since = -1, from = 0 } = second.session;
   assert.ok(since > (first.session.from ?? 0) && since < from);
-  assert.throws(() => disks.kept(since - 1), /not offered/);
-  assert.throws(() => disks.kept(from), /not offered/);
-  disks.kept(since);
+  assert.throws(() => second.mirror.kept(since - 1), /not offered/);
+  assert.throws(() => second.mirror.kept(from), /not offered/);
+  second.mirror.kept(since);
   await second.protect();
   assert.equal(mirrored.at(-1), 'changed');
   assert.equal(disks.status.skippedBytes, sizeBytes - changedBytes);
 
   // Another secondary has nothing.
-  disks.drop('gone again');
+  second.mirror.end('gone again');
   const third = await pair();
   await third.protect();
   assert.equal(mirrored.at(-1), 'all');
@@ -127,39 +129,40 @@ test('a secondary is offered to keep a replica of a mark behind the note, and ge
 });
 
 test('a newer note takes over when the secondary has applied behind its beginning', async () => {
-  const { disks, pair, writeData, turn, notes } = open();
-  const { protect } = await pair();
+  const { pair, writeData, turn, notes } = open();
+  const { mirror, protect } = await pair();
   await protect();
-  disks.mark(1);
-  disks.applied(1);
+  mirror.mark(1);
+  mirror.applied(1);
   await turn();
   assert.equal(notes.size, 1, 'nothing was written');
   for (let written = 0; written < notedBytesMax; written += 1024 * 1024) writeData(1024 * 1024);
-  disks.mark(2);
-  disks.applied(2);
+  mirror.mark(2);
+  mirror.applied(2);
   await turn();
   assert.equal(notes.size, 2);
-  disks.mark(3);
-  disks.applied(2);
+  mirror.mark(3);
+  mirror.applied(2);
   assert.equal(notes.size, 2, 'of another epoch');
-  disks.applied(3);
+  mirror.applied(3);
   await turn();
   assert.equal(notes.size, 1);
-  disks.drop('gone');
+  mirror.end('gone');
   const { session } = await pair();
   assert.equal(session.since, notedBytesMax / (1024 * 1024) + 1);
 });
 
 test('when a copy of what changed fails, the next is of everything', async () => {
-  const { disks, pair, mirrored, notes, state, turn } = open();
-  await (await pair()).protect();
-  disks.mark(1);
-  disks.drop('gone');
-  const { session, protect } = await pair();
-  disks.kept(session.since ?? -1);
+  const { pair, mirrored, notes, state, turn } = open();
+  const first = await pair();
+  await first.protect();
+  first.mirror.mark(1);
+  first.mirror.end('gone');
+  const { session, mirror, protect } = await pair();
+  mirror.kept(session.since ?? -1);
   state.fails = true;
   await assert.rejects(protect(), /no such bitmap/);
-  disks.drop('the copy failed');
+  mirror.end('the copy failed');
   state.fails = false;
   await turn();
   assert.equal(notes.size, 0);
@@ -170,16 +173,18 @@ test('when a copy of what changed fails, the next is of everything', async () =>
 });
 
 test('a secondary that is lost while the mirrors of the one before it end is not mirrored to', async () => {
-  const { disks, pair, mirrored, state } = open();
-  await (await pair()).protect();
+  const { pair, mirrored, state } = open();
+  const first = await pair();
+  await first.protect();
   const { promise, resolve } = Promise.withResolvers<void>();
   // A QEMU that hangs.
   state.cancelled = promise;
-  disks.drop('gone');
-  const second = (await pair()).protect();
-  disks.drop('gone as well');
+  first.mirror.end('gone');
+  const second = await pair();
+  const protecting = second.protect();
+  second.mirror.end('gone as well');
   resolve();
-  await assert.rejects(second, /lost before its disks were mirrored/);
+  await assert.rejects(protecting, /lost before its disks were mirrored/);
   assert.deepEqual(mirrored, ['all']);
   await (await pair()).protect();
   assert.deepEqual(mirrored, ['all', 'all']);
@@ -194,7 +199,7 @@ test("a full disk of the guest's own host is in the status until the guest goes 
   assert.notEqual(disks.status.problem, '');
   state.waits = false;
   while (disks.status.problem !== '') await new Promise((resolve) => void setImmediate(resolve));
-  disks.close('over');
+  disks.close();
 });
 
 test('a copy that is done is not shown as one under way, however late its last figure comes', async () => {

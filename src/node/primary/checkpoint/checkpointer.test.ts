@@ -1,12 +1,12 @@
-// How written pages are listed while the guest runs, where looking at them and tracking them anew are two steps; and that
-// what the proxy hands over has room in a checkpoint.
+// How written pages are listed while the guest runs, where looking at them and tracking them anew are two steps; and
+// that what the proxy hands over has room in a checkpoint.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { PageRuns, pageSize } from '../../base/page-runs.ts';
-import { heldBytesMax, tableBytesMax } from '../../checkpoint/limits.ts';
-import { proxyLimits } from '../../proxy/limits.ts';
-import { type PageScanner, RunTracker } from '../../qemu/dirty/tracker.ts';
+import { PageRuns, pageSize } from '../../../base/page-runs.ts';
+import { heldBytesMax, tableBytesMax } from '../../../checkpoint/limits.ts';
+import { proxyLimits } from '../../../proxy/limits.ts';
+import { type PageScanner, RunTracker } from '../../../qemu/dirty/tracker.ts';
 import { collectStanding } from './checkpointer.ts';
 
 /** A guest that writes whenever it is given a moment: also between the look at its pages and their being cleared. */

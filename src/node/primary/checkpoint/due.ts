@@ -1,10 +1,11 @@
-// When a checkpoint is due that no difference asked for: gives Policy (controller/) the time and the count of dirty pages.
+// When a checkpoint is due that no difference asked for: gives Policy (controller/) the time and the count of dirty
+// pages.
 
-import { errorText } from '../../base/errors.ts';
-import { type DueReason, Policy } from '../../controller/policy.ts';
-import type { NodeContext } from '../context.ts';
-import { countDirtyMs } from '../limits.ts';
-import type { GuestVm } from '../platform.ts';
+import { errorText } from '../../../base/errors.ts';
+import { type DueReason, Policy } from '../../../controller/policy.ts';
+import type { NodeContext } from '../../context.ts';
+import { countDirtyMs } from '../../limits.ts';
+import type { GuestVm } from '../../platform.ts';
 
 export class CheckpointDue {
   private readonly context: NodeContext;
