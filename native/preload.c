@@ -207,7 +207,7 @@ struct clock_page {
     _Atomic uint32_t pausing;  /* Set by the node over a pause in which nothing is loaded. */
     _Atomic uint32_t pit_kept; /* How often KVM's PIT was left running. */
     _Atomic uint32_t timer_moved; /* How often the timer of a local APIC was set to a later moment, as the TSC. */
-    _Atomic uint32_t is_heard; /* Set by us: there is somebody in QEMU who minds this page. */
+    _Atomic uint32_t is_heard; /* Set by us when KVM is opened: we are in QEMU, and not only in what started it. */
 };
 
 static struct clock_page *clock_page;
@@ -218,10 +218,7 @@ __attribute__((constructor)) static void map_clock_page(void) {
     int fd = open(path, O_RDWR | O_CLOEXEC);
     void *page = fd < 0 ? MAP_FAILED : mmap(NULL, sizeof(struct clock_page), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (page == MAP_FAILED) fprintf(stderr, "colo: no clock page: %s\n", strerror(errno));
-    else {
-        clock_page = page;
-        atomic_store(&clock_page->is_heard, 1);
-    }
+    else clock_page = page;
     if (fd >= 0) close(fd);
 }
 
@@ -370,6 +367,7 @@ int ioctl(int fd, unsigned long request, ...) {
      * QEMU keeps the number in an int, whose highest bit is set where the kernel writes: then the rest of it is, too.
      */
     uint32_t number = (uint32_t)request;
+    if (number == KVM_GET_API_VERSION) atomic_store(&clock_page->is_heard, 1);
     if (number == KVM_SET_CLOCK) return set_kvmclock(fd, argument);
     if (number == KVM_SET_MSRS) move_tsc(fd, argument);
     if (number == KVM_SET_LAPIC) move_timer(argument);

@@ -90,3 +90,8 @@ export function* runs(extents: Iterable<Extent>, limits: { bytes: number; extent
   }
   if (run !== undefined) yield run;
 }
+
+/** From the first to the last of extents that touch. */
+export function lengthOf(extents: readonly Extent[]): number {
+  return (extents.at(-1)?.end ?? 0) - (extents[0]?.start ?? 0);
+}

@@ -25,10 +25,16 @@ export const batchBytesMax = 4 * 1024 * 1024;
 export const batchRecordsMax = 512;
 
 /**
- * Bytes of the initial copy of a durable replica that are not flushed: more are, so that no checkpoint waits for a
- * flush of all.
+ * Bytes of a durable replica that are written and not flushed. Beyond: they are flushed, also in the initial copy, so
+ * that no checkpoint waits for a flush of all.
  */
-export const copyUnflushedBytesMax = 64 * 1024 * 1024;
+export const unflushedBytesMax = 64 * 1024 * 1024;
+
+/**
+ * A range that a disk is asked to zero, or to keep room for, is at most this long. A longer one is asked for in pieces:
+ * each has an answer.
+ */
+export const rangePieceBytesMax = 64 * 1024 * 1024;
 
 /** Largest disk that is replicated: offsets are doubles. A session with a larger one is refused. */
 export const diskBytesMax = 2 ** 50;

@@ -22,7 +22,7 @@ import fc from 'fast-check';
 import { DiskActivity } from '../base/disk-activity.ts';
 import { ColoError } from '../base/errors.ts';
 import { headerName, readHeader, writeHeader } from './header.ts';
-import { copyUnflushedBytesMax, recordBytesMax } from './limits.ts';
+import { recordBytesMax, unflushedBytesMax } from './limits.ts';
 import { encodeRecordHead, type RecordKind, recordKinds, type Session } from './message.ts';
 import { recover, refuseOwner } from './recovery.ts';
 import { Replica } from './replica.ts';
@@ -342,9 +342,9 @@ test('a durable replica brings its initial copy to the disk as it comes, so that
         return file;
       }
     }
-    const size = 4 * copyUnflushedBytesMax;
+    const size = 4 * unflushedBytesMax;
     const done = Promise.withResolvers<void>();
-    const records = Math.floor((2.5 * copyUnflushedBytesMax) / recordBytesMax);
+    const records = Math.floor((2.5 * unflushedBytesMax) / recordBytesMax);
     const replica = await Replica.begin({
       ...{ folder: new Counting(folder), vm: 'test', term: 1, session: { sizes: [size], durable: true } },
       events: { held: (position) => void (position === records && done.resolve()), failed: done.reject },
@@ -356,7 +356,7 @@ test('a durable replica brings its initial copy to the disk as it comes, so that
       assert.equal(replica.receive(Buffer.concat([head, data])), undefined);
     }
     await done.promise;
-    assert.deepEqual(unflushed, [copyUnflushedBytesMax, copyUnflushedBytesMax]);
+    assert.deepEqual(unflushed, [unflushedBytesMax, unflushedBytesMax]);
     replica.mark({ epoch: 1, position: records });
     await replica.complete(1);
     assert.equal(unflushed.length, 3);

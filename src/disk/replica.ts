@@ -17,17 +17,17 @@ import { assert } from '../base/assert.ts';
 import type { DiskActivity } from '../base/disk-activity.ts';
 import { ColoError, errorCodes } from '../base/errors.ts';
 import { Fifo } from '../base/fifo.ts';
-import { type Extent, type Run, runs } from './extents.ts';
+import { type Extent, lengthOf, type Run, runs } from './extents.ts';
 import { headerName, type ReplicaHeader, writeHeader } from './header.ts';
 import { JournalIndex, type Segment } from './journal.ts';
-import { batchBytesMax, batchRecordsMax, copyUnflushedBytesMax, journalMemoryBytesMax } from './limits.ts';
+import { batchBytesMax, batchRecordsMax, journalMemoryBytesMax, unflushedBytesMax } from './limits.ts';
 import { type DiskRecord, diskError, type Mark, parseRecord, recordKinds, type Session } from './message.ts';
 import { keptPosition, refuseOwner, removeFiles } from './recovery.ts';
 import { replicaName, replicaPath, segmentName } from './replica-files.ts';
 import { encodeSegmentRecord } from './segment.ts';
 import { writeFailure } from './space.ts';
 import { flushAndClose, type Storage, type StoredFile, storageOf } from './storage.ts';
-import { WatchedStorage } from './watched.ts';
+import { watched } from './watched.ts';
 
 export interface ReplicaEvents {
   /** The journal holds everything up to `position`. */
@@ -68,7 +68,7 @@ export class Replica {
   /** The position at which the replica of before was kept; undefined when it was begun anew. */
   readonly kept: number | undefined;
   private failure: ColoError | undefined;
-  private copyUnflushedBytes = 0;
+  private unflushedBytes = 0;
   /** Segments of applied checkpoints are gone. */
   private removed: Promise<void> = Promise.resolve();
   /** The VM runs on here: nothing that the primary wrote counts any more. */
@@ -107,8 +107,7 @@ export class Replica {
     activity?: DiskActivity;
   }): Promise<Replica> {
     const { session, activity } = options;
-    const storage =
-      activity === undefined ? storageOf(options.folder) : new WatchedStorage(storageOf(options.folder), activity);
+    const storage = watched(storageOf(options.folder), activity);
     storage.make();
     refuseOwner(storage, options);
     const kept = await keptPosition(storage, options);
@@ -218,7 +217,6 @@ export class Replica {
     this.epoch = epoch;
     this.counters.epochs += 1;
     this.counters.appliedBytes += cost.writtenBytes;
-    // The guest does not stand still for that.
     this.removed = this.removeSegments(this.journal.applied(epoch));
     this.removed.catch(() => undefined);
     return cost;
@@ -325,13 +323,18 @@ export class Replica {
     const { disk, offset, length, data } = record;
     if (record.kind === recordKinds.zeroes) await this.disk(disk).zero(offset, length);
     else await this.disk(disk).write([data], offset);
-    this.copyUnflushedBytes += data.length;
-    if (this.durable && this.copyUnflushedBytes >= copyUnflushedBytesMax) await this.flushDisks();
+    await this.wrote(data.length);
+  }
+
+  /** A durable replica is flushed as it is written, so that no flush is of all at once. */
+  private async wrote(bytes: number): Promise<void> {
+    this.unflushedBytes += bytes;
+    if (this.durable && this.unflushedBytes >= unflushedBytesMax) await this.flushDisks();
   }
 
   /** One after the other: each takes a thread of the process for as long as the disk hangs. */
   private async flushDisks(): Promise<void> {
-    this.copyUnflushedBytes = 0;
+    this.unflushedBytes = 0;
     for (const disk of this.disks) await disk.flush();
   }
 
@@ -358,6 +361,7 @@ export class Replica {
     const parts: Uint8Array[] = [];
     for (const extent of run.extents) parts.push(extent.data ?? (await this.readBack(segment, extent)));
     await this.disk(disk).write(parts, run.start);
+    await this.wrote(lengthOf(run.extents));
     return lengthOf(run.extents);
   }
 
@@ -393,8 +397,4 @@ export class Replica {
     const header = { version: 1 as const, vm, sizes: [...this.sizes], state, epoch, term, through, durable, boot };
     return writeHeader(this.storage, { ...header, ...base }, durable);
   }
-}
-
-function lengthOf(extents: readonly Extent[]): number {
-  return (extents.at(-1)?.end ?? 0) - (extents[0]?.start ?? 0);
 }

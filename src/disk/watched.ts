@@ -2,6 +2,7 @@
 // that a disk that hangs is noticed by whoever has promised something that waits for it.
 
 import type { DiskActivity } from '../base/disk-activity.ts';
+import { rangePieceBytesMax } from './limits.ts';
 import type { OpenHow, Storage, StoredFile } from './storage.ts';
 
 export class WatchedStorage implements Storage {
@@ -63,14 +64,29 @@ export class WatchedStorage implements Storage {
   }
 }
 
+/** Unchanged where nobody wants to hear of it. */
+export function watched(storage: Storage, activity: DiskActivity | undefined): Storage {
+  return activity === undefined ? storage : new WatchedStorage(storage, activity);
+}
+
 function watchedFile(file: StoredFile, watch: <T>(operation: Promise<T>) => Promise<T>): StoredFile {
   return {
     write: (parts, position) => watch(file.write(parts, position)),
-    zero: (offset, length) => watch(file.zero(offset, length)),
+    zero: (offset, length) => inPieces(offset, length, (at, bytes) => watch(file.zero(at, bytes))),
     read: (into, offset) => watch(file.read(into, offset)),
-    reserve: (offset, length) => watch(file.reserve(offset, length)),
+    reserve: (offset, length) => inPieces(offset, length, (at, bytes) => watch(file.reserve(at, bytes))),
     truncate: (bytes) => watch(file.truncate(bytes)),
     flush: () => watch(file.flush()),
     close: () => watch(file.close()),
   };
+}
+
+/** What takes long by its length alone, on a file system that has no holes, is no disk that hangs. */
+async function inPieces(
+  offset: number,
+  length: number,
+  work: (offset: number, length: number) => Promise<void>,
+): Promise<void> {
+  for (let at = 0; at < length; at += rangePieceBytesMax)
+    await work(offset + at, Math.min(rangePieceBytesMax, length - at));
 }

@@ -61,28 +61,31 @@ function hostMs(): number {
 }
 
 /** Has the guest read its clocks, and waits for it: at first without rest, so that the bounds are narrow. */
-async function ask(control: ControlPage): Promise<void> {
+async function ask(control: ControlPage, timeoutMs: number): Promise<void> {
   const wanted = control.get('clock_request') + 1n;
   control.set('clock_request', wanted);
   const asked = systemClock.now();
   while (control.get('clock_done') !== wanted) {
     const waited = systemClock.now() - asked;
-    if (waited > answerTimeoutMs) throw new ColoError(errorCodes.timeout, 'the bare guest does not read its clocks');
+    if (waited > timeoutMs) throw new ColoError(errorCodes.timeout, 'the bare guest does not read its clocks');
     await (waited < spinMs ? setImmediate() : delay(pollMs));
   }
 }
 
-async function sampleOnce(control: ControlPage): Promise<ClockSample> {
+async function sampleOnce(control: ControlPage, timeoutMs = answerTimeoutMs): Promise<ClockSample> {
   const fromMs = hostMs();
-  await ask(control);
+  await ask(control, timeoutMs);
   return { fromMs, toMs: hostMs(), ...read(control) };
 }
 
-/** The narrowest of some readings. */
-export async function sampleClocks({ control }: { control: ControlPage }): Promise<ClockSample> {
-  let best = await sampleOnce(control);
+/** The narrowest of some readings; an error when the guest does not answer in time. */
+export async function sampleClocks(
+  { control }: { control: ControlPage },
+  timeoutMs = answerTimeoutMs,
+): Promise<ClockSample> {
+  let best = await sampleOnce(control, timeoutMs);
   for (let count = 1; count < samplesMax && best.toMs - best.fromMs > narrowMs; count++) {
-    const next = await sampleOnce(control);
+    const next = await sampleOnce(control, timeoutMs);
     if (next.toMs - next.fromMs < best.toMs - best.fromMs) best = next;
   }
   return best;
