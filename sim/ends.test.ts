@@ -62,6 +62,11 @@ test('a secondary that is sent a signal keeps its copy until its primary is hear
 test('both nodes are sent a signal at once: one copy goes on', async () =>
   void (await survives([signal('primary', atMs), signal('secondary', atMs)])));
 
+test('both nodes are to end and leave the term to each other, and the copy of the secondary is lost meanwhile: it asks for no term', async () => {
+  const death: Fault = { ...signal('secondary', atMs + 200), kind: 'kill-vm' };
+  await survives([signal('secondary', atMs), signal('primary', atMs + 0.01), death], 9000);
+});
+
 test('a primary that is sent a signal while it is alone keeps the only copy', async () =>
   void (await survives([signal('secondary', atMs), signal('primary', atMs + 60)])));
 

@@ -384,7 +384,9 @@ function perform(state: State, name: Name, { at, mistake }: { at: number; mistak
     case 'takeOver':
       return takeOver(state, name);
     case 'leave':
-      return toSecondary(state, name, { kind: 'left' });
+      toSecondary(state, name, { kind: 'left' });
+      if (standing(state, name) === 'mine') toRole(state, name, { kind: 'orphaned', why: '' });
+      return;
     case 'lostLater':
       return toSecondary(state, name, { kind: 'linkLost', why: '' });
     case 'look':

@@ -88,6 +88,14 @@ test('a node whose VM is gone, and whose peer never had a copy, boots the VM ane
   }
 });
 
+test('a secondary that has the term and no copy any more boots the VM anew: nobody else will run it', () => {
+  const mine = { kind: 'seen', standing: 'mine' } as const;
+  const lost: RoleEvent[] = [{ kind: 'orphaned', why: 'the SVM ended' }, { kind: 'cleared' }, mine];
+  const { state, actions } = run('secondary', ...lost, { kind: 'claimed', outcome: 'won' });
+  assert.equal(state, 'primary');
+  assert.deepEqual(actions, ['startSecondary', 'clear', 'look', 'claimFirst', 'startPrimary']);
+});
+
 test('a fenced node is no secondary before everything of its VM is gone', () => {
   const fenced = run('secondary', { kind: 'tookOver' }, { kind: 'fenced', why: 'term lost' });
   assert.equal(fenced.state, 'clearing');

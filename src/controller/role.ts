@@ -5,7 +5,7 @@
 //                secondary (another node runs it, or may), ended (stop)
 //   claiming  ─► primary (won), secondary (lost), ended (refused, stop)
 //   primary   ─► clearing (fenced), ended (the guest ended, stop)
-//   secondary ─► primary (took over), ended (stop, failed)
+//   secondary ─► primary (took over), clearing (orphaned), ended (stop, failed)
 //   clearing  ─► deciding (cleared), ended (stop, failed)
 //   ended     ─► nothing
 //
@@ -34,7 +34,7 @@ export const roleSuccessors = {
   deciding: ['claiming', 'secondary', 'ended'],
   claiming: ['primary', 'secondary', 'ended'],
   primary: ['clearing', 'ended'],
-  secondary: ['primary', 'ended'],
+  secondary: ['primary', 'clearing', 'ended'],
   clearing: ['deciding', 'ended'],
   ended: [],
 } as const satisfies Record<RoleState['kind'], readonly RoleState['kind'][]>;
@@ -57,6 +57,8 @@ export type RoleEvent =
   | { kind: 'tookOver' }
   /** The primary of this node may never speak again. */
   | { kind: 'fenced'; why: string }
+  /** The secondary of this node has won the term, and lost its copy before it could go on with it. */
+  | { kind: 'orphaned'; why: string }
   /** The VM is over: nobody is to run it. */
   | { kind: 'vmOver'; why: string }
   | { kind: 'cleared' }
@@ -102,9 +104,9 @@ export class Role {
         this.move({ kind: 'primary' });
         return [{ kind: 'carryOn' }];
       case 'fenced':
-        if (this.state.kind !== 'primary') return [];
-        this.move({ kind: 'clearing', why: event.why });
-        return [{ kind: 'clear' }];
+        return this.state.kind === 'primary' ? this.clear(event.why) : [];
+      case 'orphaned':
+        return this.state.kind === 'secondary' ? this.clear(event.why) : [];
       case 'cleared':
         return this.onCleared();
       case 'vmOver':
@@ -122,6 +124,11 @@ export class Role {
     if (this.wanted === 'auto') return [{ kind: 'look' }];
     this.move({ kind: 'claiming' });
     return [{ kind: 'claimFirst' }];
+  }
+
+  private clear(why: string): RoleAction[] {
+    this.move({ kind: 'clearing', why });
+    return [{ kind: 'clear' }];
   }
 
   /** Whoever asked this node to be something has had it: from here on the record says who runs the VM. */

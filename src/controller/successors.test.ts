@@ -108,6 +108,7 @@ const roleEvents: RoleEvent[] = [
   ...outcomes.map((outcome) => ({ kind: 'claimed', outcome }) as const),
   { kind: 'tookOver' },
   { kind: 'fenced', why },
+  { kind: 'orphaned', why },
   { kind: 'vmOver', why },
   { kind: 'cleared' },
   { kind: 'failed', why },

@@ -168,7 +168,7 @@ export class ColoNode {
         void this.terms.claimFirst().then((outcome) => this.post({ kind: 'claimed', outcome }));
         return;
       case 'startPrimary':
-        this.inOrder(() => this.startPrimary());
+        this.inOrder(() => this.startPrimary().catch((error: unknown) => this.cannotBoot(error)));
         return;
       case 'startSecondary':
         this.inOrder(() => this.startSecondary());
@@ -207,6 +207,12 @@ export class ColoNode {
       this.started.reject(error);
       this.post({ kind: 'failed', why: errorText(error) });
     });
+  }
+
+  /** The term is this node's: nobody else runs the VM, and whoever watches this node may have it tried again. */
+  private cannotBoot(error: unknown): never {
+    this.vmOver = { why: errorText(error), byGuest: false };
+    throw error;
   }
 
   private refuse(): void {
@@ -250,6 +256,10 @@ export class ColoNode {
     secondary.onTakenOver = (inheritance) => {
       this.inheritance = inheritance;
       this.post({ kind: 'tookOver' });
+    };
+    secondary.onOrphaned = (why) => {
+      this.context.log.error({ why }, 'the copy that was to go on is lost: nobody has the VM any more');
+      this.post({ kind: 'orphaned', why });
     };
     await secondary.start();
     this.started.resolve();

@@ -27,7 +27,7 @@ import { PairLinks } from '../pairing/links.ts';
 import { encodeText, messages } from '../pairing/message.ts';
 import type { GuestVm, PeerLinks } from '../platform.ts';
 import type { SharedParts } from '../shared-parts.ts';
-import { signOfLife, watchMonitor } from '../vm-watch.ts';
+import { type Sign, signOfLife, watchMonitor } from '../vm-watch.ts';
 import type { Applier } from './applier.ts';
 import { Candidate, destroyAll } from './candidate.ts';
 import { EarlyFrames } from './early-frames.ts';
@@ -71,6 +71,8 @@ export class SecondaryNode {
   private leaving: Promise<void> = Promise.resolve();
   /** Called when this node has taken over: it is the primary from now on. */
   onTakenOver: (inheritance: Inheritance) => void = () => undefined;
+  /** Called when this node has the term and lost its copy before it could go on with it. */
+  onOrphaned: (why: string) => void = () => undefined;
 
   constructor(context: NodeContext, shared: SharedParts) {
     this.context = context;
@@ -225,6 +227,7 @@ export class SecondaryNode {
       .catch((error: unknown) => log.error({ error: errorText(error) }, 'the SVM is not gone'));
     this.pairing = undefined;
     this.post({ kind: 'left' });
+    this.lookForOrphan();
   }
 
   // ---- takeover ----
@@ -234,17 +237,29 @@ export class SecondaryNode {
    * would take the term from it and could not serve. The primary claims as well, and does the same.
    */
   private async claimAlone(): Promise<void> {
+    const vm = this.applier?.vm;
+    if (vm === undefined) return;
     if (this.isRetiring && !this.isAsked && (await this.isLeftToPrimary()))
       return this.post({ kind: 'aloneClaimed', outcome: 'lost' });
-    const vm = this.applier?.vm;
-    while (vm !== undefined) {
-      const sign = await signOfLife(vm);
-      if (sign === 'lives') break;
+    // Its copy may end while it waits, and while the arbiter is asked: then that of the primary is the last one.
+    const isWanted = () => this.pair.state.kind === 'suspecting' && this.applier?.vm === vm;
+    for (let sign: Sign = 'silent'; sign !== 'lives'; ) {
+      if (!isWanted()) return;
+      sign = await signOfLife(vm);
       // One that is gone says so; one that is silent is asked again, since there may be no other copy.
-      if (sign === 'gone' || this.pair.state.kind !== 'suspecting') return;
-      if (await this.shared.terms.isLost()) return this.post({ kind: 'aloneClaimed', outcome: 'lost' });
+      if (sign === 'gone') return;
+      if (sign === 'silent' && (await this.shared.terms.isLost()))
+        return this.post({ kind: 'aloneClaimed', outcome: 'lost' });
     }
-    this.post({ kind: 'aloneClaimed', outcome: await this.shared.terms.claimAlone() });
+    this.post({ kind: 'aloneClaimed', outcome: await this.shared.terms.claimAlone(isWanted) });
+    this.lookForOrphan();
+  }
+
+  /** The term is this node's, and it has no copy any more: nobody else will run the VM. */
+  private lookForOrphan(): void {
+    const { record } = this.shared.terms;
+    if (this.pair.state.kind !== 'idle' || record?.owner !== this.context.config.node || record.peer !== null) return;
+    this.onOrphaned(this.pair.state.why);
   }
 
   /** A node that is to end leaves the term to the primary that it has told so, unless that does not take it in time. */
