@@ -181,7 +181,7 @@ async function mirrored(bench: PauseBench): Promise<PauseCase[]> {
     exports: [{ name: 'disk0', sizeBytes, readOnly: false, flush: false }],
     handle: (request, answer) => sink.request(0, request, answer),
   });
-  const at = { qmp: vm.qmp, node: diskNode(0), name: 'disk0', socketPath, exportName: 'disk0' };
+  const at = { vm, node: diskNode(0), name: 'disk0', socketPath, exportName: 'disk0' };
   const mirror = await Mirror.start({ ...at, failed: (why) => fail(new Error(why)) });
   try {
     await mirror.copied;

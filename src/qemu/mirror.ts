@@ -3,16 +3,21 @@
 //    start   blockdev-add nbd (our sink) ─► blockdev-mirror {sync: full, write-blocking} ─► ... ─► BLOCK_JOB_READY
 //            (sync: none, where somebody else copies what there is: ready at once)
 //            from READY on every write of the guest is done only when the sink has it too
-//    end     block-job-cancel ─► BLOCK_JOB_CANCELLED (or it had failed: BLOCK_JOB_COMPLETED) ─► blockdev-del
+//    end     stop, block-job-cancel, cont ─► BLOCK_JOB_CANCELLED (failed before: BLOCK_JOB_COMPLETED) ─► blockdev-del
 //
-// A job that fails never hurts the guest (on-target-error: report): its disk goes on, only unmirrored.
+// A job that fails does not fail the guest's writes (on-target-error: report): its disk goes on, only unmirrored.
+//
+// No write of the guest may be on its way to our sink when the job ends: QEMU 7.2 lets go of the job's memory then, and
+// the write is noted there when it is answered. That ruins QEMU's heap, and it aborts soon after, with the guest (21 of
+// 40 jobs that were cancelled with a write on its way). So a job is cancelled while the guest stands still, which QEMU
+// does not before every write is answered, and our sink answers no write with an error, which would end the job.
 
 import { ColoError, errorCodes } from '../base/errors.ts';
-import type { Qmp } from './qmp.ts';
 import { countIn, textIn } from './reply.ts';
+import type { Vm } from './vm.ts';
 
 export interface MirrorOptions {
-  qmp: Qmp;
+  vm: Pick<Vm, 'qmp' | 'whileStill'>;
   /** The node the guest's device writes to, and a name for what this adds. */
   node: string;
   name: string;
@@ -69,7 +74,7 @@ export class Mirror {
   }
 
   async progress(): Promise<Progress | undefined> {
-    const jobs = await this.options.qmp.execute('query-block-jobs');
+    const jobs = await this.options.vm.qmp.execute('query-block-jobs');
     const job: unknown = Array.isArray(jobs) ? jobs.find((each: unknown) => idOf(each) === this.jobId) : undefined;
     if (typeof job !== 'object' || job === null || !('offset' in job) || !('len' in job)) return undefined;
     return { doneBytes: countIn(job.offset), totalBytes: countIn(job.len) };
@@ -77,18 +82,19 @@ export class Mirror {
 
   /** Ends the mirror; the guest's disk goes on. Safe when it has ended already, or QEMU has. */
   async cancel(): Promise<void> {
-    const { qmp } = this.options;
+    const { vm } = this.options;
     this.cancelling = true;
     if (!this.over) {
       // It may end by itself at this moment: then there is no such job, and its end is an event all the same.
-      await qmp.execute('block-job-cancel', { device: this.jobId, force: true }).catch(() => undefined);
+      await vm.whileStill('block-job-cancel', { device: this.jobId, force: true }).catch(() => undefined);
       await this.ended.promise;
     }
-    await qmp.execute('blockdev-del', { 'node-name': this.sinkNode }).catch(() => undefined);
+    await vm.qmp.execute('blockdev-del', { 'node-name': this.sinkNode }).catch(() => undefined);
   }
 
   private async begin(): Promise<void> {
-    const { qmp, node, socketPath, exportName, onlyNew = false } = this.options;
+    const { vm, node, socketPath, exportName, onlyNew = false } = this.options;
+    const { qmp } = vm;
     await qmp.execute('blockdev-add', {
       driver: 'nbd',
       'node-name': this.sinkNode,
@@ -113,7 +119,7 @@ export class Mirror {
   }
 
   private listen(): void {
-    const { qmp } = this.options;
+    const { qmp } = this.options.vm;
     const on = (name: string, act: (data: Record<string, unknown>) => void) =>
       this.offs.push(
         qmp.on(name, ({ data }) => {
@@ -141,7 +147,7 @@ function idOf(job: unknown): unknown {
 }
 
 /** Sizes of the guest's disks, as the nodes `names` show them. */
-export async function diskSizes(qmp: Qmp, names: readonly string[]): Promise<number[]> {
+export async function diskSizes(qmp: Vm['qmp'], names: readonly string[]): Promise<number[]> {
   const nodes = await qmp.execute('query-named-block-nodes', { flat: true });
   return names.map((name) => {
     const node: unknown = Array.isArray(nodes)
@@ -158,7 +164,7 @@ export async function diskSizes(qmp: Qmp, names: readonly string[]): Promise<num
 }
 
 export interface FoldOptions {
-  qmp: Qmp;
+  qmp: Vm['qmp'];
   /** The overlay, and the node below it that becomes the guest's disk. */
   top: string;
   base: string;

@@ -77,6 +77,8 @@ export class Vm {
   readonly #parts: VmParts;
   readonly #pool = new CapturePool();
   #capturing = false;
+  /** Resolves when no capture is running, and nothing else that stops the guest for a moment. */
+  #moving: Promise<unknown> = Promise.resolve();
   #killed: Promise<void> | undefined;
   #jobs = 0;
   /** Device state was loaded since it ran last. */
@@ -134,11 +136,32 @@ export class Vm {
     assert(!this.#capturing, 'a capture began while another one was running');
     this.#capturing = true;
     try {
-      return await this.#capture(options);
+      return await this.#inTurn(() => this.#capture(options));
     } finally {
       this.#parts.clockPage?.letGo();
       this.#capturing = false;
     }
+  }
+
+  /**
+   * Does a command while the guest stands still and none of its writes is on the way to a disk. A machine that runs
+   * stands still for that, some milliseconds; one that does not is left as it is. Waits for a capture that is running.
+   */
+  async whileStill(command: string, commandArguments: Record<string, unknown>): Promise<void> {
+    const { qmp, clockPage } = this.#parts;
+    const one = { execute: command, arguments: commandArguments };
+    await this.#inTurn(async () => {
+      const { runState } = await this.condition();
+      const isRunning = runState === 'running';
+      if (isRunning) clockPage?.hold();
+      await Promise.all(qmp.executeTogether(isRunning ? [{ execute: 'stop' }, one, { execute: 'cont' }] : [one]));
+    }).finally(() => clockPage?.letGo());
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#moving.then(work);
+    this.#moving = done.catch(() => undefined);
+    return done;
   }
 
   /** Replaces device and CPU state. The VM must be stopped; RAM must already be right. */

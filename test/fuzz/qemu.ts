@@ -122,7 +122,9 @@ const questions: readonly ((qmp: Qmp) => Promise<string>)[] = [
   async (qmp) => {
     const ends: string[] = [];
     const at = { node: 'disk0', name: 'disk0', socketPath: '/s', exportName: 'disk0' };
-    const mirror = await Mirror.start({ qmp, ...at, failed: (why) => void ends.push(words(why)) });
+    const whileStill = async (command: string, given: Record<string, unknown>) =>
+      void (await qmp.execute(command, given));
+    const mirror = await Mirror.start({ vm: { qmp, whileStill }, ...at, failed: (why) => void ends.push(words(why)) });
     const how = await Promise.race([mirror.copied.then(() => 'copied', refusalText), idle()]);
     const progress = await mirror.progress().catch(refusalText);
     await Promise.race([mirror.cancel(), idle()]);

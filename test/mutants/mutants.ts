@@ -382,10 +382,10 @@ const disk: Mutant[] = [
     replace: 'entry.position <= this.heldPosition + 1',
   },
   {
-    name: 'what waits for a secondary that is lost is answered as done',
+    name: 'what waits for a secondary that is lost is answered with an error',
     file: 'src/disk/sink.ts',
-    find: '      entry.answer(nbdErrors.io);\n',
-    replace: '      entry.answer(nbdErrors.none);\n',
+    find: 'entry = this.waiting.shift())\n      entry.answer(nbdErrors.none);\n',
+    replace: 'entry = this.waiting.shift())\n      entry.answer(nbdErrors.io);\n',
   },
   {
     name: 'an apply does not say that it is under way',

@@ -81,7 +81,7 @@ export class QemuDisks implements DiskSource {
     });
     const mirrors: Mirror[] = [];
     const cancel = async () => {
-      await Promise.all(mirrors.map((mirror) => mirror.cancel()));
+      for (const mirror of mirrors) await mirror.cancel();
       await server.close();
     };
     try {
@@ -209,7 +209,7 @@ export class QemuDisks implements DiskSource {
   }): Promise<Mirror> {
     const { index, name, handlers, onlyNew } = parts;
     return Mirror.start({
-      qmp: this.vm.qmp,
+      vm: this.vm,
       node: this.rootOf(index),
       name,
       socketPath: this.socketPath,

@@ -3,7 +3,7 @@
 //
 //    announce ─► (kept) ─► protect: mirrors begin ─► copied ─► mark(epoch) at each capture ─► applied
 //                                                              │
-//    end ─► the sink fails what waits for the secondary, at once, or a stop would hang ─► the mirrors are cancelled
+//    end ─► the sink answers what waits for the secondary, at once, or a stop would hang ─► the mirrors are cancelled
 //
 // A mirror that ends by itself ends the protection, never the guest.
 
@@ -120,6 +120,9 @@ export class DiskMirror {
     home.nextWaitsFor(begun.catch(() => undefined));
     try {
       await this.untilCopied(await begun);
+      // What was sent to a sink that has failed was answered, and is nowhere.
+      if (sink.failed !== undefined)
+        throw new ColoError(errorCodes.channel, `the disks are not mirrored: ${sink.failed}`);
     } catch (error) {
       // The secondary is there, so it was the notes: the next copy is of everything.
       if (sink.failed === undefined && this.keptPosition !== undefined) home.notes.clear();
