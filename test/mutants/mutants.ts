@@ -294,8 +294,8 @@ const channel: Mutant[] = [
   {
     name: 'a connection that timed out counts as ended by the peer',
     file: 'src/channel/link.ts',
-    find: "cause.code === 'ECONNRESET' ||",
-    replace: "cause.code === 'ETIMEDOUT' || cause.code === 'ECONNRESET' ||",
+    find: "    const what = cause.code === 'ETIMEDOUT' ?",
+    replace: "    this.endedByPeer = true;\n    const what = cause.code === 'ETIMEDOUT' ?",
   },
   {
     name: 'a hello of another VM is accepted',
