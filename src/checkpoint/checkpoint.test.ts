@@ -16,7 +16,7 @@ import { openCompressor } from './compress.ts';
 import type { DeltaBase } from './delta.ts';
 import { batches, CheckpointEncoder, encodeTemplate, type OutgoingMessage } from './encode.ts';
 import { batchRawBytes, batchRunsMax } from './limits.ts';
-import { type CaptureState, checkpointTypes, encodePagesHead, parseTemplate } from './message.ts';
+import { type CaptureState, checkpointTypes, encodePagesHead, parsePages, parseTemplate } from './message.ts';
 import { type Spill, SpillFile } from './spill.ts';
 import { Staging } from './stage.ts';
 import type { StageResult } from './staged.ts';
@@ -351,6 +351,33 @@ test('differences to nothing are refused: in a round, in a first checkpoint, and
   const [second] = await checkpoint(ram, runs, { epoch: 2, base: 1 });
   assert.ok(second !== undefined);
   refused(blind, second, 2);
+});
+
+test("pages that travel as differences to those of the checkpoint before are the primary's when they are applied", async () => {
+  const random = seededRandom(12);
+  const primary = Buffer.alloc(600 * pageSize);
+  const secondaryRam = new SecondaryRam(Buffer.alloc(primary.length), Buffer.alloc(primary.length));
+  const staging = new Staging({ ramBytes: primary.length, shadow: secondaryRam.shadow, compressor });
+  const everything = new PageRuns();
+  everything.add(0, primary.length);
+  dirty(primary, random, 1);
+  let known: DeltaBase | undefined;
+  for (const epoch of [1, 2, 3]) {
+    const wire = await checkpoint(primary, everything, { epoch, base: epoch - 1 }, known);
+    const travelled = wire
+      .filter(({ type }) => type === checkpointTypes.pages)
+      .map(({ payload }) => parsePages(payload));
+    const hasDifferences = travelled.some((pages) => !(pages instanceof ColoError) && pages.deltas.runs > 0);
+    assert.equal(hasDifferences, epoch > 1);
+    receiveAll(staging, wire);
+    const staged = staging.complete();
+    assert.ok(staged !== undefined);
+    await secondaryRam.write(staged, async () => undefined);
+    staging.release(epoch);
+    assert.ok(secondaryRam.ram.equals(primary) && secondaryRam.shadow.equals(primary), `epoch ${epoch}`);
+    known = { runs: everything, contents: Buffer.from(primary) };
+    for (let at = 8; at < primary.length; at += 2 * pageSize) primary.writeUInt32LE(random() * 2 ** 32, at);
+  }
 });
 
 test('differences that arrive before their base is applied become its pages all the same', async () => {

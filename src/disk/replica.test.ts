@@ -501,6 +501,7 @@ test('when anything is in doubt, nothing is kept: all is copied', async () => {
   const cases: [string, (model: Model) => Promise<void> | void, Partial<Session>][] = [
     ['another run of the VM', () => undefined, { ...offer, lineage: lineage.replace('0', '1') }],
     ['a replica that the note came too late for', () => undefined, { ...offer, since: 2 }],
+    ['a replica that is newer than anything the primary knows of', () => undefined, { lineage, since: 0, from: 0 }],
     ['a primary that offers nothing', () => undefined, { lineage, from: 9 }],
     ['another size', () => undefined, { ...offer, sizes: [diskBytes, diskBytes * 2] }],
     [

@@ -56,6 +56,22 @@ test('a replicated write is answered when the secondary holds it, and not before
   assert.deepEqual(answers, [nbdErrors.none]);
 });
 
+test('what a secondary says that it holds counts up to what it was sent, and never back', async () => {
+  const { sink, answers, ask, settle } = open({ replicated: true });
+  for (let turn = 0; turn < 2; turn += 1) ask(write(megabyte));
+  await settle();
+  sink.held(3);
+  assert.equal(answers.length, 0);
+  assert.equal(sink.backlogBytes, 2 * megabyte);
+  sink.held(1);
+  sink.held(0);
+  assert.equal(answers.length, 1);
+  ask(write(megabyte));
+  await settle();
+  sink.held(2);
+  assert.equal(answers.length, 2, 'the third is not held because of what was said too early');
+});
+
 test('a mark names every record before it; a large write is several records', async () => {
   const { sink, sent, ask } = open({ replicated: false });
   ask(write(9 * megabyte));

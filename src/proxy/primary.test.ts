@@ -530,6 +530,19 @@ test('an edge of the window that has left is not taken back, whichever guest has
   }
 });
 
+test('an acknowledgement that has left is not taken back by a segment that was made before it', () => {
+  const bed = connected();
+  bed.svm(pureAck(sIsn, 0, 5101, 1000));
+  bed.pvm(pureAck(pIsn, 0, 5101, 1000));
+  assert.equal(bed.left()[0]?.ack, 5101);
+  bed.svm(data(sIsn, 0, 'x', { ack: 5051, window: 1000 }));
+  bed.pvm(data(pIsn, 0, 'x', { ack: 5051, window: 1000 }));
+  assert.deepEqual(
+    bed.left().map(({ ack }) => ack),
+    [5101],
+  );
+});
+
 test('the grace of a datagram counts from when the later of the two has come', () => {
   for (const isPrimaryFirst of [true, false]) {
     const bed = connected();

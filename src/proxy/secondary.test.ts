@@ -127,6 +127,22 @@ test('frames held at the capture travel with it, and are sent at a takeover unle
   assert.deepEqual(bed.secondary.takeover(bed.now).resend, []);
 });
 
+test('what an SVM said before a load is not said at a takeover: the state that goes on may never have said it', () => {
+  const bed = new Bed();
+  bed.protect();
+  bed.svm(buildUdp(guest, client, bytes('before')));
+  const { epoch, table, held } = bed.primary.capture(bed.now);
+  bed.secondary.captureMarker(epoch);
+  bed.secondary.suspend();
+  bed.secondary.resume(epoch, table, held, bed.now);
+  bed.svm(buildUdp(guest, client, bytes('after')));
+  const { resend } = bed.secondary.takeover(bed.now);
+  assert.deepEqual(
+    views(resend).map((view) => String.fromCharCode(...view.frame.subarray(view.contentFrom, view.contentTo))),
+    ['after'],
+  );
+});
+
 test('ingress from after the capture is replayed when the SVM is loaded, what came before is not', () => {
   const bed = new Bed();
   bed.protect();
