@@ -39,7 +39,7 @@ export const firstSeeds: Readonly<Record<string, number>> = {
   'failures-of-a-dead-qemu-count': 46,
   'protected-too-early': 1,
   'own-claim-taken-for-anothers': 13,
-  'wanted-during-an-apply-forgotten': 21,
+  'wanted-during-an-apply-forgotten': 856,
   'claim-throws': 3,
   'journal-one-epoch-too-far': 6,
   'no-mark': 6,

@@ -241,7 +241,8 @@ export const pairDefects: readonly Defect[] = [
     mistake:
       'A checkpoint that is wanted while one is applied is not taken (a defect that the simulation found in ' +
       'the product).',
-    seeds: 40,
+    seeds: 860,
+    from: 850,
     finds: 'liveness',
     alone: true,
     changes: [
