@@ -88,8 +88,8 @@ export const checkpointDefects: readonly Defect[] = [
   {
     name: 'refusal-taken-for-commit',
     mistake: 'A refused checkpoint counts as committed.',
-    seeds: 300,
-    from: 281,
+    seeds: 160,
+    from: 150,
     finds: 'output-commit',
     alone: true,
     changes: [

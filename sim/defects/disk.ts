@@ -139,8 +139,8 @@ export const diskDefects: readonly Defect[] = [
   {
     name: 'note-replaced-too-early',
     mistake: 'A new note of changed blocks takes the place of the old one at once, for replicas of before as well.',
-    seeds: 270,
-    from: 251,
+    seeds: 295,
+    from: 285,
     finds: 'disk-epoch',
     alone: true,
     changes: [

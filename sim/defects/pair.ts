@@ -100,7 +100,8 @@ export const pairDefects: readonly Defect[] = [
   {
     name: 'keeps-echoing',
     mistake: 'A secondary that asks for the term goes on to echo the beats of its primary.',
-    seeds: 20,
+    seeds: 75,
+    from: 60,
     finds: 'single-voice',
     alone: true,
     changes: [
@@ -161,7 +162,8 @@ export const pairDefects: readonly Defect[] = [
   {
     name: 'claims-without-a-sign-of-life',
     mistake: 'A primary asks for the term without asking its own QEMU for a sign of life.',
-    seeds: 60,
+    seeds: 275,
+    from: 260,
     finds: 'survivor',
     alone: true,
     changes: [{ owner: VmWatch, method: 'signOfLife', replace: always(Promise.resolve('lives')) }],
@@ -239,7 +241,8 @@ export const pairDefects: readonly Defect[] = [
     mistake:
       'A checkpoint that is wanted while one is applied is not taken (a defect that the simulation found in ' +
       'the product).',
-    seeds: 40,
+    seeds: 860,
+    from: 850,
     finds: 'liveness',
     alone: true,
     changes: [
