@@ -9,8 +9,10 @@
 //    local        when it is with the link, the link is not congested, and no more than windowBytes are not held yet
 //    replicated   when the secondary's journal has it on its disk
 //
-// So a slow secondary slows the guest's writes instead of filling memory, and shows as `backlogBytes`. What the sink
-// cannot forward it fails: QEMU then ends the mirror and the guest goes on, unprotected. Pure, apart from its ports.
+// So a slow secondary slows the guest's writes instead of filling memory, and shows as `backlogBytes`. Once the
+// secondary is lost nothing is forwarded, everything is answered at once, and the mirror is cancelled. Never with an
+// error: a mirror job that ends by itself while it is cancelled ends QEMU (an assertion of its, seen in 7.2), and the
+// guest's write is done either way. Pure, apart from its ports.
 
 import { Fifo } from '../base/fifo.ts';
 import { type NbdError, nbdErrors } from '../nbd/protocol.ts';
@@ -72,7 +74,7 @@ export class DiskSink {
 
   /** A request of QEMU for disk number `disk`. */
   request(disk: number, request: NbdRequest, answer: Answer): void {
-    if (this.failure !== undefined) return answer(nbdErrors.io);
+    if (this.failure !== undefined) return answer(request.kind === 'read' ? nbdErrors.invalid : nbdErrors.none);
     switch (request.kind) {
       case 'write':
         this.counters.writes += 1;
@@ -114,11 +116,11 @@ export class DiskSink {
     return this.position;
   }
 
-  /** Nothing is forwarded from now on; whatever waits is answered with an error, so that QEMU goes on without us. */
+  /** Nothing is forwarded from now on, and nothing waits: the mirror is to be cancelled. */
   fail(why: string): void {
     this.failure ??= why;
     for (let entry = this.waiting.shift(); entry !== undefined; entry = this.waiting.shift())
-      entry.answer(nbdErrors.io);
+      entry.answer(nbdErrors.none);
     this.unheld.clear();
     this.unheldBytes = 0;
   }

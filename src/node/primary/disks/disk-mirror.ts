@@ -3,7 +3,7 @@
 //
 //    announce ─► (kept) ─► protect: mirrors begin ─► copied ─► mark(epoch) at each capture ─► applied
 //                                                              │
-//    end ─► the sink fails what waits for the secondary, at once, or a stop would hang ─► the mirrors are cancelled
+//    end ─► the sink answers what waits for the secondary, at once, or a stop would hang ─► the mirrors are cancelled
 //
 // A mirror that ends by itself ends the protection, never the guest.
 
@@ -120,6 +120,8 @@ export class DiskMirror {
     home.nextWaitsFor(begun.catch(() => undefined));
     try {
       await this.untilCopied(await begun);
+      // Whatever was answered after the loss says nothing of what the secondary has.
+      if (this.isOver) throw new ColoError(errorCodes.channel, 'the secondary was lost while its disks were copied');
     } catch (error) {
       // The secondary is there, so it was the notes: the next copy is of everything.
       if (sink.failed === undefined && this.keptPosition !== undefined) home.notes.clear();
