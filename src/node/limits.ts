@@ -181,3 +181,6 @@ export const spillWaitingBytesMax = 32 * 1024 * 1024;
  * as it is.
  */
 export const clockLagMsMax = 3_600_000;
+
+/** The last line of a QEMU that ended, in the reason for its end. The rest of a longer one is left out. */
+export const saidCharactersMax = 300;

@@ -26,6 +26,8 @@ import type { FaultPoint } from './fault-points.ts';
 export interface VmEnd {
   code: number | null;
   signal: string | null;
+  /** What it said last. */
+  stderr?: string;
   byHost?: true;
 }
 

@@ -57,6 +57,9 @@ test('a VM is over when its guest shut down, and only then', () => {
   assert.equal(describeEnd({ code: 0, signal: null, byHost: true }).byGuest, false);
   assert.equal(describeEnd({ code: 1, signal: null }).byGuest, false);
   assert.equal(describeEnd({ code: null, signal: 'SIGKILL' }).byGuest, false);
+  const stderr = "a warning\nqemu-system-x86_64: it is so: Assertion `never' failed.\n";
+  assert.match(describeEnd({ code: null, signal: 'SIGABRT', stderr }).why, /SIGABRT\): qemu.*Assertion `never' failed/);
+  assert.doesNotMatch(describeEnd({ code: 0, signal: null, stderr }).why, /Assertion/);
 });
 
 test('a machine that does not run is no copy, and one that stands is not asked to run', async () => {

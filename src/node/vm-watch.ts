@@ -7,7 +7,7 @@ import { ColoError, errorCodes, errorText } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { PrimaryEvent, PrimaryPair } from '../controller/primary-pair.ts';
 import type { Condition } from '../qemu/guard.ts';
-import { endHeardMs, pingMs } from './limits.ts';
+import { endHeardMs, pingMs, saidCharactersMax } from './limits.ts';
 import type { GuestVm, VmEnd } from './platform.ts';
 
 export interface VmWatchParts {
@@ -77,10 +77,13 @@ export async function assertWell(vm: Pick<GuestVm, 'condition'>, how: 'runs' | '
 }
 
 /** QEMU leaves with code 0 when its guest shuts down, and also when it is sent a SIGTERM. */
-export function describeEnd({ code, signal, byHost }: VmEnd): { why: string; byGuest: boolean } {
-  if (signal !== null) return { why: `QEMU was killed (${signal})`, byGuest: false };
+export function describeEnd({ code, signal, byHost, stderr = '' }: VmEnd): { why: string; byGuest: boolean } {
+  // An assertion of QEMU says which one it was.
+  const line = signal === 'SIGKILL' ? '' : (stderr.trim().split('\n').at(-1) ?? '').slice(0, saidCharactersMax);
+  const said = line === '' ? '' : `: ${line}`;
+  if (signal !== null) return { why: `QEMU was killed (${signal})${said}`, byGuest: false };
   if (byHost === true) return { why: 'QEMU was told to end on its host', byGuest: false };
-  return { why: `QEMU ended with code ${code}`, byGuest: code === 0 };
+  return { why: `QEMU ended with code ${code}${code === 0 ? '' : said}`, byGuest: code === 0 };
 }
 
 /**
