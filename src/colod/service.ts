@@ -266,7 +266,8 @@ export class Service {
   }
 
   /**
-   * A VM that the arbiter knows has run: then its record says what this node is. A new one is booted by its home alone.
+   * A VM that the arbiter knows has run: then its record says what this node is. A new one is booted by its home alone,
+   * which looks at the registry anew where that has just begun to answer: as a secondary it would wait for nobody.
    */
   private async roleOf(
     record: { vm: string; life: string },
@@ -275,7 +276,8 @@ export class Service {
     if (as !== 'known') return as === 'first' ? 'auto' : 'secondary';
     const known = await this.arbiter.read(recordName(record));
     if (known !== undefined) return 'auto';
-    if (this.registryProblem === '') return 'secondary';
+    const home = this.cluster.placements.get(record.vm)?.nodes[0];
+    if (this.registryProblem === '' && home !== this.config.node) return 'secondary';
     throw new ColoError(errorCodes.arbiter, `neither the arbiter nor the registry says who runs ${record.vm}`);
   }
 }
