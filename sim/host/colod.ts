@@ -190,8 +190,6 @@ class SimChildren implements HeldChildren {
     const one = this.held;
     if (one === undefined || one.busy !== undefined) return;
     one.busy = 'stopping';
-    // It gives its copy up: until its primary has heard that, the loss of that one is a second fault.
-    if (this.host.node?.secondary?.pair.state.kind === 'protected') this.host.world.hinder(this.host);
     try {
       if (this.host.isUp) await this.ask(({ node }) => node?.leave(), statusTimeoutMs);
     } finally {

@@ -328,12 +328,8 @@ export class Faults {
     this.later(fault, () => vm.parts.qemu.wake());
   }
 
-  /**
-   * No copy is struck: who has the only one keeps it. A secondary gives its own up; until its primary has heard that,
-   * the loss of that one is a second fault.
-   */
+  /** No copy is struck: who has the only one keeps it, and a secondary keeps its own until its primary has gone on. */
   private signal(node: SimNode): void {
-    if (node.node?.secondary?.pair.state.kind === 'protected') this.world.hinder(node);
     node.signal();
   }
 

@@ -123,7 +123,8 @@ export class ColoNode {
     const { kind } = this.role.state;
     // A claim that is on its way may be won. One that only looks, or waits for its peer, holds nothing.
     const isNeeded = kind === 'primary' || kind === 'claiming';
-    if (isNeeded || this.inheritance !== undefined || this.secondary?.dismiss(why) === false)
+    // A secondary keeps its copy until its primary goes on without it: it is asked again then.
+    if (isNeeded || this.inheritance !== undefined || this.secondary?.retire(why) === false)
       throw new ColoError(errorCodes.needed, `the VM may need this node (${this.status().state})`, {
         hint: 'see who runs it: `colo ps`',
       });

@@ -211,6 +211,7 @@ export class SecondaryNode {
 
   private follow(opened: PeerLinks): void {
     const { context, pair, machine, shared } = this;
+    this.isRetiring = false;
     const links = new PairLinks(opened, context.clock);
     shared.tolerance.paired(links.beat.peer.node, context.clock.now());
     const post = (event: SecondaryEvent) => this.post(event);
